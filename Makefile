@@ -1,0 +1,68 @@
+# The commands people type. `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+PRETRAIN := cargo run --quiet --bin pretrain --
+SAMPLE := data/sample/uniprot_sample.fasta.gz
+
+# Reference programs (JAX, transformers) run in a Python of their own. Building, training and testing need none of it.
+REFERENCE := target/python
+REFERENCE_PYTHON := $(REFERENCE)/bin/python
+
+.PHONY: help
+help: ## list these commands
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+.PHONY: demo
+demo: plugin ## train a small model on the bundled proteins, in minutes
+	cargo build --bin pretrain
+	rm -rf demo/data demo/run
+	$(PRETRAIN) prepare --output demo/data $(SAMPLE)
+	$(PRETRAIN) --config demo --data demo/data --run-dir demo/run
+
+.PHONY: test
+test: plugin ## run every test
+	cargo test --workspace
+
+.PHONY: lint
+lint: ## check formatting, clippy, and that `unsafe` stays in pjrt/
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	@if git grep --line-number --word-regexp unsafe -- '*.rs' ':!pjrt' | grep --invert-match --extended-regexp ':[0-9]+: *//'; \
+	then echo 'unsafe code belongs in pjrt/ alone' >&2; exit 1; fi
+
+.PHONY: bench
+bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
+	cargo build --bin pretrain
+	$(REFERENCE_PYTHON) benches/compare.py
+
+.PHONY: goldens
+goldens: $(REFERENCE)/ready ## make tests/golden anew, from transformers and optax
+	$(REFERENCE_PYTHON) tests/golden/make.py
+
+.PHONY: check-export
+check-export: plugin $(REFERENCE)/ready ## load an exported model in transformers and compare
+	cargo build --bin pretrain
+	$(REFERENCE_PYTHON) tests/python/check_export.py
+
+.PHONY: plugin
+plugin: ## fetch the pinned PJRT plugin for the CPU
+	@$(PYTHON) deploy/fetch_plugin.py cpu
+
+.PHONY: libtpu
+libtpu: ## fetch the pinned libtpu, to compile for TPUs
+	@$(PYTHON) deploy/fetch_plugin.py tpu
+
+.PHONY: clean
+clean: ## remove what was built, fetched and trained by make
+	rm -rf target plugins demo
+
+$(REFERENCE)/ready: tests/python/requirements.txt
+	rm -rf $(REFERENCE)
+	$(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
