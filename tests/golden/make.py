@@ -54,6 +54,7 @@ class Case:
     encoder_layers: int = 3
     decoder_layers: int = 2
     activation: str = "gated-gelu"
+    tied: bool = False
     batch: int = 3
     input_length: int = 48
     target_length: int = 24
@@ -66,6 +67,8 @@ CASES = {
     "inner-width": Case(d_model=48, d_ff=96, encoder_layers=2, decoder_layers=2, seed=1),
     # ankh2 and ankh3.
     "gated-silu": Case(d_model=32, d_ff=64, heads=2, encoder_layers=2, decoder_layers=2, activation="gated-silu", seed=2),
+    # The paper's experiments with ReLU and with tied embeddings, which T5 scales before the logits.
+    "relu-tied": Case(d_model=32, d_ff=64, heads=2, encoder_layers=2, decoder_layers=2, activation="relu", tied=True, seed=4),
     # Wide enough for Adafactor to keep row and column statistics, and longer than the buckets' maximal distance.
     "factored": Case(
         d_model=128, d_ff=256, d_kv=32, encoder_layers=2, decoder_layers=1, batch=2, input_length=160, target_length=72, seed=3
@@ -90,7 +93,7 @@ def configuration(case):
         relative_attention_max_distance=128,
         dropout_rate=0.0,
         feed_forward_proj=case.activation,
-        tie_word_embeddings=False,
+        tie_word_embeddings=case.tied,
         decoder_start_token_id=0,
         pad_token_id=0,
         eos_token_id=1,
