@@ -1,0 +1,32 @@
+//! A closed piece of a program: nodes in an order in which inputs come first, parameters and outputs. Bodies of loops,
+//! branches and calls are functions; so, at the end, is the whole program.
+
+use std::panic::Location;
+use std::rc::Rc;
+
+use crate::op::Op;
+use crate::shape::Type;
+
+/// A node's place in its function.
+pub(crate) type NodeId = usize;
+
+/// One operation, its inputs, and what it produces.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub op: Op,
+    pub inputs: Vec<NodeId>,
+    pub ty: Type,
+    /// The call that made it.
+    pub place: &'static Location<'static>,
+    /// The layer it belongs to, `encoder/attention` for example.
+    pub scope: Rc<str>,
+}
+
+/// See the module's documentation.
+#[derive(Clone)]
+pub(crate) struct Function {
+    pub name: Rc<str>,
+    pub nodes: Vec<Node>,
+    pub parameters: Vec<NodeId>,
+    pub outputs: Vec<NodeId>,
+}

@@ -1,0 +1,154 @@
+//! From functions to an `HloModuleProto`: one instruction a node that something depends on, each different instruction once.
+
+mod block;
+mod control;
+mod instruction;
+
+use std::collections::HashMap;
+
+use ankh_proto::xla;
+use ankh_proto::xla::hlo_input_output_alias_proto::AliasEntryProto;
+use prost::Message;
+
+use crate::function::Function;
+use crate::op::{Op, Reduction};
+use crate::shape::{DType, Shape, Type};
+use crate::text;
+
+use block::Block;
+
+/// A lowered program.
+#[derive(Clone, Debug)]
+pub struct Module {
+    proto: xla::HloModuleProto,
+}
+
+impl Module {
+    /// The program as XLA's message.
+    pub fn proto(&self) -> &xla::HloModuleProto {
+        &self.proto
+    }
+
+    /// The serialised `HloModuleProto`, what a plugin takes as a program of format `hlo`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.proto.encode_to_vec()
+    }
+
+    /// The program in HLO's text form.
+    pub fn text(&self) -> String {
+        text::module(&self.proto)
+    }
+}
+
+/// Lowers a whole program. `donations` pairs outputs with parameters, by position.
+pub(crate) fn module(function: &Function, donations: &[(usize, usize)]) -> Module {
+    let mut lowering = Lowering { next_id: 1, computations: vec![], reducers: HashMap::new() };
+    let mut block = Block::new(&mut lowering);
+    let mut names = Vec::new();
+    let parameters: Vec<i64> = function
+        .parameters
+        .iter()
+        .enumerate()
+        .map(|(number, &id)| {
+            let node = &function.nodes[id];
+            let Op::Parameter { name, sharding } = &node.op else { unreachable!("parameters are parameter nodes") };
+            names.push(name.to_string());
+            block.parameter(number, name, &node.ty.array(), sharding.as_ref())
+        })
+        .collect();
+    let outputs = block.inline(function, &parameters);
+    let root = block.tuple(&outputs);
+    block.finish(&function.name, root);
+    let entry = lowering.computations.last_mut().expect("the entry was just added");
+    let shape = entry.program_shape.as_mut().expect("each computation has a shape");
+    shape.parameter_names = names;
+    let alias = donations.iter().map(|&(output, parameter)| AliasEntryProto {
+        output_shape_index: vec![output as i64],
+        parameter_number: parameter as i64,
+        parameter_shape_index: vec![],
+        kind: xla::Kind::MayAlias as i32,
+    });
+    let proto = xla::HloModuleProto {
+        name: function.name.to_string(),
+        entry_computation_name: entry.name.clone(),
+        entry_computation_id: entry.id,
+        host_program_shape: entry.program_shape.clone(),
+        input_output_alias: Some(xla::HloInputOutputAliasProto { entries: alias.collect() }),
+        computations: lowering.computations,
+        ..Default::default()
+    };
+    Module { proto }
+}
+
+/// What all computations of a module share.
+struct Lowering {
+    next_id: i64,
+    /// Callees before callers, as XLA reads them.
+    computations: Vec<xla::HloComputationProto>,
+    reducers: HashMap<(Reduction, DType), i64>,
+}
+
+impl Lowering {
+    fn id(&mut self) -> i64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// The id of the computation that combines two scalars.
+    fn reducer(&mut self, kind: Reduction, dtype: DType) -> i64 {
+        if let Some(&id) = self.reducers.get(&(kind, dtype)) {
+            return id;
+        }
+        let opcode = match kind {
+            Reduction::Sum => "add",
+            Reduction::Max => "maximum",
+            Reduction::Min => "minimum",
+        };
+        let scalar = Shape::new(dtype, []);
+        let mut block = Block::new(self);
+        let x = block.parameter(0, "x", &scalar, None);
+        let y = block.parameter(1, "y", &scalar, None);
+        let root = block.add(instruction::new(opcode, shape_proto(&scalar), vec![x, y]));
+        let id = block.finish(opcode, root);
+        self.reducers.insert((kind, dtype), id);
+        id
+    }
+}
+
+/// XLA's number for an element type.
+fn primitive_type(dtype: DType) -> xla::PrimitiveType {
+    match dtype {
+        DType::Pred => xla::PrimitiveType::Pred,
+        DType::S32 => xla::PrimitiveType::S32,
+        DType::S64 => xla::PrimitiveType::S64,
+        DType::U8 => xla::PrimitiveType::U8,
+        DType::U32 => xla::PrimitiveType::U32,
+        DType::U64 => xla::PrimitiveType::U64,
+        DType::Bf16 => xla::PrimitiveType::Bf16,
+        DType::F16 => xla::PrimitiveType::F16,
+        DType::F32 => xla::PrimitiveType::F32,
+        DType::F64 => xla::PrimitiveType::F64,
+    }
+}
+
+/// A dense row-major array's shape.
+fn shape_proto(shape: &Shape) -> xla::ShapeProto {
+    xla::ShapeProto {
+        element_type: primitive_type(shape.dtype) as i32,
+        dimensions: shape.dims.clone(),
+        is_dynamic_dimension: vec![false; shape.rank()],
+        layout: Some(xla::LayoutProto { minor_to_major: (0..shape.rank() as i64).rev().collect(), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn tuple_proto(shapes: Vec<xla::ShapeProto>) -> xla::ShapeProto {
+    xla::ShapeProto { element_type: xla::PrimitiveType::Tuple as i32, tuple_shapes: shapes, ..Default::default() }
+}
+
+fn type_proto(ty: &Type) -> xla::ShapeProto {
+    match ty {
+        Type::Array(s) => shape_proto(s),
+        Type::Tuple(s) => tuple_proto(s.iter().map(shape_proto).collect()),
+    }
+}

@@ -1,0 +1,320 @@
+//! The operations a program is made of. Each is pure: its results are a function of its inputs.
+
+use std::rc::Rc;
+
+use crate::function::Function;
+use crate::grad::Derivative;
+use crate::literal::Literal;
+use crate::sharding::Sharding;
+
+/// One input, one output, element by element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unary {
+    /// |x|
+    Abs,
+    /// The next integer up.
+    Ceil,
+    /// Cosine.
+    Cos,
+    /// The error function.
+    Erf,
+    /// e^x
+    Exp,
+    /// e^x - 1
+    Expm1,
+    /// The next integer down.
+    Floor,
+    /// Natural logarithm.
+    Log,
+    /// ln(1 + x)
+    Log1p,
+    /// 1 / (1 + e^-x)
+    Logistic,
+    /// -x
+    Neg,
+    /// Logical or bitwise not.
+    Not,
+    /// x^(-1/2)
+    Rsqrt,
+    /// -1, 0 or 1
+    Sign,
+    /// Sine.
+    Sin,
+    /// Square root.
+    Sqrt,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+/// Two inputs of one shape, element by element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binary {
+    /// x + y
+    Add,
+    /// Logical or bitwise and.
+    And,
+    /// x / y
+    Div,
+    /// The larger.
+    Max,
+    /// The smaller.
+    Min,
+    /// x * y
+    Mul,
+    /// Logical or bitwise or.
+    Or,
+    /// x^y
+    Pow,
+    /// The remainder, with the sign of the dividend.
+    Rem,
+    /// x * 2^y
+    ShiftLeft,
+    /// x / 2^y, filling with zeros.
+    ShiftRight,
+    /// x - y
+    Sub,
+    /// Logical or bitwise exclusive or.
+    Xor,
+}
+
+/// How two elements are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    /// =
+    Eq,
+    /// not =
+    Ne,
+    /// <
+    Lt,
+    /// <=
+    Le,
+    /// >
+    Gt,
+    /// >=
+    Ge,
+}
+
+/// How a reduction combines elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// The sum, from 0.
+    Sum,
+    /// The largest, from minus infinity.
+    Max,
+    /// The smallest, from infinity.
+    Min,
+}
+
+/// How exactly a matrix unit multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// The device's quickest for the element type (on a TPU, one bfloat16 pass).
+    #[default]
+    Default,
+    /// As exact as the element type allows.
+    Highest,
+}
+
+/// Which dimensions of a dot product are paired: `batch` ones kept, `contract` ones summed over.
+/// The result is batch dimensions, then the left's others, then the right's others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct DotDims {
+    /// Batch dimensions of the left operand.
+    pub lhs_batch: Vec<i64>,
+    /// Batch dimensions of the right operand, in the left's order.
+    pub rhs_batch: Vec<i64>,
+    /// Summed dimensions of the left operand.
+    pub lhs_contract: Vec<i64>,
+    /// Summed dimensions of the right operand, in the left's order.
+    pub rhs_contract: Vec<i64>,
+}
+
+/// A counter-based random generator that XLA implements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RngAlgorithm {
+    /// Threefry-2x32; state `u64[2]`.
+    ThreeFry,
+    /// Philox-4x32; state `u64[3]`.
+    Philox,
+}
+
+/// Padding of one dimension: elements before, after, and between neighbours; negative edges crop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct PadDim {
+    /// Before the first element.
+    pub low: i64,
+    /// After the last element.
+    pub high: i64,
+    /// Between each two neighbours.
+    pub interior: i64,
+}
+
+/// A loop over the leading dimension: `body(carries.., slices.., constants..) -> (carries.., results..)`.
+#[derive(Clone)]
+pub(crate) struct Scan {
+    pub body: Rc<Function>,
+    pub carries: usize,
+    pub xs: usize,
+    pub length: i64,
+    pub reverse: bool,
+    pub remat: crate::ops::Remat,
+}
+
+/// What a node computes from its inputs.
+#[derive(Clone)]
+pub(crate) enum Op {
+    /// Stands where an operation was refused; never lowered, because the graph holds an error.
+    Invalid,
+    Parameter { name: Rc<str>, sharding: Option<Sharding> },
+    Constant(Literal),
+    Iota { dim: i64 },
+    Unary(Unary),
+    Binary(Binary),
+    Compare(Comparison),
+    /// (predicate, on true, on false)
+    Select,
+    Convert,
+    /// Input dimension `i` becomes output dimension `dims[i]`.
+    Broadcast { dims: Vec<i64> },
+    Reshape,
+    Transpose { permutation: Vec<i64> },
+    Dot { dims: DotDims, precision: Precision },
+    Reduce { kind: Reduction, dims: Vec<i64> },
+    Slice { start: Vec<i64>, limit: Vec<i64>, stride: Vec<i64> },
+    /// (operand, one scalar start a dimension)
+    DynamicSlice { sizes: Vec<i64> },
+    /// (operand, update, one scalar start a dimension)
+    DynamicUpdateSlice,
+    /// (operand, scalar filling)
+    Pad { dims: Vec<PadDim> },
+    Concatenate { dim: i64 },
+    Reverse { dims: Vec<i64> },
+    /// (table [rows, ..], indices) -> [indices.., ..]
+    TakeRows,
+    /// (table [rows, ..], indices, updates [indices.., ..]) -> table with the updates added
+    AddRows,
+    /// state -> (state, bits)
+    RngBits { algorithm: RngAlgorithm },
+    /// state.. ++ constants.. -> state..
+    While { condition: Rc<Function>, body: Rc<Function>, state: usize },
+    /// (predicate, operands..): the first branch on true.
+    Conditional { on_true: Rc<Function>, on_false: Rc<Function> },
+    Call { function: Rc<Function> },
+    Scan(Scan),
+    /// One result of an operation with several.
+    Element { index: usize },
+    Barrier,
+    /// The same value, under a name that a remat policy can save.
+    Name { name: Rc<str> },
+    Constrain { sharding: Sharding },
+    /// The same value, with no derivative.
+    StopGradient,
+    /// (output, inputs.., residuals..): the output, with a derivative for the inputs.
+    CustomGradient { inputs: usize, rule: Rc<dyn Derivative> },
+}
+
+impl Op {
+    /// The operation's name in messages and instruction names.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Op::Invalid => "invalid",
+            Op::Parameter { .. } => "parameter",
+            Op::Constant(_) => "constant",
+            Op::Iota { .. } => "iota",
+            Op::Unary(u) => u.opcode(),
+            Op::Binary(b) => b.opcode(),
+            Op::Compare(_) => "compare",
+            Op::Select => "select",
+            Op::Convert => "convert",
+            Op::Broadcast { .. } => "broadcast",
+            Op::Reshape => "reshape",
+            Op::Transpose { .. } => "transpose",
+            Op::Dot { .. } => "dot",
+            Op::Reduce { .. } => "reduce",
+            Op::Slice { .. } => "slice",
+            Op::DynamicSlice { .. } => "dynamic-slice",
+            Op::DynamicUpdateSlice => "dynamic-update-slice",
+            Op::Pad { .. } => "pad",
+            Op::Concatenate { .. } => "concatenate",
+            Op::Reverse { .. } => "reverse",
+            Op::TakeRows => "gather",
+            Op::AddRows => "scatter",
+            Op::RngBits { .. } => "rng-bit-generator",
+            Op::While { .. } => "while",
+            Op::Conditional { .. } => "conditional",
+            Op::Call { .. } => "call",
+            Op::Scan(_) => "scan",
+            Op::Element { .. } => "get-tuple-element",
+            Op::Barrier => "opt-barrier",
+            Op::Name { .. } => "name",
+            Op::Constrain { .. } => "sharding-constraint",
+            Op::StopGradient => "stop-gradient",
+            Op::CustomGradient { .. } => "custom-gradient",
+        }
+    }
+}
+
+impl Unary {
+    /// The opcode in HLO.
+    pub fn opcode(self) -> &'static str {
+        match self {
+            Unary::Abs => "abs",
+            Unary::Ceil => "ceil",
+            Unary::Cos => "cosine",
+            Unary::Erf => "erf",
+            Unary::Exp => "exponential",
+            Unary::Expm1 => "exponential-minus-one",
+            Unary::Floor => "floor",
+            Unary::Log => "log",
+            Unary::Log1p => "log-plus-one",
+            Unary::Logistic => "logistic",
+            Unary::Neg => "negate",
+            Unary::Not => "not",
+            Unary::Rsqrt => "rsqrt",
+            Unary::Sign => "sign",
+            Unary::Sin => "sine",
+            Unary::Sqrt => "sqrt",
+            Unary::Tanh => "tanh",
+        }
+    }
+}
+
+impl Binary {
+    /// The opcode in HLO.
+    pub fn opcode(self) -> &'static str {
+        match self {
+            Binary::Add => "add",
+            Binary::And => "and",
+            Binary::Div => "divide",
+            Binary::Max => "maximum",
+            Binary::Min => "minimum",
+            Binary::Mul => "multiply",
+            Binary::Or => "or",
+            Binary::Pow => "power",
+            Binary::Rem => "remainder",
+            Binary::ShiftLeft => "shift-left",
+            Binary::ShiftRight => "shift-right-logical",
+            Binary::Sub => "subtract",
+            Binary::Xor => "xor",
+        }
+    }
+
+    /// Whether it works on truth values and integers only.
+    pub(crate) fn is_bitwise(self) -> bool {
+        matches!(self, Binary::And | Binary::Or | Binary::Xor | Binary::ShiftLeft | Binary::ShiftRight)
+    }
+}
+
+impl Comparison {
+    /// The direction's name in HLO.
+    pub fn direction(self) -> &'static str {
+        match self {
+            Comparison::Eq => "EQ",
+            Comparison::Ne => "NE",
+            Comparison::Lt => "LT",
+            Comparison::Le => "LE",
+            Comparison::Gt => "GT",
+            Comparison::Ge => "GE",
+        }
+    }
+}

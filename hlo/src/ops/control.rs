@@ -1,0 +1,206 @@
+//! Loops, branches and calls. Their bodies are closures over tensors; what a body uses from outside is passed in by itself.
+
+use std::rc::Rc;
+
+use crate::function::Function;
+use crate::graph::{Closed, Graph, Tensor};
+use crate::op::{Op, Scan};
+use crate::shape::{DType, Shape};
+
+/// What a scan's forward pass keeps for its derivative. The rest is computed again, one step of the loop at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Remat {
+    /// Keep the carries only: least memory, one more forward pass.
+    #[default]
+    SaveNothing,
+    /// Keep each value that a derivative rule asks for: no recomputation but that of reshapes and broadcasts.
+    SaveAll,
+    /// Keep the carries and the values given one of these names by [`Tensor::checkpoint`].
+    Named(Vec<Rc<str>>),
+}
+
+/// How a scan runs.
+#[derive(Clone, Debug, Default)]
+pub struct ScanOptions {
+    /// What the forward pass keeps for the derivative.
+    pub remat: Remat,
+    /// From the last slice to the first.
+    pub reverse: bool,
+    /// The number of steps, needed only where nothing is sliced.
+    pub length: Option<i64>,
+}
+
+impl Graph {
+    /// A loop over the leading dimension of `xs`: `body(carries, slices) -> (carries, results)` runs once a slice, and the
+    /// results are stacked on a new leading dimension. Gives the last carries and the stacked results.
+    #[track_caller]
+    pub fn scan<'g>(
+        &'g self,
+        options: ScanOptions,
+        init: &[Tensor<'g>],
+        xs: &[Tensor<'g>],
+        body: impl FnOnce(&[Tensor<'g>], &[Tensor<'g>]) -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>),
+    ) -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>) {
+        let shapes: Vec<Shape> = xs.iter().map(|x| x.shape()).collect();
+        let length = options.length.or_else(|| shapes.first().and_then(|s| s.dims.first().copied()));
+        let Some(length) = length.filter(|l| shapes.iter().all(|s| s.dims.first() == Some(l))) else {
+            let bad = self.refuse("scan", format!("leading dimensions differ, or there is no length: {}", list(&shapes)));
+            return (vec![bad; init.len()], vec![]);
+        };
+        let mut results = 0;
+        let closed = self.body("scan", || {
+            let carries: Vec<Tensor<'g>> = init.iter().map(|t| self.body_parameter(t.shape())).collect();
+            let slices: Vec<Tensor<'g>> =
+                shapes.iter().map(|s| self.body_parameter(Shape::new(s.dtype, &s.dims[1..]))).collect();
+            let (mut next, ys) = body(&carries, &slices);
+            results = ys.len();
+            next.extend(ys);
+            (carries.into_iter().chain(slices).collect(), next)
+        });
+        let bodys = closed.function.output_shapes();
+        let expected: Vec<Shape> = init.iter().map(|t| t.shape()).collect();
+        if bodys.len() != init.len() + results || bodys[..init.len()] != expected {
+            let problem = format!("carries enter as {} and leave as {}", list(&expected), list(&bodys));
+            let bad = self.refuse("scan", problem);
+            return (vec![bad; init.len()], vec![bad; results]);
+        }
+        let scan = Scan {
+            body: Rc::new(closed.function),
+            carries: init.len(),
+            xs: xs.len(),
+            length,
+            reverse: options.reverse,
+            remat: options.remat,
+        };
+        let inputs: Vec<Tensor<'g>> = init.iter().chain(xs).chain(&closed.captures).copied().collect();
+        let mut out = self.emit_scan(scan, &inputs);
+        let ys = out.split_off(init.len());
+        (out, ys)
+    }
+
+    /// Adds a scan whose inputs are carries, sliced arrays and constants, in the order of its body's parameters.
+    #[track_caller]
+    pub(crate) fn emit_scan<'g>(&'g self, scan: Scan, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        let shapes = scan.result_shapes();
+        self.emit_tuple(Op::Scan(scan), inputs, shapes)
+    }
+
+    /// Runs `body` while `condition` (a scalar predicate) holds. It has no derivative; [`Graph::scan`] has.
+    #[track_caller]
+    pub fn while_loop<'g>(
+        &'g self,
+        init: &[Tensor<'g>],
+        condition: impl FnOnce(&[Tensor<'g>]) -> Tensor<'g>,
+        body: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
+    ) -> Vec<Tensor<'g>> {
+        let shapes: Vec<Shape> = init.iter().map(|t| t.shape()).collect();
+        let parameters = || -> Vec<Tensor<'g>> { shapes.iter().map(|s| self.body_parameter(s.clone())).collect() };
+        let test = self.body("condition", || {
+            let p = parameters();
+            let holds = condition(&p);
+            (p, vec![holds])
+        });
+        let step = self.body("body", || {
+            let p = parameters();
+            let next = body(&p);
+            (p, next)
+        });
+        let truth = test.function.output_shapes();
+        if truth != [Shape::new(DType::Pred, [])] || step.function.output_shapes() != shapes {
+            let found = list(&step.function.output_shapes());
+            let problem =
+                format!("the condition gives {}, the state enters as {} and leaves as {found}", list(&truth), list(&shapes));
+            let bad = self.refuse("while", problem);
+            return vec![bad; init.len()];
+        }
+        let (functions, captures) = unify([test, step], init.len());
+        let [condition, body] = functions;
+        let inputs: Vec<Tensor<'g>> = init.iter().chain(&captures).copied().collect();
+        self.emit_tuple(Op::While { condition, body, state: init.len() }, &inputs, shapes)
+    }
+
+    /// The results of `on_true` where `predicate` (a scalar) holds, else those of `on_false`; only that branch runs.
+    #[track_caller]
+    pub fn conditional<'g>(
+        &'g self,
+        predicate: Tensor<'g>,
+        on_true: impl FnOnce() -> Vec<Tensor<'g>>,
+        on_false: impl FnOnce() -> Vec<Tensor<'g>>,
+    ) -> Vec<Tensor<'g>> {
+        let yes = self.body("on_true", || (vec![], on_true()));
+        let no = self.body("on_false", || (vec![], on_false()));
+        let (shapes, others) = (yes.function.output_shapes(), no.function.output_shapes());
+        if predicate.shape() != Shape::new(DType::Pred, []) || shapes != others {
+            let problem = format!("by {}, branches of {} and {}", predicate.shape(), list(&shapes), list(&others));
+            let bad = self.refuse("conditional", problem);
+            return vec![bad; shapes.len()];
+        }
+        let ([on_true, on_false], captures) = unify([yes, no], 0);
+        let inputs: Vec<Tensor<'g>> = [predicate].iter().chain(&captures).copied().collect();
+        self.emit_tuple(Op::Conditional { on_true, on_false }, &inputs, shapes)
+    }
+
+    /// The results of `function` applied to `inputs`, kept as one computation called `name`.
+    #[track_caller]
+    pub fn call<'g>(
+        &'g self,
+        name: &str,
+        inputs: &[Tensor<'g>],
+        function: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
+    ) -> Vec<Tensor<'g>> {
+        let closed = self.body(name, || {
+            let p: Vec<Tensor<'g>> = inputs.iter().map(|t| self.body_parameter(t.shape())).collect();
+            let out = function(&p);
+            (p, out)
+        });
+        let shapes = closed.function.output_shapes();
+        let inputs: Vec<Tensor<'g>> = inputs.iter().chain(&closed.captures).copied().collect();
+        self.emit_tuple(Op::Call { function: Rc::new(closed.function) }, &inputs, shapes)
+    }
+}
+
+impl Scan {
+    /// Last carries, then results stacked over the steps.
+    pub(crate) fn result_shapes(&self) -> Vec<Shape> {
+        let mut shapes = self.body.output_shapes();
+        for s in &mut shapes[self.carries..] {
+            s.dims.insert(0, self.length);
+        }
+        shapes
+    }
+}
+
+impl Function {
+    /// The shapes of the outputs.
+    pub(crate) fn output_shapes(&self) -> Vec<Shape> {
+        self.outputs.iter().map(|&o| self.nodes[o].ty.array()).collect()
+    }
+}
+
+/// Gives two bodies the same parameters: their first `own` ones, then all that either captures.
+pub(crate) fn unify<'g>(bodies: [Closed<'g>; 2], own: usize) -> ([Rc<Function>; 2], Vec<Tensor<'g>>) {
+    let captures: Vec<Tensor<'g>> = bodies.iter().flat_map(|b| b.captures.iter().copied()).collect();
+    let [first, second] = bodies;
+    let (before, after) = (first.captures.len(), second.captures.len());
+    let mut first = first.function;
+    let mut second = second.function;
+    let foreign = |f: &Function, range: std::ops::Range<usize>| -> Vec<_> {
+        f.parameters[range].iter().map(|&p| crate::function::Node { inputs: vec![], ..f.nodes[p].clone() }).collect()
+    };
+    let of_first = foreign(&first, own..own + before);
+    let of_second = foreign(&second, own..own + after);
+    for node in of_second {
+        first.nodes.push(node);
+        first.parameters.push(first.nodes.len() - 1);
+    }
+    for (i, node) in of_first.into_iter().enumerate() {
+        second.nodes.push(node);
+        second.parameters.insert(own + i, second.nodes.len() - 1);
+    }
+    ([Rc::new(first), Rc::new(second)], captures)
+}
+
+fn list(shapes: &[Shape]) -> String {
+    let names: Vec<String> = shapes.iter().map(|s| s.to_string()).collect();
+    format!("({})", names.join(", "))
+}

@@ -1,0 +1,67 @@
+//! Operations that return their input and tell the compiler, or the derivative, something about it.
+
+use crate::graph::{Graph, Tensor};
+use crate::op::Op;
+use crate::sharding::Sharding;
+
+impl<'g> Tensor<'g> {
+    /// Says what the dimensions are, so that the graph's layout can split them over the mesh; without a layout, nothing.
+    #[track_caller]
+    pub fn named(self, names: &[&str]) -> Tensor<'g> {
+        let shape = self.shape();
+        if names.len() != shape.rank() {
+            return self.graph().refuse("named", format!("{} names for {shape}", names.len()));
+        }
+        match self.graph().sharding(names, &shape.dims) {
+            Some(sharding) => self.constrain(sharding),
+            None => self,
+        }
+    }
+
+    /// Lies on the mesh as `sharding` says.
+    #[track_caller]
+    pub fn constrain(self, sharding: Sharding) -> Tensor<'g> {
+        let shape = self.shape();
+        if sharding.dims.len() != shape.rank() {
+            let problem = format!("a sharding of {} dimensions for {shape}", sharding.dims.len());
+            return self.graph().refuse("sharding-constraint", problem);
+        }
+        self.graph().emit(Op::Constrain { sharding }, &[self], shape)
+    }
+
+    /// Gives the value a name that [`Remat::Named`](crate::Remat::Named) can save.
+    #[track_caller]
+    pub fn checkpoint(self, name: &str) -> Tensor<'g> {
+        self.graph().emit(Op::Name { name: name.into() }, &[self], self.shape())
+    }
+
+    /// The same value, taken as constant by derivatives.
+    #[track_caller]
+    pub fn stop_gradient(self) -> Tensor<'g> {
+        self.graph().emit(Op::StopGradient, &[self], self.shape())
+    }
+
+    /// This value, computed from `inputs` in a way that need not be differentiated: `rule` gives the derivative instead.
+    ///
+    /// `rule(operands, output, dy)` gets the inputs followed by the `residuals` (values of the forward pass it reuses), the
+    /// output, and the gradient of the output; it returns one gradient an input, each of its input's shape.
+    #[track_caller]
+    pub fn custom_gradient(
+        self,
+        inputs: &[Tensor<'g>],
+        residuals: &[Tensor<'g>],
+        rule: impl for<'a> Fn(&[Tensor<'a>], Tensor<'a>, Tensor<'a>) -> Vec<Tensor<'a>> + 'static,
+    ) -> Tensor<'g> {
+        let operands: Vec<Tensor<'g>> = [self].iter().chain(inputs).chain(residuals).copied().collect();
+        let op = Op::CustomGradient { inputs: inputs.len(), rule: std::rc::Rc::new(rule) };
+        self.graph().emit(op, &operands, self.shape())
+    }
+}
+
+impl Graph {
+    /// The same values, which the compiler may neither move across this point nor merge with others.
+    #[track_caller]
+    pub fn barrier<'g>(&'g self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        self.emit_tuple(Op::Barrier, tensors, tensors.iter().map(|t| t.shape()).collect())
+    }
+}

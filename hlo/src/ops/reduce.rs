@@ -1,0 +1,94 @@
+//! Reductions over dimensions, and what is built of them.
+
+use crate::graph::Tensor;
+use crate::op::{Op, Reduction};
+use crate::shape::{DType, Shape};
+
+impl<'g> Tensor<'g> {
+    /// The sum over `dims`, which disappear.
+    #[track_caller]
+    pub fn sum(self, dims: &[i64]) -> Tensor<'g> {
+        self.reduce(Reduction::Sum, dims)
+    }
+
+    /// The largest over `dims`, which disappear.
+    #[track_caller]
+    pub fn max(self, dims: &[i64]) -> Tensor<'g> {
+        self.reduce(Reduction::Max, dims)
+    }
+
+    /// The smallest over `dims`, which disappear.
+    #[track_caller]
+    pub fn min(self, dims: &[i64]) -> Tensor<'g> {
+        self.reduce(Reduction::Min, dims)
+    }
+
+    /// The sum of all elements.
+    #[track_caller]
+    pub fn sum_all(self) -> Tensor<'g> {
+        self.sum(&(0..self.rank() as i64).collect::<Vec<_>>())
+    }
+
+    /// The mean over `dims`, which disappear.
+    #[track_caller]
+    pub fn mean(self, dims: &[i64]) -> Tensor<'g> {
+        let sum = self.sum(dims);
+        let count = self.shape().elements() / sum.shape().elements().max(1);
+        sum * (1.0 / count as f64)
+    }
+
+    /// The mean of all elements.
+    #[track_caller]
+    pub fn mean_all(self) -> Tensor<'g> {
+        self.mean(&(0..self.rank() as i64).collect::<Vec<_>>())
+    }
+
+    /// Puts back dimensions of size 1 where `dims` were reduced, so that the result broadcasts against the input.
+    #[track_caller]
+    pub fn keep(self, dims: &[i64]) -> Tensor<'g> {
+        let mut shape = self.dims();
+        let mut dims = dims.to_vec();
+        dims.sort_unstable();
+        for d in dims {
+            if d < 0 || d as usize > shape.len() {
+                return self.graph().refuse("keep", format!("{} has no place for dimension {d}", self.shape()));
+            }
+            shape.insert(d as usize, 1);
+        }
+        self.reshape(&shape)
+    }
+
+    /// ln sum e^x over the last dimension, which disappears; exact for large elements.
+    #[track_caller]
+    pub fn log_sum_exp(self) -> Tensor<'g> {
+        let last = [self.rank() as i64 - 1];
+        let max = self.max(&last).stop_gradient();
+        (self - max.keep(&last)).exp().sum(&last).log() + max
+    }
+
+    /// e^x / sum e^x over the last dimension.
+    #[track_caller]
+    pub fn softmax(self) -> Tensor<'g> {
+        let last = [self.rank() as i64 - 1];
+        let max = self.max(&last).stop_gradient().keep(&last);
+        let e = (self - max).exp();
+        e / e.sum(&last).keep(&last)
+    }
+
+    #[track_caller]
+    pub(crate) fn reduce(self, kind: Reduction, dims: &[i64]) -> Tensor<'g> {
+        let shape = self.shape();
+        let distinct = dims.iter().enumerate().all(|(i, d)| !dims[..i].contains(d));
+        if !distinct || shape.dtype == DType::Pred || dims.iter().any(|&d| d < 0 || d as usize >= shape.rank()) {
+            return self.graph().refuse("reduce", format!("{shape} cannot be reduced over {dims:?}"));
+        }
+        if dims.is_empty() {
+            return self;
+        }
+        let mut dims = dims.to_vec();
+        dims.sort_unstable();
+        let rest = (0..shape.rank()).filter(|i| !dims.contains(&(*i as i64))).map(|i| shape.dims[i]);
+        let to = Shape::new(shape.dtype, rest.collect::<Vec<_>>());
+        self.graph().emit(Op::Reduce { kind, dims }, &[self], to)
+    }
+}
