@@ -1,0 +1,302 @@
+//! What can go wrong between ankh and a plugin.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::host_tensor::ElementType;
+use crate::search::Platform;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong between ankh and a plugin.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// No plugin was found for the platform.
+    #[error(
+        "no PJRT plugin for {platform} found; searched {}; run `make plugin`, or set ANKH_PJRT_PLUGIN to the \
+         path of the plugin's library",
+        searched.join(", ")
+    )]
+    NoPlugin {
+        /// The platform asked for.
+        platform: Platform,
+        /// The places searched, in order.
+        searched: Vec<String>,
+    },
+    /// The plugin's file cannot be read.
+    #[error("cannot read the plugin {}: {reason}", path.display())]
+    UnreadablePlugin {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// The file is something other than a PJRT plugin.
+    #[error("{} is not a PJRT plugin: {reason}", path.display())]
+    NotAPlugin {
+        /// The file.
+        path: PathBuf,
+        /// What gives it away.
+        reason: String,
+    },
+    /// The plugin is for another kind of processor.
+    #[error("the plugin {} is built for {found}, this machine is {expected}", path.display())]
+    WrongArchitecture {
+        /// The file.
+        path: PathBuf,
+        /// The processor the plugin is for.
+        found: String,
+        /// This machine's processor.
+        expected: &'static str,
+    },
+    /// The plugin's file is shorter than its own headers say.
+    #[error(
+        "the plugin {} is truncated: its headers speak of {expected} bytes, the file has {found}; fetch it again",
+        path.display()
+    )]
+    TruncatedPlugin {
+        /// The file.
+        path: PathBuf,
+        /// The least size according to the headers.
+        expected: u64,
+        /// The file's size.
+        found: u64,
+    },
+    /// The plugin speaks another major version of the C API.
+    #[error("the plugin {} speaks PJRT C API {major}.{minor}, expected {expected_major}.x", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its major version.
+        major: i32,
+        /// Its minor version.
+        minor: i32,
+        /// The major version this crate speaks.
+        expected_major: i32,
+    },
+    /// The plugin is too old to have this function, or leaves it out.
+    #[error("the plugin {} (PJRT C API {}.{}) has no {function}", path.display(), version.0, version.1)]
+    MissingFunction {
+        /// The function's name in the C API.
+        function: &'static str,
+        /// The plugin's version.
+        version: (i32, i32),
+        /// The plugin's file.
+        path: PathBuf,
+    },
+    /// The plugin was built with a longer argument structure than this crate declares.
+    #[error(
+        "{function}: the plugin is newer than these bindings: it expects {structure} of {expected} bytes and was \
+         given {found}; use an older plugin or a newer ankh"
+    )]
+    StructTooOld {
+        /// The function called.
+        function: &'static str,
+        /// The structure in question.
+        structure: String,
+        /// The size the plugin expects.
+        expected: usize,
+        /// The size it was given.
+        found: usize,
+    },
+    /// The plugin reports an error.
+    #[error("{function}: {code}: {message}")]
+    Pjrt {
+        /// The kind of error.
+        code: Code,
+        /// The plugin's message.
+        message: String,
+        /// The function that failed, or whose work failed.
+        function: &'static str,
+    },
+    /// A tensor holds another element type than was asked for.
+    #[error("expected a tensor of {expected}, found one of {found}")]
+    ElementTypeMismatch {
+        /// The type asked for.
+        expected: ElementType,
+        /// The type found.
+        found: ElementType,
+    },
+    /// A tensor's bytes do not fit its dimensions.
+    #[error("a tensor of {element_type} {dims:?} takes {} bytes, found {found}", expected.map_or("too many".into(), |n| n.to_string()))]
+    TensorSize {
+        /// The element type.
+        element_type: ElementType,
+        /// The dimensions.
+        dims: Vec<i64>,
+        /// The bytes these take, if that can be counted.
+        expected: Option<usize>,
+        /// The bytes there are.
+        found: usize,
+    },
+    /// The plugin has an element type that this crate does not know.
+    #[error("the plugin's element type {0} is not supported")]
+    UnsupportedElementType(i32),
+    /// The argument lists do not fit the devices.
+    #[error(
+        "expected {expected} argument lists, one per addressable device of the executable, found {found}"
+    )]
+    ArgumentLists {
+        /// The number of devices.
+        expected: usize,
+        /// The number of lists given.
+        found: usize,
+    },
+    /// The argument lists differ in length between devices.
+    #[error("device {device} is given {found} arguments, device 0 {expected}")]
+    ArgumentCount {
+        /// The device's place among the executable's addressable devices.
+        device: usize,
+        /// The length of the first list.
+        expected: usize,
+        /// The length of this list.
+        found: usize,
+    },
+    /// The program cannot be decoded as a module.
+    #[error("expected a program of format hlo or hlo_with_config, found {format}: {reason}")]
+    NotAModule {
+        /// The program's format.
+        format: String,
+        /// Why it does not decode.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The plugin's error code, if the plugin reported the error.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Pjrt { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// An error reported by the plugin, with the case of a short structure told apart.
+    pub(crate) fn from_plugin(function: &'static str, code: i32, message: String) -> Self {
+        if let Some((structure, expected, found)) = parse_struct_size(&message) {
+            return Self::StructTooOld {
+                function,
+                structure,
+                expected,
+                found,
+            };
+        }
+        Self::Pjrt {
+            code: Code::from_raw(code),
+            message,
+            function,
+        }
+    }
+}
+
+/// Reads "Unexpected NAME size: expected 88, got 72. ..." as the structure and its two sizes.
+fn parse_struct_size(message: &str) -> Option<(String, usize, usize)> {
+    let (structure, sizes) = message
+        .strip_prefix("Unexpected ")?
+        .split_once(" size: expected ")?;
+    let (expected, found) = sizes.split_once(", got ")?;
+    let digits = found.find(|c: char| !c.is_ascii_digit());
+    let found = &found[..digits.unwrap_or(found.len())];
+    Some((
+        structure.to_owned(),
+        expected.parse().ok()?,
+        found.parse().ok()?,
+    ))
+}
+
+/// The kinds of error a plugin reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Code {
+    Cancelled,
+    Unknown,
+    InvalidArgument,
+    DeadlineExceeded,
+    NotFound,
+    AlreadyExists,
+    PermissionDenied,
+    ResourceExhausted,
+    FailedPrecondition,
+    Aborted,
+    OutOfRange,
+    Unimplemented,
+    Internal,
+    Unavailable,
+    DataLoss,
+    Unauthenticated,
+}
+
+impl Code {
+    fn from_raw(code: i32) -> Self {
+        match code {
+            1 => Self::Cancelled,
+            3 => Self::InvalidArgument,
+            4 => Self::DeadlineExceeded,
+            5 => Self::NotFound,
+            6 => Self::AlreadyExists,
+            7 => Self::PermissionDenied,
+            8 => Self::ResourceExhausted,
+            9 => Self::FailedPrecondition,
+            10 => Self::Aborted,
+            11 => Self::OutOfRange,
+            12 => Self::Unimplemented,
+            13 => Self::Internal,
+            14 => Self::Unavailable,
+            15 => Self::DataLoss,
+            16 => Self::Unauthenticated,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown error",
+            Self::InvalidArgument => "invalid argument",
+            Self::DeadlineExceeded => "deadline exceeded",
+            Self::NotFound => "not found",
+            Self::AlreadyExists => "already exists",
+            Self::PermissionDenied => "permission denied",
+            Self::ResourceExhausted => "resource exhausted",
+            Self::FailedPrecondition => "failed precondition",
+            Self::Aborted => "aborted",
+            Self::OutOfRange => "out of range",
+            Self::Unimplemented => "unimplemented",
+            Self::Internal => "internal error",
+            Self::Unavailable => "unavailable",
+            Self::DataLoss => "data loss",
+            Self::Unauthenticated => "unauthenticated",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_structure_is_told_with_both_sizes() {
+        let message = "Unexpected PJRT_Client_Create_Args size: expected 88, got 72. Check installed software versions. \
+             The framework PJRT API version is 0.81.";
+        let error = Error::from_plugin("PJRT_Client_Create", 3, message.to_owned());
+        assert!(
+            matches!(&error, Error::StructTooOld { structure, expected: 88, found: 72, .. }
+                if structure == "PJRT_Client_Create_Args"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn any_other_message_keeps_its_code() {
+        let error = Error::from_plugin("PJRT_Client_Compile", 8, "Unexpected heat".to_owned());
+        assert_eq!(error.code(), Some(Code::ResourceExhausted));
+        assert_eq!(
+            error.to_string(),
+            "PJRT_Client_Compile: resource exhausted: Unexpected heat"
+        );
+    }
+}
