@@ -200,6 +200,8 @@ pub(crate) unsafe fn slice<'a, T>(data: *const T, length: usize) -> &'a [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::Plugin;
+    use crate::search::Platform;
 
     /// A table of an old plugin: its size ends after a few functions.
     #[repr(C)]
@@ -254,6 +256,22 @@ mod tests {
         assert!(
             matches!(error, Error::UnsupportedVersion { major: 1, .. }),
             "{error:?}"
+        );
+    }
+
+    #[test]
+    fn an_argument_structure_too_short_for_the_plugin_is_told_so() {
+        let plugin = Plugin::find(Platform::Cpu, None).expect("the tests need the CPU plugin");
+        let mut arguments = sys::PluginAttributesArgs {
+            struct_size: size_of::<sys::PluginAttributesArgs>() - 8,
+            ..Default::default()
+        };
+        // SAFETY: the structure is in truth as long as the function asks, and holds no input pointers.
+        let error = unsafe { plugin.api().call(&mut arguments) }.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "PJRT_Plugin_Attributes: the plugin is newer than these bindings: it expects \
+             PJRT_Plugin_Attributes_Args of 32 bytes and was given 24; use an older plugin or a newer ankh"
         );
     }
 

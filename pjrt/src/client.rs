@@ -40,10 +40,6 @@ impl ClientHandle {
     pub fn plugin(&self) -> &Plugin {
         &self.plugin
     }
-
-    pub fn raw(&self) -> *mut sys::Client {
-        self.raw
-    }
 }
 
 impl Drop for ClientHandle {

@@ -306,17 +306,21 @@ impl CompiledProgram {
         Ok(arguments.bytes)
     }
 
-    /// What tells this program from others.
+    /// What tells this program from others, as hexadecimal digits.
     pub fn fingerprint(&self) -> Result<String> {
         let mut arguments = sys::ExecutableFingerprintArgs {
             executable: self.raw,
             ..Default::default()
         };
-        // SAFETY: the executable is live, and the text lives as long as it.
-        unsafe {
+        // SAFETY: the executable is live, and the bytes, which need not be text, live as long as it.
+        let bytes = unsafe {
             self.api().call(&mut arguments)?;
-            Ok(string(arguments.fingerprint, arguments.fingerprint_size))
-        }
+            slice(
+                arguments.fingerprint.cast::<u8>(),
+                arguments.fingerprint_size,
+            )
+        };
+        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The memory one device needs to run the program.

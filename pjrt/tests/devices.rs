@@ -3,37 +3,9 @@
 mod common;
 
 use ankh_pjrt::{Argument, Client, CompileOptions, HostTensor, Partitioner, Program};
-use ankh_proto::xla::mesh_proto::MeshAxis;
-use ankh_proto::xla::named_sharding_proto::DimensionSharding;
-use ankh_proto::xla::{AxisRefProto, MeshProto, NamedShardingProto, OpSharding, op_sharding};
-use common::{client, sum};
+use common::{client, split_over, sum};
 
 const DEVICES: i64 = 8;
-
-/// The first dimension split over a mesh of one axis.
-fn split_over(axis: &str) -> OpSharding {
-    OpSharding {
-        r#type: op_sharding::Type::Other.into(),
-        named_sharding: Some(NamedShardingProto {
-            mesh: Some(MeshProto {
-                axes: vec![MeshAxis {
-                    name: axis.into(),
-                    size: DEVICES,
-                }],
-                ..Default::default()
-            }),
-            dim_shardings: vec![DimensionSharding {
-                axes: vec![AxisRefProto {
-                    mesh_axis_index: 0,
-                    sub_axis_info: None,
-                }],
-                is_closed: true,
-            }],
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
 
 fn device_ids(client: &Client) -> Vec<i64> {
     client
@@ -68,7 +40,7 @@ fn a_client_has_the_devices_asked_for() {
 fn a_named_sharding_sums_across_devices() {
     let client = client(DEVICES);
     let per_device = 4;
-    let module = sum(DEVICES * per_device, Some(split_over("data")));
+    let module = sum(DEVICES * per_device, Some(split_over("data", DEVICES)));
     let options = CompileOptions::new().partitions(Partitioner::Shardy, device_ids(&client));
     let executable = client
         .compile(&Program::hlo_module(&module), &options)

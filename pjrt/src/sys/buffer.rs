@@ -68,10 +68,6 @@ arguments! {
         buffer: *mut Buffer,
         bytes: usize,
     }
-    BufferIsDeletedArgs for BufferIsDeleted {
-        buffer: *mut Buffer,
-        is_deleted: bool,
-    }
     BufferReadyEventArgs for BufferReadyEvent {
         buffer: *mut Buffer,
         event: *mut Event,

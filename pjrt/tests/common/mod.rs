@@ -5,9 +5,12 @@ use ankh_pjrt::{
     Client, CompileOptions, ElementType, Executable, NamedValue, Platform, Plugin, Program,
 };
 use ankh_proto::xla::hlo_input_output_alias_proto::AliasEntryProto;
+use ankh_proto::xla::mesh_proto::MeshAxis;
+use ankh_proto::xla::named_sharding_proto::DimensionSharding;
 use ankh_proto::xla::{
-    HloComputationProto, HloInputOutputAliasProto, HloInstructionProto, HloModuleProto, Kind,
-    LayoutProto, OpSharding, ProgramShapeProto, ShapeProto,
+    AxisRefProto, HloComputationProto, HloInputOutputAliasProto, HloInstructionProto,
+    HloModuleProto, Kind, LayoutProto, MeshProto, NamedShardingProto, OpSharding,
+    ProgramShapeProto, ShapeProto, op_sharding,
 };
 
 pub fn plugin() -> Plugin {
@@ -192,4 +195,29 @@ pub fn compile(client: &Client, module: &HloModuleProto) -> Executable {
     client
         .compile(&Program::hlo_module(module), &CompileOptions::new())
         .unwrap()
+}
+
+/// The first dimension split over a mesh of one axis.
+pub fn split_over(axis: &str, size: i64) -> OpSharding {
+    OpSharding {
+        r#type: op_sharding::Type::Other.into(),
+        named_sharding: Some(NamedShardingProto {
+            mesh: Some(MeshProto {
+                axes: vec![MeshAxis {
+                    name: axis.into(),
+                    size,
+                }],
+                ..Default::default()
+            }),
+            dim_shardings: vec![DimensionSharding {
+                axes: vec![AxisRefProto {
+                    mesh_axis_index: 0,
+                    sub_axis_info: None,
+                }],
+                is_closed: true,
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
 }
