@@ -1,1 +1,33 @@
-//! data
+//! Protein sequences to the masked batches a T5-like model trains on.
+//!
+//! The way of a sequence: [`prepare()`] reads FASTA ([`fasta`]) or tables, decides what its letters
+//! mean ([`residues`]) and writes token ids ([`Tokenizer`]) as Parquet with a [`Manifest`]. A
+//! [`Dataset`] opens that and verifies it. [`Batches`] picks the rows of a step ([`order`]), masks
+//! them ([`Objective`]) and lays them out as a [`Batch`].
+//!
+//! Nothing here has hidden state: order and masks are functions of (seed, epoch, row), so every step
+//! can be made on its own. The crate knows nothing of XLA, devices or models.
+
+pub mod batches;
+pub mod dataset;
+pub mod error;
+pub mod fasta;
+pub mod frequencies;
+pub mod manifest;
+pub mod objective;
+pub mod order;
+pub mod prepare;
+pub mod random;
+pub mod residues;
+pub mod source;
+pub mod tokenizer;
+
+pub use batches::{Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch};
+pub use dataset::{Dataset, Split};
+pub use error::{Error, Result};
+pub use frequencies::TokenFrequencies;
+pub use manifest::Manifest;
+pub use objective::{Example, Objective};
+pub use prepare::{Existing, PrepareOptions, Progress, Report, prepare};
+pub use random::Key;
+pub use tokenizer::{Tokenizer, Vocabulary};

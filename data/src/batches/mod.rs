@@ -1,0 +1,296 @@
+//! Batches as a pure function of (seed, step).
+//!
+//! [`Batches`] joins a data set, an objective and a plan. Which examples make up a step is a matter
+//! of arithmetic (`docs/design/data-order.md`), and each row is masked under a key of its own, so a
+//! batch can be made by any host, on any number of threads, at any time, and is always the same.
+//! Shapes are static: every row is padded to the plan's lengths.
+
+mod batch;
+mod plan;
+mod prefetch;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::objective::{Example, Objective};
+use crate::order::{Order, Place};
+use crate::random::Key;
+use crate::tokenizer::{EOS, PAD};
+pub use batch::{Batch, IGNORED};
+use plan::Examples;
+pub use plan::{BatchPlan, LongSequences};
+pub use prefetch::Prefetch;
+
+/// What a key is for, so that no two uses draw the same numbers.
+mod purpose {
+    pub const ORDER: u64 = 1;
+    pub const CROP: u64 = 2;
+    pub const MASKS: u64 = 3;
+    pub const EVALUATION: u64 = 4;
+}
+
+/// The batches of one host. Cloning is cheap.
+#[derive(Clone)]
+pub struct Batches {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dataset: Dataset,
+    objective: Objective,
+    plan: BatchPlan,
+    order: Order,
+    examples: Examples,
+    key: Key,
+    hosts: usize,
+    host: usize,
+    /// The residues an example shows at most.
+    window: usize,
+    /// None: the caller's thread does the work.
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl Batches {
+    /// The training batches of host number `host` of `hosts`: endless, in an order of its own every
+    /// epoch. `threads` make a batch together (0: as many as there are cores); their number changes
+    /// nothing but the time it takes.
+    pub fn new(
+        dataset: Dataset,
+        objective: Objective,
+        plan: BatchPlan,
+        hosts: usize,
+        host: usize,
+        threads: usize,
+    ) -> Result<Batches> {
+        let key = Key::new(plan.seed);
+        let order = |rows| Order::Shuffled {
+            rows,
+            key: key.with(purpose::ORDER),
+        };
+        Batches::with_order(dataset, objective, plan, hosts, host, threads, key, order)
+    }
+
+    /// The evaluation batches of a host: every example once, in stored order, with masks that are
+    /// the same at every evaluation. The last batch is filled up with empty rows, which hold a
+    /// single `</s>` (so that attention has something to attend to) and no label that counts.
+    pub fn evaluation(
+        dataset: Dataset,
+        objective: Objective,
+        plan: BatchPlan,
+        hosts: usize,
+        host: usize,
+        threads: usize,
+    ) -> Result<Batches> {
+        let key = Key::new(plan.seed).with(purpose::EVALUATION);
+        let order = |rows| Order::Stored { rows };
+        Batches::with_order(dataset, objective, plan, hosts, host, threads, key, order)
+    }
+
+    #[allow(clippy::too_many_arguments)] // the public constructors' arguments, and what differs
+    fn with_order(
+        dataset: Dataset,
+        objective: Objective,
+        plan: BatchPlan,
+        hosts: usize,
+        host: usize,
+        threads: usize,
+        key: Key,
+        order: impl FnOnce(u64) -> Order,
+    ) -> Result<Batches> {
+        plan.validate()?;
+        objective.validate_for(dataset.tokenizer())?;
+        if !plan.global_batch.is_multiple_of(hosts) {
+            let reason = format!(
+                "must be a multiple of the number of hosts, but is {} for {hosts} hosts",
+                plan.global_batch
+            );
+            return Err(Error::setting("train.batch_size", reason));
+        }
+        if host >= hosts {
+            let reason = format!("must be below the number of hosts ({hosts}), but is {host}");
+            return Err(Error::setting("host", reason));
+        }
+        let window = objective.window(plan.input_length, plan.target_length);
+        let examples = Examples::new(&dataset, window, plan.long_sequences)?;
+        if examples.count() == 0 {
+            return Err(Error::setting("data", "has no rows"));
+        }
+        let pool = match threads {
+            1 => None,
+            _ => Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .thread_name(|i| format!("batches-{i}"))
+                    .build()
+                    .map_err(|error| {
+                        Error::setting("data.threads", format!("cannot be had: {error}"))
+                    })?,
+            ),
+        };
+        Ok(Batches {
+            shared: Arc::new(Shared {
+                order: order(examples.count()),
+                dataset,
+                objective,
+                plan,
+                examples,
+                key,
+                hosts,
+                host,
+                window,
+                pool,
+            }),
+        })
+    }
+
+    /// The number of steps until the batches end; nothing if they do not.
+    pub fn steps(&self) -> Option<u64> {
+        let batch = self.shared.plan.global_batch as u64;
+        match self.shared.order {
+            Order::Shuffled { .. } => None,
+            Order::Stored { rows } => Some(rows.div_ceil(batch)),
+        }
+    }
+
+    /// The number of examples of one epoch: rows, or pieces of rows.
+    pub fn examples_per_epoch(&self) -> u64 {
+        self.shared.examples.count()
+    }
+
+    /// How many epochs have passed before a step.
+    pub fn epochs_before(&self, step: u64) -> f64 {
+        step as f64 * self.shared.plan.global_batch as f64 / self.examples_per_epoch() as f64
+    }
+
+    /// The rows a host feeds in one step.
+    pub fn rows(&self) -> usize {
+        self.shared.plan.global_batch / self.shared.hosts
+    }
+
+    /// The plan the batches follow.
+    pub fn plan(&self) -> &BatchPlan {
+        &self.shared.plan
+    }
+
+    /// The objective the batches are made for.
+    pub fn objective(&self) -> &Objective {
+        &self.shared.objective
+    }
+
+    /// The data set the batches are made from.
+    pub fn dataset(&self) -> &Dataset {
+        &self.shared.dataset
+    }
+
+    /// This host's batch of a step: a pure function of the seed, the step and the host. Evaluation
+    /// batches beyond the last are empty.
+    pub fn batch(&self, step: u64) -> Result<Batch> {
+        let shared = &*self.shared;
+        let rows = self.rows();
+        let first = u128::from(step) * shared.plan.global_batch as u128;
+        let places = shared
+            .order
+            .places(first + (shared.host * rows) as u128, rows);
+        let row = |&place: &Place| shared.row(place);
+        let examples: Result<Vec<Row>> = match &shared.pool {
+            None => places.iter().map(row).collect(),
+            Some(pool) => pool.install(|| places.par_iter().map(row).collect()),
+        };
+        let examples = examples?;
+        let epoch = shared.order.places(first, 1);
+        let mut batch = shared.empty_batch(rows);
+        batch.step = step;
+        batch.epoch = epoch.first().map_or(0, |place| place.epoch);
+        for (i, row) in examples.iter().enumerate() {
+            batch.write(i, row);
+        }
+        for i in examples.len()..rows {
+            batch.write_empty(i);
+        }
+        Ok(batch)
+    }
+}
+
+/// A masked example, and where it is from.
+struct Row {
+    row: u64,
+    residues: usize,
+    example: Example,
+}
+
+impl Shared {
+    fn row(&self, place: Place) -> Result<Row> {
+        let piece = self.examples.piece(place.index);
+        let key = self.key.with(place.epoch).with(piece.row).with(piece.piece);
+        let range = piece.range(self.dataset.length(piece.row)?);
+        let length = range.len().min(self.window);
+        let spare = range.len() - length;
+        let offset = match self.plan.long_sequences {
+            LongSequences::Crop => key.with(purpose::CROP).stream().below(spare + 1),
+            // A piece of a split row has nothing to spare.
+            LongSequences::Truncate | LongSequences::Split => 0,
+        };
+        let start = range.start + offset;
+        let tokens = self.dataset.window(piece.row, start..start + length)?;
+        let masks = key.with(purpose::MASKS);
+        let example = self
+            .objective
+            .apply(self.dataset.tokenizer(), &tokens, masks);
+        Ok(Row {
+            row: piece.row,
+            residues: length,
+            example,
+        })
+    }
+
+    fn empty_batch(&self, rows: usize) -> Batch {
+        let (inputs, targets) = (self.plan.input_length, self.plan.target_length);
+        Batch {
+            rows,
+            input_length: inputs,
+            target_length: targets,
+            input_ids: vec![i32::from(PAD); rows * inputs],
+            attention_mask: vec![0; rows * inputs],
+            decoder_input_ids: vec![i32::from(PAD); rows * targets],
+            labels: vec![IGNORED; rows * targets],
+            ..Batch::default()
+        }
+    }
+}
+
+impl Batch {
+    /// Fills row `i`. The input fits, because the window was chosen so; the target may not.
+    fn write(&mut self, i: usize, row: &Row) {
+        let Example { input, target, .. } = &row.example;
+        let start = i * self.input_length;
+        for (place, &id) in (start..start + self.input_length).zip(input) {
+            self.input_ids[place] = i32::from(id);
+            self.attention_mask[place] = 1;
+        }
+        let start = i * self.target_length;
+        let end = start + self.target_length;
+        for (place, &id) in (start..end).zip(target) {
+            self.labels[place] = i32::from(id);
+            if place + 1 < end {
+                self.decoder_input_ids[place + 1] = i32::from(id);
+            }
+        }
+        self.examples.push(row.row);
+        self.residues += row.residues as u64;
+        self.masked += row.example.masked as u64;
+        self.unmasked_for_lack_of_sentinels += row.example.unmasked_for_lack_of_sentinels as u64;
+        self.truncated_targets += u64::from(target.len() > self.target_length);
+        self.input_tokens += input.len().min(self.input_length) as u64;
+        self.target_tokens += target.len().min(self.target_length) as u64;
+    }
+
+    /// Fills row `i` with a lone `</s>` and no labels.
+    fn write_empty(&mut self, i: usize) {
+        let place = i * self.input_length;
+        self.input_ids[place] = i32::from(EOS);
+        self.attention_mask[place] = 1;
+    }
+}

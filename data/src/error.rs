@@ -1,0 +1,221 @@
+//! What can go wrong with data, each with the file, row or setting it is about.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::dataset::Split;
+use crate::tokenizer::Vocabulary;
+
+/// The result of this crate's fallible functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why data could not be read, prepared or batched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was attempted, as in "cannot `create`".
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A sequence file without any record.
+    #[error("{path} is empty: expected FASTA records", path = path.display())]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that is not text where FASTA was expected.
+    #[error("{path}, line {line}: binary data where FASTA text was expected", path = path.display())]
+    Binary {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, after decompression.
+        line: u64,
+    },
+    /// Text that does not begin like FASTA.
+    #[error("{path}, line {line}: expected a FASTA header starting with '>', found {found:?}", path = path.display())]
+    NotFasta {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// How the line begins.
+        found: String,
+    },
+    /// A compressed file that ends before its data does.
+    #[error("{path} is cut short: its {format} data ends in the middle, after line {line}", path = path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// The compression.
+        format: &'static str,
+        /// The last line that could be read.
+        line: u64,
+    },
+    /// A compressed file with damaged content.
+    #[error("{path} is damaged: its {format} data cannot be decompressed after line {line}: {reason}", path = path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The compression.
+        format: &'static str,
+        /// The last line that could be read.
+        line: u64,
+        /// What the decompressor says.
+        reason: String,
+    },
+    /// A known format that is not read.
+    #[error("{path} is {format}, which is not read: expected FASTA (plain, gzip or zstd) or Parquet", path = path.display())]
+    UnsupportedFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+    },
+    /// Nothing to prepare.
+    #[error("no input files were given")]
+    NoInputs,
+    /// Every record of the input was rejected.
+    #[error("none of the {records} records can be used: {reasons}")]
+    NoUsableRecords {
+        /// Records read.
+        records: u64,
+        /// How many were rejected for which reason, with the first example of each.
+        reasons: String,
+    },
+    /// The output directory already holds prepared data.
+    #[error("{path} already holds prepared data ({rows} rows): remove it, or ask for it to be replaced", path = path.display())]
+    AlreadyPrepared {
+        /// The directory.
+        path: PathBuf,
+        /// Rows in it.
+        rows: u64,
+    },
+    /// The output path holds something this crate did not write.
+    #[error("{path} exists and is not prepared data: it is left alone, choose another output directory", path = path.display())]
+    ForeignOutput {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A Parquet file that cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The Parquet library's reason.
+        source: parquet::errors::ParquetError,
+    },
+    /// A Parquet file without the columns that were expected.
+    #[error("{path}: expected {expected}, found the columns {found}", path = path.display())]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// What is looked for.
+        expected: &'static str,
+        /// The columns it has.
+        found: String,
+    },
+    /// A directory without a manifest.
+    #[error("{path} holds no prepared data: it has no manifest.json", path = path.display())]
+    NotPrepared {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A manifest that cannot be understood, or contradicts the files.
+    #[error("{path}: {reason}", path = path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Data prepared with another tokenizer than asked for.
+    #[error("{path} was prepared with the tokenizer {found}, but {expected} is needed", path = path.display())]
+    WrongTokenizer {
+        /// The directory.
+        path: PathBuf,
+        /// The tokenizer of the data.
+        found: Vocabulary,
+        /// The tokenizer asked for.
+        expected: Vocabulary,
+    },
+    /// A prepared file whose bytes are not those that were written.
+    #[error("{path} was changed or damaged: its sha256 is {found}, but the manifest says {expected}", path = path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The checksum in the manifest.
+        expected: String,
+        /// The checksum of the file.
+        found: String,
+    },
+    /// A row of a prepared file that breaks the format.
+    #[error("{path}, row {row}: {reason}", path = path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 0 in the file.
+        row: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A row outside the data set.
+    #[error("row {row} was asked for, but the data set has {rows} rows")]
+    NoSuchRow {
+        /// The row asked for.
+        row: u64,
+        /// The number of rows.
+        rows: u64,
+    },
+    /// A split without rows.
+    #[error("{path} has no {split} rows", path = path.display())]
+    EmptySplit {
+        /// The directory.
+        path: PathBuf,
+        /// The split.
+        split: Split,
+    },
+    /// A setting outside what it may be.
+    #[error("{name} {reason}")]
+    Setting {
+        /// The setting's name in the configuration.
+        name: &'static str,
+        /// What it must be and what it is.
+        reason: String,
+    },
+    /// An input and a target that do not belong together.
+    #[error("input and target do not fit: {0}")]
+    Unmask(String),
+    /// A background thread ended without a result; its panic message is on stderr.
+    #[error("the thread that prepares batches died")]
+    WorkerDied,
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    pub(crate) fn parquet(path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Error {
+        move |source| Error::Parquet {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    pub(crate) fn setting(name: &'static str, reason: impl Into<String>) -> Error {
+        Error::Setting {
+            name,
+            reason: reason.into(),
+        }
+    }
+}

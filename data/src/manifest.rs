@@ -1,0 +1,200 @@
+//! `manifest.json`: what a directory of prepared data holds, written last and read first.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::dataset::Split;
+use crate::error::{Error, Result};
+use crate::prepare::Report;
+use crate::tokenizer::{Tokenizer, Vocabulary};
+
+/// The name of the manifest in its directory.
+pub const MANIFEST: &str = "manifest.json";
+/// What `format` says in every manifest of ours.
+pub const FORMAT: &str = "ankh prepared data";
+/// The version of the layout this crate writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The content of `manifest.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always [`FORMAT`].
+    pub format: String,
+    /// The layout's version, [`FORMAT_VERSION`] when written by this crate.
+    pub format_version: u32,
+    /// The tokenizer the token ids belong to.
+    pub tokenizer: TokenizerInfo,
+    /// Rows of all splits together.
+    pub rows: u64,
+    /// Residues of all splits together.
+    pub residues: u64,
+    /// Rows and residues of each split.
+    pub splits: BTreeMap<Split, Amount>,
+    /// The files, in the order of their rows.
+    pub files: Vec<FileInfo>,
+    /// What the data was made from.
+    pub source: Vec<SourceInfo>,
+    /// How the data was made.
+    pub settings: Settings,
+    /// What was found on the way.
+    pub report: Report,
+}
+
+/// The tokenizer, as the manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizerInfo {
+    /// Its id order.
+    pub name: Vocabulary,
+    /// Its number of ids.
+    pub vocabulary_size: usize,
+}
+
+impl From<Tokenizer> for TokenizerInfo {
+    fn from(tokenizer: Tokenizer) -> Self {
+        TokenizerInfo {
+            name: tokenizer.vocabulary(),
+            vocabulary_size: tokenizer.vocabulary_size(),
+        }
+    }
+}
+
+/// Rows and the residues in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Sequences.
+    pub rows: u64,
+    /// Letters of those sequences.
+    pub residues: u64,
+}
+
+/// One Parquet file of the data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// Its name in the directory.
+    pub path: String,
+    /// The split its rows belong to.
+    pub split: Split,
+    /// Its rows.
+    pub rows: u64,
+    /// Its residues.
+    pub residues: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+/// One input file the data was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceInfo {
+    /// Its name, without the directory.
+    pub name: String,
+    /// Its size as stored, so compressed if it is.
+    pub bytes: u64,
+    /// The SHA-256 of those bytes, in hexadecimal.
+    pub sha256: String,
+    /// Records read from it.
+    pub records: u64,
+}
+
+/// The options that shaped the data.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The share of ids that goes to validation.
+    pub validation_fraction: f64,
+    /// Shorter sequences were left out.
+    pub min_length: usize,
+    /// Longer sequences were left out.
+    pub max_length: Option<usize>,
+}
+
+impl Manifest {
+    /// Reads the manifest of a directory, and checks that this crate understands it.
+    pub fn read(directory: &Path) -> Result<Manifest> {
+        let path = directory.join(MANIFEST);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NotPrepared {
+                    path: directory.to_path_buf(),
+                });
+            }
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        let wrong = |reason: String| Error::Manifest {
+            path: path.clone(),
+            reason,
+        };
+        // The version comes first: another version may differ in everything else.
+        let header: Header = serde_json::from_slice(&text)
+            .map_err(|error| wrong(format!("is not a manifest of prepared data: {error}")))?;
+        if header.format != FORMAT {
+            let found = header.format;
+            return Err(wrong(format!(
+                "expected the format {FORMAT:?}, found {found:?}"
+            )));
+        }
+        if header.format_version != FORMAT_VERSION {
+            let found = header.format_version;
+            return Err(wrong(format!(
+                "has format version {found}, but this program reads version {FORMAT_VERSION}: prepare the data again"
+            )));
+        }
+        let manifest: Manifest =
+            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        manifest.check().map_err(wrong)?;
+        Ok(manifest)
+    }
+
+    /// Whether the totals agree with the files.
+    fn check(&self) -> std::result::Result<(), String> {
+        let of = |split| {
+            let files = self.files.iter().filter(|file| file.split == split);
+            files.fold(Amount::default(), |sum, file| Amount {
+                rows: sum.rows.saturating_add(file.rows),
+                residues: sum.residues.saturating_add(file.residues),
+            })
+        };
+        for split in [Split::Train, Split::Validation] {
+            let (said, summed) = (self.amount(split), of(split));
+            if said != summed {
+                return Err(format!(
+                    "says {} {split} rows with {} residues, but lists files with {} and {}",
+                    said.rows, said.residues, summed.rows, summed.residues
+                ));
+            }
+        }
+        for file in &self.files {
+            if Path::new(&file.path).file_name() != Some(file.path.as_ref()) {
+                return Err(format!(
+                    "lists {:?}, which is not the name of a file",
+                    file.path
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a split holds.
+    pub fn amount(&self, split: Split) -> Amount {
+        self.splits.get(&split).copied().unwrap_or_default()
+    }
+}
+
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    format_version: u32,
+}
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+pub(crate) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

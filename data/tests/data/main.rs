@@ -1,0 +1,27 @@
+//! The crate from outside: files in, batches out.
+
+mod batches;
+mod fasta;
+mod masking;
+mod preparing;
+
+use ankh_data::{Dataset, Key, Tokenizer};
+
+/// Sequences of amino acids with lengths in a range, the same for the same seed.
+pub fn random_sequences(seed: u64, count: usize, lengths: std::ops::Range<usize>) -> Vec<String> {
+    let mut random = Key::new(seed).stream();
+    (0..count)
+        .map(|_| {
+            let length = lengths.start + random.below(lengths.len());
+            let letters = b"ACDEFGHIKLMNPQRSTVWYXBOUZ";
+            (0..length)
+                .map(|_| char::from(letters[random.below(letters.len())]))
+                .collect()
+        })
+        .collect()
+}
+
+/// Those sequences as a data set.
+pub fn dataset(seed: u64, count: usize, lengths: std::ops::Range<usize>) -> Dataset {
+    Dataset::from_sequences(Tokenizer::ankh(), random_sequences(seed, count, lengths))
+}
