@@ -7,7 +7,7 @@ use ankh_pjrt::{
     Program,
 };
 use ankh_proto::xla::Kind;
-use common::{aliasing_first, binary, client, compile, identity};
+use common::{add_all, aliasing_first, binary, client, compile, identity};
 
 fn upload(client: &Client, values: &[f32]) -> Buffer {
     let device = &client.addressable_devices().unwrap()[0];
@@ -113,6 +113,33 @@ fn a_chain_of_donations_computes() {
         [100.0, 200.0]
     );
     assert_eq!(one.to_host().unwrap().to_vec_f32().unwrap(), [1.0, 2.0]);
+}
+
+#[test]
+fn a_donated_state_of_many_arrays_is_replaced_by_the_outputs() {
+    const ARRAYS: i64 = 40;
+    let client = client(1);
+    let step = compile(&client, &add_all(ARRAYS, &[2]));
+    assert_eq!(step.output_count().unwrap(), ARRAYS as usize);
+    assert_eq!(step.memory_stats().unwrap().aliased, ARRAYS * 8);
+    let updates: Vec<Buffer> = (0..ARRAYS)
+        .map(|i| upload(&client, &[i as f32, 1.0]))
+        .collect();
+    let mut state: Vec<Buffer> = (0..ARRAYS).map(|_| upload(&client, &[0.0, 0.0])).collect();
+    for _ in 0..10 {
+        let arguments = state
+            .into_iter()
+            .map(Argument::Donate)
+            .chain(updates.iter().map(Argument::Keep))
+            .collect();
+        state = step.execute(vec![arguments]).unwrap().remove(0);
+    }
+    for (i, array) in state.iter().enumerate() {
+        assert_eq!(
+            array.to_host().unwrap().to_vec_f32().unwrap(),
+            [10.0 * i as f32, 10.0]
+        );
+    }
 }
 
 #[test]

@@ -114,12 +114,3 @@ fn another_shared_library_is_no_plugin() {
         "{error:?}"
     );
 }
-
-#[test]
-fn an_unknown_create_option_is_the_plugins_error() {
-    let options = [ankh_pjrt::NamedValue::string("cpu_device_count", "many")];
-    match plugin().create_client(&options) {
-        Ok(client) => assert!(!client.devices().unwrap().is_empty()),
-        Err(error) => assert!(error.code().is_some(), "{error:?}"),
-    }
-}

@@ -9,7 +9,7 @@ use ankh_proto::xla::mesh_proto::MeshAxis;
 use ankh_proto::xla::named_sharding_proto::DimensionSharding;
 use ankh_proto::xla::{
     AxisRefProto, HloComputationProto, HloInputOutputAliasProto, HloInstructionProto,
-    HloModuleProto, Kind, LayoutProto, MeshProto, NamedShardingProto, OpSharding,
+    HloModuleProto, Kind, LayoutProto, MeshProto, NamedShardingProto, OpSharding, PrimitiveType,
     ProgramShapeProto, ShapeProto, op_sharding,
 };
 
@@ -129,6 +129,40 @@ pub fn binary(opcode: &str, element_type: ElementType, dims: &[i64]) -> HloModul
     let y = entry.parameter(1, shape.clone());
     entry.operation(1, opcode, shape, &[x, y]);
     module(opcode, vec![entry.finish(1, "main")])
+}
+
+/// A training step in small: `count` pairs of arrays, of which the first of each takes over the sum. Parameters are
+/// the states, then the updates.
+pub fn add_all(count: i64, dims: &[i64]) -> HloModuleProto {
+    let array = shape(ElementType::F32, dims);
+    let mut entry = Computation::default();
+    let parameters: Vec<i64> = (0..2 * count)
+        .map(|_| entry.parameter(1, array.clone()))
+        .collect();
+    let (states, updates) = parameters.split_at(count as usize);
+    let sums: Vec<i64> = states
+        .iter()
+        .zip(updates)
+        .map(|(&state, &update)| entry.operation(1, "add", array.clone(), &[state, update]))
+        .collect();
+    let tuple = ShapeProto {
+        element_type: PrimitiveType::Tuple.into(),
+        tuple_shapes: vec![array; count as usize],
+        ..Default::default()
+    };
+    entry.operation(1, "tuple", tuple, &sums);
+    let mut module = module("add_all", vec![entry.finish(1, "main")]);
+    module.input_output_alias = Some(HloInputOutputAliasProto {
+        entries: (0..count)
+            .map(|i| AliasEntryProto {
+                output_shape_index: vec![i],
+                parameter_number: i,
+                parameter_shape_index: vec![],
+                kind: Kind::MayAlias.into(),
+            })
+            .collect(),
+    });
+    module
 }
 
 /// `x`, as it is.
