@@ -2,7 +2,7 @@
 //!
 //! A [`Dataset`] is one split of a prepared directory. Opening verifies the manifest, the checksum of
 //! every file, the columns and each row, so that nothing after it can meet a bad token. Rows are read
-//! through [`RowStore`]; the one implementation here keeps all tokens in memory, one byte each.
+//! through `RowStore`; the one implementation here keeps all tokens in memory, one byte each.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -46,7 +46,7 @@ impl fmt::Display for Split {
 
 /// Where rows of tokens lie. In memory today; a store that reads pages of Parquet when they are
 /// needed takes the same place.
-pub trait RowStore: Send + Sync {
+pub(crate) trait RowStore: Send + Sync {
     /// The number of rows.
     fn rows(&self) -> u64;
     /// The number of tokens of a row; nothing beyond the last row.

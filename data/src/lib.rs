@@ -19,7 +19,7 @@ pub mod order;
 pub mod prepare;
 pub mod random;
 pub mod residues;
-pub mod source;
+mod source;
 pub mod tokenizer;
 
 pub use batches::{Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch};

@@ -170,6 +170,14 @@ impl Batches {
         self.shared.plan.global_batch / self.shared.hosts
     }
 
+    /// The longest target a row can have. If it is longer than the plan's target length, some
+    /// targets may be cut.
+    pub fn longest_target(&self) -> usize {
+        let tokenizer = self.shared.dataset.tokenizer();
+        let objective = &self.shared.objective;
+        objective.longest_target(tokenizer, self.shared.window)
+    }
+
     /// The plan the batches follow.
     pub fn plan(&self) -> &BatchPlan {
         &self.shared.plan

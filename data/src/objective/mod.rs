@@ -1,11 +1,12 @@
 //! What the model is asked: from a sequence to an encoder input and a decoder target.
 //!
 //! An [`Objective`] is a set of independent switches. Which residues are hidden is decided first, as
-//! a list of spans that each get one sentinel ([`mask`](self)); then the input and the target are
+//! a list of spans that each get one sentinel; then the input and the target are
 //! written from the sequence and that list. Both are functions of the sequence and a [`Key`]; the
 //! objective knows nothing of rows, files or batches. [`Objective::unmask`] is the inverse.
 //!
-//! The default is Ankh's "1-gram span partial demasking" at 20 %.
+//! The default is Ankh's "1-gram span partial demasking" at 20 %. What is known of it, and how the
+//! open questions are answered, is in `docs/design/masking.md`.
 
 mod mask;
 mod unmask;

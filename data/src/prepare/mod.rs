@@ -4,7 +4,7 @@
 //! row group. The same inputs and options give the same bytes on any machine. The directory appears
 //! whole or not at all: everything is written beside it and renamed at the end, the manifest last.
 //! Whether a record is held out depends on its id alone, so that adding sequences later never moves
-//! one between the splits.
+//! one between the splits. Ids need not be unique: a record that comes twice is kept twice.
 
 mod output;
 mod report;

@@ -3,7 +3,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use ankh_data::Error;
-use ankh_data::fasta::{FastaReader, Record};
+use ankh_data::fasta::{FastaReader, LONGEST_SEQUENCE, Record};
 use proptest::prelude::*;
 
 fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
@@ -136,6 +136,32 @@ fn a_compressed_file_cut_short_is_named_with_the_last_line() {
             }
         }
     }
+}
+
+#[test]
+fn no_part_of_a_compressed_file_passes_for_the_whole() {
+    let text = b">one\nMKLVACDE\n>two\nACDEFGHIKL\n>three\nMNPQRSTVWY\n";
+    for compressed in [gzip(text), zstd(text)] {
+        assert_eq!(read(&compressed).unwrap().len(), 3);
+        for keep in 0..compressed.len() {
+            assert!(read(&compressed[..keep]).is_err(), "{keep} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_sequence_without_end_takes_bounded_memory() {
+    let mut text = b">bomb\n".to_vec();
+    text.resize(LONGEST_SEQUENCE + 5006, b'A');
+    text.extend(b"\n>next\nMKL\n");
+    let (_directory, path) = file(&gzip(&text));
+    let mut reader = FastaReader::open(path).unwrap();
+    let mut record = Record::default();
+    assert!(reader.read(&mut record).unwrap());
+    assert_eq!(record.sequence.len(), LONGEST_SEQUENCE);
+    assert_eq!(record.length, LONGEST_SEQUENCE + 5000);
+    assert!(reader.read(&mut record).unwrap());
+    assert_eq!((record.id.as_str(), record.line), ("next", 3));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ankh_data::prepare::split_of;
 use ankh_data::residues::Reason;
 use ankh_data::{
-    Dataset, Error, Existing, Manifest, PrepareOptions, Split, Tokenizer, Vocabulary, prepare,
+    BatchPlan, Batches, Dataset, Error, Existing, LongSequences, Manifest, Objective,
+    PrepareOptions, Split, Tokenizer, Vocabulary, prepare,
 };
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
@@ -434,6 +435,42 @@ const PINNED_SPLITS: [Split; 4] = [
     Split::Train,
     Split::Validation,
 ];
+
+#[test]
+fn a_sequence_of_100_000_residues_becomes_batches() {
+    let place = Place::new();
+    let input = place.write("a.fasta", fasta(&random_sequences(12, 1, 100_000..100_001)));
+    let options = PrepareOptions {
+        validation_fraction: 0.0,
+        ..PrepareOptions::default()
+    };
+    assert_eq!(
+        place.prepare(&input, &options).unwrap().report.lengths.max,
+        100_000
+    );
+    let data = Dataset::open(place.at("out"), Split::Train).unwrap();
+    for (long_sequences, examples) in [
+        (LongSequences::Crop, 1),
+        (LongSequences::Truncate, 1),
+        (LongSequences::Split, 196),
+    ] {
+        let plan = BatchPlan {
+            long_sequences,
+            ..BatchPlan::default()
+        };
+        let batches = Batches::new(data.clone(), Objective::default(), plan, 1, 0, 1).unwrap();
+        assert_eq!(batches.examples_per_epoch(), examples);
+        let batch = batches.batch(0).unwrap();
+        assert!(batch.residues > 8 * 500 && batch.residues <= 8 * 511);
+        assert_eq!(batch.truncated_targets, 0);
+        assert!(batches.longest_target() <= 256);
+    }
+    let error = Dataset::open(place.at("out"), Split::Validation).unwrap_err();
+    assert!(
+        error.to_string().contains("has no validation rows"),
+        "{error}"
+    );
+}
 
 #[test]
 fn ids_are_kept() {
