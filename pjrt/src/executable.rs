@@ -9,11 +9,11 @@ use crate::api::{Api, slice, string};
 use crate::buffer::Buffer;
 use crate::client::ClientHandle;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::named_value::NamedValue;
 use crate::plugin::Plugin;
 use crate::program::Program;
-use crate::sys;
+use crate::sys::{self, Function};
 
 /// One argument of an execution.
 ///
@@ -194,7 +194,10 @@ impl Executable {
                 .into_iter()
                 .map(|list| {
                     list.into_iter()
-                        .map(|raw| Buffer::new(Arc::clone(&self.client), raw))
+                        .map(|raw| match raw.is_null() {
+                            true => Err(missing_output()),
+                            false => Buffer::new(Arc::clone(&self.client), raw),
+                        })
                         .collect()
                 })
                 .collect()
@@ -249,6 +252,15 @@ impl fmt::Debug for Executable {
             .field("devices", &self.devices)
             .field("outputs", &self.outputs)
             .finish()
+    }
+}
+
+/// A plugin that reports success owes every output.
+fn missing_output() -> Error {
+    Error::Pjrt {
+        code: Code::Internal,
+        message: "the plugin left out an output".to_owned(),
+        function: Function::LoadedExecutableExecute.name(),
     }
 }
 

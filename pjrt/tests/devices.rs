@@ -2,7 +2,8 @@
 
 mod common;
 
-use ankh_pjrt::{Argument, Client, CompileOptions, HostTensor, Partitioner, Program};
+use ankh_pjrt::{Argument, Client, CompileOptions, Error, HostTensor, Partitioner, Program};
+use ankh_proto::xla::{OpSharding, op_sharding};
 use common::{client, split_over, sum};
 
 const DEVICES: i64 = 8;
@@ -36,12 +37,12 @@ fn a_client_has_the_devices_asked_for() {
     assert_eq!(ids.len(), DEVICES as usize);
 }
 
-#[test]
-fn a_named_sharding_sums_across_devices() {
+/// Sums a vector split over the devices, and checks that every device has the whole sum.
+fn assert_sums_across_devices(sharding: OpSharding, partitioner: Partitioner) {
     let client = client(DEVICES);
     let per_device = 4;
-    let module = sum(DEVICES * per_device, Some(split_over("data", DEVICES)));
-    let options = CompileOptions::new().partitions(Partitioner::Shardy, device_ids(&client));
+    let module = sum(DEVICES * per_device, Some(sharding));
+    let options = CompileOptions::new().partitions(partitioner, device_ids(&client));
     let executable = client
         .compile(&Program::hlo_module(&module), &options)
         .unwrap();
@@ -78,6 +79,22 @@ fn a_named_sharding_sums_across_devices() {
         assert_eq!(output.dims(), [] as [i64; 0]);
         assert_eq!(output.to_host().unwrap().to_vec_f32().unwrap(), [expected]);
     }
+}
+
+#[test]
+fn a_named_sharding_sums_across_devices() {
+    assert_sums_across_devices(split_over("data", DEVICES), Partitioner::Shardy);
+}
+
+#[test]
+fn a_tile_sharding_sums_across_devices() {
+    let tiles = OpSharding {
+        r#type: op_sharding::Type::Other.into(),
+        tile_assignment_dimensions: vec![DEVICES],
+        tile_assignment_devices: (0..DEVICES).collect(),
+        ..Default::default()
+    };
+    assert_sums_across_devices(tiles, Partitioner::Gspmd);
 }
 
 #[test]
@@ -136,4 +153,23 @@ fn an_argument_list_of_another_length_is_refused() {
         error.to_string(),
         "device 1 is given 0 arguments, device 0 1"
     );
+}
+
+#[test]
+fn arguments_of_another_shape_are_refused_on_every_device() {
+    let client = client(2);
+    let options = CompileOptions::new().replicas(device_ids(&client));
+    let executable = client
+        .compile(&Program::hlo_module(&sum(4, None)), &options)
+        .unwrap();
+    let arguments = executable
+        .devices()
+        .iter()
+        .map(|device| {
+            let x = HostTensor::from_f32([2], &[1.0, 2.0]);
+            vec![client.upload(&x, device).unwrap().into()]
+        })
+        .collect();
+    let error = executable.execute(arguments).unwrap_err();
+    assert!(matches!(error, Error::Pjrt { .. }), "{error:?}");
 }
