@@ -4,6 +4,7 @@ mod batches;
 mod fasta;
 mod masking;
 mod preparing;
+mod sample;
 
 use ankh_data::{Dataset, Key, Tokenizer};
 
