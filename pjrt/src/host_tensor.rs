@@ -89,14 +89,17 @@ impl fmt::Display for ElementType {
     }
 }
 
+/// The bytes of a tensor are those of its elements in memory, so both must be little-endian.
+const _: () = assert!(cfg!(target_endian = "little"));
+
 /// A Rust type that can be a tensor's element.
 pub trait Element: Copy + private::Sealed {
     /// The element type.
     const TYPE: ElementType;
-    /// Appends the little-endian bytes.
-    fn write(self, bytes: &mut Vec<u8>);
-    /// Reads from exactly `TYPE.byte_width()` bytes.
-    fn read(bytes: &[u8]) -> Self;
+
+    /// Reads elements from bytes, whose number is a multiple of their width.
+    #[doc(hidden)]
+    fn read(bytes: &[u8]) -> Vec<Self>;
 }
 
 mod private {
@@ -110,14 +113,20 @@ macro_rules! elements {
         impl Element for $rust {
             const TYPE: ElementType = ElementType::$element;
 
-            fn write(self, bytes: &mut Vec<u8>) {
-                bytes.extend_from_slice(&self.to_le_bytes());
-            }
-
-            fn read(bytes: &[u8]) -> Self {
-                let mut array = [0; size_of::<$rust>()];
-                array.copy_from_slice(bytes);
-                Self::from_le_bytes(array)
+            fn read(bytes: &[u8]) -> Vec<Self> {
+                let count = bytes.len() / size_of::<Self>();
+                let mut values = Vec::with_capacity(count);
+                // SAFETY: the vector has room for `count` elements, `bytes` holds as many, they do not overlap, and every
+                // pattern of bits is a value of this type.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        bytes.as_ptr(),
+                        values.as_mut_ptr() as *mut u8,
+                        count * size_of::<Self>(),
+                    );
+                    values.set_len(count);
+                }
+                values
             }
         }
     )*};
@@ -143,12 +152,8 @@ impl private::Sealed for bool {}
 impl Element for bool {
     const TYPE: ElementType = ElementType::Pred;
 
-    fn write(self, bytes: &mut Vec<u8>) {
-        bytes.push(u8::from(self));
-    }
-
-    fn read(bytes: &[u8]) -> Self {
-        bytes[0] != 0
+    fn read(bytes: &[u8]) -> Vec<Self> {
+        bytes.iter().map(|&byte| byte != 0).collect()
     }
 }
 
@@ -167,14 +172,14 @@ pub struct HostTensor {
 impl HostTensor {
     /// A tensor of these elements, in row-major order.
     pub fn new<T: Element>(dims: impl Into<Vec<i64>>, values: &[T]) -> Self {
-        let mut bytes = Vec::with_capacity(size_of_val(values));
-        for &value in values {
-            value.write(&mut bytes);
-        }
+        // SAFETY: the types with `Element` are numbers and `bool`, which are all bytes without padding.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
+        };
         Self {
             element_type: T::TYPE,
             dims: dims.into(),
-            bytes,
+            bytes: bytes.to_vec(),
         }
     }
 
@@ -262,11 +267,7 @@ impl HostTensor {
             });
         }
         self.check()?;
-        Ok(self
-            .bytes
-            .chunks_exact(T::TYPE.byte_width())
-            .map(T::read)
-            .collect())
+        Ok(T::read(&self.bytes))
     }
 
     /// The elements of a tensor of f32.
