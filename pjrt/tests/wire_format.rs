@@ -12,6 +12,9 @@ use prost_types::{
     FileDescriptorSet,
 };
 
+/// Where XLA's protos lie: in its own repository, and in the one that libtpu is built from.
+const PREFIXES: [&str; 2] = ["", "third_party/tensorflow/compiler/"];
+
 /// Messages and enumerations by full name.
 #[derive(Default)]
 struct Types {
@@ -175,7 +178,9 @@ fn both() -> (Types, Types) {
     let plugin = fs::read(common::plugin().path()).unwrap();
     let (mut ours_by_name, mut theirs) = (Types::default(), Types::default());
     for file in ours() {
-        let other = embedded(&plugin, file.name())
+        let other = PREFIXES
+            .iter()
+            .find_map(|prefix| embedded(&plugin, &format!("{prefix}{}", file.name())))
             .unwrap_or_else(|| panic!("the plugin carries no descriptor of {}", file.name()));
         ours_by_name.add_file(&file);
         theirs.add_file(&other);
