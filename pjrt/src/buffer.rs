@@ -62,6 +62,10 @@ impl Buffer {
         self.raw
     }
 
+    pub(crate) fn belongs_to(&self, client: &Arc<ClientHandle>) -> bool {
+        Arc::ptr_eq(&self.client, client)
+    }
+
     /// The type of the elements.
     pub fn element_type(&self) -> ElementType {
         self.element_type

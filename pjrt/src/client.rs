@@ -9,7 +9,7 @@ use crate::api::{slice, string};
 use crate::buffer::Buffer;
 use crate::compile_options::CompileOptions;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::executable::Executable;
 use crate::host_tensor::HostTensor;
@@ -183,6 +183,11 @@ impl Client {
     /// Copies a tensor to a device. The tensor is free again when this returns; the buffer becomes ready later.
     pub fn upload(&self, tensor: &HostTensor, device: &Device) -> Result<Buffer> {
         tensor.check()?;
+        if !device.belongs_to(&self.handle) {
+            return Err(Error::AnotherClient {
+                what: format!("device {}", device.id()),
+            });
+        }
         let mut arguments = sys::ClientBufferFromHostBufferArgs {
             client: self.handle.raw,
             data: tensor.bytes.as_ptr().cast(),

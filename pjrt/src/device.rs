@@ -59,6 +59,10 @@ impl Device {
         self.raw
     }
 
+    pub(crate) fn belongs_to(&self, client: &Arc<ClientHandle>) -> bool {
+        Arc::ptr_eq(&self.client, client)
+    }
+
     /// The device's number among those of all processes.
     pub fn id(&self) -> i32 {
         self.description.id

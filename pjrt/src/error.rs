@@ -153,6 +153,12 @@ pub enum Error {
         /// The length of this list.
         found: usize,
     },
+    /// Something is used with a client that it does not belong to.
+    #[error("{what} belongs to another client")]
+    AnotherClient {
+        /// What it is.
+        what: String,
+    },
     /// The program cannot be decoded as a module.
     #[error("expected a program of format hlo or hlo_with_config, found {format}: {reason}")]
     NotAModule {

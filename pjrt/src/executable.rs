@@ -224,6 +224,13 @@ impl Executable {
                     found: list.len(),
                 });
             }
+            for (i, argument) in list.iter().enumerate() {
+                if !argument.buffer().belongs_to(&self.client) {
+                    return Err(Error::AnotherClient {
+                        what: format!("argument {i} of device {device}"),
+                    });
+                }
+            }
         }
         Ok(())
     }

@@ -253,6 +253,26 @@ fn arguments_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn what_belongs_to_another_client_is_refused() {
+    let (here, there) = (client(1), client(1));
+    let add = compile(&here, &binary("add", ElementType::F32, &[2]));
+    let x = upload(&here, &[1.0, 2.0]);
+    let y = upload(&there, &[1.0, 2.0]);
+    let error = add
+        .execute(vec![vec![(&x).into(), (&y).into()]])
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "argument 1 of device 0 belongs to another client"
+    );
+    let device = &there.addressable_devices().unwrap()[0];
+    let error = here
+        .upload(&HostTensor::scalar(1.0f32), device)
+        .unwrap_err();
+    assert_eq!(error.to_string(), "device 0 belongs to another client");
+}
+
+#[test]
 fn threads_share_a_client() {
     let client = client(1);
     let add = compile(&client, &binary("add", ElementType::F32, &[2]));
