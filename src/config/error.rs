@@ -1,0 +1,138 @@
+//! What can be wrong with a configuration, and where it was said.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a setting was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A preset built into the program.
+    Preset(String),
+    /// A file.
+    File(PathBuf),
+    /// A `--set` argument, as typed.
+    Set(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preset(name) => write!(f, "preset {name}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Set(argument) => write!(f, "--set {argument}"),
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No setting of this name exists.
+    #[error("unknown setting `{key}` in {origin}{}", did_you_mean(nearest))]
+    UnknownKey {
+        /// The dotted key.
+        key: String,
+        /// Where it stands.
+        origin: Origin,
+        /// The dotted key it was probably meant to be.
+        nearest: Option<String>,
+        /// The names that exist in its place.
+        known: Vec<String>,
+    },
+    /// Neither a preset nor a file.
+    #[error("no preset or file is called `{name}`{}", did_you_mean(nearest))]
+    UnknownPreset {
+        /// What was asked for.
+        name: String,
+        /// The preset it was probably meant to be.
+        nearest: Option<String>,
+        /// All presets.
+        known: Vec<String>,
+    },
+    /// A file that is there and cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A text that is not TOML.
+    #[error("{origin} is not TOML: {message}")]
+    Syntax {
+        /// Where it stands.
+        origin: Origin,
+        /// What the parser says, with line and column.
+        message: String,
+    },
+    /// A setting of the wrong type, or a name that is none of those possible.
+    #[error("`{key}` in {origin} cannot be {found}: expected {expected}")]
+    WrongValue {
+        /// The dotted key.
+        key: String,
+        /// Where it stands.
+        origin: Origin,
+        /// The value as TOML.
+        found: String,
+        /// What can stand there.
+        expected: String,
+    },
+    /// A `--set` argument that has no `=`.
+    #[error("--set {argument} is not of the form key=value")]
+    NotAnAssignment {
+        /// The argument.
+        argument: String,
+    },
+    /// A chain of `extends` that comes back to where it was.
+    #[error("`extends` goes in a circle: {}", chain.join(" -> "))]
+    Circle {
+        /// The names along the way.
+        chain: Vec<String>,
+    },
+    /// Settings that are possible one by one and do not fit together or make no sense.
+    #[error("{}", listed(problems))]
+    Invalid {
+        /// All that was found.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One thing that whole-configuration validation found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The dotted key to change.
+    pub key: &'static str,
+    /// What is wrong: the value found and the rule it breaks.
+    pub message: String,
+    /// What to do, where `message` does not say it.
+    pub advice: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.message)?;
+        match &self.advice {
+            Some(advice) => write!(f, ": {advice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest
+        .as_ref()
+        .map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+fn listed(problems: &[Problem]) -> String {
+    match problems {
+        [one] => one.to_string(),
+        several => {
+            let lines: Vec<String> = several
+                .iter()
+                .map(|problem| format!("\n  {problem}"))
+                .collect();
+            format!("{} settings do not fit:{}", several.len(), lines.concat())
+        }
+    }
+}

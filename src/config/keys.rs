@@ -1,0 +1,136 @@
+//! Which settings exist. The answer is read off a complete configuration written as JSON, where a setting without a value is `null` rather than
+//! missing; so a field added to a section is known here without another word.
+
+use serde_json::{Map, Value};
+
+use super::{Config, ConfigError, Optimizer, Origin};
+
+/// The settings that exist, as a tree: an object for a section, anything else for a setting.
+pub(super) struct Keys(Map<String, Value>);
+
+impl Keys {
+    /// The settings beside an optimizer of this kind: they depend on it.
+    pub(super) fn beside(optimizer: &Optimizer) -> Self {
+        let config = Config {
+            optimizer: optimizer.defaults(),
+            ..Config::default()
+        };
+        match serde_json::to_value(config) {
+            Ok(Value::Object(sections)) => Self(sections),
+            // A struct with string keys and finite numbers is always an object.
+            other => unreachable!("a configuration serialises to an object: {other:?}"),
+        }
+    }
+
+    /// Whether the setting may go without a value, written `"none"` where a parent gave it one.
+    pub(super) fn is_optional(&self, path: &[&str]) -> bool {
+        self.at(path).is_some_and(Value::is_null)
+    }
+
+    /// The first key of `layer` that does not exist, as an error.
+    pub(super) fn check(&self, layer: &toml::Table, origin: &Origin) -> Result<(), ConfigError> {
+        check(&self.0, layer, "", &mut |key, siblings| {
+            ConfigError::UnknownKey {
+                nearest: self.nearest(&key),
+                known: siblings.keys().cloned().collect(),
+                key,
+                origin: origin.clone(),
+            }
+        })
+    }
+
+    fn at(&self, path: &[&str]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        rest.iter()
+            .try_fold(self.0.get(*first)?, |value, name| value.get(name))
+    }
+
+    /// The existing key most like `key`: the same name in another section counts almost as much as a misspelt one in the same.
+    fn nearest(&self, key: &str) -> Option<String> {
+        let mut names = Vec::new();
+        collect(&self.0, "", &mut names);
+        let likeness = |candidate: &String| {
+            let whole = strsim::normalized_damerau_levenshtein(key, candidate);
+            let (own, other) = (last(key), last(candidate));
+            let name = strsim::normalized_damerau_levenshtein(own, other);
+            let contained = own.len() > 3 && (other.contains(own) || own.contains(other));
+            whole
+                .max(name - 0.05)
+                .max(if contained { 0.6 } else { 0.0 })
+        };
+        names
+            .into_iter()
+            .map(|name| (likeness(&name), name))
+            .filter(|(likeness, _)| *likeness >= 0.5)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map(|(_, name)| name)
+    }
+}
+
+fn check(
+    known: &Map<String, Value>,
+    layer: &toml::Table,
+    section: &str,
+    unknown: &mut impl FnMut(String, &Map<String, Value>) -> ConfigError,
+) -> Result<(), ConfigError> {
+    for (name, value) in layer {
+        let key = join(section, name);
+        match (known.get(name), value) {
+            (None, value) => return Err(unknown(first_leaf(key, value), known)),
+            (Some(Value::Object(inner)), toml::Value::Table(table)) => {
+                check(inner, table, &key, unknown)?
+            }
+            // A value where a section belongs, or the reverse, is a matter of type.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The whole path to what was set, where a section of it is unknown.
+fn first_leaf(key: String, value: &toml::Value) -> String {
+    match value.as_table().and_then(|table| table.iter().next()) {
+        Some((name, value)) => first_leaf(join(&key, name), value),
+        None => key,
+    }
+}
+
+fn collect(known: &Map<String, Value>, section: &str, names: &mut Vec<String>) {
+    for (name, value) in known {
+        let key = join(section, name);
+        if let Value::Object(inner) = value {
+            collect(inner, &key, names);
+        }
+        names.push(key);
+    }
+}
+
+fn join(section: &str, name: &str) -> String {
+    if section.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{section}.{name}")
+    }
+}
+
+fn last(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+/// The name most like `name` among `names`, when one is like it at all.
+pub(super) fn nearest_name<'a>(
+    name: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    names
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::normalized_damerau_levenshtein(name, candidate),
+                candidate,
+            )
+        })
+        .filter(|(likeness, _)| *likeness >= 0.4)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate.to_owned())
+}

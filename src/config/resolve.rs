@@ -1,0 +1,337 @@
+//! From names and arguments to one complete [`Config`].
+//!
+//! The defaults lie at the bottom. A preset or file lies over what it `extends`, and `--set` arguments lie on top, in order. Each layer is checked when it
+//! is laid down, so that an error names the place that made it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::keys::{Keys, nearest_name};
+use super::presets::{preset, preset_names};
+use super::{Config, ConfigError, Optimizer, Origin};
+
+/// The first line of a resolved configuration.
+pub const RESOLVED_HEADER: &str =
+    "# The resolved configuration of this run: every setting, as it was used.\n";
+
+/// What made a run: recorded beside the settings in a run directory's `config.toml`, and ignored when that file is read as a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Of this program.
+    pub ankh: String,
+    /// Of the plugin's C API, as `major.minor`.
+    pub plugin_api: String,
+    /// What the plugin calls its platform, with its version.
+    pub platform: String,
+}
+
+/// The configuration that `base` (a preset or a file; the defaults without one) and the `key=value` arguments `set` say.
+///
+/// The result has the right keys and types; whether the values make sense together is [`Config::validate`]'s question, to be asked once the
+/// command line's other options are in.
+pub fn resolve(base: Option<&str>, set: &[String]) -> Result<Config, ConfigError> {
+    let mut layers = match base {
+        Some(name) => Layer::chain(name)?,
+        None => Vec::new(),
+    };
+    for argument in set {
+        layers.push(Layer::argument(argument)?);
+    }
+    let mut resolution = Resolution::new();
+    for layer in &layers {
+        resolution.lay(layer)?;
+    }
+    Ok(resolution.config)
+}
+
+impl Config {
+    /// The configuration as a file that [`resolve`] reads back, with the versions that ran it.
+    pub fn to_toml(&self, versions: &Versions) -> String {
+        #[derive(Serialize)]
+        struct File<'a> {
+            #[serde(flatten)]
+            config: &'a Config,
+            versions: &'a Versions,
+        }
+        let file = File {
+            config: self,
+            versions,
+        };
+        let text = toml::to_string(&file)
+            .expect("structs of numbers, strings and named variants are TOML");
+        format!("{RESOLVED_HEADER}\n{text}")
+    }
+}
+
+/// Settings from one place.
+struct Layer {
+    origin: Origin,
+    table: Table,
+}
+
+impl Layer {
+    /// `name` and all it extends, the furthest ancestor first.
+    fn chain(name: &str) -> Result<Vec<Self>, ConfigError> {
+        let mut chain: Vec<Self> = Vec::new();
+        let mut next = Some((name.to_owned(), PathBuf::new()));
+        while let Some((name, directory)) = next {
+            let mut layer = Self::named(&name, &directory)?;
+            let origins = || chain.iter().map(|layer| layer.origin.to_string());
+            if chain.iter().any(|earlier| earlier.origin == layer.origin) {
+                return Err(ConfigError::Circle {
+                    chain: origins().chain([layer.origin.to_string()]).collect(),
+                });
+            }
+            let directory = match &layer.origin {
+                Origin::File(path) => path.parent().unwrap_or(Path::new("")).to_owned(),
+                _ => PathBuf::new(),
+            };
+            next = match layer.table.remove("extends") {
+                None => None,
+                Some(Value::String(parent)) => Some((parent, directory)),
+                Some(other) => {
+                    return Err(ConfigError::WrongValue {
+                        key: "extends".into(),
+                        origin: layer.origin,
+                        found: other.to_string(),
+                        expected: "the name of a preset or of a file".into(),
+                    });
+                }
+            };
+            layer.table.remove("versions");
+            chain.push(layer);
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
+    /// A preset or, failing that, a file; a relative path starts at `directory`.
+    fn named(name: &str, directory: &Path) -> Result<Self, ConfigError> {
+        if let Some(text) = preset(name) {
+            return Self::parse(Origin::Preset(name.to_owned()), text);
+        }
+        let path = directory.join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(Origin::File(path), &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(ConfigError::UnknownPreset {
+                    name: name.to_owned(),
+                    nearest: nearest_name(name, preset_names()),
+                    known: preset_names().map(str::to_owned).collect(),
+                })
+            }
+            Err(source) => Err(ConfigError::Unreadable { path, source }),
+        }
+    }
+
+    fn parse(origin: Origin, text: &str) -> Result<Self, ConfigError> {
+        match text.parse() {
+            Ok(table) => Ok(Self { origin, table }),
+            Err(error) => {
+                let message = error.to_string().trim_end().to_owned();
+                Err(ConfigError::Syntax { origin, message })
+            }
+        }
+    }
+
+    /// A `--set` argument: a dotted key, `=`, and a TOML value or a bare string.
+    fn argument(argument: &str) -> Result<Self, ConfigError> {
+        let not_an_assignment = || ConfigError::NotAnAssignment {
+            argument: argument.to_owned(),
+        };
+        let (key, text) = argument.split_once('=').ok_or_else(not_an_assignment)?;
+        let (key, text) = (key.trim(), text.trim());
+        if key.is_empty() || key.split('.').any(str::is_empty) {
+            return Err(not_an_assignment());
+        }
+        let as_toml = |text: &str| -> Option<Value> {
+            let mut table: Table = format!("value = {text}").parse().ok()?;
+            let value = table.remove("value")?;
+            table.is_empty().then_some(value)
+        };
+        let value = as_toml(text).unwrap_or_else(|| Value::String(text.to_owned()));
+        let path: Vec<&str> = key.split('.').collect();
+        Ok(Self {
+            origin: Origin::Set(argument.to_owned()),
+            table: nest(&path, value),
+        })
+    }
+}
+
+/// The layers laid down so far: always a complete configuration.
+struct Resolution {
+    table: Table,
+    config: Config,
+}
+
+impl Resolution {
+    fn new() -> Self {
+        let config = Config::default();
+        Self {
+            table: to_table(&config),
+            config,
+        }
+    }
+
+    fn lay(&mut self, layer: &Layer) -> Result<(), ConfigError> {
+        self.switch_optimizer(layer)?;
+        let keys = Keys::beside(&self.config.optimizer);
+        keys.check(&layer.table, &layer.origin)?;
+        let mut table = self.table.clone();
+        for (path, value) in leaves(&layer.table) {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let none = value.as_str() == Some("none") && keys.is_optional(&path);
+            put(&mut table, &path, (!none).then(|| value.clone()));
+        }
+        match Config::deserialize(table.clone()) {
+            Ok(config) => {
+                // Written anew, so that values take the form their types give them.
+                *self = Self {
+                    table: to_table(&config),
+                    config,
+                };
+                Ok(())
+            }
+            Err(error) => Err(self.blame(layer, error.message())),
+        }
+    }
+
+    /// Another `optimizer.name` starts from that optimizer's own defaults: nothing of the former one's settings applies to it.
+    fn switch_optimizer(&mut self, layer: &Layer) -> Result<(), ConfigError> {
+        let Some(name) = layer
+            .table
+            .get("optimizer")
+            .and_then(|table| table.get("name"))
+        else {
+            return Ok(());
+        };
+        let named = |table: &Table| table["optimizer"].get("name") == Some(name);
+        if named(&self.table) {
+            return Ok(());
+        }
+        for optimizer in Optimizer::kinds() {
+            let config = Config {
+                optimizer,
+                ..self.config.clone()
+            };
+            let table = to_table(&config);
+            if named(&table) {
+                *self = Self { table, config };
+                return Ok(());
+            }
+        }
+        let message = Config::deserialize(with(&self.table, &["optimizer", "name"], name))
+            .map_or_else(|error| error.message().to_owned(), |_| String::new());
+        Err(wrong_value("optimizer.name".into(), layer, name, &message))
+    }
+
+    /// The setting of `layer` that does not deserialise: the first that alone, over what was there before, fails.
+    fn blame(&self, layer: &Layer, message: &str) -> ConfigError {
+        let failing = leaves(&layer.table).into_iter().find_map(|(path, value)| {
+            let names: Vec<&str> = path.iter().map(String::as_str).collect();
+            let error = Config::deserialize(with(&self.table, &names, value)).err()?;
+            Some((path, value, error.message().to_owned()))
+        });
+        match failing {
+            Some((path, value, message)) => wrong_value(path.join("."), layer, value, &message),
+            None => {
+                let key = layer.table.keys().next().cloned().unwrap_or_default();
+                wrong_value(key, layer, &Value::Table(layer.table.clone()), message)
+            }
+        }
+    }
+}
+
+fn wrong_value(key: String, layer: &Layer, value: &Value, message: &str) -> ConfigError {
+    ConfigError::WrongValue {
+        key,
+        origin: layer.origin.clone(),
+        found: value.to_string(),
+        expected: expectation(message, value),
+    }
+}
+
+/// What serde expected, in words: its message ends in the Rust type or the list of variants.
+fn expectation(message: &str, value: &Value) -> String {
+    let Some((_, expected)) = message.split_once("expected ") else {
+        return message.to_owned();
+    };
+    let mut words = match expected {
+        "u64" | "usize" | "u32" | "u8" => "a whole number, 0 or more".to_owned(),
+        "i64" | "isize" => "a whole number".to_owned(),
+        "f64" | "f32" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "path string" | "a string" => "a string".to_owned(),
+        other if other.starts_with("struct ") => "a section of settings".to_owned(),
+        other => other.to_owned(),
+    };
+    if let Some(found) = value.as_str() {
+        let names = expected.split('`').skip(1).step_by(2);
+        if let Some(nearest) = nearest_name(found, names) {
+            // Writing to a string cannot fail.
+            let _ = write!(words, "; did you mean `{nearest}`?");
+        }
+    }
+    words
+}
+
+fn to_table(config: &Config) -> Table {
+    Table::try_from(config).expect("structs of numbers, strings and named variants are TOML")
+}
+
+/// The settings of a table with their paths, in the order of the table.
+fn leaves(table: &Table) -> Vec<(Vec<String>, &Value)> {
+    let mut found = Vec::new();
+    for (name, value) in table {
+        match value {
+            Value::Table(inner) => {
+                found.extend(leaves(inner).into_iter().map(|(mut path, value)| {
+                    path.insert(0, name.clone());
+                    (path, value)
+                }))
+            }
+            _ => found.push((vec![name.clone()], value)),
+        }
+    }
+    found
+}
+
+fn with(table: &Table, path: &[&str], value: &Value) -> Table {
+    let mut table = table.clone();
+    put(&mut table, path, Some(value.clone()));
+    table
+}
+
+/// Writes `value` at `path`, or removes what is there.
+fn put(table: &mut Table, path: &[&str], value: Option<Value>) {
+    match (path, value) {
+        ([], _) => {}
+        ([name], Some(value)) => {
+            table.insert((*name).to_owned(), value);
+        }
+        ([name], None) => {
+            table.remove(*name);
+        }
+        ([name, rest @ ..], value) => match table.get_mut(*name) {
+            Some(Value::Table(inner)) => put(inner, rest, value),
+            _ => {
+                if let Some(value) = value {
+                    table.insert((*name).to_owned(), Value::Table(nest(rest, value)));
+                }
+            }
+        },
+    }
+}
+
+fn nest(path: &[&str], value: Value) -> Table {
+    match path {
+        [] => Table::new(),
+        [name] => Table::from_iter([((*name).to_owned(), value)]),
+        [name, rest @ ..] => {
+            Table::from_iter([((*name).to_owned(), Value::Table(nest(rest, value)))])
+        }
+    }
+}

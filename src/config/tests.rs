@@ -1,0 +1,317 @@
+use std::fs;
+
+use super::*;
+
+fn set(arguments: &[&str]) -> Result<Config, ConfigError> {
+    let arguments: Vec<String> = arguments
+        .iter()
+        .map(|argument| (*argument).to_owned())
+        .collect();
+    resolve(None, &arguments)
+}
+
+fn message(result: Result<Config, ConfigError>) -> String {
+    result.expect_err("the configuration is wrong").to_string()
+}
+
+#[test]
+fn every_preset_resolves_and_validates() {
+    for name in preset_names() {
+        let config = resolve(Some(name), &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        config
+            .validate()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn every_file_under_configs_is_a_preset() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut files = Vec::new();
+    for (directory, prefix) in [
+        (root.clone(), ""),
+        (root.join("experiments"), "experiments/"),
+    ] {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                files.push(format!(
+                    "{prefix}{}",
+                    path.file_stem().unwrap().to_str().unwrap()
+                ));
+            }
+        }
+    }
+    files.sort();
+    let mut presets: Vec<_> = preset_names().collect();
+    presets.sort();
+    assert_eq!(files, presets);
+}
+
+#[test]
+fn the_defaults_are_ankh_base() {
+    assert_eq!(resolve(Some("ankh-base"), &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn the_published_models_have_their_published_sizes() {
+    let parameters = |name| resolve(Some(name), &[]).unwrap().model.parameters();
+    assert_eq!(parameters("ankh-base"), 736_453_632);
+    assert_eq!(parameters("ankh-large"), 1_878_705_152);
+}
+
+#[test]
+fn the_last_experiments_are_the_published_models() {
+    for (experiment, model) in [
+        ("experiments/22", "ankh-base"),
+        ("experiments/23", "ankh-large"),
+    ] {
+        let (experiment, model) = (resolve(Some(experiment), &[]), resolve(Some(model), &[]));
+        assert_eq!(experiment.unwrap(), model.unwrap());
+    }
+}
+
+#[test]
+fn experiments_differ_from_each_other() {
+    let experiments: Vec<_> = preset_names()
+        .filter(|name| name.starts_with("experiments/"))
+        .map(|name| (name, resolve(Some(name), &[]).unwrap()))
+        .collect();
+    assert_eq!(experiments.len(), 24);
+    for (i, (name, config)) in experiments.iter().enumerate() {
+        for (other, other_config) in &experiments[i + 1..] {
+            assert_ne!(config, other_config, "{name} and {other}");
+        }
+    }
+}
+
+#[test]
+fn a_resolved_configuration_reads_back_as_itself() {
+    let versions = Versions {
+        ankh: "0.1.0".into(),
+        plugin_api: "0.115".into(),
+        platform: "cpu".into(),
+    };
+    let directory = tempfile::tempdir().unwrap();
+    for (i, name) in preset_names().enumerate() {
+        let path = directory.path().join(format!("{i}.toml"));
+        let set = [
+            "optimizer.clip_norm=1".into(),
+            "data.dir=somewhere/else".into(),
+        ];
+        let config = resolve(Some(name), &set).unwrap();
+        fs::write(&path, config.to_toml(&versions)).unwrap();
+        assert_eq!(resolve(path.to_str(), &[]).unwrap(), config, "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_key_names_its_neighbour() {
+    for (key, nearest) in [
+        ("model.d_modle", "model.d_model"),
+        ("modle.d_model", "model.d_model"),
+        ("d_model", "model.d_model"),
+        ("train.warmup_steps", "schedule.warmup_steps"),
+        ("optimizer.learning_rate", "schedule.peak_learning_rate"),
+        ("optimizer.b1", "optimizer"),
+        ("objective.mask_rate", "objective.masking_rate"),
+        ("evaluation.evry", "evaluation.every"),
+    ] {
+        let text = message(set(&[&format!("{key}=1")]));
+        assert!(
+            text.contains(&format!("unknown setting `{key}` in --set {key}=1")),
+            "{text}"
+        );
+        assert!(text.contains(nearest), "{key}: {text}");
+    }
+}
+
+#[test]
+fn a_key_like_no_other_names_no_neighbour() {
+    let text = message(set(&["zzzzzzzzzzzzzzzz=1"]));
+    assert!(!text.contains("did you mean"), "{text}");
+}
+
+#[test]
+fn an_unknown_key_in_a_file_names_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mine.toml");
+    fs::write(&path, "extends = \"tiny\"\n[train]\nbatchsize = 3\n").unwrap();
+    let text = message(resolve(path.to_str(), &[]));
+    assert!(
+        text.contains("mine.toml") && text.contains("`train.batch_size`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_wrong_type_says_what_was_expected() {
+    for (argument, expected) in [
+        ("model.d_model=wide", "`model.d_model`"),
+        ("model.d_model=wide", "a whole number, 0 or more"),
+        ("model.d_model=-4", "a whole number, 0 or more"),
+        ("model.tie_embeddings=1", "true or false"),
+        ("schedule.peak_learning_rate=fast", "a number"),
+        ("optimizer.decay_rate=fast", "a number"),
+        ("model.activation=gated-glu", "did you mean `gated-gelu`?"),
+        ("optimizer.name=adafactr", "did you mean `adafactor`?"),
+        ("optimizer.name=3", "expected"),
+        ("model=3", "a section of settings"),
+        ("train.steps={a=1}", "`train.steps`"),
+    ] {
+        let text = message(set(&[argument]));
+        assert!(text.contains(expected), "{argument}: {text}");
+        assert!(text.contains("--set"), "{argument}: {text}");
+    }
+}
+
+#[test]
+fn later_layers_win() {
+    let config = resolve(
+        Some("tiny"),
+        &["train.steps=7".into(), "train.steps=9".into()],
+    )
+    .unwrap();
+    assert_eq!(config.train.steps, 9);
+    assert_eq!(config.model.d_model, 24);
+}
+
+#[test]
+fn bare_strings_and_whole_numbers_for_fractions_are_accepted() {
+    let config = set(&[
+        "schedule.kind=constant",
+        "loss.z_loss=1",
+        "train.seed = 1_000",
+    ])
+    .unwrap();
+    assert_eq!(config.schedule.kind, ScheduleKind::Constant);
+    assert_eq!(config.loss.z_loss, 1.0);
+    assert_eq!(config.train.seed, 1000);
+}
+
+#[test]
+fn another_optimizer_starts_from_its_own_defaults() {
+    let config = set(&[
+        "optimizer.decay_rate=0.9",
+        "optimizer.name=adamw",
+        "optimizer.b1=0.8",
+    ])
+    .unwrap();
+    let expected = AdamW {
+        b1: 0.8,
+        ..AdamW::default()
+    };
+    assert_eq!(config.optimizer, Optimizer::Adamw(expected));
+    let text = message(set(&["optimizer.name=adamw", "optimizer.decay_rate=0.9"]));
+    assert!(
+        text.contains("unknown setting `optimizer.decay_rate`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn none_takes_an_optional_value_away() {
+    let config = set(&["optimizer.clip_norm=1", "optimizer.clip_norm=none"]).unwrap();
+    assert_eq!(config.optimizer.clip_norm(), None);
+    assert!(set(&["train.steps=none"]).is_err());
+}
+
+#[test]
+fn a_circle_of_parents_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let (a, b) = (
+        directory.path().join("a.toml"),
+        directory.path().join("b.toml"),
+    );
+    fs::write(&a, "extends = \"b.toml\"").unwrap();
+    fs::write(&b, "extends = \"a.toml\"").unwrap();
+    let text = message(resolve(a.to_str(), &[]));
+    assert!(text.contains("circle") && text.contains("b.toml"), "{text}");
+}
+
+#[test]
+fn a_misspelt_preset_names_the_right_one() {
+    let text = message(resolve(Some("ankh-lrage"), &[]));
+    assert!(text.contains("did you mean `ankh-large`?"), "{text}");
+}
+
+#[test]
+fn a_text_that_is_not_toml_names_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("broken.toml");
+    fs::write(&path, "[model]\nd_model = = 3\n").unwrap();
+    let text = message(resolve(path.to_str(), &[]));
+    assert!(
+        text.contains("broken.toml") && text.contains("line 2"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_argument_without_a_value_is_an_error() {
+    for argument in ["train.steps", "=3", "train..steps=3"] {
+        assert!(
+            message(set(&[argument])).contains("key=value"),
+            "{argument}"
+        );
+    }
+}
+
+#[test]
+fn validation_names_each_wrong_setting() {
+    for (argument, key) in [
+        ("model.heads=0", "model.heads is 0"),
+        ("model.vocabulary=100", "model.vocabulary is 100"),
+        ("data.tokenizer=ankh3", "model.vocabulary is 144"),
+        ("model.relative_buckets=30", "model.relative_buckets is 30"),
+        (
+            "model.relative_max_distance=32",
+            "model.relative_max_distance is 32",
+        ),
+        ("data.target_length=100", "data.target_length is 100"),
+        (
+            "objective.kind=full_reconstruction",
+            "data.target_length is 256",
+        ),
+        ("objective.masking_rate=1.5", "objective.masking_rate"),
+        ("objective.task=nlu", "objective.task"),
+        ("train.accumulation=7", "train.batch_size is 1536"),
+        ("train.steps=3_000_000_000", "train.steps is 3000000000"),
+        (
+            "schedule.peak_learning_rate=nan",
+            "schedule.peak_learning_rate is NaN",
+        ),
+        ("optimizer.clip_norm=0", "optimizer.clip_norm is 0"),
+        ("loss.label_smoothing=1", "loss.label_smoothing is 1"),
+    ] {
+        let error = set(&[argument])
+            .unwrap()
+            .validate()
+            .expect_err(argument)
+            .to_string();
+        assert!(error.contains(key), "{argument}: {error}");
+    }
+}
+
+#[test]
+fn validation_reports_all_problems_at_once() {
+    let error = set(&["model.heads=0", "train.steps=0"])
+        .unwrap()
+        .validate()
+        .unwrap_err();
+    let ConfigError::Invalid { problems } = error else {
+        panic!("{error}")
+    };
+    let keys: Vec<_> = problems.iter().map(|problem| problem.key).collect();
+    assert_eq!(keys, ["model.heads", "train.steps"]);
+}
+
+#[test]
+fn too_many_masks_for_the_sentinels_are_a_warning() {
+    assert_eq!(Config::default().warnings(), []);
+    let config = resolve(Some("experiments/09"), &[]).unwrap();
+    assert_eq!(config.warnings()[0].key, "objective.masking_rate");
+}

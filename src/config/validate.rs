@@ -1,0 +1,271 @@
+//! What no type can say about a configuration: values that make no sense, or not together.
+
+use ankh_data::objective::{Kind, Touching};
+use ankh_data::tokenizer::Tokenizer;
+
+use super::{Config, ConfigError, Optimizer, Problem};
+
+impl Config {
+    /// Checks the whole configuration and reports all that is wrong with it, not just the first.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut found = Findings(Vec::new());
+        self.check_model(&mut found);
+        self.check_data(&mut found);
+        self.check_optimizer(&mut found);
+        self.check_loop(&mut found);
+        match found.0 {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(ConfigError::Invalid { problems }),
+        }
+    }
+
+    /// What is allowed and probably not meant.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut found = Findings(Vec::new());
+        let residues = self
+            .objective
+            .window(self.data.input_length, self.data.target_length);
+        let masked = (self.objective.masking_rate * residues as f64).round() as usize;
+        let sentinels = self.tokenizer().sentinels();
+        let separate = self.objective.kind != Kind::Completion
+            && self.objective.touching == Touching::Separate
+            && self.objective.kind != Kind::SpanCorruption;
+        found.unless(
+            !separate || masked.div_ceil(self.objective.ngram) <= sentinels,
+            "objective.masking_rate",
+            format!(
+                "is {}: {masked} of {residues} residues, but the vocabulary has {sentinels} sentinels",
+                self.objective.masking_rate
+            ),
+            "long sequences are masked less".into(),
+        );
+        found.unless(
+            self.schedule.warmup_steps < self.train.steps,
+            "schedule.warmup_steps",
+            format!(
+                "is {} in a run of {}",
+                self.schedule.warmup_steps, self.train.steps
+            ),
+            "the learning rate never comes down from its peak".into(),
+        );
+        found.0
+    }
+
+    /// The tokenizer the data was prepared with.
+    pub fn tokenizer(&self) -> Tokenizer {
+        Tokenizer::of(self.data.tokenizer)
+    }
+
+    fn check_model(&self, found: &mut Findings) {
+        let model = &self.model;
+        let tokens = self.tokenizer().vocabulary_size();
+        found.positive("model.d_model", model.d_model);
+        found.positive("model.d_ff", model.d_ff);
+        found.positive("model.heads", model.heads);
+        found.positive("model.d_kv", model.d_kv);
+        found.positive("model.encoder_layers", model.encoder_layers);
+        found.positive("model.decoder_layers", model.decoder_layers);
+        found.positive_number("model.norm_epsilon", model.norm_epsilon);
+        found.unless(
+            model.vocabulary >= tokens,
+            "model.vocabulary",
+            format!(
+                "is {}, fewer than the {tokens} tokens of data.tokenizer",
+                model.vocabulary
+            ),
+            format!("set it to {tokens} or more"),
+        );
+        let buckets = model.relative_buckets;
+        found.unless(
+            buckets >= 4 && buckets.is_multiple_of(4),
+            "model.relative_buckets",
+            format!(
+                "is {buckets}, which two directions of exact and logarithmic buckets cannot share"
+            ),
+            "set it to a multiple of 4".into(),
+        );
+        // The decoder's first half of the buckets stands for exact distances; the logarithmic ones begin there.
+        found.unless(
+            model.relative_max_distance > buckets / 2,
+            "model.relative_max_distance",
+            format!(
+                "is {}, no more than the {} distances with a bucket of their own",
+                model.relative_max_distance,
+                buckets / 2
+            ),
+            format!(
+                "set it above {}, or lower model.relative_buckets",
+                buckets / 2
+            ),
+        );
+    }
+
+    fn check_data(&self, found: &mut Findings) {
+        let data = &self.data;
+        found.unless(
+            data.input_length >= 2,
+            "data.input_length",
+            format!(
+                "is {}, too short for one residue and the closing </s>",
+                data.input_length
+            ),
+            "set it to 2 or more".into(),
+        );
+        found.unless(
+            data.target_length >= 2,
+            "data.target_length",
+            format!(
+                "is {}, too short for one token and the closing </s>",
+                data.target_length
+            ),
+            "set it to 2 or more".into(),
+        );
+        if let Err(error) = self.objective.validate_for(self.tokenizer()) {
+            found.objective(error);
+            return;
+        }
+        let residues = self.objective.window(data.input_length, data.target_length);
+        let needed = self.objective.longest_target(self.tokenizer(), residues);
+        found.unless(
+            needed <= data.target_length,
+            "data.target_length",
+            format!(
+                "is {}, but the target of {residues} residues (data.input_length {}) can take {needed} positions",
+                data.target_length, data.input_length
+            ),
+            format!("set it to {needed} or more, or lower data.input_length or objective.masking_rate"),
+        );
+    }
+
+    fn check_optimizer(&self, found: &mut Findings) {
+        match &self.optimizer {
+            Optimizer::Adafactor(rule) => {
+                found.positive(
+                    "optimizer.min_dim_size_to_factor",
+                    rule.min_dim_size_to_factor,
+                );
+                found.positive_number("optimizer.decay_rate", rule.decay_rate);
+                found.positive_number("optimizer.clipping_threshold", rule.clipping_threshold);
+                found.not_negative("optimizer.epsilon", rule.epsilon);
+                found.not_negative("optimizer.weight_decay", rule.weight_decay);
+            }
+            Optimizer::Adamw(rule) => {
+                found.share("optimizer.b1", rule.b1);
+                found.share("optimizer.b2", rule.b2);
+                found.positive_number("optimizer.epsilon", rule.epsilon);
+                found.not_negative("optimizer.weight_decay", rule.weight_decay);
+            }
+        }
+        if let Some(norm) = self.optimizer.clip_norm() {
+            found.positive_number("optimizer.clip_norm", norm);
+        }
+        found.positive_number(
+            "schedule.peak_learning_rate",
+            self.schedule.peak_learning_rate,
+        );
+        found.not_negative("loss.z_loss", self.loss.z_loss);
+        found.share("loss.label_smoothing", self.loss.label_smoothing);
+    }
+
+    fn check_loop(&self, found: &mut Findings) {
+        let train = &self.train;
+        found.positive("train.steps", train.steps);
+        found.positive("train.batch_size", train.batch_size);
+        found.positive("train.accumulation", train.accumulation);
+        found.positive("train.log_every", train.log_every);
+        found.positive("checkpoint.every", self.checkpoint.every);
+        // The step counter on the device is a signed 32-bit integer.
+        found.unless(
+            train.steps <= i32::MAX as u64,
+            "train.steps",
+            format!("is {}, more than a step counter holds", train.steps),
+            format!("set it to {} or fewer", i32::MAX),
+        );
+        found.unless(
+            train.accumulation == 0 || train.batch_size.is_multiple_of(train.accumulation),
+            "train.batch_size",
+            format!(
+                "is {}, which {} equal parts (train.accumulation) cannot share",
+                train.batch_size, train.accumulation
+            ),
+            format!("set it to a multiple of {}", train.accumulation),
+        );
+    }
+}
+
+struct Findings(Vec<Problem>);
+
+impl Findings {
+    fn unless(&mut self, holds: bool, key: &'static str, message: String, advice: String) {
+        if !holds {
+            self.0.push(Problem {
+                key,
+                message,
+                advice: Some(advice),
+            });
+        }
+    }
+
+    /// What the objective found wrong with itself.
+    fn objective(&mut self, error: ankh_data::error::Error) {
+        let (key, message) = match error {
+            ankh_data::error::Error::Setting { name, reason } => (name, reason),
+            other => ("objective", other.to_string()),
+        };
+        self.0.push(Problem {
+            key,
+            message,
+            advice: None,
+        });
+    }
+
+    fn positive(&mut self, key: &'static str, value: impl Into<Count>) {
+        let Count(value) = value.into();
+        self.unless(value > 0, key, "is 0".into(), "set it to 1 or more".into());
+    }
+
+    fn positive_number(&mut self, key: &'static str, value: f64) {
+        let holds = value.is_finite() && value > 0.0;
+        self.unless(
+            holds,
+            key,
+            format!("is {value}"),
+            "set it to a number above 0".into(),
+        );
+    }
+
+    fn not_negative(&mut self, key: &'static str, value: f64) {
+        let holds = value.is_finite() && value >= 0.0;
+        self.unless(
+            holds,
+            key,
+            format!("is {value}"),
+            "set it to 0 or a number above".into(),
+        );
+    }
+
+    fn share(&mut self, key: &'static str, value: f64) {
+        let holds = (0.0..1.0).contains(&value);
+        self.unless(
+            holds,
+            key,
+            format!("is {value}"),
+            "set it to a number from 0 to below 1".into(),
+        );
+    }
+}
+
+/// A count of either width.
+struct Count(u64);
+
+impl From<u64> for Count {
+    fn from(value: u64) -> Self {
+        Self(value)
+    }
+}
+
+impl From<usize> for Count {
+    fn from(value: usize) -> Self {
+        Self(value as u64)
+    }
+}
