@@ -1,1 +1,6 @@
-//! ankh
+//! Pre-training of the Ankh protein language models: the application on top of `hlo` (programs), `pjrt` (devices) and
+//! `data` (batches).
+
+pub mod checkpoint;
+pub mod config;
+pub mod weights;

@@ -1,0 +1,279 @@
+//! The commit marker: one JSON file that makes a checkpoint exist. It lists every other file with its length and checksum and closes with a
+//! checksum of itself, so nothing in the directory can change unnoticed.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::Fault;
+
+/// The marker's file name.
+pub(super) const FILE: &str = "commit.json";
+
+/// The format's name in the marker.
+const FORMAT: &str = "ankh checkpoint";
+
+/// The version of the format written today.
+const VERSION: u32 = 1;
+
+/// What the marker says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Commit {
+    format: String,
+    version: u32,
+    /// The training step.
+    pub step: u64,
+    /// The bytes of all tensors together.
+    pub bytes: u64,
+    /// The caller's metadata.
+    pub metadata: Value,
+    /// The metadata files of the Zarr groups.
+    pub groups: Vec<FileRecord>,
+    /// The tensors, in the order they were saved.
+    pub arrays: Vec<ArrayRecord>,
+}
+
+/// One tensor and its files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ArrayRecord {
+    pub name: String,
+    pub data_type: String,
+    pub shape: Vec<u64>,
+    /// The array's `zarr.json`.
+    pub metadata: FileRecord,
+    /// Its chunks in row-major order of the chunk grid. The checksum is of the elements, without the four bytes the codec appends:
+    /// the checksum of a text that ends with its own CRC is the same for every text.
+    pub chunks: Vec<FileRecord>,
+}
+
+/// One file as it was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileRecord {
+    /// The path relative to the checkpoint, with `/`.
+    pub file: String,
+    /// The file's length.
+    pub bytes: u64,
+    /// CRC32C of its contents.
+    pub crc32c: Checksum,
+}
+
+/// A CRC32C, written as eight hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Checksum(u32);
+
+impl Checksum {
+    pub fn of(bytes: &[u8]) -> Checksum {
+        Checksum(crc32c::crc32c(bytes))
+    }
+}
+
+impl From<Checksum> for String {
+    fn from(checksum: Checksum) -> String {
+        format!("{:08x}", checksum.0)
+    }
+}
+
+impl TryFrom<String> for Checksum {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Checksum, String> {
+        match u32::from_str_radix(&text, 16) {
+            Ok(value) if text.len() == 8 => Ok(Checksum(value)),
+            _ => Err(format!("expected eight hexadecimal digits, found `{text}`")),
+        }
+    }
+}
+
+impl FileRecord {
+    /// The record of a file whose whole contents are `contents`.
+    pub fn of(file: String, contents: &[u8]) -> FileRecord {
+        FileRecord {
+            file,
+            bytes: contents.len() as u64,
+            crc32c: Checksum::of(contents),
+        }
+    }
+
+    /// Reads the file under `directory` and compares it with this record.
+    pub fn read(&self, directory: &Path) -> Result<Vec<u8>, Fault> {
+        self.check_length(directory)?;
+        let contents =
+            std::fs::read(directory.join(&self.file)).map_err(|e| unreadable(&self.file, &e))?;
+        match contents.len() as u64 == self.bytes && Checksum::of(&contents) == self.crc32c {
+            true => Ok(contents),
+            false => Err(Fault::new(
+                &self.file,
+                "its contents do not match the checksum in commit.json",
+            )),
+        }
+    }
+
+    /// Compares the length of the file under `directory` with this record.
+    pub fn check_length(&self, directory: &Path) -> Result<(), Fault> {
+        let found = std::fs::metadata(directory.join(&self.file))
+            .map_err(|e| unreadable(&self.file, &e))?;
+        match found.is_file() && found.len() == self.bytes {
+            true => Ok(()),
+            false => Err(Fault::new(
+                &self.file,
+                format!(
+                    "expected a file of {} bytes, found {}",
+                    self.bytes,
+                    found.len()
+                ),
+            )),
+        }
+    }
+}
+
+impl Commit {
+    pub fn new(
+        step: u64,
+        bytes: u64,
+        metadata: Value,
+        groups: Vec<FileRecord>,
+        arrays: Vec<ArrayRecord>,
+    ) -> Commit {
+        Commit {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            step,
+            bytes,
+            metadata,
+            groups,
+            arrays,
+        }
+    }
+
+    /// The marker's text: readable JSON whose last member is the checksum of all that precedes it.
+    pub fn to_text(&self) -> String {
+        // A tree of strings, numbers and lists: serde_json has no way to fail on it.
+        let body = serde_json::to_string_pretty(self).expect("a commit is plain JSON");
+        let body = body
+            .strip_suffix(BODY_END)
+            .expect("a JSON object ends with its brace");
+        format!(
+            "{body}{SEAL_START}{}{SEAL_END}",
+            String::from(Checksum::of(body.as_bytes()))
+        )
+    }
+
+    /// Reads the marker of the checkpoint in `directory`.
+    pub fn read(directory: &Path) -> Result<Commit, Fault> {
+        let text = std::fs::read(directory.join(FILE)).map_err(|e| unreadable(FILE, &e))?;
+        let commit = Commit::parse(&text).map_err(|problem| Fault::new(FILE, problem))?;
+        Ok(commit)
+    }
+
+    fn parse(text: &[u8]) -> Result<Commit, String> {
+        let altered = "its contents do not match its own checksum";
+        let seal_length = SEAL_START.len() + 8 + SEAL_END.len();
+        let (body, seal) = text
+            .split_at_checked(text.len().wrapping_sub(seal_length))
+            .ok_or("it is cut short")?;
+        let expected = format!("{SEAL_START}{}{SEAL_END}", String::from(Checksum::of(body)));
+        if seal != expected.as_bytes() {
+            return Err(altered.to_owned());
+        }
+        let body = std::str::from_utf8(body).map_err(|_| altered)?;
+        // The version is looked at first: another version may have other members.
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+            version: u32,
+        }
+        let body = format!("{body}{BODY_END}");
+        let head: Head = serde_json::from_str(&body).map_err(|e| e.to_string())?;
+        if (head.format.as_str(), head.version) != (FORMAT, VERSION) {
+            return Err(format!(
+                "expected format `{FORMAT}` version {VERSION}, found `{}` version {}",
+                head.format, head.version
+            ));
+        }
+        serde_json::from_str(&body).map_err(|e| e.to_string())
+    }
+}
+
+const BODY_END: &str = "\n}";
+const SEAL_START: &str = ",\n  \"crc32c\": \"";
+const SEAL_END: &str = "\"\n}\n";
+
+fn unreadable(file: &str, error: &std::io::Error) -> Fault {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Fault::new(file, "it is missing"),
+        _ => Fault::new(file, format!("it cannot be read: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Commit {
+        let file = FileRecord::of("a/zarr.json".into(), b"{}");
+        let chunk = FileRecord::of("a/c/0".into(), &[1, 2, 3, 4]);
+        let array = ArrayRecord {
+            name: "a".into(),
+            data_type: "uint8".into(),
+            shape: vec![4],
+            metadata: file,
+            chunks: vec![chunk],
+        };
+        let metadata = serde_json::json!({ "text": "\"\n}\n", "number": 1.5 });
+        Commit::new(
+            7,
+            4,
+            metadata,
+            vec![FileRecord::of("zarr.json".into(), b"{ }")],
+            vec![array],
+        )
+    }
+
+    #[test]
+    fn a_marker_reads_back_as_written() {
+        let commit = example();
+        assert_eq!(Commit::parse(commit.to_text().as_bytes()), Ok(commit));
+    }
+
+    #[test]
+    fn a_marker_is_json_for_anyone_else() {
+        let value: Value = serde_json::from_str(&example().to_text()).unwrap();
+        assert_eq!(value["step"], 7);
+        assert_eq!(value["arrays"][0]["name"], "a");
+    }
+
+    #[test]
+    fn no_altered_byte_and_no_shorter_text_is_a_marker() {
+        let text = example().to_text().into_bytes();
+        for i in 0..text.len() {
+            for flip in [1u8, 0x20, 0x80, 0xff] {
+                let mut altered = text.clone();
+                altered[i] ^= flip;
+                assert!(
+                    Commit::parse(&altered).is_err(),
+                    "byte {i} flipped by {flip:#x}"
+                );
+            }
+            assert!(Commit::parse(&text[..i]).is_err(), "cut at {i}");
+        }
+        assert!(
+            Commit::parse(&[&text[..], b"\n"].concat()).is_err(),
+            "one byte more"
+        );
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_by_its_number() {
+        let commit = Commit {
+            version: VERSION + 1,
+            ..example()
+        };
+        let error = Commit::parse(commit.to_text().as_bytes()).unwrap_err();
+        assert!(error.contains("version 2"), "{error}");
+    }
+}

@@ -1,0 +1,161 @@
+//! What can go wrong with a checkpoint, each with what it concerns and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of a checkpoint operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of a checkpoint is missing, short or altered.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
+    /// The step asked for is not in the directory.
+    #[error("no checkpoint of step {step} in {}: {}", .directory.display(), steps(.available))]
+    NoStep {
+        /// The step asked for.
+        step: u64,
+        /// The directory of steps.
+        directory: PathBuf,
+        /// The complete steps it has.
+        available: Vec<u64>,
+    },
+    /// A path holds no checkpoint at all.
+    #[error(
+        "{} is not a checkpoint: expected a directory with commit.json, a run directory with checkpoints/, or a directory of step_<number> directories",
+        .0.display()
+    )]
+    NotACheckpoint(PathBuf),
+    /// A checkpoint has no tensor of this name.
+    #[error("checkpoint {} has no tensor `{name}`", .checkpoint.display())]
+    NoTensor {
+        /// The tensor asked for.
+        name: String,
+        /// The checkpoint's directory.
+        checkpoint: PathBuf,
+    },
+    /// The place to write to already holds something else.
+    #[error("{} exists and is not empty: give another directory, or remove this one", .0.display())]
+    Occupied(PathBuf),
+    /// A tensor's name cannot name a Zarr array, or clashes with another's.
+    #[error("tensor name `{name}`: {problem}")]
+    Name {
+        /// The name refused.
+        name: String,
+        /// Why.
+        problem: &'static str,
+    },
+    /// A tensor that cannot be stored as it is.
+    #[error("tensor `{name}`: {problem}")]
+    Tensor {
+        /// The tensor's name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file or directory could not be written, read or renamed.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The Zarr library refused an array.
+    #[error("cannot {action} array `{name}` of {}: {problem}", .checkpoint.display())]
+    Zarr {
+        /// What was tried.
+        action: &'static str,
+        /// The array.
+        name: String,
+        /// The checkpoint's directory.
+        checkpoint: PathBuf,
+        /// The library's message.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] maker for `map_err`.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+/// What is wrong with a checkpoint on disk, and which step can be used instead.
+#[derive(Debug)]
+pub struct Damage {
+    /// The checkpoint's directory.
+    pub checkpoint: PathBuf,
+    /// The array the file belongs to, if it belongs to one.
+    pub array: Option<String>,
+    /// The file, relative to the checkpoint.
+    pub file: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// The newest earlier step whose every byte was found intact.
+    pub intact: Option<u64>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "checkpoint {} is damaged: ", self.checkpoint.display())?;
+        if let Some(array) = &self.array {
+            write!(f, "array `{array}`, ")?;
+        }
+        write!(f, "file {}: {}; ", self.file, self.problem)?;
+        match self.intact {
+            Some(step) => write!(
+                f,
+                "the earlier step {step} is intact: move this directory away to resume from there"
+            ),
+            None => write!(
+                f,
+                "no earlier step beside it is intact: restore this directory from a copy"
+            ),
+        }
+    }
+}
+
+/// What a file of a checkpoint turned out to be, before anyone knows what to advise.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub array: Option<String>,
+    pub file: String,
+    pub problem: String,
+}
+
+impl Fault {
+    pub fn new(file: impl Into<String>, problem: impl Into<String>) -> Fault {
+        Fault {
+            array: None,
+            file: file.into(),
+            problem: problem.into(),
+        }
+    }
+
+    pub fn of(self, array: &str) -> Fault {
+        Fault {
+            array: Some(array.to_owned()),
+            ..self
+        }
+    }
+}
+
+fn steps(available: &[u64]) -> String {
+    match available {
+        [] => "it has no complete step".to_owned(),
+        [only] => format!("it has step {only}"),
+        [first, .., last] => format!("it has {} steps, {first} to {last}", available.len()),
+    }
+}

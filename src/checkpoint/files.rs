@@ -1,0 +1,105 @@
+//! What the commit protocol asks of a file system: durable trees, atomic renames, and names for what is under way.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Result};
+
+/// A directory that is being written, replaced or removed: hidden, beside the final name, on the same file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remains {
+    /// Being written; never complete.
+    Partial,
+    /// A complete checkpoint that a newer one of the same name is about to replace.
+    Replaced,
+    /// A checkpoint on its way out.
+    Removed,
+}
+
+impl Remains {
+    const ALL: [Remains; 3] = [Remains::Partial, Remains::Replaced, Remains::Removed];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Remains::Partial => ".partial",
+            Remains::Replaced => ".replaced",
+            Remains::Removed => ".removed",
+        }
+    }
+
+    /// Where these remains of `target` lie.
+    pub(crate) fn beside(self, target: &Path) -> PathBuf {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        target.with_file_name(format!(".{name}{}", self.suffix()))
+    }
+
+    /// The reverse of [`Remains::beside`] on a bare name.
+    pub(crate) fn parse(name: &str) -> Option<(Remains, &str)> {
+        let name = name.strip_prefix('.')?;
+        Remains::ALL
+            .into_iter()
+            .find_map(|kind| Some((kind, name.strip_suffix(kind.suffix())?)))
+    }
+}
+
+/// Makes every file and directory under `directory`, and itself, durable.
+pub(crate) fn sync_tree(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
+        let path = entry.map_err(Error::io("list", directory))?.path();
+        match path.is_dir() {
+            true => sync_tree(&path)?,
+            false => sync(&path)?,
+        }
+    }
+    sync(directory)
+}
+
+/// Makes one file, or the list of names in one directory, durable.
+pub(crate) fn sync(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io("flush", path))
+}
+
+/// Makes the names in `path`'s parent durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+    sync(parent(path))
+}
+
+/// The directory `path` lies in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Renames, which is atomic on one file system.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io("rename", from))
+}
+
+/// Whether nothing would be lost by writing a directory at `path`.
+pub(crate) fn is_vacant(path: &Path) -> Result<bool> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        Err(e) => Err(Error::io("open", path)(e)),
+    }
+}
+
+/// Creates a directory and its ancestors.
+pub(crate) fn create(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).map_err(Error::io("create", directory))
+}
+
+/// Removes a directory tree; a missing one is no error.
+pub(crate) fn remove_tree(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", directory)(e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,183 @@
+//! Reading one checkpoint, with every byte checked against the marker.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ankh_pjrt::HostTensor;
+use serde_json::Value;
+use zarrs::filesystem::FilesystemStore;
+
+use super::commit::{ArrayRecord, Commit};
+use super::error::{Damage, Error, Fault, Result};
+use super::parallel::in_parallel;
+use super::{Checkpoint, Store, array, files, step_of};
+
+/// An open checkpoint: its marker and small files are checked, its tensors are read on demand.
+#[derive(Debug)]
+pub struct Reader {
+    directory: PathBuf,
+    storage: Arc<FilesystemStore>,
+    commit: Commit,
+    /// Where in the marker each name is.
+    places: HashMap<String, usize>,
+}
+
+impl Reader {
+    /// Opens the checkpoint in `directory`, the one with `commit.json` (see [`super::locate`] to find it).
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Reader> {
+        let directory = directory.into();
+        Reader::open_plainly(&directory)?.map_err(|fault| damaged(&directory, fault))
+    }
+
+    /// Like [`Reader::open`], without looking for a step to recommend.
+    fn open_plainly(directory: &Path) -> Result<Result<Reader, Fault>> {
+        if !directory.is_dir() {
+            return Err(Error::NotACheckpoint(directory.to_path_buf()));
+        }
+        let storage = FilesystemStore::new(directory).map_err(|e| Error::Io {
+            action: "open",
+            path: directory.to_path_buf(),
+            source: std::io::Error::other(e),
+        })?;
+        let read = || {
+            let commit = Commit::read(directory)?;
+            for group in &commit.groups {
+                group.read(directory)?;
+            }
+            for array in &commit.arrays {
+                array
+                    .metadata
+                    .read(directory)
+                    .map_err(|fault| fault.of(&array.name))?;
+            }
+            let places = commit
+                .arrays
+                .iter()
+                .enumerate()
+                .map(|(place, array)| (array.name.clone(), place))
+                .collect();
+            Ok(Reader {
+                directory: directory.to_path_buf(),
+                storage: Arc::new(storage),
+                commit,
+                places,
+            })
+        };
+        Ok(read())
+    }
+
+    /// The directory read.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The training step.
+    pub fn step(&self) -> u64 {
+        self.commit.step
+    }
+
+    /// What was saved beside the tensors.
+    pub fn metadata(&self) -> &Value {
+        &self.commit.metadata
+    }
+
+    /// The bytes of all tensors together.
+    pub fn bytes(&self) -> u64 {
+        self.commit.bytes
+    }
+
+    /// The tensors' names, in the order they were saved.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.commit.arrays.iter().map(|array| array.name.as_str())
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Result<&[u64]> {
+        Ok(&self.record(name)?.shape)
+    }
+
+    /// The element type of a tensor, as Zarr calls it: `float32`, `int32` ...
+    pub fn data_type(&self, name: &str) -> Result<&str> {
+        Ok(&self.record(name)?.data_type)
+    }
+
+    /// Reads one tensor.
+    pub fn tensor(&self, name: &str) -> Result<HostTensor> {
+        self.read(self.record(name)?)
+    }
+
+    /// Reads several tensors at once, in the order of `names`.
+    pub fn tensors(&self, names: &[&str]) -> Result<Vec<(String, HostTensor)>> {
+        in_parallel(names.len(), |i| {
+            Ok((names[i].to_owned(), self.tensor(names[i])?))
+        })
+    }
+
+    /// Reads everything.
+    pub fn load(&self) -> Result<Checkpoint> {
+        let names: Vec<&str> = self.names().collect();
+        Ok(Checkpoint {
+            step: self.step(),
+            metadata: self.metadata().clone(),
+            tensors: self.tensors(&names)?,
+        })
+    }
+
+    /// Reads and checks every byte, and keeps none.
+    pub fn verify(&self) -> Result<()> {
+        self.verify_plainly()
+            .map_err(|fault| damaged(&self.directory, fault))
+    }
+
+    fn verify_plainly(&self) -> Result<(), Fault> {
+        let arrays = &self.commit.arrays;
+        let verify = |i: usize| {
+            array::verify(&self.storage, &self.directory, &arrays[i])
+                .map_err(|fault| fault.of(&arrays[i].name))
+        };
+        in_parallel(arrays.len(), verify).map(drop)
+    }
+
+    fn record(&self, name: &str) -> Result<&ArrayRecord> {
+        match self.places.get(name) {
+            Some(&place) => Ok(&self.commit.arrays[place]),
+            None => Err(Error::NoTensor {
+                name: name.to_owned(),
+                checkpoint: self.directory.clone(),
+            }),
+        }
+    }
+
+    fn read(&self, record: &ArrayRecord) -> Result<HostTensor> {
+        array::read(&self.storage, &self.directory, record)
+            .map_err(|fault| damaged(&self.directory, fault.of(&record.name)))
+    }
+}
+
+/// The error for a fault found in `directory`, with the newest earlier step beside it that is whole.
+pub(super) fn damaged(directory: &Path, fault: Fault) -> Error {
+    Error::Damaged(Box::new(Damage {
+        checkpoint: directory.to_path_buf(),
+        array: fault.array,
+        file: fault.file,
+        problem: fault.problem,
+        intact: newest_intact_before(directory),
+    }))
+}
+
+fn newest_intact_before(directory: &Path) -> Option<u64> {
+    let step = step_of(directory)?;
+    let store = Store::open(files::parent(directory));
+    let is_intact = |step: &u64| {
+        let reader = Reader::open_plainly(&store.directory_of(*step));
+        matches!(reader, Ok(Ok(reader)) if reader.step() == *step && reader.verify_plainly().is_ok())
+    };
+    store
+        .list()
+        .ok()?
+        .into_iter()
+        .rev()
+        .filter(|other| *other < step)
+        .find(is_intact)
+}

@@ -1,0 +1,447 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ankh_pjrt::{ElementType, HostTensor};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn tensor(element_type: ElementType, dims: &[i64], seed: u8) -> HostTensor {
+    let count = dims.iter().product::<i64>() as usize * element_type.byte_width();
+    let byte = |i: usize| match element_type {
+        ElementType::Pred => (i % 2) as u8,
+        _ => (i as u8).wrapping_mul(31).wrapping_add(seed),
+    };
+    HostTensor {
+        element_type,
+        dims: dims.to_vec(),
+        bytes: (0..count).map(byte).collect(),
+    }
+}
+
+/// A little of everything: stacked, flat, scalar, empty, all zeros, grouped.
+fn example(seed: u8) -> Vec<(String, HostTensor)> {
+    let zeros = HostTensor {
+        bytes: vec![0; 24],
+        ..tensor(ElementType::F32, &[2, 3], 0)
+    };
+    [
+        ("shared", tensor(ElementType::F32, &[5, 4], seed)),
+        (
+            "encoder.layers.mlp.wo",
+            tensor(ElementType::F32, &[3, 4, 2], seed.wrapping_add(1)),
+        ),
+        ("v_row/encoder.layers.mlp.wo", zeros),
+        (
+            "v_col/encoder.layers.mlp.wo",
+            tensor(ElementType::Bf16, &[7], seed),
+        ),
+        ("nothing", tensor(ElementType::U32, &[0, 3], seed)),
+        ("mask", tensor(ElementType::Pred, &[3], seed)),
+        (
+            "step",
+            HostTensor {
+                element_type: ElementType::S32,
+                dims: vec![],
+                bytes: vec![seed, 0, 0, 0],
+            },
+        ),
+    ]
+    .map(|(name, tensor)| (name.to_owned(), tensor))
+    .into()
+}
+
+fn metadata() -> Value {
+    json!({ "config": { "model": { "d_model": 64 } }, "note": "exactly \"this\"\n" })
+}
+
+struct Place {
+    _root: tempfile::TempDir,
+    store: Store,
+}
+
+fn place() -> Place {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path().join("run/checkpoints"));
+    Place { _root: root, store }
+}
+
+fn all_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files.extend(all_files(&path)),
+            false => files.push(path),
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn what_was_saved_is_loaded() {
+    let Place { _root, store } = place();
+    assert!(store.list().unwrap().is_empty());
+    assert_eq!(store.latest().unwrap(), None);
+    store.save(10, &metadata(), example(1)).unwrap();
+    store
+        .save(
+            9,
+            &json!(null),
+            example(2)
+                .iter()
+                .map(|(name, tensor)| (name.as_str(), tensor)),
+        )
+        .unwrap();
+    assert_eq!(store.list().unwrap(), [9, 10]);
+    assert_eq!(store.latest().unwrap(), Some(10));
+    assert_eq!(
+        store.load(10).unwrap(),
+        Checkpoint {
+            step: 10,
+            metadata: metadata(),
+            tensors: example(1)
+        }
+    );
+    assert_eq!(store.load(9).unwrap().tensors, example(2));
+
+    let reader = store.reader(10).unwrap();
+    assert_eq!(reader.tensor("step").unwrap(), example(1)[6].1);
+    assert_eq!(reader.shape("shared").unwrap(), [5, 4]);
+    assert!(matches!(reader.tensor("other"), Err(Error::NoTensor { name, .. }) if name == "other"));
+    assert!(
+        matches!(store.load(11), Err(Error::NoStep { step: 11, available, .. }) if available == [9, 10])
+    );
+}
+
+#[test]
+fn a_tensor_larger_than_a_chunk_comes_back() {
+    let Place { _root, store } = place();
+    // Five layers of 24 MiB: two to a chunk, so that the last chunk is half empty.
+    let large = tensor(ElementType::F32, &[5, 1024, 6 * 1024], 3);
+    store.save(1, &json!({}), [("large", &large)]).unwrap();
+    assert_eq!(all_files(&store.directory_of(1).join("large/c")).len(), 5);
+    assert!(store.load(1).unwrap().tensors[0].1 == large);
+}
+
+#[test]
+fn saving_a_step_again_replaces_it() {
+    let Place { _root, store } = place();
+    store.save(3, &metadata(), example(1)).unwrap();
+    store.save(3, &metadata(), example(2)).unwrap();
+    assert_eq!(store.load(3).unwrap().tensors, example(2));
+    assert_eq!(
+        fs::read_dir(store.directory()).unwrap().count(),
+        1,
+        "nothing else is left"
+    );
+}
+
+#[test]
+fn an_abandoned_save_leaves_nothing_and_a_killed_one_is_cleaned_away() {
+    let Place { _root, store } = place();
+    store.save(1, &metadata(), example(1)).unwrap();
+    let mut writer = store.begin(2).unwrap();
+    writer.add("shared", &example(1)[0].1).unwrap();
+    assert_eq!(
+        store.list().unwrap(),
+        [1],
+        "a step without its marker does not exist"
+    );
+    drop(writer);
+    assert_eq!(fs::read_dir(store.directory()).unwrap().count(), 1);
+
+    // Killed while writing step 2, while removing step 0, and between the two renames of a replacement of step 1.
+    let mut writer = store.begin(2).unwrap();
+    writer.add("shared", &example(1)[0].1).unwrap();
+    std::mem::forget(writer);
+    fs::create_dir(store.directory().join(".step_00000000.removed")).unwrap();
+    fs::rename(
+        store.directory_of(1),
+        store.directory().join(".step_00000001.replaced"),
+    )
+    .unwrap();
+    fs::create_dir(store.directory().join(".mine.partial")).unwrap();
+    let mut removed = store.clean().unwrap();
+    removed.sort();
+    assert_eq!(
+        removed,
+        [".step_00000000.removed", ".step_00000002.partial"]
+            .map(|name| store.directory().join(name))
+    );
+    assert_eq!(store.load(1).unwrap().tensors, example(1));
+    assert!(
+        store.directory().join(".mine.partial").exists(),
+        "other names are not ours to remove"
+    );
+}
+
+#[test]
+fn retention_never_removes_the_newest_complete_step() {
+    let Place { _root, store } = place();
+    for step in [1, 2, 30, 4] {
+        store.save(step, &json!({}), example(0)).unwrap();
+    }
+    fs::create_dir(store.directory_of(99)).unwrap();
+    assert_eq!(store.keep(3).unwrap(), [1]);
+    assert_eq!(store.keep(0).unwrap(), [2, 4]);
+    assert_eq!(store.list().unwrap(), [30]);
+    assert!(
+        store.directory_of(99).exists(),
+        "a directory without marker is no checkpoint, and not ours to remove"
+    );
+    assert!(store.keep(1).unwrap().is_empty());
+    assert_eq!(store.load(30).unwrap().tensors, example(0));
+}
+
+#[test]
+fn a_saver_saves_in_the_background_and_reports_errors_later() {
+    let Place { _root, store } = place();
+    let mut saver = Saver::new(store.clone(), 2);
+    for step in 1..=4 {
+        saver.save(step, metadata(), example(step as u8)).unwrap();
+    }
+    assert_eq!(saver.finish().unwrap(), Some(4));
+    assert_eq!(saver.finish().unwrap(), None);
+    assert_eq!(store.list().unwrap(), [3, 4]);
+    saver
+        .save(5, metadata(), vec![("..".into(), example(1)[0].1.clone())])
+        .unwrap();
+    assert!(matches!(saver.finish(), Err(Error::Name { .. })));
+    assert_eq!(store.list().unwrap(), [3, 4]);
+}
+
+#[test]
+fn names_that_cannot_be_paths_are_refused() {
+    let Place { _root, store } = place();
+    let shared = &example(0)[0].1;
+    for name in [
+        "",
+        "/a",
+        "a//b",
+        "a/",
+        "..",
+        "a/../b",
+        "__a",
+        "a/zarr.json",
+        "commit.json",
+        "a\nb",
+        &"x".repeat(300),
+    ] {
+        let error = store.save(1, &json!({}), [(name, shared)]).unwrap_err();
+        assert!(
+            matches!(&error, Error::Name { name: named, .. } if named == name),
+            "{name:?}: {error}"
+        );
+    }
+    for names in [["a", "a"], ["a", "a/b"], ["a/b", "a"], ["a/b/c", "a/b"]] {
+        assert!(
+            matches!(
+                store.save(1, &json!({}), names.map(|n| (n, shared))),
+                Err(Error::Name { .. })
+            ),
+            "{names:?}"
+        );
+    }
+    let short = HostTensor {
+        bytes: vec![0; 3],
+        ..shared.clone()
+    };
+    assert!(matches!(
+        store.save(1, &json!({}), [("a", short)]),
+        Err(Error::Tensor { .. })
+    ));
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[test]
+fn an_existing_directory_is_not_overwritten() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("notes.txt"), "mine").unwrap();
+    assert!(matches!(
+        Writer::create(root.path(), 0),
+        Err(Error::Occupied(_))
+    ));
+    assert!(matches!(
+        Writer::create(root.path().join("notes.txt"), 0),
+        Err(Error::Occupied(_))
+    ));
+    let free = root.path().join("a/b");
+    let mut writer = Writer::create(&free, 0).unwrap();
+    writer.add("x", &example(0)[0].1).unwrap();
+    assert_eq!(writer.commit(&json!({})).unwrap(), free);
+    assert_eq!(locate(&free).unwrap(), free);
+}
+
+#[test]
+fn an_unwritable_place_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Store::open(file.join("checkpoints"))
+        .save(1, &json!({}), example(0))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains(file.to_str().unwrap()),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_checkpoint_is_found_from_its_run_its_directory_or_itself() {
+    let Place { _root, store } = place();
+    let run = store.directory().parent().unwrap();
+    assert!(matches!(locate(run), Err(Error::NotACheckpoint(_))));
+    store.save(1, &json!({}), example(0)).unwrap();
+    store.save(2, &json!({}), example(0)).unwrap();
+    let newest = store.directory_of(2);
+    assert_eq!(locate(run).unwrap(), newest);
+    assert_eq!(locate(store.directory()).unwrap(), newest);
+    assert_eq!(locate(&newest).unwrap(), newest);
+    assert_eq!(
+        locate(&store.directory_of(1)).unwrap(),
+        store.directory_of(1)
+    );
+}
+
+#[test]
+fn a_renamed_step_is_not_taken_for_another() {
+    let Place { _root, store } = place();
+    store.save(1, &json!({}), example(0)).unwrap();
+    fs::rename(store.directory_of(1), store.directory_of(2)).unwrap();
+    let error = store.load(2).unwrap_err().to_string();
+    assert!(error.contains("marker of step 1"), "{error}");
+}
+
+#[test]
+fn chunks_of_two_arrays_exchanged_are_found() {
+    let Place { _root, store } = place();
+    let both = [
+        ("a", tensor(ElementType::F32, &[4], 1)),
+        ("b", tensor(ElementType::F32, &[4], 2)),
+    ];
+    store.save(1, &json!({}), both).unwrap();
+    let [a, b] = ["a/c/0", "b/c/0"].map(|file| store.directory_of(1).join(file));
+    let contents = fs::read(&a).unwrap();
+    fs::copy(&b, &a).unwrap();
+    fs::write(&b, contents).unwrap();
+    assert!(
+        matches!(store.load(1), Err(Error::Damaged(damage)) if damage.array.as_deref() == Some("a"))
+    );
+}
+
+#[test]
+fn the_error_for_a_damaged_step_names_the_newest_intact_one() {
+    let Place { _root, store } = place();
+    for step in 1..=4 {
+        store.save(step, &json!({}), example(step as u8)).unwrap();
+    }
+    fs::remove_file(store.directory_of(3).join("shared/c/0/0")).unwrap();
+    let chunk = store.directory_of(4).join("encoder.layers.mlp.wo/c/0/0/0");
+    let mut contents = fs::read(&chunk).unwrap();
+    contents[17] ^= 4;
+    fs::write(&chunk, contents).unwrap();
+    let error = store.load(4).unwrap_err();
+    let message = error.to_string();
+    for part in [
+        "step_00000004",
+        "`encoder.layers.mlp.wo`",
+        "encoder.layers.mlp.wo/c/0/0/0",
+        "step 2 is intact",
+    ] {
+        assert!(message.contains(part), "{part:?} in {message:?}");
+    }
+    // What is not damaged can still be read, and another step is not affected.
+    assert_eq!(
+        store.reader(4).unwrap().tensor("shared").unwrap(),
+        example(4)[0].1
+    );
+    assert!(store.reader(4).unwrap().verify().is_err());
+    assert!(store.reader(2).unwrap().verify().is_ok());
+}
+
+/// Loads a damaged step 2 and expects an error that names the file and the intact step 1.
+fn expect_damage(store: &Store, path: &Path, what: &str) {
+    let file = path
+        .strip_prefix(store.directory_of(2))
+        .unwrap()
+        .to_str()
+        .unwrap();
+    match store.load(2) {
+        Err(Error::Damaged(damage)) => {
+            assert_eq!(damage.file, file, "{what}: {damage}");
+            assert_eq!(damage.intact, Some(1), "{what}: {damage}");
+            let in_array = file
+                .strip_suffix("/zarr.json")
+                .or(file.split_once("/c").map(|(array, _)| array));
+            let names_array = example(0)
+                .iter()
+                .any(|(name, _)| Some(name.as_str()) == in_array);
+            assert_eq!(
+                damage.array.as_deref(),
+                in_array.filter(|_| names_array),
+                "{what}: {damage}"
+            );
+        }
+        other => panic!("{what} of {file}: expected an error, found {other:?}"),
+    }
+}
+
+#[test]
+fn any_file_missing_or_cut_anywhere_is_an_error_that_names_it() {
+    let Place { _root, store } = place();
+    store.save(1, &metadata(), example(1)).unwrap();
+    store.save(2, &metadata(), example(2)).unwrap();
+    for path in all_files(&store.directory_of(2)) {
+        let contents = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        expect_damage(&store, &path, "removal");
+        for length in [0, 1, contents.len() / 2, contents.len() - 1] {
+            fs::write(&path, &contents[..length]).unwrap();
+            expect_damage(&store, &path, "cut");
+        }
+        fs::write(&path, [&contents[..], &[0]].concat()).unwrap();
+        expect_damage(&store, &path, "growth");
+        fs::write(&path, &contents).unwrap();
+    }
+    assert_eq!(store.load(2).unwrap().tensors, example(2));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_flipped_byte_in_any_file_is_an_error_that_names_it(places in prop::collection::vec(any::<prop::sample::Index>(), 1), flip in 1u8..) {
+        let Place { _root, store } = place();
+        store.save(1, &metadata(), example(1)).unwrap();
+        store.save(2, &metadata(), example(2)).unwrap();
+        for path in all_files(&store.directory_of(2)) {
+            let contents = fs::read(&path).unwrap();
+            for place in &places {
+                let mut altered = contents.clone();
+                altered[place.index(contents.len())] ^= flip;
+                fs::write(&path, altered).unwrap();
+                expect_damage(&store, &path, "flip");
+            }
+            fs::write(&path, &contents).unwrap();
+        }
+    }
+
+    #[test]
+    fn tensors_of_any_shape_and_type_come_back(
+        shapes in prop::collection::vec((prop::collection::vec(0i64..6, 0..5), 0usize..4), 0..6),
+        seed: u8,
+    ) {
+        let types = [ElementType::F32, ElementType::S64, ElementType::U8, ElementType::F16];
+        let tensors: Vec<_> = shapes
+            .iter()
+            .enumerate()
+            .map(|(i, (dims, kind))| (format!("group{}/t.{i}", i % 2), tensor(types[*kind], dims, seed)))
+            .collect();
+        let Place { _root, store } = place();
+        store.save(5, &metadata(), tensors.clone()).unwrap();
+        prop_assert_eq!(store.load(5).unwrap().tensors, tensors);
+    }
+}

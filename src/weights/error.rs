@@ -1,0 +1,148 @@
+//! What can go wrong between a Hugging Face directory and our tensors.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::checkpoint;
+
+/// The result of reading or writing weights.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why weights could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A path is neither a Hugging Face directory nor a checkpoint.
+    #[error(
+        "{} holds no weights: expected a Hugging Face directory (config.json, model.safetensors), a checkpoint or a run directory",
+        .0.display()
+    )]
+    NoWeights(PathBuf),
+    /// A Hugging Face directory without config.json.
+    #[error("{} has no config.json: it is not a Hugging Face model directory", .0.display())]
+    NoConfig(PathBuf),
+    /// The weights are there, in a format other than safetensors.
+    #[error(
+        "{} has {found} but no model.safetensors, the only format read here; with transformers and torch installed, convert it once by\n  \
+         python -c \"from transformers import T5ForConditionalGeneration as T5; T5.from_pretrained('{}'{hint}).save_pretrained('{}')\"",
+        .directory.display(), .directory.display(), .directory.display()
+    )]
+    OtherFormat {
+        /// The directory.
+        directory: PathBuf,
+        /// The file of the other format.
+        found: &'static str,
+        /// What `from_pretrained` needs to be told.
+        hint: &'static str,
+    },
+    /// A setting of config.json that the model cannot follow.
+    #[error("{}: `{key}` is {found}, expected {expected}", .file.display())]
+    Setting {
+        /// The config.json.
+        file: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The model has a setting that config.json cannot express, or the other way round.
+    #[error("{}: {problem}", .file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The tensors are not those of the model.
+    #[error("{0}")]
+    Mismatch(Box<Mismatch>),
+    /// Two names of one tied tensor hold different values.
+    #[error("{}: `{copy}` differs from `{original}`, but the model ties them", .place.display())]
+    Untied {
+        /// Where they are.
+        place: PathBuf,
+        /// One name.
+        original: String,
+        /// The other.
+        copy: String,
+    },
+    /// A checkpoint does not say what model it holds.
+    #[error("checkpoint {} does not say which model it holds: {problem}", .checkpoint.display())]
+    NoModel {
+        /// The checkpoint's directory.
+        checkpoint: PathBuf,
+        /// What is missing or wrong in its metadata.
+        problem: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+}
+
+impl Error {
+    /// An [`Error::Io`] maker for `map_err`.
+    pub(super) fn io(
+        action: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+/// How a set of tensors differs from the model's parameters: every name of it.
+#[derive(Debug, Default, PartialEq)]
+pub struct Mismatch {
+    /// Where the tensors came from.
+    pub place: PathBuf,
+    /// Parameters that are not there.
+    pub missing: Vec<String>,
+    /// Tensors the model has no use for.
+    pub unexpected: Vec<String>,
+    /// Tensors of another shape or element type: name, expected, found.
+    pub different: Vec<(String, String, String)>,
+}
+
+impl Mismatch {
+    /// The error, unless there is no difference.
+    pub(super) fn into_result(self) -> Result<()> {
+        match self.missing.is_empty() && self.unexpected.is_empty() && self.different.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Mismatch(Box::new(self))),
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: the tensors do not fit the model",
+            self.place.display()
+        )?;
+        for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
+            if !names.is_empty() {
+                write!(f, "; {what}: {}", names.join(", "))?;
+            }
+        }
+        for (name, expected, found) in &self.different {
+            write!(f, "; {name}: expected {expected}, found {found}")?;
+        }
+        Ok(())
+    }
+}
