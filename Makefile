@@ -21,7 +21,7 @@ help: ## list these commands
 demo: plugin ## train a small model on the bundled proteins, in minutes
 	cargo build --bin pretrain
 	rm -rf demo/data demo/run
-	$(PRETRAIN) prepare --output demo/data $(SAMPLE)
+	$(PRETRAIN) prepare --output demo/data --validation-fraction 0.05 $(SAMPLE)
 	$(PRETRAIN) --config demo --data demo/data --run-dir demo/run
 
 .PHONY: test
@@ -45,9 +45,11 @@ goldens: $(REFERENCE)/ready ## make tests/golden anew, from transformers and opt
 	$(REFERENCE_PYTHON) tests/golden/make.py
 
 .PHONY: check-export
-check-export: plugin $(REFERENCE)/ready ## load an exported model in transformers and compare
+check-export: plugin $(REFERENCE)/ready ## load exported models in transformers, checkpoints in zarr, and compare
 	cargo build --bin pretrain
 	$(REFERENCE_PYTHON) tests/python/check_export.py
+	@for checkpoint in demo/run/checkpoints/step_*; do \
+	if [[ -d $$checkpoint ]]; then $(REFERENCE_PYTHON) tests/python/check_checkpoint.py $$checkpoint; fi; done
 
 .PHONY: plugin
 plugin: ## fetch the pinned PJRT plugin for the CPU
