@@ -2,5 +2,8 @@
 //! `data` (batches).
 
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
+pub mod run;
+pub mod telemetry;
 pub mod weights;

@@ -53,10 +53,10 @@ impl Keys {
             let whole = strsim::normalized_damerau_levenshtein(key, candidate);
             let (own, other) = (last(key), last(candidate));
             let name = strsim::normalized_damerau_levenshtein(own, other);
-            let contained = own.len() > 3 && (other.contains(own) || own.contains(other));
-            whole
-                .max(name - 0.05)
-                .max(if contained { 0.6 } else { 0.0 })
+            let contained = own.len() > 3 && other.contains(own);
+            let part = own.len() as f64 / other.len() as f64;
+            let inside = if contained { 0.5 + 0.3 * part } else { 0.0 };
+            whole.max(name - 0.05).max(inside)
         };
         names
             .into_iter()

@@ -233,10 +233,18 @@ impl Resolution {
         let failing = leaves(&layer.table).into_iter().find_map(|(path, value)| {
             let names: Vec<&str> = path.iter().map(String::as_str).collect();
             let error = Config::deserialize(with(&self.table, &names, value)).err()?;
-            Some((path, value, error.message().to_owned()))
+            // A section where a value belongs is one wrong value, not several unknown settings.
+            let within = (1..names.len())
+                .find(|&end| at(&self.table, &names[..end]).is_some_and(|v| !v.is_table()));
+            let names = &names[..within.unwrap_or(names.len())];
+            Some((
+                names.join("."),
+                at(&layer.table, names)?,
+                error.message().to_owned(),
+            ))
         });
         match failing {
-            Some((path, value, message)) => wrong_value(path.join("."), layer, value, &message),
+            Some((key, value, message)) => wrong_value(key, layer, value, &message),
             None => {
                 let key = layer.table.keys().next().cloned().unwrap_or_default();
                 wrong_value(key, layer, &Value::Table(layer.table.clone()), message)
@@ -303,6 +311,12 @@ fn with(table: &Table, path: &[&str], value: &Value) -> Table {
     let mut table = table.clone();
     put(&mut table, path, Some(value.clone()));
     table
+}
+
+fn at<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter()
+        .try_fold(table.get(*first)?, |value, name| value.get(*name))
 }
 
 /// Writes `value` at `path`, or removes what is there.

@@ -1,7 +1,7 @@
 //! What no type can say about a configuration: values that make no sense, or not together.
 
 use ankh_data::objective::{Kind, Touching};
-use ankh_data::tokenizer::Tokenizer;
+use ankh_data::{BatchPlan, Tokenizer};
 
 use super::{Config, ConfigError, Optimizer, Problem};
 
@@ -54,6 +54,17 @@ impl Config {
     /// The tokenizer the data was prepared with.
     pub fn tokenizer(&self) -> Tokenizer {
         Tokenizer::of(self.data.tokenizer)
+    }
+
+    /// The shape and order of the batches.
+    pub fn batch_plan(&self) -> BatchPlan {
+        BatchPlan {
+            seed: self.data.seed,
+            global_batch: self.train.batch_size,
+            input_length: self.data.input_length,
+            target_length: self.data.target_length,
+            long_sequences: self.data.long_sequences,
+        }
     }
 
     fn check_model(&self, found: &mut Findings) {

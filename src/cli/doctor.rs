@@ -1,0 +1,354 @@
+//! `pretrain doctor`: looks at everything a run will need, and says of each what was found and what to do.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ankh_data::{Manifest, Split};
+use ankh_pjrt::{Client, NamedValue, Plugin};
+use clap::Args;
+use serde::Serialize;
+
+use super::configuration::{ConfigArgs, DataArgs};
+use super::output::{bytes, count, json, line_of};
+use super::{CliError, Exit, Slice};
+use crate::config::{Config, Optimizer};
+use crate::run::{RunDirectory, Start};
+
+/// Check the plugin, the devices, memory, data and storage, and say what is wrong and what to do.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  pretrain doctor --config demo --data prepared --run-dir runs/first"
+)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// What to compute on.
+    #[arg(long, value_name = "SPEC", default_value_t)]
+    slice: Slice,
+    /// The run directory to check.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One thing looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    status: Status,
+    found: String,
+    advice: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Ok,
+            found: found.into(),
+            advice: None,
+        }
+    }
+
+    fn warn(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            status: Status::Warn,
+            advice: Some(advice.into()),
+            ..Self::ok(name, found)
+        }
+    }
+
+    /// A failure as the same error would show elsewhere.
+    fn fail(name: &'static str, error: impl Into<CliError>) -> Self {
+        let error = error.into();
+        Self {
+            status: Status::Fail,
+            advice: error.advice().map(str::to_owned),
+            ..Self::ok(name, error.message())
+        }
+    }
+}
+
+pub(super) fn run(arguments: DoctorArgs) -> Result<Exit, CliError> {
+    let mut config = arguments.config.resolve()?;
+    arguments.data.lay_over(&mut config);
+    let mut checks = vec![configuration(&config)];
+    checks.extend(devices(arguments.slice));
+    checks.push(memory(&config));
+    checks.push(data(&config));
+    checks.extend(
+        arguments
+            .run_dir
+            .as_deref()
+            .map(|path| run_directory(path, &config)),
+    );
+    let storage_at = arguments.run_dir.as_deref().unwrap_or(Path::new("."));
+    checks.push(storage(storage_at, &config));
+
+    let failed = checks.iter().any(|check| check.status == Status::Fail);
+    if arguments.json {
+        json(&serde_json::json!({ "ok": !failed, "checks": checks }))?;
+    } else {
+        for check in &checks {
+            line_of(&line(check))?;
+        }
+    }
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+fn line(check: &Check) -> String {
+    let status = match check.status {
+        Status::Ok => "ok  ",
+        Status::Warn => "warn",
+        Status::Fail => "fail",
+    };
+    let advice = check.advice.as_ref();
+    let advice = advice.map_or_else(String::new, |advice| {
+        format!("\n      what to do: {advice}")
+    });
+    format!("{status}  {:<14} {}{advice}", check.name, check.found)
+}
+
+fn configuration(config: &Config) -> Check {
+    if let Err(error) = config.validate() {
+        return Check::fail("configuration", error);
+    }
+    let found = format!("{} parameters", count(config.model.parameters()));
+    match config.warnings().first() {
+        None => Check::ok("configuration", found),
+        Some(warning) => {
+            let text = format!("{found}; {} {}", warning.key, warning.message);
+            Check::warn(
+                "configuration",
+                text,
+                warning.advice.clone().unwrap_or_default(),
+            )
+        }
+    }
+}
+
+fn devices(slice: Slice) -> Vec<Check> {
+    let plugin = match Plugin::find(slice.platform(), None) {
+        Ok(plugin) => plugin,
+        Err(error) => return vec![Check::fail("plugin", error)],
+    };
+    let (major, minor) = plugin.api_version();
+    let found = format!("{}, PJRT C API {major}.{minor}", plugin.path().display());
+    let devices = match create_client(&plugin, slice).and_then(|client| describe(&client)) {
+        Ok(text) => Check::ok("devices", text),
+        Err(error) => Check::fail("devices", error),
+    };
+    vec![Check::ok("plugin", found), devices]
+}
+
+/// A client with the devices of the slice.
+pub(super) fn create_client(plugin: &Plugin, slice: Slice) -> Result<Client, ankh_pjrt::Error> {
+    plugin.create_client(&[NamedValue::int(
+        "cpu_device_count",
+        i64::from(slice.devices()),
+    )])
+}
+
+fn describe(client: &Client) -> Result<String, ankh_pjrt::Error> {
+    let devices = client.addressable_devices()?;
+    let kind = devices.first().map_or("no", |device| device.kind());
+    let memory: i64 = devices
+        .iter()
+        .filter_map(|device| device.memory_stats().ok()?.bytes_limit)
+        .sum();
+    let memory = match u64::try_from(memory) {
+        Ok(limit) if limit > 0 => format!(", {} of memory", bytes(limit)),
+        _ => String::new(),
+    };
+    Ok(format!(
+        "{} x {kind} ({}){memory}",
+        devices.len(),
+        client.platform_name()?
+    ))
+}
+
+fn memory(config: &Config) -> Check {
+    let needed = state_bytes(config) + 4 * config.model.parameters();
+    let needed_text = format!("weights, gradients and optimizer take {}", bytes(needed));
+    match available_memory() {
+        None => Check::warn(
+            "memory",
+            needed_text,
+            "this system does not say how much is free: see that it is more",
+        ),
+        Some(free) if free < needed => Check::warn(
+            "memory",
+            format!("{} free, but {needed_text}", bytes(free)),
+            "choose a smaller model",
+        ),
+        Some(free) => Check::ok("memory", format!("{} free; {needed_text}", bytes(free))),
+    }
+}
+
+/// What a checkpoint holds, about: the weights and what the optimizer remembers of each.
+fn state_bytes(config: &Config) -> u64 {
+    let copies = match &config.optimizer {
+        // Factored moments are small beside the weights.
+        Optimizer::Adafactor(_) => 1,
+        Optimizer::Adamw(_) => 3,
+    };
+    4 * copies * config.model.parameters()
+}
+
+/// What the system can give without swapping, in bytes.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+fn data(config: &Config) -> Check {
+    let Some(directory) = &config.data.dir else {
+        return Check::warn(
+            "data",
+            "none given",
+            "give a prepared directory with --data; `pretrain prepare` makes one",
+        );
+    };
+    let manifest = match Manifest::read(directory) {
+        Ok(manifest) => manifest,
+        Err(error) => return Check::fail("data", error),
+    };
+    if manifest.tokenizer.name != config.data.tokenizer {
+        return Check::fail(
+            "data",
+            ankh_data::Error::WrongTokenizer {
+                path: directory.clone(),
+                found: manifest.tokenizer.name,
+                expected: config.data.tokenizer,
+            },
+        );
+    }
+    let missing = manifest
+        .files
+        .iter()
+        .find(|file| !directory.join(&file.path).is_file());
+    if let Some(file) = missing {
+        let error = format!("{} is missing", directory.join(&file.path).display());
+        return Check::fail(
+            "data",
+            CliError::failed(error).help("prepare the data anew"),
+        );
+    }
+    let [train, validation] =
+        [Split::Train, Split::Validation].map(|split| manifest.amount(split).rows);
+    let found = format!(
+        "{}: {} sequences to train on, {} held out",
+        directory.display(),
+        count(train),
+        count(validation)
+    );
+    let batch = config.train.batch_size as u64;
+    if train == 0 {
+        return Check::fail(
+            "data",
+            CliError::failed(found).help("prepare more sequences"),
+        );
+    }
+    if validation == 0 && config.evaluation.every > 0 {
+        let advice =
+            "set evaluation.every=0, or prepare more sequences or a larger --validation-fraction";
+        return Check::warn("data", found, advice);
+    }
+    if train < batch {
+        let advice = format!(
+            "a batch of {batch} takes several epochs: lower train.batch_size, or prepare more sequences"
+        );
+        return Check::warn("data", found, advice);
+    }
+    Check::ok("data", found)
+}
+
+fn run_directory(path: &Path, config: &Config) -> Check {
+    match RunDirectory::open(path, config, Start::Resume) {
+        Ok(_) => Check::ok(
+            "run directory",
+            format!("{} can be written", path.display()),
+        ),
+        Err(error) => Check::fail("run directory", error),
+    }
+}
+
+fn storage(path: &Path, config: &Config) -> Check {
+    // One checkpoint more than are kept is on disk while it is written.
+    let kept = config.checkpoint.keep.max(1) as u64;
+    let needed = (kept + 1) * state_bytes(config);
+    let text = format!("{} checkpoints take {}", kept + 1, bytes(needed));
+    match free_space(path) {
+        None => Check::warn(
+            "storage",
+            text,
+            format!("see that {} has room for them", path.display()),
+        ),
+        Some(free) if free < needed => Check::warn(
+            "storage",
+            format!("{} free in {}, but {text}", bytes(free), path.display()),
+            "make room, choose another --run-dir or lower checkpoint.keep",
+        ),
+        Some(free) => Check::ok(
+            "storage",
+            format!("{} free in {}; {text}", bytes(free), path.display()),
+        ),
+    }
+}
+
+/// Free bytes on the file system of the nearest existing ancestor, as POSIX `df` tells.
+fn free_space(path: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(path).ok()?;
+    let existing = absolute.ancestors().find(|ancestor| ancestor.exists())?;
+    let output = Command::new("df").arg("-Pk").arg(existing).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let kilobytes: u64 = text
+        .lines()
+        .nth(1)?
+        .split_whitespace()
+        .nth(3)?
+        .parse()
+        .ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_what_was_found_and_what_to_do() {
+        let check = Check::warn("memory", "little", "get more");
+        assert_eq!(
+            line(&check),
+            "warn  memory         little\n      what to do: get more"
+        );
+        assert_eq!(
+            line(&Check::ok("plugin", "here")),
+            "ok    plugin         here"
+        );
+    }
+
+    #[test]
+    fn free_space_is_that_of_the_nearest_directory_there_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let free = free_space(&directory.path().join("not/yet/there"));
+        assert!(free.is_some_and(|bytes| bytes > 0), "{free:?}");
+    }
+}

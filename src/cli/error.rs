@@ -1,0 +1,261 @@
+//! From any error to what the caller of the program sees: a message, advice, and an exit code.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use ankh_pjrt::Code;
+
+use crate::config::ConfigError;
+use crate::run::RunError;
+use crate::telemetry::TelemetryError;
+use crate::{checkpoint, weights};
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All was done.
+    Done = 0,
+    /// Something failed on the way.
+    Failed = 1,
+    /// The arguments or the configuration cannot be used; nothing was begun.
+    Usage = 2,
+    /// The program does not fit the device's memory.
+    Memory = 3,
+    /// Stopped on request, after saving.
+    Stopped = 75,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error on its way to the terminal.
+#[derive(Debug)]
+pub struct CliError {
+    exit: Exit,
+    error: Box<dyn Error + Send + Sync>,
+    help: Option<String>,
+}
+
+impl CliError {
+    /// An error that ends the program with `exit`.
+    pub fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            exit,
+            error: error.into(),
+            help: None,
+        }
+    }
+
+    /// Wrong arguments.
+    pub fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Exit::Usage, error)
+    }
+
+    /// Something failed.
+    pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Exit::Failed, error)
+    }
+
+    /// Adds what to do about it.
+    pub fn help(mut self, advice: impl Into<String>) -> Self {
+        self.help = Some(advice.into());
+        self
+    }
+
+    /// The code the program ends with.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// The message with its causes.
+    pub fn message(&self) -> String {
+        let mut message = self.error.to_string();
+        let mut next = self.error.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Many libraries repeat the cause in their own message.
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            next = cause.source();
+        }
+        message
+    }
+
+    /// Prints the message and the advice to standard error.
+    pub fn report(&self) {
+        if self.exit == Exit::Done {
+            return;
+        }
+        crate::telemetry::print_line(&format!("error: {}", self.message()));
+        if let Some(help) = &self.help {
+            crate::telemetry::print_line(&format!("help: {help}"));
+        }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        let help = match &error {
+            ConfigError::UnknownKey { key, known, .. } => match key.rsplit_once('.') {
+                Some((section, _)) => {
+                    let section = section.split('.').next().unwrap_or(section);
+                    Some(format!(
+                        "beside it there are {} ({section})",
+                        known.join(", ")
+                    ))
+                }
+                None => Some(format!("the sections are {}", known.join(", "))),
+            },
+            ConfigError::UnknownPreset { known, .. } => {
+                let named = known.iter().filter(|name| !name.contains('/'));
+                let named: Vec<&str> = named.map(String::as_str).collect();
+                Some(format!(
+                    "presets are {}, and experiments/00 to experiments/23",
+                    named.join(", ")
+                ))
+            }
+            ConfigError::NotAnAssignment { .. } => {
+                Some("write for example --set train.steps=100".into())
+            }
+            ConfigError::Circle { .. } => Some("take one `extends` away".into()),
+            _ => None,
+        };
+        Self {
+            help,
+            ..Self::usage(error)
+        }
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        let help = match &error {
+            RunError::Unwritable { .. } => Some("give a directory you may write to with --run-dir"),
+            RunError::Occupied { .. } => {
+                Some("continue it with --resume, or give another --run-dir")
+            }
+            RunError::AnotherRun { .. } => {
+                Some("give another --run-dir, or the configuration of that run")
+            }
+            RunError::UnreadableConfig { .. } => Some("give another --run-dir"),
+            RunError::Write { .. } => None,
+        };
+        let exit = match &error {
+            RunError::Write { .. } => Exit::Failed,
+            _ => Exit::Usage,
+        };
+        Self {
+            help: help.map(Into::into),
+            ..Self::new(exit, error)
+        }
+    }
+}
+
+impl From<TelemetryError> for CliError {
+    fn from(error: TelemetryError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<ankh_data::Error> for CliError {
+    fn from(error: ankh_data::Error) -> Self {
+        use ankh_data::Error as E;
+        let (exit, help) = match &error {
+            E::Setting { .. } | E::NoInputs => (Exit::Usage, None),
+            E::NotPrepared { .. } => (
+                Exit::Usage,
+                Some("make it with `pretrain prepare --output DIR INPUT...`"),
+            ),
+            E::AlreadyPrepared { .. } => (Exit::Usage, Some("give another --output, or --replace")),
+            E::ForeignOutput { .. } => (Exit::Usage, Some("give another --output")),
+            E::WrongTokenizer { .. } => (
+                Exit::Usage,
+                Some("set data.tokenizer to that of the data, or prepare it anew"),
+            ),
+            E::EmptySplit { .. } => (
+                Exit::Failed,
+                Some("prepare more sequences, or hold more of them out with --validation-fraction"),
+            ),
+            E::Checksum { .. } => (Exit::Failed, Some("prepare the data anew")),
+            _ => (Exit::Failed, None),
+        };
+        Self {
+            help: help.map(Into::into),
+            ..Self::new(exit, error)
+        }
+    }
+}
+
+impl From<ankh_pjrt::Error> for CliError {
+    fn from(error: ankh_pjrt::Error) -> Self {
+        if error.code() == Some(Code::ResourceExhausted) {
+            return Self::new(Exit::Memory, error).help(
+                "lower train.batch_size or data.input_length, raise train.accumulation, or set train.remat=full",
+            );
+        }
+        Self::failed(error)
+    }
+}
+
+impl From<checkpoint::Error> for CliError {
+    fn from(error: checkpoint::Error) -> Self {
+        let exit = match &error {
+            checkpoint::Error::NotACheckpoint(_)
+            | checkpoint::Error::NoStep { .. }
+            | checkpoint::Error::Occupied(_) => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<weights::Error> for CliError {
+    fn from(error: weights::Error) -> Self {
+        match error {
+            weights::Error::Checkpoint(error) => error.into(),
+            error @ (weights::Error::NoWeights(_) | weights::Error::NoConfig(_)) => {
+                Self::usage(error)
+            }
+            error => Self::failed(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_tells_each_cause_once() {
+        let cause = std::io::Error::other("the disk is full");
+        let error = RunError::Write {
+            path: "metrics.jsonl".into(),
+            source: cause,
+        };
+        assert_eq!(
+            CliError::from(error).message(),
+            "cannot write metrics.jsonl: the disk is full"
+        );
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_contract() {
+        let codes = [
+            Exit::Done,
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Memory,
+            Exit::Stopped,
+        ];
+        assert_eq!(codes.map(|exit| exit as u8), [0, 1, 2, 3, 75]);
+    }
+}

@@ -1,0 +1,88 @@
+//! The command line of `pretrain`: arguments in, an exit code out.
+//!
+//! Results go to standard output and nothing else does; progress and messages go to standard error. Every error passes through
+//! [`CliError`], the one place that knows exit codes and what to advise.
+
+mod batches;
+mod configuration;
+mod doctor;
+mod error;
+mod output;
+mod prepare;
+mod slice;
+mod train;
+mod weights;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use error::{CliError, Exit};
+pub use slice::Slice;
+
+/// Pre-trains Ankh protein language models.
+///
+/// Without a subcommand it trains: on prepared data, into a run directory.
+#[derive(Parser)]
+#[command(
+    name = "pretrain",
+    version,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    after_help = "Example:\n  pretrain prepare --output prepared proteins.fasta.gz\n  \
+                  pretrain --config demo --data prepared --run-dir runs/first"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    train: train::TrainArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Prepare(prepare::PrepareArgs),
+    Batches(batches::BatchesArgs),
+    Forward(weights::ForwardArgs),
+    Import(weights::ImportArgs),
+    Export(weights::ExportArgs),
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Runs the program on this process's arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Also how help and version come; clap knows which stream and which code.
+        Err(error) => error.exit(),
+    };
+    ankh_pjrt::quiet_logs();
+    let done = match cli.command {
+        None => train::run(cli.train),
+        Some(Command::Prepare(arguments)) => prepare::run(arguments),
+        Some(Command::Batches(arguments)) => batches::run(arguments),
+        Some(Command::Forward(arguments)) => weights::forward(arguments),
+        Some(Command::Import(arguments)) => weights::import(arguments),
+        Some(Command::Export(arguments)) => weights::export(arguments),
+        Some(Command::Doctor(arguments)) => doctor::run(arguments),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            error.report();
+            error.exit().into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

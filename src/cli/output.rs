@@ -1,0 +1,59 @@
+//! Results on standard output.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{CliError, Exit};
+
+/// Prints one JSON object and a line end.
+pub(super) fn json(value: &impl Serialize) -> Result<(), CliError> {
+    let line = serde_json::to_string(value).map_err(CliError::failed)?;
+    line_of(&line)
+}
+
+/// Prints a line.
+pub(super) fn line_of(line: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").map_err(|error| match error.kind() {
+        // The reader has seen enough, as `head` has.
+        io::ErrorKind::BrokenPipe => CliError::new(Exit::Done, error),
+        _ => CliError::failed(error),
+    })
+}
+
+/// A count with separators: 45,000,000.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Bytes in the unit that leaves one to four digits before the point.
+pub(super) fn bytes(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped_in_threes() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (45_123_456, "45,123,456"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(count(number), text);
+        }
+    }
+}

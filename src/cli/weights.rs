@@ -1,0 +1,103 @@
+//! `pretrain forward`, `import` and `export`: the commands about weights.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::configuration::ConfigArgs;
+use super::output::{json, line_of};
+use super::{CliError, Exit};
+use crate::weights;
+
+/// Run weights on one batch: logits and loss, and on request gradients and optimizer steps, all as safetensors.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  pretrain forward --weights hf --batch batch.safetensors --output ours.safetensors --gradients"
+)]
+pub(super) struct ForwardArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// A Hugging Face directory, a checkpoint or a run directory.
+    #[arg(long, value_name = "PATH")]
+    weights: PathBuf,
+    /// Holds int32 input_ids and attention_mask [B,S], decoder_input_ids and labels [B,T] (-100 is not counted).
+    #[arg(long, value_name = "FILE")]
+    batch: PathBuf,
+    /// Receives logits, encoder and loss.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Adds grad.<name> for each weight.
+    #[arg(long)]
+    gradients: bool,
+    /// Adds losses [N] and after<N>.<name>: N steps of the configuration's optimizer on this batch, at schedule.peak_learning_rate.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    optimizer_steps: u64,
+}
+
+/// Turn a Hugging Face directory into a checkpoint.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  pretrain import --input ankh-base --output imported/step_00000000"
+)]
+pub(super) struct ImportArgs {
+    /// A directory with config.json and model.safetensors.
+    #[arg(long, value_name = "HF_DIR")]
+    input: PathBuf,
+    /// The checkpoint to write.
+    #[arg(long, value_name = "CHECKPOINT")]
+    output: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Turn a checkpoint into a Hugging Face directory.
+#[derive(Args)]
+#[command(after_help = "Example:\n  pretrain export --checkpoint runs/first --output hf")]
+pub(super) struct ExportArgs {
+    /// A checkpoint, or a run directory for its newest one.
+    #[arg(long, value_name = "DIR")]
+    checkpoint: PathBuf,
+    /// The directory to write.
+    #[arg(long, value_name = "HF_DIR")]
+    output: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
+    let _ = (
+        arguments.config.resolve()?,
+        arguments.weights,
+        arguments.batch,
+        arguments.output,
+        arguments.gradients,
+        arguments.optimizer_steps,
+    );
+    Ok(Exit::Failed)
+}
+
+pub(super) fn import(arguments: ImportArgs) -> Result<Exit, CliError> {
+    let checkpoint = weights::import_to_checkpoint(&arguments.input, &arguments.output)?;
+    if arguments.json {
+        json(&serde_json::json!({ "checkpoint": checkpoint }))?;
+    } else {
+        line_of(&format!("checkpoint {}", checkpoint.display()))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) fn export(arguments: ExportArgs) -> Result<Exit, CliError> {
+    let files = weights::export_checkpoint(&arguments.checkpoint, &arguments.output)?;
+    if arguments.json {
+        json(&serde_json::json!({ "directory": arguments.output, "files": files }))?;
+    } else {
+        line_of(&format!(
+            "{} with {}",
+            arguments.output.display(),
+            files.join(", ")
+        ))?;
+    }
+    Ok(Exit::Done)
+}

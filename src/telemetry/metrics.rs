@@ -1,0 +1,216 @@
+//! `metrics.jsonl`: one object per logged step. A resumed run drops the lines after the step it resumes from, so that the file reads as if
+//! the run had never stopped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::TelemetryError;
+
+/// A line of `metrics.jsonl`. What a resumed run must repeat bit by bit comes first; times and rates, over the steps since the line
+/// before, follow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// The pass over the data that the step belongs to, counted from 0.
+    pub epoch: u64,
+    /// Mean cross-entropy over the step's target tokens, in nats, without regularisers.
+    pub loss: f32,
+    /// Share of the target tokens predicted first.
+    pub accuracy: f32,
+    /// The rate the step used.
+    pub learning_rate: f32,
+    /// Norm of all gradients together, before clipping.
+    pub grad_norm: f32,
+    /// Share of the step's input and target positions that hold a token.
+    pub padding_efficiency: f64,
+    /// Wall time per step.
+    pub step_seconds: f64,
+    /// Sequences per second.
+    pub examples_per_second: f64,
+    /// Input and target tokens per second, padding not counted.
+    pub tokens_per_second: f64,
+    /// Share of the devices' peak that the model's matrix products make up; null where the peak is not known.
+    pub mfu: Option<f64>,
+    /// Wall time per step spent waiting for a batch.
+    pub data_wait_seconds: f64,
+    /// Results on the held-out split, at steps that evaluate.
+    #[serde(flatten)]
+    pub validation: Option<Validation>,
+}
+
+/// Results on the held-out split.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Mean cross-entropy over the target tokens, in nats.
+    pub validation_loss: f64,
+    /// Share of the target tokens predicted first.
+    pub validation_accuracy: f64,
+    /// `exp(validation_loss)`.
+    pub validation_perplexity: f64,
+}
+
+impl Validation {
+    /// From the mean loss and the accuracy.
+    pub fn new(loss: f64, accuracy: f64) -> Self {
+        Self {
+            validation_loss: loss,
+            validation_accuracy: accuracy,
+            validation_perplexity: loss.exp(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Names and values of all numbers that are known, for displays that plot each.
+    pub fn scalars(&self) -> Vec<(String, f64)> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(fields)) => fields
+                .into_iter()
+                .filter(|(name, _)| name != "step")
+                .filter_map(|(name, value)| Some((name, value.as_f64()?)))
+                .collect(),
+            // A struct with named fields is an object.
+            other => unreachable!("metrics serialise to an object: {other:?}"),
+        }
+    }
+}
+
+/// The file, open for appending.
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Opens the file for the steps after `step` (0 for a new run). Later lines, and one that a crash cut short, are dropped in one
+    /// atomic step.
+    pub fn after(step: u64, path: impl Into<PathBuf>) -> Result<Self, TelemetryError> {
+        let path = path.into();
+        keep_until(step, &path).map_err(TelemetryError::on("rewrite", &path))?;
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(TelemetryError::on("open", &path))?;
+        Ok(Self { path, file })
+    }
+
+    /// Appends a line; it is in the system's hands when this returns.
+    pub fn write(&mut self, metrics: &Metrics) -> Result<(), TelemetryError> {
+        let line = serde_json::to_string(metrics).map_err(io::Error::other);
+        line.and_then(|line| self.file.write_all(format!("{line}\n").as_bytes()))
+            .map_err(TelemetryError::on("write", &self.path))
+    }
+}
+
+fn keep_until(step: u64, path: &Path) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Line {
+        step: u64,
+    }
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut kept = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        let whole = line.ends_with(b"\n");
+        if whole && serde_json::from_slice::<Line>(line).is_ok_and(|line| line.step <= step) {
+            kept.extend_from_slice(line);
+        }
+    }
+    if kept == text {
+        return Ok(());
+    }
+    crate::run::replace_file(path, &kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn metrics(step: u64) -> Metrics {
+        Metrics {
+            step,
+            epoch: 0,
+            loss: 2.5,
+            accuracy: 0.25,
+            learning_rate: 1e-3,
+            grad_norm: 1.5,
+            padding_efficiency: 0.75,
+            step_seconds: 0.5,
+            examples_per_second: 16.0,
+            tokens_per_second: 1024.0,
+            mfu: None,
+            data_wait_seconds: 0.0,
+            validation: None,
+        }
+    }
+
+    fn write(log: &mut MetricsLog, steps: std::ops::RangeInclusive<u64>) {
+        for step in steps {
+            log.write(&metrics(step)).unwrap();
+        }
+    }
+
+    #[test]
+    fn resuming_gives_the_lines_of_a_run_that_never_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let (whole, resumed) = (directory.path().join("a"), directory.path().join("b"));
+        write(&mut MetricsLog::after(0, &whole).unwrap(), 1..=20);
+        write(&mut MetricsLog::after(0, &resumed).unwrap(), 1..=13);
+        let mut torn = OpenOptions::new().append(true).open(&resumed).unwrap();
+        torn.write_all(b"{\"step\":14,\"lo").unwrap();
+        write(&mut MetricsLog::after(10, &resumed).unwrap(), 11..=20);
+        assert_eq!(fs::read(whole).unwrap(), fs::read(resumed).unwrap());
+    }
+
+    #[test]
+    fn a_new_run_starts_an_empty_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.jsonl");
+        write(&mut MetricsLog::after(0, &path).unwrap(), 1..=3);
+        MetricsLog::after(0, &path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_line_has_the_contracts_fields_and_reads_back() {
+        let mut metrics = metrics(7);
+        let text = serde_json::to_string(&metrics).unwrap();
+        for field in [
+            "step",
+            "loss",
+            "accuracy",
+            "learning_rate",
+            "grad_norm",
+            "step_seconds",
+            "examples_per_second",
+            "tokens_per_second",
+            "mfu",
+            "padding_efficiency",
+            "epoch",
+            "data_wait_seconds",
+        ] {
+            assert!(text.contains(&format!("\"{field}\":")), "{field} in {text}");
+        }
+        assert!(!text.contains("validation"), "{text}");
+        metrics.validation = Some(Validation::new(2.0, 0.3));
+        let text = serde_json::to_string(&metrics).unwrap();
+        assert!(text.contains("\"validation_loss\":2.0"), "{text}");
+        assert_eq!(serde_json::from_str::<Metrics>(&text).unwrap(), metrics);
+    }
+
+    #[test]
+    fn scalars_leave_out_the_step_and_what_is_unknown() {
+        let scalars = metrics(7).scalars();
+        assert!(scalars.contains(&("loss".into(), 2.5)));
+        assert!(
+            !scalars
+                .iter()
+                .any(|(name, _)| name == "step" || name == "mfu")
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! What a run tells the world: metrics as lines of JSON and as TensorBoard events, the log, and a line on the terminal.
+//!
+//! Everything here takes values that are known already; nothing waits for a device.
+
+mod events;
+mod log;
+mod metrics;
+mod progress;
+mod throughput;
+
+pub use events::EventLog;
+pub use log::{Log, print_line};
+pub use metrics::{Metrics, MetricsLog, Validation};
+pub use progress::StepProgress;
+pub use throughput::{Meter, Rates, StepCost, peak_flops};
+
+use std::path::{Path, PathBuf};
+
+/// A telemetry file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct TelemetryError {
+    /// What was attempted, as in "cannot `write`".
+    pub action: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: std::io::Error,
+}
+
+impl TelemetryError {
+    fn on(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self {
+            action,
+            path,
+            source,
+        }
+    }
+}

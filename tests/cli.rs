@@ -1,0 +1,419 @@
+//! The command line as its users meet it: through the binary.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn pretrain(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    command.args(arguments).output().expect("the binary runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("no signal ended it")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs and expects this exit code and these words on standard error, and nothing on standard output.
+#[track_caller]
+fn refused(arguments: &[&str], exit: i32, words: &[&str]) {
+    let output = pretrain(arguments);
+    let text = err(&output);
+    assert_eq!(code(&output), exit, "{arguments:?}: {text}");
+    assert_eq!(out(&output), "", "{arguments:?}");
+    for word in words {
+        assert!(
+            text.contains(word),
+            "{arguments:?}: expected {word:?} in {text}"
+        );
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A small FASTA file and the data prepared from it.
+fn prepared(directory: &Path) -> String {
+    let fasta = directory.join("proteins.fasta");
+    let residues = b"ALGVSREDTIPKFQNYMHWC";
+    let mut text = String::new();
+    for i in 0..64_usize {
+        let length = 20 + i % 30;
+        let sequence = (0..length).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
+        text += &format!(">protein{i}\n{}\n", sequence.collect::<String>());
+    }
+    fs::write(&fasta, text).unwrap();
+    let output = directory.join("prepared");
+    let arguments = [
+        "prepare",
+        "--validation-fraction",
+        "0.2",
+        "--output",
+        path(&output),
+        path(&fasta),
+    ];
+    let done = pretrain(&arguments);
+    assert_eq!(code(&done), 0, "{}", err(&done));
+    path(&output).to_owned()
+}
+
+#[test]
+fn every_help_ends_with_an_example() {
+    for command in [
+        "", "prepare", "batches", "forward", "import", "export", "doctor",
+    ] {
+        let arguments: Vec<&str> = [command, "--help"]
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect();
+        let output = pretrain(&arguments);
+        let text = out(&output);
+        assert_eq!(code(&output), 0, "{command}");
+        let (_, example) = text
+            .split_once("Example:\n")
+            .unwrap_or_else(|| panic!("{command}: {text}"));
+        assert!(
+            example
+                .trim_start()
+                .starts_with(&format!("pretrain {command}")),
+            "{example}"
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    refused(&["--no-such-option"], 2, &["--no-such-option"]);
+    refused(&["prepare"], 2, &["--output"]);
+    refused(
+        &["--config", "demo", "--slice", "v9-1"],
+        2,
+        &["v9-1", "cpu-1"],
+    );
+    refused(&["no-such-command"], 2, &["no-such-command"]);
+}
+
+#[test]
+fn an_unknown_key_names_its_neighbour_and_its_place() {
+    let set = ["--config", "tiny", "--set", "model.d_modle=3"];
+    refused(
+        &set,
+        2,
+        &[
+            "error: unknown setting `model.d_modle` in --set",
+            "did you mean `model.d_model`?",
+            "help: ",
+        ],
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mine.toml");
+    fs::write(&file, "[trian]\nsteps = 3\n").unwrap();
+    refused(
+        &["--config", path(&file)],
+        2,
+        &[
+            "`trian.steps` in ",
+            "mine.toml",
+            "did you mean `train.steps`?",
+        ],
+    );
+}
+
+#[test]
+fn a_wrong_value_says_what_was_expected() {
+    let arguments = ["--config", "tiny", "--set", "model.d_model=wide"];
+    refused(
+        &arguments,
+        2,
+        &["`model.d_model`", "\"wide\"", "expected a whole number"],
+    );
+    let arguments = ["--config", "tiny", "--set", "train.batch_size=0"];
+    refused(&arguments, 2, &["train.batch_size is 0"]);
+}
+
+#[test]
+fn a_misspelt_preset_names_the_right_one() {
+    refused(
+        &["--config", "ankh-lrage"],
+        2,
+        &["did you mean `ankh-large`?", "presets are"],
+    );
+}
+
+#[test]
+fn training_without_data_says_how_to_get_some() {
+    refused(&["--config", "tiny"], 2, &["--data", "pretrain prepare"]);
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let arguments = [
+        "--config",
+        "tiny",
+        "--data",
+        path(directory.path()),
+        "--run-dir",
+        path(&run),
+    ];
+    refused(&arguments, 2, &["no manifest.json", "pretrain prepare"]);
+}
+
+#[test]
+fn an_unwritable_run_directory_is_refused_before_any_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = prepared(directory.path());
+    let file = directory.path().join("a-file");
+    fs::write(&file, "").unwrap();
+    let run = file.join("run");
+    let arguments = ["--config", "tiny", "--data", &data, "--run-dir", path(&run)];
+    refused(
+        &arguments,
+        2,
+        &["cannot write to the run directory", path(&run), "--run-dir"],
+    );
+}
+
+#[test]
+fn another_models_run_is_refused_and_the_difference_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = prepared(directory.path());
+    let run = directory.path().join("run");
+    fs::create_dir(&run).unwrap();
+    fs::write(
+        run.join("config.toml"),
+        "extends = \"tiny\"\n[model]\nd_model = 32\n",
+    )
+    .unwrap();
+    let arguments = ["--config", "tiny", "--data", &data, "--run-dir", path(&run)];
+    let words = [
+        "another model's run",
+        "model.d_model is 32 there and 24 here",
+    ];
+    refused(&arguments, 2, &words);
+    refused(&[&arguments[..], &["--resume"]].concat(), 2, &words);
+}
+
+#[test]
+fn a_run_is_not_begun_again_without_resume() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = prepared(directory.path());
+    let run = directory.path().join("run");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("config.toml"), "extends = \"tiny\"\n").unwrap();
+    let arguments = ["--config", "tiny", "--data", &data, "--run-dir", path(&run)];
+    refused(&arguments, 2, &["holds a run already", "--resume"]);
+}
+
+#[test]
+fn prepare_reports_in_words_and_as_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let fasta = directory.path().join("two.fasta");
+    fs::write(&fasta, ">one\nMKVLA\n>two\nMKV-LJ*\n").unwrap();
+    let output = directory.path().join("words");
+    let done = pretrain(&["prepare", "--output", path(&output), path(&fasta)]);
+    assert_eq!(code(&done), 0, "{}", err(&done));
+    for words in [
+        "2 sequences, 10 residues",
+        "1 gaps removed",
+        "1 stops removed",
+    ] {
+        assert!(out(&done).contains(words), "{}", out(&done));
+    }
+    let output = directory.path().join("json");
+    let done = pretrain(&["prepare", "--json", "--output", path(&output), path(&fasta)]);
+    let manifest: Value = serde_json::from_str(&out(&done)).unwrap();
+    assert_eq!(manifest["rows"], 2);
+    let refused_twice = ["prepare", "--output", path(&output), path(&fasta)];
+    refused(
+        &refused_twice,
+        2,
+        &["already holds prepared data", "--replace"],
+    );
+    let replaced = pretrain(&[&refused_twice[..], &["--replace"]].concat());
+    assert_eq!(code(&replaced), 0, "{}", err(&replaced));
+}
+
+#[test]
+fn unusable_sequence_files_are_refused_with_their_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("prepared");
+    let cases: [(&str, &[u8]); 3] = [
+        ("empty.fasta", b""),
+        ("binary.fasta", b"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00"),
+        (
+            "truncated.fasta.gz",
+            b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xb3",
+        ),
+    ];
+    for (name, bytes) in cases {
+        let file = directory.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        refused(
+            &["prepare", "--output", path(&output), path(&file)],
+            1,
+            &["error: ", name],
+        );
+        assert!(!output.exists(), "{name}");
+    }
+    let missing = directory.path().join("missing.fasta");
+    refused(
+        &["prepare", "--output", path(&output), path(&missing)],
+        1,
+        &["missing.fasta"],
+    );
+}
+
+#[test]
+fn batches_are_the_same_bytes_each_time_and_on_any_number_of_threads() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = prepared(directory.path());
+    let print = |threads: &str| {
+        let threads = format!("data.threads={threads}");
+        let arguments = [
+            "batches", "--json", "--config", "tiny", "--data", &data, "--steps", "20", "--set",
+            &threads,
+        ];
+        let output = pretrain(&arguments);
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        output.stdout
+    };
+    let first = print("1");
+    assert_eq!(first.iter().filter(|byte| **byte == b'\n').count(), 20);
+    for threads in ["1", "2", "8"] {
+        assert!(print(threads) == first, "{threads} threads");
+    }
+}
+
+#[test]
+fn hosts_partition_the_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = prepared(directory.path());
+    let print = |arguments: &[&str]| -> Vec<Value> {
+        let common = [
+            "batches", "--json", "--config", "tiny", "--data", &data, "--steps", "3",
+        ];
+        let output = pretrain(&[&common[..], arguments].concat());
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        out(&output)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let whole = print(&[]);
+    let halves = [
+        print(&["--hosts", "2", "--host", "0"]),
+        print(&["--hosts", "2", "--host", "1"]),
+    ];
+    for (step, whole) in whole.iter().enumerate() {
+        let rows = |batch: &Value| batch["input_ids"].as_array().unwrap().clone();
+        let parts = [rows(&halves[0][step]), rows(&halves[1][step])].concat();
+        assert_eq!(rows(whole), parts, "step {step}");
+    }
+}
+
+#[test]
+fn batches_for_reading_show_residues_and_sentinels() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = prepared(directory.path());
+    let output = pretrain(&["batches", "--config", "tiny", "--data", &data]);
+    let text = out(&output);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(text.starts_with("step 0, epoch 0: 4 rows"), "{text}");
+    let inputs = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with("input"));
+    assert_eq!(
+        inputs
+            .filter(|line| line.contains("<0>") && line.ends_with("</s>"))
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn the_doctor_finds_a_healthy_machine_healthy() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = prepared(directory.path());
+    let run = directory.path().join("run");
+    let arguments = [
+        "doctor",
+        "--config",
+        "tiny",
+        "--data",
+        &data,
+        "--run-dir",
+        path(&run),
+        "--json",
+    ];
+    let output = pretrain(&arguments);
+    let report: Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(code(&output), 0, "{report}");
+    assert_eq!(report["ok"], true);
+    let names: Vec<&str> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
+    for name in [
+        "plugin",
+        "devices",
+        "memory",
+        "data",
+        "run directory",
+        "storage",
+    ] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_and_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    command.env("ANKH_PJRT_PLUGIN", directory.path().join("none.so"));
+    let arguments = [
+        "doctor",
+        "--config",
+        "tiny",
+        "--data",
+        path(directory.path()),
+    ];
+    let output = command.args(arguments).output().unwrap();
+    let text = out(&output);
+    assert_eq!(code(&output), 1, "{text}");
+    for line in ["fail  plugin", "fail  data"] {
+        assert!(
+            text.lines().any(|found| found.starts_with(line)),
+            "{line} in {text}"
+        );
+    }
+    assert!(
+        text.contains("what to do: make it with `pretrain prepare"),
+        "{text}"
+    );
+}
+
+#[test]
+fn weights_that_are_not_there_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (from, to) = (path(directory.path()), directory.path().join("to"));
+    refused(
+        &["import", "--input", from, "--output", path(&to)],
+        2,
+        &[from],
+    );
+    refused(
+        &["export", "--checkpoint", from, "--output", path(&to)],
+        2,
+        &[from],
+    );
+}
