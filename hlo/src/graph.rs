@@ -176,7 +176,7 @@ impl Graph {
     ///
     /// # Errors
     /// The first mistake made while building.
-    pub fn finish(self, outputs: &[Tensor<'_>], donations: &[(usize, usize)]) -> Result<Module, Error> {
+    pub fn finish(&self, outputs: &[Tensor<'_>], donations: &[(usize, usize)]) -> Result<Module, Error> {
         let function = self.main(outputs)?;
         Ok(lower::module(&function, donations))
     }

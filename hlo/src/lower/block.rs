@@ -162,6 +162,10 @@ impl<'l> Block<'l> {
                         pruned.inputs.iter().map(|&i| array(values[node.inputs[i]])).collect();
                     Value::Tuple { id: self.scan(&pruned.scan, &inputs), first: 1 }
                 }
+                // Further inputs of these serve derivatives only, and may not have been lowered.
+                (Op::Name { .. } | Op::StopGradient | Op::CustomGradient { .. }, _) => {
+                    Value::Array(array(values[node.inputs[0]]))
+                }
                 _ => {
                     let inputs: Vec<i64> = node.inputs.iter().map(|&i| array(values[i])).collect();
                     self.node(node, &inputs)
@@ -176,7 +180,6 @@ impl<'l> Block<'l> {
     fn node(&mut self, node: &crate::function::Node, inputs: &[i64]) -> Value {
         let shape = type_proto(&node.ty);
         match &node.op {
-            Op::Name { .. } | Op::StopGradient | Op::CustomGradient { .. } => Value::Array(inputs[0]),
             Op::Call { function } => Value::Tuple { id: self.call(function, inputs), first: 0 },
             Op::Conditional { on_true, on_false } => {
                 Value::Tuple { id: self.conditional(on_true, on_false, inputs), first: 0 }
@@ -274,7 +277,6 @@ impl Plan {
                     }
                     scans.insert(id, pruned);
                 }
-                // These pass one of their inputs on; the others serve derivatives only.
                 Op::CustomGradient { .. } => live[node.inputs[0]] = true,
                 _ => {
                     for &i in &node.inputs {

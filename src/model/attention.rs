@@ -1,0 +1,93 @@
+//! Attention, with a derivative written by hand.
+//!
+//! The derivative of a softmax needs no more than its output. Instead of keeping that, which is quadratic in the length,
+//! the forward pass leaves the logarithm of each row's denominator, from which the backward pass computes the output again
+//! (as FlashAttention does: Dao et al., 2022). With `P` the weights, `O = P V` and `dP = dO V'`:
+//! `dS = P * (dP - rowsum(dO * O))`.
+
+use ankh_hlo::{DType, Tensor};
+
+use super::layers::project;
+use super::weights::Attention;
+
+/// What is added to the score of a key that may not be seen. Large enough that its weight is exactly 0 in float32.
+const HIDDEN: f64 = -1e9;
+
+/// What is added to the scores.
+#[derive(Clone, Copy)]
+pub struct Bias<'g> {
+    /// Learned, by relative position: `[heads, queries, keys]`.
+    pub relative: Option<Tensor<'g>>,
+    /// Which keys may not be seen, as 0 or a very negative number; broadcasts to `[batch, heads, queries, keys]`.
+    pub mask: Tensor<'g>,
+}
+
+/// The mask of keys `[batch, keys]` that are 1 where there is a token: `[batch, 1, 1, keys]`.
+pub fn key_mask<'g>(tokens: Tensor<'g>) -> Tensor<'g> {
+    let hidden = tokens.equal(tokens.zeros_like()).convert(DType::F32) * HIDDEN;
+    hidden.keep(&[1, 2])
+}
+
+/// The mask that hides the keys after each query: `[1, 1, length, length]`.
+pub fn causal_mask<'g>(graph: &'g ankh_hlo::Graph, length: i64) -> Tensor<'g> {
+    let grid = ankh_hlo::Shape::new(DType::S32, [1, 1, length, length]);
+    let later = graph.iota(grid.clone(), 3).greater(graph.iota(grid, 2));
+    later.convert(DType::F32) * HIDDEN
+}
+
+/// Attention of `x [batch, queries, embed]` to `memory [batch, keys, embed]`. T5 does not scale the scores.
+pub fn attention<'g>(p: &Attention<Tensor<'g>>, x: Tensor<'g>, memory: Tensor<'g>, heads: i64, bias: Bias<'g>) -> Tensor<'g> {
+    let split = |t: Tensor<'g>| {
+        let (batch, length, inner) = (t.dim(0), t.dim(1), t.dim(2));
+        t.reshape(&[batch, length, heads, inner / heads]).named(&["batch", "length", "heads", "kv"])
+    };
+    let q = split(project(x, p.q)).checkpoint("query");
+    let k = split(project(memory, p.k)).checkpoint("key");
+    let v = split(project(memory, p.v)).checkpoint("value");
+    let o = weighted_sum(q, k, v, bias);
+    project(o.reshape(&[x.dim(0), x.dim(1), heads * q.dim(3)]), p.o)
+}
+
+/// softmax(q k' + bias) v, for `[batch, length, heads, kv]`.
+fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
+    let g = q.graph();
+    let scores = scores(q, k, bias.mask, bias.relative);
+    let max = scores.max(&[3]).keep(&[3]);
+    let weights = (scores - max).exp();
+    let sum = weights.sum(&[3]).keep(&[3]);
+    let log_sum = (max + sum.log()).checkpoint("attention_log_sum");
+    let weights = (weights / sum).convert(v.dtype());
+    let o = g.einsum("bhqs,bshk->bqhk", weights, v).checkpoint("attention_output");
+    let inputs: Vec<Tensor<'g>> = [q, k, v].into_iter().chain(bias.relative).collect();
+    o.custom_gradient(&inputs, &[log_sum, bias.mask], |operands, o, dy| {
+        let (inputs, residuals) = operands.split_at(operands.len() - 2);
+        gradient(inputs, residuals[0], residuals[1], o, dy)
+    })
+}
+
+/// The scores in float32, `[batch, heads, queries, keys]`.
+fn scores<'g>(q: Tensor<'g>, k: Tensor<'g>, mask: Tensor<'g>, relative: Option<Tensor<'g>>) -> Tensor<'g> {
+    let s = q.graph().einsum_with("bqhk,bshk->bhqs", q, k, Default::default(), Some(DType::F32));
+    let s = match relative {
+        Some(r) => s + r,
+        None => s,
+    };
+    s + mask
+}
+
+/// The gradients of queries, keys, values and, where there is one, the relative bias.
+fn gradient<'g>(inputs: &[Tensor<'g>], log_sum: Tensor<'g>, mask: Tensor<'g>, o: Tensor<'g>, dy: Tensor<'g>) -> Vec<Tensor<'g>> {
+    let (q, k, v) = (inputs[0], inputs[1], inputs[2]);
+    let g = q.graph();
+    let relative = inputs.get(3).copied();
+    let weights = (scores(q, k, mask, relative) - log_sum).exp();
+    let dweights = g.einsum_with("bqhk,bshk->bhqs", dy, v, Default::default(), Some(DType::F32));
+    let row = (dy.convert(DType::F32) * o.convert(DType::F32)).sum(&[3]).transpose(&[0, 2, 1]).keep(&[3]);
+    let dscores = weights * (dweights - row);
+    let (narrow, dnarrow) = (weights.convert(v.dtype()), dscores.convert(q.dtype()));
+    let dv = g.einsum("bhqs,bqhk->bshk", narrow, dy);
+    let dq = g.einsum("bhqs,bshk->bqhk", dnarrow, k);
+    let dk = g.einsum("bhqs,bqhk->bshk", dnarrow, q);
+    let drelative = relative.map(|_| dscores.sum(&[0]));
+    [dq, dk, dv].into_iter().chain(drelative).collect()
+}

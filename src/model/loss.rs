@@ -1,0 +1,75 @@
+//! The loss: cross-entropy over the target tokens, in float32.
+
+use ankh_hlo::{DType, Shape, Tensor};
+
+use crate::config::Loss;
+
+/// What the decoder should have said: s32 `[batch, length]`, negative where no token is asked for.
+#[derive(Clone, Copy)]
+pub struct Targets<'g>(pub Tensor<'g>);
+
+/// Sums over the tokens of a batch; scalars, float32.
+#[derive(Clone, Copy)]
+pub struct TokenLoss<'g> {
+    /// What is minimised: cross-entropy, with label smoothing and z-loss where they are configured.
+    pub objective: Tensor<'g>,
+    /// The cross-entropy alone, in nats.
+    pub cross_entropy: Tensor<'g>,
+    /// How many tokens had the largest logit.
+    pub correct: Tensor<'g>,
+}
+
+impl<'g> Targets<'g> {
+    /// 1 where a token is asked for, float32 `[batch, length]`.
+    pub fn weights(self) -> Tensor<'g> {
+        self.0.greater_equal(self.0.zeros_like()).convert(DType::F32)
+    }
+
+    /// How many tokens are asked for, float32.
+    pub fn count(self) -> Tensor<'g> {
+        self.weights().sum_all()
+    }
+}
+
+/// The sums for `logits` `[batch, length, vocab]`, float32.
+///
+/// With `z = ln sum e^logit` a token costs `z - logit[label]`; label smoothing `e` spreads `e` of the target evenly, and
+/// z-loss adds `weight * z^2` (Chowdhery et al., 2022), which keeps `z` near 0.
+pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> TokenLoss<'g> {
+    let weights = targets.weights();
+    let wanted = one_hot(targets.0, logits.shape());
+    let z = logits.log_sum_exp();
+    let of_label = (logits * wanted).sum(&[2]);
+    let cross_entropy = (z - of_label) * weights;
+    let (smoothing, z_weight) = (loss.label_smoothing, loss.z_loss);
+    let mut cost = cross_entropy;
+    if smoothing > 0.0 {
+        cost = cost + (of_label - logits.mean(&[2])) * weights * smoothing;
+    }
+    if z_weight > 0.0 {
+        cost = cost + z.square() * weights * z_weight;
+    }
+    // The gradient is written by hand: softmax minus target, without keeping the softmax.
+    let cost = cost.custom_gradient(&[logits], &[z, weights, wanted], move |operands, _, dy| {
+        let [logits, z, weights, wanted] = operands else { unreachable!("one input and three residuals") };
+        let vocab = logits.dim(2) as f64;
+        let softmax = (*logits - z.keep(&[2])).exp();
+        let slope = if z_weight > 0.0 { softmax * (*z * (2.0 * z_weight) + 1.0).keep(&[2]) } else { softmax };
+        let target = if smoothing > 0.0 { *wanted * (1.0 - smoothing) + smoothing / vocab } else { *wanted };
+        vec![(slope - target) * (*weights * dy).keep(&[2])]
+    });
+    let best = logits.max(&[2]);
+    let correct = of_label.greater_equal(best).convert(DType::F32) * weights;
+    TokenLoss {
+        objective: cost.sum_all(),
+        cross_entropy: cross_entropy.sum_all(),
+        correct: correct.sum_all(),
+    }
+}
+
+/// 1 at each label of `[batch, length]`, 0 elsewhere and for negative labels.
+fn one_hot<'g>(labels: Tensor<'g>, shape: Shape) -> Tensor<'g> {
+    let grid = Shape::new(DType::S32, shape.dims.clone());
+    let ids = labels.graph().iota(grid, 2);
+    ids.equal(labels.keep(&[2])).convert(shape.dtype)
+}

@@ -1,0 +1,146 @@
+//! The two stacks, from token ids to logits.
+
+use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
+
+use super::attention::{Bias, attention, causal_mask, key_mask};
+use super::layers::{feed_forward, rms_norm};
+use super::position::{self, Direction};
+use super::weights::{DecoderLayer, EncoderLayer, Tree, Weights};
+use crate::config::Model;
+
+/// A model whose weights are tensors of a program.
+pub struct Network<'g, 'c> {
+    /// Its dimensions.
+    pub model: &'c Model,
+    /// Its weights, float32.
+    pub weights: Weights<Tensor<'g>>,
+    /// The element type of activations and matrix products.
+    pub compute: DType,
+    /// What a layer keeps for its derivative.
+    pub remat: Remat,
+}
+
+/// What a forward pass gives.
+#[derive(Clone, Copy)]
+pub struct States<'g> {
+    /// The encoder's last states, after its final norm: `[batch, input length, embed]`.
+    pub encoder: Tensor<'g>,
+    /// float32 `[batch, target length, vocab]`.
+    pub logits: Tensor<'g>,
+}
+
+const ACTIVATION: &[&str] = &["batch", "length", "embed"];
+
+impl<'g> Network<'g, '_> {
+    /// Logits for each decoder position. `input_ids` and `attention_mask` (1 on tokens) are s32 `[batch, input length]`,
+    /// `decoder_input_ids` is s32 `[batch, target length]`.
+    pub fn forward(&self, input_ids: Tensor<'g>, attention_mask: Tensor<'g>, decoder_input_ids: Tensor<'g>) -> States<'g> {
+        let hidden = key_mask(attention_mask);
+        let encoder = self.encode(input_ids, hidden);
+        let decoder = self.decode(decoder_input_ids, encoder, hidden);
+        States { encoder, logits: self.logits(decoder) }
+    }
+
+    fn graph(&self) -> &'g Graph {
+        self.weights.shared.graph()
+    }
+
+    /// `[batch, length]` to `[batch, length, embed]`.
+    fn encode(&self, ids: Tensor<'g>, hidden: Tensor<'g>) -> Tensor<'g> {
+        let _scope = self.graph().scope("encoder");
+        let p = &self.weights.encoder;
+        let relative = self.relative(p.relative_bias, Direction::Both, ids.dim(1));
+        let bias = Bias { relative: Some(relative), mask: hidden };
+        let x = self.stack(ids, &p.layers, |p, x| self.encoder_layer(p, x, bias));
+        rms_norm(x, p.final_norm, self.model.norm_epsilon).named(ACTIVATION)
+    }
+
+    /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`.
+    fn decode(&self, ids: Tensor<'g>, memory: Tensor<'g>, hidden: Tensor<'g>) -> Tensor<'g> {
+        let _scope = self.graph().scope("decoder");
+        let p = &self.weights.decoder;
+        let length = ids.dim(1);
+        let relative = self.relative(p.relative_bias, Direction::Backward, length);
+        let bias = Bias { relative: Some(relative), mask: causal_mask(self.graph(), length) };
+        let cross = Bias { relative: None, mask: hidden };
+        let x = self.stack(ids, &p.layers, |p, x| self.decoder_layer(p, x, memory, bias, cross));
+        rms_norm(x, p.final_norm, self.model.norm_epsilon).named(ACTIVATION)
+    }
+
+    /// Token embeddings through the layers, one after the other.
+    fn stack<L: Tree<Tensor<'g>, With<Tensor<'g>> = L>>(
+        &self,
+        ids: Tensor<'g>,
+        layers: &L,
+        layer: impl Fn(&L, Tensor<'g>) -> Tensor<'g>,
+    ) -> Tensor<'g> {
+        let x = self.weights.shared.take_rows(ids).convert(self.compute).named(ACTIVATION);
+        let _scope = self.graph().scope("layer");
+        let options = ScanOptions { remat: self.remat.clone(), ..Default::default() };
+        let (x, _) = self.graph().scan(options, &[x], &layers.leaves(), |carry, slices| {
+            let x = layer(&layers.filled(slices), carry[0]);
+            (vec![x.named(ACTIVATION)], vec![])
+        });
+        x[0]
+    }
+
+    fn encoder_layer(&self, p: &EncoderLayer<Tensor<'g>>, x: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
+        let h = self.norm(x, p.attention_norm);
+        let x = x + self.attend("attention", &p.attention, h, h, bias);
+        x + self.feed_forward(p.mlp_norm, &p.mlp, x)
+    }
+
+    fn decoder_layer(
+        &self,
+        p: &DecoderLayer<Tensor<'g>>,
+        x: Tensor<'g>,
+        memory: Tensor<'g>,
+        bias: Bias<'g>,
+        cross: Bias<'g>,
+    ) -> Tensor<'g> {
+        let h = self.norm(x, p.attention_norm);
+        let x = x + self.attend("attention", &p.attention, h, h, bias);
+        let h = self.norm(x, p.cross_norm);
+        let x = x + self.attend("cross", &p.cross, h, memory, cross);
+        x + self.feed_forward(p.mlp_norm, &p.mlp, x)
+    }
+
+    fn norm(&self, x: Tensor<'g>, weight: Tensor<'g>) -> Tensor<'g> {
+        rms_norm(x, weight, self.model.norm_epsilon)
+    }
+
+    fn attend(
+        &self,
+        name: &str,
+        p: &super::weights::Attention<Tensor<'g>>,
+        x: Tensor<'g>,
+        memory: Tensor<'g>,
+        bias: Bias<'g>,
+    ) -> Tensor<'g> {
+        let _scope = self.graph().scope(name);
+        attention(p, x, memory, self.model.heads as i64, bias)
+    }
+
+    fn feed_forward(&self, norm: Tensor<'g>, p: &super::weights::Mlp<Tensor<'g>>, x: Tensor<'g>) -> Tensor<'g> {
+        let _scope = self.graph().scope("mlp");
+        feed_forward(p, self.norm(x, norm), self.model.activation)
+    }
+
+    fn relative(&self, table: Tensor<'g>, direction: Direction, length: i64) -> Tensor<'g> {
+        let _scope = self.graph().scope("relative_bias");
+        position::bias(table, direction, self.model.relative_max_distance, length, length)
+    }
+
+    /// float32 logits. A tied projection is the embedding table, scaled by `embed^-1/2` as in the first T5.
+    fn logits(&self, x: Tensor<'g>) -> Tensor<'g> {
+        let _scope = self.graph().scope("logits");
+        let (x, head, equation) = match self.weights.lm_head {
+            Some(head) => (x, head, "bld,dv->blv"),
+            None => (x * (self.model.d_model as f64).powf(-0.5), self.weights.shared, "bld,vd->blv"),
+        };
+        let head = head.convert(x.dtype());
+        self.graph()
+            .einsum_with(equation, x, head, Default::default(), Some(DType::F32))
+            .named(&["batch", "length", "vocab"])
+    }
+}

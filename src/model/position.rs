@@ -1,0 +1,72 @@
+//! T5's relative positions: the distance from a query to a key falls into one of a few buckets, exact for near keys and
+//! logarithmic for far ones, and each bucket has a learned bias per head.
+
+use ankh_hlo::{DType, Graph, Literal, Precision, Shape, Tensor};
+
+/// Which distances a stack tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Both sides, each with half of the buckets: the encoder.
+    Both,
+    /// Only keys before the query: the decoder.
+    Backward,
+}
+
+/// The bucket of a key `distance` positions after its query (negative: before), of `buckets` with the last one from
+/// `max_distance` on. In float32, as `transformers` computes it, so that no distance changes its bucket.
+pub fn bucket(distance: i64, direction: Direction, buckets: usize, max_distance: usize) -> usize {
+    let (offset, buckets, n) = match direction {
+        Direction::Both => (if distance > 0 { buckets / 2 } else { 0 }, buckets / 2, distance.unsigned_abs() as usize),
+        Direction::Backward => (0, buckets, (-distance).max(0) as usize),
+    };
+    let exact = buckets / 2;
+    if n < exact {
+        return offset + n;
+    }
+    let share = (n as f32 / exact as f32).ln() / (max_distance as f32 / exact as f32).ln();
+    offset + (exact + (share * (buckets - exact) as f32) as usize).min(buckets - 1)
+}
+
+/// The bias of each head for each pair of query and key: `table` `[buckets, heads]` to `[heads, queries, keys]`.
+///
+/// A bucket is an interval of distances, so "which bucket" is two comparisons, and reading the table is a product with the
+/// resulting 0-1 array: quick on a matrix unit, and so is its derivative, where a gather's would be a scatter.
+pub fn bias<'g>(
+    table: Tensor<'g>,
+    direction: Direction,
+    max_distance: usize,
+    queries: i64,
+    keys: i64,
+) -> Tensor<'g> {
+    let g: &Graph = table.graph();
+    let buckets = table.dim(0);
+    let (first, last) = intervals(direction, buckets as usize, max_distance, queries, keys);
+    let ends = |values: &[i32]| {
+        let literal = Literal::s32(&[buckets], values).expect("one end a bucket");
+        g.literal(literal).broadcast_in_dims(&[queries, keys, buckets], &[2])
+    };
+    let grid = Shape::new(DType::S32, [queries, keys, buckets]);
+    let distance = g.iota(grid.clone(), 1) - g.iota(grid, 0);
+    let inside = distance.greater_equal(ends(&first)) & distance.less_equal(ends(&last));
+    let one_hot = inside.convert(table.dtype());
+    g.einsum_with("qkn,nh->hqk", one_hot, table, Precision::Highest, None)
+}
+
+/// The first and last distance of each bucket, among those that occur; an empty bucket ends before it begins.
+fn intervals(
+    direction: Direction,
+    buckets: usize,
+    max_distance: usize,
+    queries: i64,
+    keys: i64,
+) -> (Vec<i32>, Vec<i32>) {
+    let (mut first, mut last) = (vec![1; buckets], vec![0; buckets]);
+    for distance in (1 - queries)..keys {
+        let b = bucket(distance, direction, buckets, max_distance);
+        if first[b] > last[b] {
+            first[b] = distance as i32;
+        }
+        last[b] = distance as i32;
+    }
+    (first, last)
+}

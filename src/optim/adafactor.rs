@@ -1,0 +1,75 @@
+//! Adafactor (Shazeer and Stern, 2018) as `optax.adafactor(learning_rate)` composes it: a gradient scaled by factored
+//! second moments, clipped by its root mean square, scaled by the learning rate and by the size of its tensor.
+
+use ankh_hlo::Tensor;
+
+use super::{Moment, Slot, Updated, own_dims, root_mean_square};
+use crate::config::Adafactor;
+use crate::model::Parameter;
+
+/// The least root mean square by which an update is scaled, so that a tensor of zeros can grow.
+const LEAST_PARAMETER_SCALE: f64 = 1e-3;
+
+/// The two dimensions whose second moments are factored.
+struct Factored {
+    /// The second largest, whose means make `v_col` when it is left out.
+    smaller: usize,
+    /// The largest, whose means make `v_row` when it is left out.
+    larger: usize,
+}
+
+/// The largest two dimensions of a tensor, where both reach the least size; of equal ones the later counts as larger.
+fn factored(rule: &Adafactor, parameter: &Parameter) -> Option<Factored> {
+    let mut order: Vec<usize> = own_dims(parameter).iter().map(|&d| d as usize).collect();
+    order.sort_by_key(|&d| parameter.dims[d]);
+    let [.., smaller, larger] = order[..] else { return None };
+    (parameter.dims[smaller] >= rule.min_dim_size_to_factor as i64).then_some(Factored { smaller, larger })
+}
+
+pub(super) fn slots(rule: &Adafactor, parameter: &Parameter) -> Vec<Slot> {
+    match factored(rule, parameter) {
+        Some(f) => vec![Slot::without("v_row", parameter, f.larger), Slot::without("v_col", parameter, f.smaller)],
+        None => vec![Slot::like("v", parameter)],
+    }
+}
+
+pub(super) fn update<'g>(
+    rule: &Adafactor,
+    parameter: &Parameter,
+    value: Tensor<'g>,
+    gradient: Tensor<'g>,
+    slots: &[Tensor<'g>],
+    now: Moment<'g>,
+) -> Updated<'g> {
+    // The decay of step t (from 1) is 1 - t^-c: the first step has no memory.
+    let fresh = (now.step + 1.0).pow(now.step.like(-rule.decay_rate));
+    let average = |old: Tensor<'g>, new: Tensor<'g>| old * (1.0 - fresh) + new * fresh;
+    let squared = gradient.square() + rule.epsilon;
+    let (scaled, slots) = match factored(rule, parameter) {
+        Some(Factored { smaller, larger }) => {
+            let (small, large) = ([smaller as i64], [larger as i64]);
+            let row = average(slots[0], squared.mean(&large));
+            let col = average(slots[1], squared.mean(&small));
+            // `row` has lost the larger dimension; this is where the smaller one is now.
+            let rest = [smaller as i64 - i64::from(smaller > larger)];
+            let row_factor = (row / row.mean(&rest).keep(&rest)).rsqrt();
+            let scaled = gradient * row_factor.keep(&large) * col.rsqrt().keep(&small);
+            (scaled, vec![row, col])
+        }
+        None => {
+            let moment = average(slots[0], squared);
+            (gradient * moment.rsqrt(), vec![moment])
+        }
+    };
+    let dims = own_dims(parameter);
+    let size = root_mean_square(scaled, &dims) / rule.clipping_threshold;
+    let mut step = scaled / size.maximum(size.like(1.0)) * now.learning_rate;
+    if rule.multiply_by_parameter_scale {
+        let scale = root_mean_square(value, &dims);
+        step = step * scale.maximum(scale.like(LEAST_PARAMETER_SCALE));
+    }
+    if rule.weight_decay > 0.0 {
+        step = step + value * rule.weight_decay;
+    }
+    Updated { value: value - step, slots }
+}

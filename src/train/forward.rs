@@ -1,0 +1,88 @@
+//! A forward pass of given weights on a given batch, with gradients and optimizer steps where asked for: what compares us
+//! with other implementations, number by number.
+
+use ankh_pjrt::{Argument, Buffer, HostTensor};
+
+use super::TrainError;
+use super::program::{self, BatchSize, Gradients};
+use super::state::{Rest, State};
+use crate::config::Config;
+use crate::device::{Device, DeviceError};
+
+/// What was computed, under our parameters' names.
+pub struct Forward {
+    /// float32 `[batch, target length, vocabulary]`.
+    pub logits: HostTensor,
+    /// The encoder's states, float32 `[batch, input length, d_model]`.
+    pub encoder: HostTensor,
+    /// The mean loss over the labels.
+    pub loss: HostTensor,
+    /// The gradient of each parameter, if asked for.
+    pub gradients: Vec<(String, HostTensor)>,
+    /// The loss before each optimizer step, float32.
+    pub losses: Vec<f32>,
+    /// The parameters after the last optimizer step; none without steps.
+    pub after: Vec<(String, HostTensor)>,
+}
+
+/// Runs the configured model with `parameters` on `batch`, the arrays `input_ids`, `attention_mask`, `decoder_input_ids`
+/// and `labels`, s32. Then takes `steps` optimizer steps on it, as configured.
+pub fn forward(
+    config: &Config,
+    device: &Device,
+    parameters: &[(String, HostTensor)],
+    batch: &[(String, HostTensor)],
+    gradients: Gradients,
+    steps: u64,
+) -> Result<Forward, TrainError> {
+    let size = size_of(batch)?;
+    let compute = program::compute_type(config.train.compute, device.platform());
+    let fed = program::batch(size).into_iter().map(|array| Ok(device.upload_as(&array, find(batch, &array.name)?)?));
+    let fed: Vec<Buffer> = fed.collect::<Result<_, TrainError>>()?;
+    let mut state = State::from_tensors(config, device, parameters, Rest::Zeros)?;
+
+    let program = device.compile(&program::forward(config, size, compute, gradients)?)?;
+    let arguments = state.parameters().iter().chain(&fed).map(Argument::Keep);
+    let outputs = program.start(arguments.collect())?;
+    let mut outputs = outputs.iter().map(|b| b.to_host().map_err(DeviceError::from));
+    let mut next = || outputs.next().expect("the program gives logits, states, loss and the gradients asked for");
+    let (logits, encoder, loss) = (next()?, next()?, next()?);
+    let mut found = Vec::new();
+    if gradients == Gradients::Yes {
+        for parameter in crate::model::Weights::of(&config.model).leaves() {
+            found.push((parameter.name, next()?));
+        }
+    }
+
+    let mut losses = Vec::new();
+    if steps > 0 {
+        let program = device.compile(&program::step(config, size, compute)?)?;
+        for _ in 0..steps {
+            let mut metrics = None;
+            state.replace(|buffers| {
+                let arguments = buffers.into_iter().map(Argument::Donate).chain(fed.iter().map(Argument::Keep));
+                let mut outputs = program.start(arguments.collect())?;
+                metrics = outputs.pop();
+                Ok(outputs)
+            })?;
+            let metrics = metrics.expect("a step's last output").to_host().map_err(DeviceError::from)?;
+            losses.push(metrics.to_vec_f32().map_err(DeviceError::from)?[0]);
+        }
+    }
+    let after = if steps > 0 { state.parameters_to_host()? } else { vec![] };
+    Ok(Forward { logits, encoder, loss, gradients: found, losses, after })
+}
+
+fn find<'a>(tensors: &'a [(String, HostTensor)], name: &str) -> Result<&'a HostTensor, TrainError> {
+    let found = tensors.iter().find(|t| t.0 == name);
+    found.map(|t| &t.1).ok_or_else(|| TrainError::MissingArray { name: name.into() })
+}
+
+fn size_of(batch: &[(String, HostTensor)]) -> Result<BatchSize, TrainError> {
+    let dims = |name: &str| match find(batch, name)?.dims[..] {
+        [rows, length] if rows > 0 && length > 0 => Ok((rows as usize, length as usize)),
+        ref other => Err(TrainError::NotABatch { name: name.into(), dims: other.to_vec() }),
+    };
+    let ((rows, input), (_, target)) = (dims("input_ids")?, dims("decoder_input_ids")?);
+    Ok(BatchSize { rows, input, target })
+}

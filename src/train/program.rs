@@ -1,0 +1,256 @@
+//! The programs of a run: drawing the first weights, a training step, an evaluation, a forward pass with its gradients.
+//!
+//! The state of a run is a list of arrays in a fixed order: the parameters, then what the optimizer keeps for each, then
+//! the number of steps done. A step takes the state and a batch and gives the next state, in the memory of the last one,
+//! and a few numbers to log.
+
+use ankh_hlo::{DType, Error, Graph, Literal, Module, Remat, Shape, Tensor};
+
+use crate::config::{self, Config};
+use crate::model::{Network, Parameter, Targets, Weights, token_loss};
+use crate::model::Start;
+use crate::optim::{self, Moment};
+
+/// An array that a program takes or gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Its name in checkpoints and messages.
+    pub name: String,
+    /// Its element type and dimensions.
+    pub shape: Shape,
+    /// What its dimensions are.
+    pub axes: Vec<&'static str>,
+}
+
+/// The sizes of a batch, in positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Sequences.
+    pub rows: usize,
+    /// Encoder positions a sequence.
+    pub input: usize,
+    /// Decoder positions a sequence.
+    pub target: usize,
+}
+
+/// What a step reports, in the order of the program's last output, float32.
+pub const METRICS: [&str; 5] = ["loss", "accuracy", "grad_norm", "learning_rate", "tokens"];
+
+/// What an evaluation reports: sums over the target tokens of a batch, and their number.
+pub const EVALUATION: [&str; 3] = ["cross_entropy", "correct", "tokens"];
+
+/// The element type of activations and matrix products.
+pub fn compute_type(compute: config::Compute, platform: &str) -> DType {
+    match compute {
+        config::Compute::Float32 => DType::F32,
+        config::Compute::Bfloat16 => DType::Bf16,
+        config::Compute::Auto if platform == "cpu" => DType::F32,
+        config::Compute::Auto => DType::Bf16,
+    }
+}
+
+/// The state's arrays, in order.
+pub fn state(config: &Config) -> Vec<Array> {
+    let parameters = Weights::of(&config.model).leaves();
+    let mut arrays: Vec<Array> = parameters.iter().map(parameter_array).collect();
+    for slot in parameters.iter().flat_map(|p| optim::slots(&config.optimizer, p)) {
+        arrays.push(Array { name: slot.name, shape: Shape::new(DType::F32, slot.dims), axes: slot.axes });
+    }
+    arrays.push(Array { name: "step".into(), shape: Shape::new(DType::S32, []), axes: vec![] });
+    arrays
+}
+
+/// The batch's arrays, in order.
+pub fn batch(size: BatchSize) -> [Array; 4] {
+    let array = |name: &str, length: usize| Array {
+        name: name.into(),
+        shape: Shape::new(DType::S32, [size.rows as i64, length as i64]),
+        axes: vec!["batch", "length"],
+    };
+    [
+        array("input_ids", size.input),
+        array("attention_mask", size.input),
+        array("decoder_input_ids", size.target),
+        array("labels", size.target),
+    ]
+}
+
+fn parameter_array(p: &Parameter) -> Array {
+    Array { name: p.name.clone(), shape: Shape::new(DType::F32, p.dims.clone()), axes: p.axes.clone() }
+}
+
+/// The program that draws the first state from a seed, `u64[]`. Each parameter has a random stream of its own, so that
+/// adding one leaves the others as they were.
+pub fn initial(config: &Config) -> Result<Module, Error> {
+    let g = Graph::new("initial");
+    let seed = g.parameter("seed", Shape::new(DType::U64, []));
+    let parameters = Weights::of(&config.model).leaves();
+    let mut outputs: Vec<Tensor<'_>> = parameters
+        .iter()
+        .map(|p| match p.start {
+            Start::Ones => g.full(&Shape::new(DType::F32, p.dims.clone()), 1.0),
+            Start::Normal(deviation) => {
+                let stream = Literal::u64(&[1], &[stream(&p.name)]).expect("one word");
+                let key = g.concatenate(&[seed.reshape(&[1]), g.literal(stream)], 0);
+                g.normal(key, &p.dims) * deviation
+            }
+        })
+        .collect();
+    outputs.extend(state(config)[parameters.len()..].iter().map(|a| g.zeros(&a.shape)));
+    g.finish(&outputs, &[])
+}
+
+/// A parameter's random stream: FNV-1a of its name.
+fn stream(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A training step: state and batch to state (in place) and [`METRICS`].
+pub fn step(config: &Config, size: BatchSize, compute: DType) -> Result<Module, Error> {
+    let g = Graph::new("train_step");
+    let arrays = state(config);
+    let inputs = declare(&g, &arrays);
+    let fed = declare(&g, &batch(size));
+    let specs = Weights::of(&config.model);
+    let parameters = specs.leaves();
+    let (values, rest) = inputs.split_at(parameters.len());
+    let (slots, count) = rest.split_at(rest.len() - 1);
+
+    let tokens = Targets(fed[3]).count();
+    let (gradients, cross_entropy, correct) = accumulate(&g, config, &specs, values, &fed, tokens, compute);
+    let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
+    let gradients = match config.optimizer.clip_norm() {
+        Some(bound) => optim::clip(&gradients, norm, bound),
+        None => gradients,
+    };
+
+    let _scope = g.scope("optimizer");
+    let done = count[0].convert(DType::F32);
+    let rate = optim::learning_rate(&config.schedule, config.train.steps, done);
+    let now = Moment { step: done, learning_rate: rate };
+    let mut next = Vec::new();
+    let mut next_slots = Vec::new();
+    let mut slots = slots;
+    for ((p, &value), &gradient) in parameters.iter().zip(values).zip(&gradients) {
+        let (own, others) = slots.split_at(optim::slots(&config.optimizer, p).len());
+        slots = others;
+        let updated = optim::update(&config.optimizer, p, value, gradient, own, now);
+        next.push(updated.value);
+        next_slots.extend(updated.slots);
+    }
+    next.extend(next_slots);
+    next.push(count[0] + 1.0);
+    let outputs: Vec<Tensor<'_>> = next.iter().zip(&arrays).map(|(t, a)| t.named(&a.axes)).collect();
+    let metrics = vector(&g, &[cross_entropy / tokens, correct / tokens, norm, rate, tokens]);
+    let donations: Vec<(usize, usize)> = (0..arrays.len()).map(|i| (i, i)).collect();
+    g.finish(&[outputs, vec![metrics]].concat(), &donations)
+}
+
+/// Gradients of the mean objective over the batch's `tokens`, with the summed cross-entropy and correct predictions. The
+/// batch is computed in as many parts as configured, one after the other.
+fn accumulate<'g>(
+    g: &'g Graph,
+    config: &Config,
+    specs: &Weights<Parameter>,
+    values: &[Tensor<'g>],
+    batch: &[Tensor<'g>],
+    tokens: Tensor<'g>,
+    compute: DType,
+) -> (Vec<Tensor<'g>>, Tensor<'g>, Tensor<'g>) {
+    let part = |values: &[Tensor<'g>], batch: &[Tensor<'g>]| {
+        let sums = losses(config, specs, values, batch, compute).1;
+        (g.gradients(sums.objective / tokens, values), sums.cross_entropy, sums.correct)
+    };
+    let parts = config.train.accumulation as i64;
+    if parts == 1 {
+        return part(values, batch);
+    }
+    let split: Vec<Tensor<'g>> =
+        batch.iter().map(|t| t.reshape(&[parts, t.dim(0) / parts, t.dim(1)])).collect();
+    let mut init: Vec<Tensor<'g>> = values.iter().map(|v| v.zeros_like()).collect();
+    init.extend([g.scalar(DType::F32, 0.0); 2]);
+    let (sums, _) = g.scan(Default::default(), &init, &split, |carries, batch| {
+        let (gradients, cross_entropy, correct) = part(values, batch);
+        let new = gradients.into_iter().chain([cross_entropy, correct]);
+        (carries.iter().zip(new).map(|(sum, new)| *sum + new).collect(), vec![])
+    });
+    let (gradients, sums) = sums.split_at(values.len());
+    (gradients.to_vec(), sums[0], sums[1])
+}
+
+/// An evaluation: parameters and batch to [`EVALUATION`].
+pub fn evaluation(config: &Config, size: BatchSize, compute: DType) -> Result<Module, Error> {
+    let g = Graph::new("evaluation");
+    let (specs, values) = parameters(&g, config);
+    let fed = declare(&g, &batch(size));
+    let sums = losses(config, &specs, &values, &fed, compute).1;
+    let out = vector(&g, &[sums.cross_entropy, sums.correct, Targets(fed[3]).count()]);
+    g.finish(&[out], &[])
+}
+
+/// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked for, the gradient of each
+/// parameter.
+pub fn forward(config: &Config, size: BatchSize, compute: DType, gradients: Gradients) -> Result<Module, Error> {
+    let g = Graph::new("forward");
+    let (specs, values) = parameters(&g, config);
+    let fed = declare(&g, &batch(size));
+    let (states, sums) = losses(config, &specs, &values, &fed, compute);
+    let loss = sums.objective / Targets(fed[3]).count();
+    let mut outputs = vec![states.logits, states.encoder.convert(DType::F32), loss];
+    if gradients == Gradients::Yes {
+        outputs.extend(g.gradients(loss, &values));
+    }
+    g.finish(&outputs, &[])
+}
+
+/// Whether a forward pass gives gradients too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gradients {
+    /// Of each parameter, in the state's order.
+    Yes,
+    /// None.
+    No,
+}
+
+fn losses<'g>(
+    config: &Config,
+    specs: &Weights<Parameter>,
+    values: &[Tensor<'g>],
+    batch: &[Tensor<'g>],
+    compute: DType,
+) -> (crate::model::States<'g>, crate::model::TokenLoss<'g>) {
+    let network =
+        Network { model: &config.model, weights: specs.filled(values), compute, remat: remat(config.train.remat) };
+    let states = network.forward(batch[0], batch[1], batch[2]);
+    let _scope = states.logits.graph().scope("loss");
+    let loss = token_loss(states.logits, Targets(batch[3]), &config.loss);
+    (states, loss)
+}
+
+fn remat(remat: config::Remat) -> Remat {
+    match remat {
+        config::Remat::Full => Remat::SaveNothing,
+        config::Remat::None => Remat::SaveAll,
+        config::Remat::Named => {
+            let names = ["query", "key", "value", "attention_output", "attention_log_sum"];
+            Remat::Named(names.iter().map(|n| (*n).into()).collect())
+        }
+    }
+}
+
+fn parameters<'g>(g: &'g Graph, config: &Config) -> (Weights<Parameter>, Vec<Tensor<'g>>) {
+    let specs = Weights::of(&config.model);
+    let arrays: Vec<Array> = specs.leaves().iter().map(parameter_array).collect();
+    let values = declare(g, &arrays);
+    (specs, values)
+}
+
+fn declare<'g>(g: &'g Graph, arrays: &[Array]) -> Vec<Tensor<'g>> {
+    arrays.iter().map(|a| g.named_parameter(&a.name, a.shape.clone(), &a.axes)).collect()
+}
+
+/// Scalars, one after the other.
+fn vector<'g>(g: &'g Graph, scalars: &[Tensor<'g>]) -> Tensor<'g> {
+    let parts: Vec<Tensor<'g>> = scalars.iter().map(|s| s.reshape(&[1])).collect();
+    g.concatenate(&parts, 0)
+}

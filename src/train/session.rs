@@ -1,0 +1,306 @@
+//! The training loop.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ankh_data::{Batches, Split};
+use ankh_pjrt::{Argument, Buffer};
+use serde_json::json;
+
+use super::feed::{self, Fed, Feed};
+use super::program::{self, EVALUATION, METRICS};
+use super::state::{Rest, State};
+use super::summary::{self, Summary};
+use super::TrainError;
+use crate::checkpoint::{Saver, Store};
+use crate::config::Config;
+use crate::device::{Compiled, Device, DeviceError};
+use crate::run::RunDirectory;
+use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation, peak_flops};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// At its last step.
+    Finished(Summary),
+    /// Before it, on request, with its state saved.
+    Stopped(Summary),
+}
+
+/// Steps whose metrics may be outstanding: enough that the device has its next step before the last one ends.
+const STEPS_AHEAD: usize = 2;
+
+/// Trains until the configured last step, or until `stop` is set, in the run directory; goes on from its newest checkpoint
+/// if there is one.
+pub fn train(config: &Config, run: &RunDirectory, device: &Device, stop: &AtomicBool) -> Result<Outcome, TrainError> {
+    let mut session = Session::start(config, run, device)?;
+    while session.step < config.train.steps {
+        let batch = session.next_batch()?;
+        session.run(batch)?;
+        let evaluated = session.evaluate_if_due()?;
+        session.log(evaluated)?;
+        session.save_if_due()?;
+        if stop.load(Ordering::Relaxed) && session.step < config.train.steps {
+            return Ok(Outcome::Stopped(session.finish()?));
+        }
+    }
+    Ok(Outcome::Finished(session.finish()?))
+}
+
+struct Session<'a> {
+    config: &'a Config,
+    run: &'a RunDirectory,
+    device: &'a Device,
+    program: Compiled,
+    evaluation: Option<Evaluation>,
+    state: State,
+    /// Steps started.
+    step: u64,
+    feed: Feed,
+    training: Batches,
+    /// Steps whose metrics have not been read, oldest first.
+    pending: VecDeque<Pending>,
+    meter: Meter,
+    metrics: MetricsLog,
+    events: EventLog,
+    progress: StepProgress,
+    saver: Saver,
+    saved: Option<u64>,
+    summary: Summary,
+    began: Instant,
+}
+
+/// A step that the device may still be working on.
+struct Pending {
+    step: u64,
+    metrics: Buffer,
+    epoch: u64,
+    padding_efficiency: f64,
+    rows: u64,
+    tokens: u64,
+    waited: Duration,
+}
+
+struct Evaluation {
+    program: Compiled,
+    batches: Batches,
+}
+
+impl<'a> Session<'a> {
+    fn start(config: &'a Config, run: &'a RunDirectory, device: &'a Device) -> Result<Session<'a>, TrainError> {
+        let training = feed::batches(config, Split::Train)?;
+        let held_out = if config.evaluation.every > 0 { Some(feed::batches(config, Split::Validation)?) } else { None };
+        let size = feed::size(config);
+        let compute = program::compute_type(config.train.compute, device.platform());
+
+        let module = program::step(config, size, compute)?;
+        run.record(config, &device.versions())?;
+        run.record_program("train_step", &module.text(), &module.to_bytes())?;
+        tracing::info!("compiling the training step for {}", device.platform());
+        let began = Instant::now();
+        let program = device.compile(&module)?;
+        let evaluation = match held_out {
+            Some(batches) => {
+                let module = program::evaluation(config, size, compute)?;
+                Some(Evaluation { program: device.compile(&module)?, batches })
+            }
+            None => None,
+        };
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "compiled");
+
+        let store = Store::open(run.checkpoints());
+        store.clean()?;
+        let (step, state) = match store.latest()? {
+            Some(step) => (step, resume(config, device, &store, step, &training)?),
+            None => (0, State::initial(config, device)?),
+        };
+        let keep = if config.checkpoint.keep == 0 { usize::MAX } else { config.checkpoint.keep };
+        let mut session = Session {
+            feed: Feed::after(step, &training, config.data.prefetch),
+            meter: Meter::start(StepCost::of(config), peak_flops(device.kind())),
+            metrics: MetricsLog::after(step, run.metrics())?,
+            events: EventLog::create(run.path())?,
+            progress: StepProgress::start(step, config.train.steps),
+            saver: Saver::new(store, keep),
+            saved: None,
+            summary: Summary { steps: step, metrics: run.metrics(), ..Summary::default() },
+            pending: VecDeque::new(),
+            began: Instant::now(),
+            config,
+            run,
+            device,
+            program,
+            evaluation,
+            state,
+            step,
+            training,
+        };
+        if step < config.train.steps {
+            session.evaluate()?;
+        }
+        session.meter.read();
+        Ok(session)
+    }
+
+    fn next_batch(&mut self) -> Result<Fed, TrainError> {
+        Ok(self.feed.next(self.device)?.expect("training batches never end"))
+    }
+
+    /// Starts a step; the device works on while this returns.
+    fn run(&mut self, batch: Fed) -> Result<(), TrainError> {
+        let Fed { buffers, epoch, rows, tokens, padding_efficiency, waited } = batch;
+        let mut metrics = None;
+        let program = &self.program;
+        self.state.replace(|state| {
+            let arguments = state.into_iter().chain(buffers).map(Argument::Donate);
+            let mut outputs = program.start(arguments.collect())?;
+            metrics = outputs.pop();
+            Ok(outputs)
+        })?;
+        self.step += 1;
+        let metrics = metrics.expect("a step's last output");
+        self.pending.push_back(Pending { step: self.step, metrics, epoch, padding_efficiency, rows, tokens, waited });
+        Ok(())
+    }
+
+    /// Reads the metrics of steps that are `STEPS_AHEAD` behind; of all, where this step was evaluated or is the last.
+    fn log(&mut self, validation: Option<Validation>) -> Result<(), TrainError> {
+        let all = validation.is_some() || self.step == self.config.train.steps;
+        while self.pending.len() > if all { 0 } else { STEPS_AHEAD } {
+            let Some(pending) = self.pending.pop_front() else { break };
+            let validation = validation.filter(|_| pending.step == self.step);
+            self.log_step(pending, validation)?;
+        }
+        Ok(())
+    }
+
+    fn log_step(&mut self, pending: Pending, validation: Option<Validation>) -> Result<(), TrainError> {
+        let values = pending.metrics.to_host().and_then(|t| t.to_vec_f32()).map_err(DeviceError::from)?;
+        let [loss, accuracy, grad_norm, learning_rate, _tokens]: [f32; METRICS.len()] =
+            values.try_into().expect("the program gives as many metrics as there are names");
+        let step = pending.step;
+        if !loss.is_finite() {
+            return Err(TrainError::Diverged { step, loss });
+        }
+        self.meter.step(pending.rows, pending.tokens, pending.waited);
+        let due = step.is_multiple_of(self.config.train.log_every) || validation.is_some() || step == self.config.train.steps;
+        if !due {
+            return Ok(());
+        }
+        let rates = self.meter.read();
+        let line = Metrics {
+            step,
+            epoch: pending.epoch,
+            loss,
+            accuracy,
+            learning_rate,
+            grad_norm,
+            padding_efficiency: pending.padding_efficiency,
+            step_seconds: rates.step_seconds,
+            examples_per_second: rates.examples_per_second,
+            tokens_per_second: rates.tokens_per_second,
+            mfu: rates.mfu,
+            data_wait_seconds: rates.data_wait_seconds,
+            validation,
+        };
+        self.metrics.write(&line)?;
+        self.events.write(&line)?;
+        self.progress.show(&line);
+        let first = self.summary.training_loss.map_or(loss, |l| l.0);
+        self.summary.training_loss = Some((first, loss));
+        Ok(())
+    }
+
+    fn evaluate_if_due(&mut self) -> Result<Option<Validation>, TrainError> {
+        let every = self.config.evaluation.every;
+        let due = every > 0 && (self.step.is_multiple_of(every) || self.step == self.config.train.steps);
+        if !due {
+            return Ok(None);
+        }
+        // What the steps before took is read first, so that the evaluation's time is not counted as theirs.
+        while let Some(pending) = self.pending.pop_front_if(|p| p.step < self.step) {
+            self.log_step(pending, None)?;
+        }
+        if let Some(last) = self.pending.back() {
+            last.metrics.ready().and_then(|e| e.wait()).map_err(DeviceError::from)?;
+        }
+        let start = Instant::now();
+        let validation = self.evaluate()?;
+        self.meter.skip(start.elapsed());
+        Ok(validation)
+    }
+
+    /// The held-out split's loss and accuracy under the present weights.
+    fn evaluate(&mut self) -> Result<Option<Validation>, TrainError> {
+        let Some(Evaluation { program, batches }) = &self.evaluation else { return Ok(None) };
+        let limit = if self.config.evaluation.batches == 0 { usize::MAX } else { self.config.evaluation.batches };
+        let mut feed = Feed::after(0, batches, self.config.data.prefetch);
+        let mut sums = [0.0f64; EVALUATION.len()];
+        for _ in 0..limit {
+            let Some(batch) = feed.next(self.device)? else { break };
+            let parameters = self.state.parameters().iter().map(Argument::Keep);
+            let outputs = program.start(parameters.chain(batch.buffers.iter().map(Argument::Keep)).collect())?;
+            let values = outputs[0].to_host().and_then(|t| t.to_vec_f32()).map_err(DeviceError::from)?;
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum += f64::from(value);
+            }
+        }
+        let [cross_entropy, correct, tokens] = sums;
+        let loss = cross_entropy / tokens;
+        let first = self.summary.held_out_loss.map_or(loss, |l| l.0);
+        self.summary.held_out_loss = Some((first, loss));
+        Ok(Some(Validation::new(loss, correct / tokens)))
+    }
+
+    fn save_if_due(&mut self) -> Result<(), TrainError> {
+        let every = self.config.checkpoint.every;
+        let due = (every > 0 && self.step.is_multiple_of(every)) || self.step == self.config.train.steps;
+        if due { self.save() } else { Ok(()) }
+    }
+
+    /// Copies the state to the host and writes it in the background.
+    fn save(&mut self) -> Result<(), TrainError> {
+        // Lines up to this step reach the file before a state that claims them does.
+        while let Some(pending) = self.pending.pop_front() {
+            self.log_step(pending, None)?;
+        }
+        let start = Instant::now();
+        let metadata = json!({
+            "config": self.config,
+            "examples_per_epoch": self.training.examples_per_epoch(),
+        });
+        self.saver.save(self.step, metadata, self.state.to_host()?)?;
+        self.saved = Some(self.step);
+        self.meter.skip(start.elapsed());
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Summary, TrainError> {
+        if self.saved != Some(self.step) && self.step > self.summary.steps {
+            self.save()?;
+        }
+        self.saver.finish()?;
+        self.progress.finish();
+        let mut summary = self.summary;
+        summary.seconds = self.began.elapsed().as_secs_f64();
+        summary.steps = self.step;
+        summary.checkpoint = Some(self.run.checkpoint(self.step)).filter(|p| p.exists());
+        if let Some(evaluation) = &self.evaluation {
+            let vocabulary = self.config.model.vocabulary;
+            summary.frequency_loss = summary::frequency_loss(&self.training, &evaluation.batches, vocabulary)?;
+        }
+        Ok(summary)
+    }
+}
+
+/// Loads the state of a step, made by a run on the same data.
+fn resume(config: &Config, device: &Device, store: &Store, step: u64, training: &Batches) -> Result<State, TrainError> {
+    let checkpoint = store.load(step)?;
+    let is = training.examples_per_epoch();
+    if let Some(was) = checkpoint.metadata["examples_per_epoch"].as_u64().filter(|was| *was != is) {
+        return Err(TrainError::OtherData { checkpoint: store.directory_of(step), was, is });
+    }
+    tracing::info!(step, "resuming");
+    State::from_tensors(config, device, &checkpoint.tensors, Rest::Required)
+}
