@@ -165,12 +165,16 @@ impl Store {
                 continue;
             }
             let (path, target) = (self.directory.join(&name), self.directory.join(target));
-            if kind == Remains::Replaced && !target.exists() {
-                files::rename(&path, &target)?;
-                files::sync(&self.directory)?;
-            } else {
-                files::remove_tree(&path)?;
-                removed.push(path);
+            let replacement_came = target.join(commit::FILE).is_file();
+            match kind {
+                Remains::Replaced if !replacement_came => {
+                    files::rename(&path, &target)?;
+                    files::sync(&self.directory)?;
+                }
+                _ => {
+                    files::remove_tree(&path)?;
+                    removed.push(path);
+                }
             }
         }
         Ok(removed)

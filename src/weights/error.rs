@@ -47,7 +47,7 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
-    /// The model has a setting that config.json cannot express, or the other way round.
+    /// A file that is not what its name says.
     #[error("{}: {problem}", .file.display())]
     Malformed {
         /// The file.
