@@ -4,6 +4,10 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod device;
+pub mod model;
+pub mod optim;
 pub mod run;
 pub mod telemetry;
+pub mod train;
 pub mod weights;

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use ankh_pjrt::Code;
 
 use crate::config::ConfigError;
+use crate::device::DeviceError;
 use crate::run::RunError;
 use crate::telemetry::TelemetryError;
+use crate::train::TrainError;
 use crate::{checkpoint, weights};
 
 /// How the program ends.
@@ -195,14 +197,45 @@ impl From<ankh_data::Error> for CliError {
     }
 }
 
+const LESS_MEMORY: &str = "lower train.batch_size or data.input_length, raise train.accumulation, or set train.remat=full";
+
 impl From<ankh_pjrt::Error> for CliError {
     fn from(error: ankh_pjrt::Error) -> Self {
         if error.code() == Some(Code::ResourceExhausted) {
-            return Self::new(Exit::Memory, error).help(
-                "lower train.batch_size or data.input_length, raise train.accumulation, or set train.remat=full",
-            );
+            return Self::new(Exit::Memory, error).help(LESS_MEMORY);
         }
         Self::failed(error)
+    }
+}
+
+impl From<DeviceError> for CliError {
+    fn from(error: DeviceError) -> Self {
+        match error {
+            DeviceError::Pjrt(error) => error.into(),
+            error @ (DeviceError::DoesNotFit { .. } | DeviceError::Exhausted { .. }) => {
+                Self::new(Exit::Memory, error).help(LESS_MEMORY)
+            }
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<TrainError> for CliError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Device(error) => error.into(),
+            TrainError::Data(error) => error.into(),
+            TrainError::Checkpoint(error) => error.into(),
+            TrainError::Run(error) => error.into(),
+            TrainError::Telemetry(error) => error.into(),
+            error @ TrainError::Batch(_) => Self::usage(error),
+            error @ TrainError::OtherData { .. } => Self::usage(error)
+                .help("give the data the run was begun with, or another --run-dir"),
+            error @ TrainError::Diverged { .. } => Self::failed(error).help(
+                "resume with a lower schedule.peak_learning_rate, or set optimizer.clip_norm=1",
+            ),
+            error => Self::failed(error),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod output;
 mod prepare;
 mod slice;
+mod tensor_file;
 mod train;
 mod weights;
 

@@ -1,18 +1,18 @@
-//! `pretrain` without a subcommand: from arguments to a training run. Everything that can be wrong with the arguments is found before the
-//! device is given work.
+//! `pretrain` without a subcommand: from arguments to a training run, and from its end to an exit code.
 
 use std::path::{Path, PathBuf};
 
-use ankh_data::{Dataset, Split};
-use ankh_pjrt::Plugin;
 use clap::Args;
+use serde_json::json;
 
 use super::configuration::{ConfigArgs, DataArgs, data_directory};
-use super::doctor::create_client;
+use super::output::{json, line_of};
 use super::{CliError, Exit, Slice};
-use crate::config::{Config, Versions};
+use crate::config::Config;
+use crate::device::Device;
 use crate::run::{RunDirectory, Start, StopFlag};
 use crate::telemetry::Log;
+use crate::train::{Outcome, Summary, train};
 
 #[derive(Args)]
 pub(super) struct TrainArgs {
@@ -32,6 +32,38 @@ pub(super) struct TrainArgs {
     /// Continue the run in the run directory, with its configuration unless another is given; start it if there is none.
     #[arg(long)]
     resume: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
+    let directory = arguments.run_directory();
+    let config = arguments.configuration(&directory)?;
+    data_directory(&config)?;
+    let start = if arguments.resume {
+        Start::Resume
+    } else {
+        Start::New
+    };
+    let run = RunDirectory::open(directory, &config, start)?;
+    Log::start(Some(&run.log()))?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let device = Device::open(arguments.slice.platform(), None)?;
+    let stop = StopFlag::on_signals().map_err(CliError::failed)?;
+    let outcome = train(&config, &run, &device, stop.flag())?;
+    let (summary, exit) = match &outcome {
+        Outcome::Finished(summary) => (summary, Exit::Done),
+        Outcome::Stopped(summary) => (summary, Exit::Stopped),
+    };
+    if arguments.json {
+        json(&as_json(summary, exit))?;
+    } else {
+        line_of(&in_words(summary, exit, &run))?;
+    }
+    Ok(exit)
 }
 
 impl TrainArgs {
@@ -42,10 +74,8 @@ impl TrainArgs {
             Path::new("runs").join(name)
         };
         let default = || {
-            self.config
-                .config
-                .as_ref()
-                .map_or_else(|| "runs/ankh-base".into(), named)
+            let config = self.config.config.as_ref();
+            config.map_or_else(|| "runs/ankh-base".into(), named)
         };
         self.run_dir.clone().unwrap_or_else(default)
     }
@@ -68,31 +98,101 @@ impl TrainArgs {
     }
 }
 
-pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
-    let directory = arguments.run_directory();
-    let config = arguments.configuration(&directory)?;
-    let start = if arguments.resume {
-        Start::Resume
+fn as_json(summary: &Summary, exit: Exit) -> serde_json::Value {
+    let pair = |first: Option<f64>, last: Option<f64>| json!({ "first": first, "last": last });
+    let training = summary.training_loss;
+    let held_out = summary.held_out_loss;
+    json!({
+        "stopped": exit == Exit::Stopped,
+        "steps": summary.steps,
+        "seconds": summary.seconds,
+        "training_loss": pair(training.map(|loss| loss.0.into()), training.map(|loss| loss.1.into())),
+        "held_out_loss": pair(held_out.map(|loss| loss.0), held_out.map(|loss| loss.1)),
+        "frequency_loss": summary.frequency_loss,
+        "metrics": summary.metrics,
+        "checkpoint": summary.checkpoint,
+    })
+}
+
+fn in_words(summary: &Summary, exit: Exit, run: &RunDirectory) -> String {
+    let done = if exit == Exit::Stopped {
+        "stopped on request after"
     } else {
-        Start::New
+        "done:"
     };
-    let data = data_directory(&config)?;
-    let run = RunDirectory::open(directory, &config, start)?;
-    let plugin = Plugin::find(arguments.slice.platform(), None)?;
-    let training = Dataset::open_for(data, Split::Train, config.tokenizer())?;
-    let client = create_client(&plugin, arguments.slice)?;
-    let (major, minor) = plugin.api_version();
-    let versions = Versions {
-        ankh: env!("CARGO_PKG_VERSION").into(),
-        plugin_api: format!("{major}.{minor}"),
-        platform: client.platform_version()?,
-    };
-    run.record(&config, &versions)?;
-    Log::start(Some(&run.log()))?;
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
+    let seconds = summary.seconds;
+    let mut lines = vec![format!(
+        "{done} step {}, {seconds:.0} s of training",
+        summary.steps
+    )];
+    if let Some((first, last)) = summary.training_loss {
+        lines.push(format!("  training loss  {first:.4} -> {last:.4}"));
     }
-    let stop = StopFlag::on_signals().map_err(CliError::failed)?;
-    let _ = (training, stop);
-    Ok(Exit::Done)
+    if let Some((first, last)) = summary.held_out_loss {
+        lines.push(format!("  held-out loss  {first:.4} -> {last:.4}"));
+    }
+    if let Some(loss) = summary.frequency_loss {
+        lines.push(format!(
+            "                 {loss:.4} is what token frequencies alone give"
+        ));
+    }
+    lines.push(format!("  metrics        {}", summary.metrics.display()));
+    if let Some(checkpoint) = &summary.checkpoint {
+        lines.push(format!("  checkpoint     {}", checkpoint.display()));
+    }
+    let run = run.path().display();
+    lines.push(match (exit, &summary.checkpoint) {
+        (Exit::Stopped, _) => format!("next: pretrain --resume --run-dir {run}"),
+        (_, Some(_)) => format!("next: pretrain export --checkpoint {run} --output hf"),
+        (_, None) => format!("next: pretrain --resume --run-dir {run} --steps MORE"),
+    });
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        Summary {
+            steps: 300,
+            seconds: 58.4,
+            training_loss: Some((4.75, 2.25)),
+            held_out_loss: Some((4.5, 2.5)),
+            frequency_loss: Some(2.875),
+            metrics: "runs/demo/metrics.jsonl".into(),
+            checkpoint: Some("runs/demo/checkpoints/step_00000300".into()),
+        }
+    }
+
+    fn run_directory(directory: &Path) -> RunDirectory {
+        RunDirectory::open(directory, &Config::default(), Start::New).unwrap()
+    }
+
+    #[test]
+    fn the_summary_shows_the_losses_falling_and_what_to_type_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = in_words(&summary(), Exit::Done, &run_directory(directory.path()));
+        for words in [
+            "4.7500 -> 2.2500",
+            "4.5000 -> 2.5000",
+            "2.8750",
+            "runs/demo/metrics.jsonl",
+            "next: pretrain export",
+        ] {
+            assert!(text.contains(words), "{words} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_stopped_run_is_told_how_to_continue() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = in_words(&summary(), Exit::Stopped, &run_directory(directory.path()));
+        assert!(
+            text.starts_with("stopped on request after step 300"),
+            "{text}"
+        );
+        assert!(text.contains("next: pretrain --resume --run-dir"), "{text}");
+        assert_eq!(as_json(&summary(), Exit::Stopped)["stopped"], true);
+    }
 }

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 
+use ankh_pjrt::HostTensor;
 use clap::Args;
 
 use super::configuration::ConfigArgs;
 use super::output::{json, line_of};
-use super::{CliError, Exit};
+use super::{CliError, Exit, Slice, tensor_file};
+use crate::config::ScheduleKind;
+use crate::device::Device;
+use crate::train::forward::forward as forward_pass;
+use crate::train::program::Gradients;
 use crate::weights;
 
 /// Run weights on one batch: logits and loss, and on request gradients and optimizer steps, all as safetensors.
@@ -17,6 +22,9 @@ use crate::weights;
 pub(super) struct ForwardArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// What to compute on.
+    #[arg(long, value_name = "SPEC", default_value_t)]
+    slice: Slice,
     /// A Hugging Face directory, a checkpoint or a run directory.
     #[arg(long, value_name = "PATH")]
     weights: PathBuf,
@@ -67,15 +75,44 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
-    let _ = (
-        arguments.config.resolve()?,
-        arguments.weights,
-        arguments.batch,
-        arguments.output,
-        arguments.gradients,
-        arguments.optimizer_steps,
-    );
-    Ok(Exit::Failed)
+    let mut config = arguments.config.resolve()?;
+    let weights = weights::load(&arguments.weights)?;
+    config.model = weights.model;
+    config.schedule.kind = ScheduleKind::Constant;
+    config.schedule.warmup_steps = 0;
+    let batch = tensor_file::read(&arguments.batch)?;
+    let device = Device::open(arguments.slice.platform(), None)?;
+    let gradients = if arguments.gradients {
+        Gradients::Yes
+    } else {
+        Gradients::No
+    };
+    let steps = arguments.optimizer_steps;
+    let found = forward_pass(&config, &device, &weights.tensors, &batch, gradients, steps)?;
+
+    let mut results = vec![
+        ("logits".to_owned(), found.logits),
+        ("encoder".to_owned(), found.encoder),
+        ("loss".to_owned(), found.loss),
+    ];
+    let mut add = |prefix: &str, tensors: &[(String, HostTensor)]| -> Result<(), CliError> {
+        let theirs = weights::to_hugging_face(&config.model, tensors)?;
+        let prefixed = theirs
+            .into_iter()
+            .map(|(name, tensor)| (format!("{prefix}.{name}"), tensor));
+        results.extend(prefixed);
+        Ok(())
+    };
+    if arguments.gradients {
+        add("grad", &found.gradients)?;
+    }
+    if steps > 0 {
+        add(&format!("after{steps}"), &found.after)?;
+        let losses = HostTensor::from_f32([steps as i64], &found.losses);
+        results.push(("losses".to_owned(), losses));
+    }
+    tensor_file::write(&arguments.output, &results)?;
+    Ok(Exit::Done)
 }
 
 pub(super) fn import(arguments: ImportArgs) -> Result<Exit, CliError> {

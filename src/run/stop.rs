@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -23,13 +23,23 @@ impl StopFlag {
         Ok(stop)
     }
 
-    /// Asks for a stop from within the process.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// The flag itself, for a loop to look at.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0
     }
+}
 
-    /// Whether a stop was asked for.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    #[test]
+    fn a_first_signal_sets_the_flag_and_ends_nothing() {
+        let stop = StopFlag::on_signals().unwrap();
+        assert!(!stop.flag().load(Ordering::Relaxed));
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+        assert!(stop.flag().load(Ordering::Relaxed));
     }
 }

@@ -1,7 +1,7 @@
 //! The log: for people on standard error, for programs in `log.jsonl`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -28,6 +28,7 @@ impl Log {
         let shown = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter());
         let people = fmt::layer()
             .with_writer(|| Terminal(Vec::new()))
+            .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .without_time()
             .compact();
