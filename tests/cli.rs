@@ -187,6 +187,7 @@ fn another_models_run_is_refused_and_the_difference_named() {
     let data = prepared(directory.path());
     let run = directory.path().join("run");
     fs::create_dir(&run).unwrap();
+    fs::write(run.join("metrics.jsonl"), "{\"step\":1}\n").unwrap();
     fs::write(
         run.join("config.toml"),
         "extends = \"tiny\"\n[model]\nd_model = 32\n",
@@ -207,6 +208,7 @@ fn a_run_is_not_begun_again_without_resume() {
     let data = prepared(directory.path());
     let run = directory.path().join("run");
     fs::create_dir(&run).unwrap();
+    fs::write(run.join("metrics.jsonl"), "{\"step\":1}\n").unwrap();
     fs::write(run.join("config.toml"), "extends = \"tiny\"\n").unwrap();
     let arguments = ["--config", "tiny", "--data", &data, "--run-dir", path(&run)];
     refused(&arguments, 2, &["holds a run already", "--resume"]);

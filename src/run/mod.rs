@@ -137,8 +137,12 @@ impl RunDirectory {
         self.checkpoints().join(format!("step_{step:08}"))
     }
 
+    /// Whether there is anything to lose. A run that ended before its first result, because its program did not fit or its data was not there, is
+    /// not held against the next attempt.
     fn holds_run(&self) -> bool {
-        self.config().exists() || self.metrics().exists() || self.checkpoints().exists()
+        let metrics = fs::metadata(self.metrics()).is_ok_and(|file| file.len() > 0);
+        let mut checkpoints = fs::read_dir(self.checkpoints()).into_iter().flatten();
+        metrics || checkpoints.next().is_some()
     }
 
     fn check_same(&self, config: &Config) -> Result<(), RunError> {
@@ -257,6 +261,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let run = RunDirectory::open(directory.path(), config, Start::New).unwrap();
         run.record(config, &versions()).unwrap();
+        fs::write(run.metrics(), "{\"step\":1}\n").unwrap();
         directory
     }
 
@@ -302,6 +307,16 @@ mod tests {
                 assert!(error.to_string().contains(key), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn a_run_without_a_result_is_begun_again() {
+        let directory = recorded(&tiny(&[]));
+        fs::write(directory.path().join("metrics.jsonl"), "").unwrap();
+        let smaller = tiny(&["train.batch_size=2"]);
+        RunDirectory::open(directory.path(), &smaller, Start::New).unwrap();
+        fs::create_dir_all(directory.path().join("checkpoints/step_00000010")).unwrap();
+        RunDirectory::open(directory.path(), &smaller, Start::New).unwrap_err();
     }
 
     #[test]
