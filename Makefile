@@ -37,7 +37,7 @@ lint: ## check formatting, clippy, and that `unsafe` stays in pjrt/
 
 .PHONY: bench
 bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
-	cargo build --bin pretrain
+	cargo build --example step_time
 	$(REFERENCE_PYTHON) benches/compare.py
 
 .PHONY: goldens
