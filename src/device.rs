@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ankh_hlo::Module;
 use ankh_pjrt::{
-    Argument, Buffer, Client, Code, CompileOptions, Executable, HostTensor, NamedValue, Platform, Plugin, Program,
-    ProgramMemory,
+    Argument, Buffer, Client, Code, CompileOptions, Executable, HostTensor, NamedValue, Platform,
+    Plugin, Program, ProgramMemory,
 };
 
 use crate::config::Versions;
@@ -79,9 +79,15 @@ impl Device {
         };
         let client = plugin.create_client(&options)?;
         let device = client.addressable_devices()?.into_iter().next();
-        let device = device.ok_or_else(|| DeviceError::NoDevice { plugin: plugin.path().display().to_string() })?;
+        let device = device.ok_or_else(|| DeviceError::NoDevice {
+            plugin: plugin.path().display().to_string(),
+        })?;
         let platform = client.platform_name()?.to_ascii_lowercase();
-        Ok(Device { client, device, platform })
+        Ok(Device {
+            client,
+            device,
+            platform,
+        })
     }
 
     /// The platform's name as the plugin has it: `cpu`, `tpu`, `cuda`.
@@ -109,17 +115,29 @@ impl Device {
     pub fn compile(&self, module: &Module) -> Result<Compiled, DeviceError> {
         let name = module.proto().name.clone();
         let program = Program::hlo(module.to_bytes());
-        let executable = self.client.compile(&program, &CompileOptions::new()).map_err(|error| match &error {
-            ankh_pjrt::Error::Pjrt { code: Code::ResourceExhausted, message, .. } => {
-                DeviceError::Exhausted { program: name.clone(), message: message.clone() }
-            }
-            _ => error.into(),
-        })?;
+        let executable = self
+            .client
+            .compile(&program, &CompileOptions::new())
+            .map_err(|error| match &error {
+                ankh_pjrt::Error::Pjrt {
+                    code: Code::ResourceExhausted,
+                    message,
+                    ..
+                } => DeviceError::Exhausted {
+                    program: name.clone(),
+                    message: message.clone(),
+                },
+                _ => error.into(),
+            })?;
         let memory = executable.memory_stats()?;
         if let Some(available) = self.available_memory() {
             let needed = needed(&memory);
             if needed > available {
-                return Err(DeviceError::DoesNotFit { program: name, needed, available });
+                return Err(DeviceError::DoesNotFit {
+                    program: name,
+                    needed,
+                    available,
+                });
             }
         }
         Ok(Compiled { executable })
@@ -135,7 +153,11 @@ impl Device {
         let found = format!("{}{:?}", tensor.element_type.name(), tensor.dims);
         let expected = format!("{}{:?}", array.shape.dtype.name(), array.shape.dims);
         if found != expected {
-            return Err(DeviceError::WrongArray { name: array.name.clone(), found, expected });
+            return Err(DeviceError::WrongArray {
+                name: array.name.clone(),
+                found,
+                expected,
+            });
         }
         self.upload(tensor)
     }
@@ -159,7 +181,12 @@ fn needed(memory: &ProgramMemory) -> u64 {
 fn host_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 impl Compiled {

@@ -13,7 +13,13 @@ use ankh::weights;
 use ankh_pjrt::{ElementType, HostTensor, Platform};
 use safetensors::SafeTensors;
 
-const CASES: [&str; 5] = ["defaults", "inner-width", "gated-silu", "factored", "relu-tied"];
+const CASES: [&str; 5] = [
+    "defaults",
+    "inner-width",
+    "gated-silu",
+    "factored",
+    "relu-tied",
+];
 
 /// Adafactor steps in the reference, and their learning rate.
 const STEPS: u64 = 5;
@@ -29,7 +35,9 @@ const WEIGHT: f64 = 1e-4;
 const WEIGHT_SHARE: f64 = 0.9999;
 
 fn case(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 fn read(path: &Path) -> Vec<(String, HostTensor)> {
@@ -42,14 +50,24 @@ fn read(path: &Path) -> Vec<(String, HostTensor)> {
             other => panic!("{name} is {other:?}"),
         };
         let dims = view.shape().iter().map(|&d| d as i64).collect();
-        (name, HostTensor { element_type, dims, bytes: view.data().to_vec() })
+        (
+            name,
+            HostTensor {
+                element_type,
+                dims,
+                bytes: view.data().to_vec(),
+            },
+        )
     };
     file.tensors().into_iter().map(tensor).collect()
 }
 
 fn run(name: &str, remat: config::Remat) -> (Config, Forward) {
     let loaded = weights::load(&case(name).join("hf")).unwrap();
-    let mut config = Config { model: loaded.model, ..Config::default() };
+    let mut config = Config {
+        model: loaded.model,
+        ..Config::default()
+    };
     config.optimizer = Optimizer::Adafactor(Adafactor::default());
     config.schedule.kind = ScheduleKind::Constant;
     config.schedule.warmup_steps = 0;
@@ -58,7 +76,15 @@ fn run(name: &str, remat: config::Remat) -> (Config, Forward) {
     config.train.remat = remat;
     let device = Device::open(Platform::Cpu, None).unwrap();
     let batch = read(&case(name).join("batch.safetensors"));
-    let out = forward(&config, &device, &loaded.tensors, &batch, Gradients::Yes, STEPS).unwrap();
+    let out = forward(
+        &config,
+        &device,
+        &loaded.tensors,
+        &batch,
+        Gradients::Yes,
+        STEPS,
+    )
+    .unwrap();
     (config, out)
 }
 
@@ -66,7 +92,10 @@ fn run(name: &str, remat: config::Remat) -> (Config, Forward) {
 fn differences(name: &str, found: &HostTensor, expected: &HostTensor) -> (Vec<f64>, String) {
     assert_eq!(found.dims, expected.dims, "{name}");
     let (found, expected) = (found.to_vec_f32().unwrap(), expected.to_vec_f32().unwrap());
-    let largest = expected.iter().fold(0f64, |m, v| m.max(f64::from(v.abs()))).max(f64::MIN_POSITIVE);
+    let largest = expected
+        .iter()
+        .fold(0f64, |m, v| m.max(f64::from(v.abs())))
+        .max(f64::MIN_POSITIVE);
     let mut all: Vec<(f64, usize)> = found
         .iter()
         .zip(&expected)
@@ -91,13 +120,23 @@ fn differences(name: &str, found: &HostTensor, expected: &HostTensor) -> (Vec<f6
 fn assert_close(name: &str, found: &HostTensor, expected: &HostTensor, tolerance: f64, share: f64) {
     let (all, message) = differences(name, found, expected);
     let within = all.iter().filter(|d| **d <= tolerance).count() as f64 / all.len() as f64;
-    assert!(within >= share, "{message}; {:.4} % within {tolerance:.0e}", 100.0 * within);
+    assert!(
+        within >= share,
+        "{message}; {:.4} % within {tolerance:.0e}",
+        100.0 * within
+    );
 }
 
 fn check(name: &str, remat: config::Remat) {
     let (config, out) = run(name, remat);
     let expected = read(&case(name).join("expected.safetensors"));
-    let reference = |key: &str| &expected.iter().find(|t| t.0 == key).unwrap_or_else(|| panic!("no {key}")).1;
+    let reference = |key: &str| {
+        &expected
+            .iter()
+            .find(|t| t.0 == key)
+            .unwrap_or_else(|| panic!("no {key}"))
+            .1
+    };
     assert_close("logits", &out.logits, reference("logits"), FORWARD, 1.0);
     assert_close("encoder", &out.encoder, reference("encoder"), FORWARD, 1.0);
     assert_close("loss", &out.loss, reference("loss"), FORWARD, 1.0);
@@ -119,7 +158,11 @@ fn check(name: &str, remat: config::Remat) {
         wanted += all.len();
     }
     let share = found as f64 / wanted as f64;
-    assert!(share >= WEIGHT_SHARE, "{name}: {:.4} % of {wanted} weights within {WEIGHT:.0e}", 100.0 * share);
+    assert!(
+        share >= WEIGHT_SHARE,
+        "{name}: {:.4} % of {wanted} weights within {WEIGHT:.0e}",
+        100.0 * share
+    );
 }
 
 #[test]
@@ -144,13 +187,20 @@ fn relative_position_buckets_equal_hugging_faces() {
     for table in golden["tables"].as_array().unwrap() {
         let number = |key: &str| table[key].as_u64().unwrap() as usize;
         let (buckets, max_distance) = (number("buckets"), number("max_distance"));
-        for (key, direction) in [("encoder", Direction::Both), ("decoder", Direction::Backward)] {
+        for (key, direction) in [
+            ("encoder", Direction::Both),
+            ("decoder", Direction::Backward),
+        ] {
             let expected = table[key].as_array().unwrap();
             assert!(expected.len() > 1000);
             for (i, expected) in expected.iter().enumerate() {
                 let distance = first + i as i64;
                 let found = bucket(distance, direction, buckets, max_distance);
-                assert_eq!(found as u64, expected.as_u64().unwrap(), "{key}, {buckets} buckets, distance {distance}");
+                assert_eq!(
+                    found as u64,
+                    expected.as_u64().unwrap(),
+                    "{key}, {buckets} buckets, distance {distance}"
+                );
             }
         }
     }

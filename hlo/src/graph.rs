@@ -83,8 +83,16 @@ impl Graph {
     /// An empty program called `name`.
     pub fn new(name: &str) -> Graph {
         let frame = Frame::new(0, name);
-        let state = State { frames: vec![frame], next_frame: 1, error: None, scope: "".into(), layout: None };
-        Graph { state: RefCell::new(state) }
+        let state = State {
+            frames: vec![frame],
+            next_frame: 1,
+            error: None,
+            scope: "".into(),
+            layout: None,
+        };
+        Graph {
+            state: RefCell::new(state),
+        }
     }
 
     /// Maps the dimension names given to [`Tensor::named`] onto a mesh from here on.
@@ -95,7 +103,11 @@ impl Graph {
     /// Gives the nodes made until the guard is dropped a layer's name, below the names already in force.
     pub fn scope(&self, name: &str) -> Scope<'_> {
         let mut state = self.state.borrow_mut();
-        let inner: Rc<str> = if state.scope.is_empty() { name.into() } else { format!("{}/{name}", state.scope).into() };
+        let inner: Rc<str> = if state.scope.is_empty() {
+            name.into()
+        } else {
+            format!("{}/{name}", state.scope).into()
+        };
         let outer = std::mem::replace(&mut state.scope, inner);
         Scope { graph: self, outer }
     }
@@ -109,7 +121,12 @@ impl Graph {
     /// The next input of the program, its dimensions called `names` so that the layout can split them.
     #[track_caller]
     pub fn named_parameter(&self, name: &str, shape: Shape, names: &[&str]) -> Tensor<'_> {
-        let sharding = self.state.borrow().layout.as_ref().map(|l| l.sharding(names, &shape.dims));
+        let sharding = self
+            .state
+            .borrow()
+            .layout
+            .as_ref()
+            .map(|l| l.sharding(names, &shape.dims));
         self.add_parameter(name, shape, sharding)
     }
 
@@ -118,10 +135,16 @@ impl Graph {
         let mut state = self.state.borrow_mut();
         if state.frames.len() > 1 {
             drop(state);
-            return self.refuse("parameter", "the program's inputs are declared outside loops and branches".into());
+            return self.refuse(
+                "parameter",
+                "the program's inputs are declared outside loops and branches".into(),
+            );
         }
         let node = Node {
-            op: Op::Parameter { name: name.into(), sharding },
+            op: Op::Parameter {
+                name: name.into(),
+                sharding,
+            },
             inputs: vec![],
             ty: Type::Array(shape),
             place: Location::caller(),
@@ -130,9 +153,15 @@ impl Graph {
         let frame = &mut state.frames[0];
         let id = frame.push(node);
         frame.function.parameters.push(id);
-        let reference = Reference { frame: frame.id, node: id };
+        let reference = Reference {
+            frame: frame.id,
+            node: id,
+        };
         drop(state);
-        Tensor { graph: self, reference }
+        Tensor {
+            graph: self,
+            reference,
+        }
     }
 
     /// A scalar constant.
@@ -151,7 +180,8 @@ impl Graph {
     /// `value` in each element.
     #[track_caller]
     pub fn full(&self, shape: &Shape, value: f64) -> Tensor<'_> {
-        self.scalar(shape.dtype, value).broadcast_in_dims(&shape.dims, &[])
+        self.scalar(shape.dtype, value)
+            .broadcast_in_dims(&shape.dims, &[])
     }
 
     /// Zeros.
@@ -176,7 +206,11 @@ impl Graph {
     ///
     /// # Errors
     /// The first mistake made while building.
-    pub fn finish(&self, outputs: &[Tensor<'_>], donations: &[(usize, usize)]) -> Result<Module, Error> {
+    pub fn finish(
+        &self,
+        outputs: &[Tensor<'_>],
+        donations: &[(usize, usize)],
+    ) -> Result<Module, Error> {
         let function = self.main(outputs)?;
         Ok(lower::module(&function, donations))
     }
@@ -205,8 +239,17 @@ impl Graph {
     }
 
     /// Notes a mistake at `place`.
-    pub(crate) fn refuse_at(&self, operation: &'static str, problem: String, place: &'static Location<'static>) {
-        self.state.borrow_mut().error.get_or_insert(Error { operation, problem, place });
+    pub(crate) fn refuse_at(
+        &self,
+        operation: &'static str,
+        problem: String,
+        place: &'static Location<'static>,
+    ) {
+        self.state.borrow_mut().error.get_or_insert(Error {
+            operation,
+            problem,
+            place,
+        });
     }
 
     /// Adds a node with one result to the function being built.
@@ -217,7 +260,12 @@ impl Graph {
 
     /// Adds a node with several results and returns those.
     #[track_caller]
-    pub(crate) fn emit_tuple(&self, op: Op, inputs: &[Tensor<'_>], shapes: Vec<Shape>) -> Vec<Tensor<'_>> {
+    pub(crate) fn emit_tuple(
+        &self,
+        op: Op,
+        inputs: &[Tensor<'_>],
+        shapes: Vec<Shape>,
+    ) -> Vec<Tensor<'_>> {
         let count = shapes.len();
         let tuple = self.emit_type(op, inputs, Type::Tuple(shapes));
         (0..count).map(|index| self.element(tuple, index)).collect()
@@ -227,7 +275,9 @@ impl Graph {
     #[track_caller]
     pub(crate) fn element<'g>(&'g self, tuple: Tensor<'g>, index: usize) -> Tensor<'g> {
         match self.node(tuple).ty {
-            Type::Tuple(shapes) if index < shapes.len() => self.emit(Op::Element { index }, &[tuple], shapes[index].clone()),
+            Type::Tuple(shapes) if index < shapes.len() => {
+                self.emit(Op::Element { index }, &[tuple], shapes[index].clone())
+            }
             _ => self.refuse("get-tuple-element", format!("there is no result {index}")),
         }
     }
@@ -251,10 +301,22 @@ impl Graph {
         let inputs = inputs.iter().map(|t| self.local(*t)).collect();
         let mut state = self.state.borrow_mut();
         let frame = state.top();
-        let node = frame.push(Node { op, inputs, ty, place, scope });
-        let reference = Reference { frame: frame.id, node };
+        let node = frame.push(Node {
+            op,
+            inputs,
+            ty,
+            place,
+            scope,
+        });
+        let reference = Reference {
+            frame: frame.id,
+            node,
+        };
         drop(state);
-        Tensor { graph: self, reference }
+        Tensor {
+            graph: self,
+            reference,
+        }
     }
 
     /// The node of the function being built that holds `tensor`'s value; an outer one is captured.
@@ -265,12 +327,23 @@ impl Graph {
         match state.lift(level, tensor.reference).filter(|_| known) {
             Some(id) => id,
             None => {
-                let problem = "a tensor is used outside the loop, branch or graph that made it".into();
+                let problem =
+                    "a tensor is used outside the loop, branch or graph that made it".into();
                 let place = Location::caller();
-                state.error.get_or_insert(Error { operation: "capture", problem, place });
+                state.error.get_or_insert(Error {
+                    operation: "capture",
+                    problem,
+                    place,
+                });
                 let scope = state.scope.clone();
                 let ty = Type::Array(Shape::new(DType::F32, []));
-                state.top().push(Node { op: Op::Invalid, inputs: vec![], ty, place, scope })
+                state.top().push(Node {
+                    op: Op::Invalid,
+                    inputs: vec![],
+                    ty,
+                    place,
+                    scope,
+                })
             }
         }
     }
@@ -278,8 +351,15 @@ impl Graph {
     /// The tensor of a node of the function being built.
     pub(crate) fn here(&self, node: NodeId) -> Tensor<'_> {
         let state = self.state.borrow();
-        let frame = state.frames.last().expect("the outermost frame is never closed").id;
-        Tensor { graph: self, reference: Reference { frame, node } }
+        let frame = state
+            .frames
+            .last()
+            .expect("the outermost frame is never closed")
+            .id;
+        Tensor {
+            graph: self,
+            reference: Reference { frame, node },
+        }
     }
 
     /// A copy of the node behind a tensor.
@@ -313,7 +393,14 @@ impl Graph {
     /// Adds a parameter to the function being built, which must be a body.
     #[track_caller]
     pub(crate) fn body_parameter(&self, shape: Shape) -> Tensor<'_> {
-        self.emit(Op::Parameter { name: "".into(), sharding: None }, &[], shape)
+        self.emit(
+            Op::Parameter {
+                name: "".into(),
+                sharding: None,
+            },
+            &[],
+            shape,
+        )
     }
 
     /// Builds a body. `build` returns its parameters in order and its outputs.
@@ -331,20 +418,32 @@ impl Graph {
         let (parameters, outputs) = build();
         let parameters: Vec<NodeId> = parameters.iter().map(|t| self.local(*t)).collect();
         let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t)).collect();
-        let frame = self.state.borrow_mut().frames.pop().expect("this call pushed it");
+        let frame = self
+            .state
+            .borrow_mut()
+            .frames
+            .pop()
+            .expect("this call pushed it");
         let mut function = frame.function;
         function.parameters = parameters;
         function.outputs = outputs;
         let mut captures = Vec::with_capacity(frame.captures.len());
         for (reference, node) in frame.captures {
-            captures.push(Tensor { graph: self, reference });
+            captures.push(Tensor {
+                graph: self,
+                reference,
+            });
             function.parameters.push(node);
         }
         Closed { function, captures }
     }
 
     pub(crate) fn sharding(&self, names: &[&str], dims: &[i64]) -> Option<Sharding> {
-        self.state.borrow().layout.as_ref().map(|l| l.sharding(names, dims))
+        self.state
+            .borrow()
+            .layout
+            .as_ref()
+            .map(|l| l.sharding(names, dims))
     }
 
     pub(crate) fn enter_scope(&self, scope: Rc<str>) -> Scope<'_> {
@@ -355,7 +454,9 @@ impl Graph {
 
 impl State {
     fn top(&mut self) -> &mut Frame {
-        self.frames.last_mut().expect("the outermost frame is never closed")
+        self.frames
+            .last_mut()
+            .expect("the outermost frame is never closed")
     }
 
     /// The node of frame `level` that holds an outer node's value.
@@ -368,14 +469,24 @@ impl State {
         }
         let outer = self.lift(level.checked_sub(1)?, reference)?;
         let frame = &self.frames[level - 1];
-        let source = Reference { frame: frame.id, node: outer };
+        let source = Reference {
+            frame: frame.id,
+            node: outer,
+        };
         let node = frame.function.nodes[outer].clone();
         let frame = &mut self.frames[level];
         // A constant is cheaper to write again than to carry through a loop.
         let id = if let Op::Constant(_) = node.op {
             frame.push(node)
         } else {
-            let id = frame.push(Node { op: Op::Parameter { name: "".into(), sharding: None }, inputs: vec![], ..node });
+            let id = frame.push(Node {
+                op: Op::Parameter {
+                    name: "".into(),
+                    sharding: None,
+                },
+                inputs: vec![],
+                ..node
+            });
             frame.captures.push((source, id));
             id
         };
@@ -386,8 +497,18 @@ impl State {
 
 impl Frame {
     fn new(id: u32, name: &str) -> Frame {
-        let function = Function { name: name.into(), nodes: vec![], parameters: vec![], outputs: vec![] };
-        Frame { id, function, captures: vec![], captured: HashMap::new() }
+        let function = Function {
+            name: name.into(),
+            nodes: vec![],
+            parameters: vec![],
+            outputs: vec![],
+        };
+        Frame {
+            id,
+            function,
+            captures: vec![],
+            captured: HashMap::new(),
+        }
     }
 
     fn push(&mut self, node: Node) -> NodeId {
@@ -433,7 +554,8 @@ impl<'g> Tensor<'g> {
         match shape.dims.get(dim) {
             Some(&d) => d,
             None => {
-                self.graph.refuse("dim", format!("{shape} has no dimension {dim}"));
+                self.graph
+                    .refuse("dim", format!("{shape} has no dimension {dim}"));
                 1
             }
         }

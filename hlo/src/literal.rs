@@ -26,7 +26,10 @@ impl Literal {
             DType::F32 => (value as f32).to_le_bytes().to_vec(),
             DType::F64 => value.to_le_bytes().to_vec(),
         };
-        Literal { shape: Shape::new(dtype, []), bytes: bytes.into() }
+        Literal {
+            shape: Shape::new(dtype, []),
+            bytes: bytes.into(),
+        }
     }
 
     /// An array of float32 in row-major order; `None` when `values` does not fill `dims`.
@@ -44,10 +47,17 @@ impl Literal {
         Literal::from_elements(DType::U64, dims, values.iter().map(|v| v.to_le_bytes()))
     }
 
-    fn from_elements<const N: usize>(dtype: DType, dims: &[i64], elements: impl Iterator<Item = [u8; N]>) -> Option<Literal> {
+    fn from_elements<const N: usize>(
+        dtype: DType,
+        dims: &[i64],
+        elements: impl Iterator<Item = [u8; N]>,
+    ) -> Option<Literal> {
         let shape = Shape::new(dtype, dims);
         let bytes: Vec<u8> = elements.flatten().collect();
-        (bytes.len() as u64 == shape.bytes()).then(|| Literal { shape, bytes: bytes.into() })
+        (bytes.len() as u64 == shape.bytes()).then(|| Literal {
+            shape,
+            bytes: bytes.into(),
+        })
     }
 
     /// Its element type and dimensions.

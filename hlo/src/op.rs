@@ -165,9 +165,14 @@ pub(crate) struct Scan {
 pub(crate) enum Op {
     /// Stands where an operation was refused; never lowered, because the graph holds an error.
     Invalid,
-    Parameter { name: Rc<str>, sharding: Option<Sharding> },
+    Parameter {
+        name: Rc<str>,
+        sharding: Option<Sharding>,
+    },
     Constant(Literal),
-    Iota { dim: i64 },
+    Iota {
+        dim: i64,
+    },
     Unary(Unary),
     Binary(Binary),
     Compare(Comparison),
@@ -175,42 +180,84 @@ pub(crate) enum Op {
     Select,
     Convert,
     /// Input dimension `i` becomes output dimension `dims[i]`.
-    Broadcast { dims: Vec<i64> },
+    Broadcast {
+        dims: Vec<i64>,
+    },
     Reshape,
-    Transpose { permutation: Vec<i64> },
-    Dot { dims: DotDims, precision: Precision },
-    Reduce { kind: Reduction, dims: Vec<i64> },
-    Slice { start: Vec<i64>, limit: Vec<i64>, stride: Vec<i64> },
+    Transpose {
+        permutation: Vec<i64>,
+    },
+    Dot {
+        dims: DotDims,
+        precision: Precision,
+    },
+    Reduce {
+        kind: Reduction,
+        dims: Vec<i64>,
+    },
+    Slice {
+        start: Vec<i64>,
+        limit: Vec<i64>,
+        stride: Vec<i64>,
+    },
     /// (operand, one scalar start a dimension)
-    DynamicSlice { sizes: Vec<i64> },
+    DynamicSlice {
+        sizes: Vec<i64>,
+    },
     /// (operand, update, one scalar start a dimension)
     DynamicUpdateSlice,
     /// (operand, scalar filling)
-    Pad { dims: Vec<PadDim> },
-    Concatenate { dim: i64 },
-    Reverse { dims: Vec<i64> },
+    Pad {
+        dims: Vec<PadDim>,
+    },
+    Concatenate {
+        dim: i64,
+    },
+    Reverse {
+        dims: Vec<i64>,
+    },
     /// (table [rows, ..], indices) -> [indices.., ..]
     TakeRows,
     /// (table [rows, ..], indices, updates [indices.., ..]) -> table with the updates added
     AddRows,
     /// state -> (state, bits)
-    RngBits { algorithm: RngAlgorithm },
+    RngBits {
+        algorithm: RngAlgorithm,
+    },
     /// state.. ++ constants.. -> state..
-    While { condition: Rc<Function>, body: Rc<Function>, state: usize },
+    While {
+        condition: Rc<Function>,
+        body: Rc<Function>,
+        state: usize,
+    },
     /// (predicate, operands..): the first branch on true.
-    Conditional { on_true: Rc<Function>, on_false: Rc<Function> },
-    Call { function: Rc<Function> },
+    Conditional {
+        on_true: Rc<Function>,
+        on_false: Rc<Function>,
+    },
+    Call {
+        function: Rc<Function>,
+    },
     Scan(Scan),
     /// One result of an operation with several.
-    Element { index: usize },
+    Element {
+        index: usize,
+    },
     Barrier,
     /// The same value, under a name that a remat policy can save.
-    Name { name: Rc<str> },
-    Constrain { sharding: Sharding },
+    Name {
+        name: Rc<str>,
+    },
+    Constrain {
+        sharding: Sharding,
+    },
     /// The same value, with no derivative.
     StopGradient,
     /// (output, inputs.., residuals..): the output, with a derivative for the inputs.
-    CustomGradient { inputs: usize, rule: Rc<dyn Derivative> },
+    CustomGradient {
+        inputs: usize,
+        rule: Rc<dyn Derivative>,
+    },
 }
 
 impl Op {
@@ -301,7 +348,10 @@ impl Binary {
 
     /// Whether it works on truth values and integers only.
     pub(crate) fn is_bitwise(self) -> bool {
-        matches!(self, Binary::And | Binary::Or | Binary::Xor | Binary::ShiftLeft | Binary::ShiftRight)
+        matches!(
+            self,
+            Binary::And | Binary::Or | Binary::Xor | Binary::ShiftLeft | Binary::ShiftRight
+        )
     }
 }
 

@@ -72,7 +72,10 @@ pub struct Shape {
 impl Shape {
     /// A shape of `dtype` with `dims`.
     pub fn new(dtype: DType, dims: impl Into<Vec<i64>>) -> Shape {
-        Shape { dtype, dims: dims.into() }
+        Shape {
+            dtype,
+            dims: dims.into(),
+        }
     }
 
     /// The number of dimensions.

@@ -14,7 +14,9 @@ pub struct Mesh {
 impl Mesh {
     /// A mesh of `(name, size)` axes; device `i` of the executable sits at position `i` in row-major order.
     pub fn new(axes: impl IntoIterator<Item = (impl Into<String>, i64)>) -> Mesh {
-        Mesh { axes: axes.into_iter().map(|(n, s)| (n.into(), s)).collect() }
+        Mesh {
+            axes: axes.into_iter().map(|(n, s)| (n.into(), s)).collect(),
+        }
     }
 
     /// The axes with their sizes.
@@ -50,7 +52,9 @@ impl Sharding {
         for names in dims {
             let mut axes = Vec::with_capacity(names.len());
             for name in *names {
-                let axis = mesh.axis(name).ok_or_else(|| format!("the mesh has no axis `{name}`"))?;
+                let axis = mesh
+                    .axis(name)
+                    .ok_or_else(|| format!("the mesh has no axis `{name}`"))?;
                 if std::mem::replace(&mut used[axis], true) {
                     return Err(format!("mesh axis `{name}` splits two dimensions"));
                 }
@@ -58,12 +62,18 @@ impl Sharding {
             }
             out.push(axes);
         }
-        Ok(Sharding { mesh: mesh.clone(), dims: out })
+        Ok(Sharding {
+            mesh: mesh.clone(),
+            dims: out,
+        })
     }
 
     /// A full copy on each device.
     pub fn replicated(mesh: &Rc<Mesh>, rank: usize) -> Sharding {
-        Sharding { mesh: mesh.clone(), dims: vec![Vec::new(); rank] }
+        Sharding {
+            mesh: mesh.clone(),
+            dims: vec![Vec::new(); rank],
+        }
     }
 
     /// The mesh it refers to.
@@ -73,7 +83,10 @@ impl Sharding {
 
     /// How many parts dimension `dim` is cut into.
     pub fn parts(&self, dim: usize) -> i64 {
-        self.dims[dim].iter().map(|&a| self.mesh.axes[a].1).product()
+        self.dims[dim]
+            .iter()
+            .map(|&a| self.mesh.axes[a].1)
+            .product()
     }
 }
 
@@ -86,8 +99,14 @@ pub struct Layout {
 
 impl Layout {
     /// A layout of `rules`: logical dimension name to mesh axes.
-    pub fn new(mesh: Mesh, rules: impl IntoIterator<Item = (impl Into<String>, Vec<String>)>) -> Layout {
-        Layout { mesh: Rc::new(mesh), rules: rules.into_iter().map(|(n, a)| (n.into(), a)).collect() }
+    pub fn new(
+        mesh: Mesh,
+        rules: impl IntoIterator<Item = (impl Into<String>, Vec<String>)>,
+    ) -> Layout {
+        Layout {
+            mesh: Rc::new(mesh),
+            rules: rules.into_iter().map(|(n, a)| (n.into(), a)).collect(),
+        }
     }
 
     /// The sharding of an array of `dims` whose dimensions are called `names`. An axis is used where its rule names it, it
@@ -97,8 +116,15 @@ impl Layout {
         let dims = names.iter().zip(dims).map(|(name, &size)| {
             let mut parts = 1;
             let mut axes = Vec::new();
-            for axis in self.rules.iter().filter(|r| r.0 == **name).flat_map(|r| &r.1) {
-                let Some(axis) = self.mesh.axis(axis) else { continue };
+            for axis in self
+                .rules
+                .iter()
+                .filter(|r| r.0 == **name)
+                .flat_map(|r| &r.1)
+            {
+                let Some(axis) = self.mesh.axis(axis) else {
+                    continue;
+                };
                 let next = parts * self.mesh.axes[axis].1;
                 if !used[axis] && size % next == 0 {
                     used[axis] = true;
@@ -108,6 +134,9 @@ impl Layout {
             }
             axes
         });
-        Sharding { mesh: self.mesh.clone(), dims: dims.collect() }
+        Sharding {
+            mesh: self.mesh.clone(),
+            dims: dims.collect(),
+        }
     }
 }

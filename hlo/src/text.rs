@@ -8,14 +8,26 @@ use ankh_proto::xla;
 
 /// The whole module, computations in the order that XLA reads them, the entry last.
 pub(crate) fn module(module: &xla::HloModuleProto) -> String {
-    let names: HashMap<i64, &str> =
-        module.computations.iter().map(|c| (c.id, c.name.as_str())).collect();
+    let names: HashMap<i64, &str> = module
+        .computations
+        .iter()
+        .map(|c| (c.id, c.name.as_str()))
+        .collect();
     let mut out = format!("HloModule {}", module.name);
-    let aliases = module.input_output_alias.as_ref().map_or(&[][..], |a| &a.entries);
+    let aliases = module
+        .input_output_alias
+        .as_ref()
+        .map_or(&[][..], |a| &a.entries);
     if !aliases.is_empty() {
         let pairs: Vec<String> = aliases
             .iter()
-            .map(|e| format!("{{{}}}: ({}, {{}}, may-alias)", numbers(&e.output_shape_index), e.parameter_number))
+            .map(|e| {
+                format!(
+                    "{{{}}}: ({}, {{}}, may-alias)",
+                    numbers(&e.output_shape_index),
+                    e.parameter_number
+                )
+            })
             .collect();
         let _ = write!(out, ", input_output_alias={{ {} }}", pairs.join(", "));
     }
@@ -26,8 +38,17 @@ pub(crate) fn module(module: &xla::HloModuleProto) -> String {
     out
 }
 
-fn computation(out: &mut String, c: &xla::HloComputationProto, entry: bool, names: &HashMap<i64, &str>) {
-    let instructions: HashMap<i64, &str> = c.instructions.iter().map(|i| (i.id, i.name.as_str())).collect();
+fn computation(
+    out: &mut String,
+    c: &xla::HloComputationProto,
+    entry: bool,
+    names: &HashMap<i64, &str>,
+) {
+    let instructions: HashMap<i64, &str> = c
+        .instructions
+        .iter()
+        .map(|i| (i.id, i.name.as_str()))
+        .collect();
     let _ = writeln!(out, "{}%{} {{", if entry { "ENTRY " } else { "" }, c.name);
     for i in &c.instructions {
         let root = if i.id == c.root_id { "ROOT " } else { "" };
@@ -39,7 +60,11 @@ fn computation(out: &mut String, c: &xla::HloComputationProto, entry: bool, name
             }
             "constant" => out.push_str(&i.literal.as_ref().map(literal).unwrap_or_default()),
             _ => {
-                let operands: Vec<String> = i.operand_ids.iter().map(|o| format!("%{}", instructions[o])).collect();
+                let operands: Vec<String> = i
+                    .operand_ids
+                    .iter()
+                    .map(|o| format!("%{}", instructions[o]))
+                    .collect();
                 out.push_str(&operands.join(", "));
             }
         }
@@ -51,13 +76,23 @@ fn computation(out: &mut String, c: &xla::HloComputationProto, entry: bool, name
 }
 
 fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i64, &str>) {
-    let called = |n: usize| names.get(&i.called_computation_ids[n]).copied().unwrap_or("?");
+    let called = |n: usize| {
+        names
+            .get(&i.called_computation_ids[n])
+            .copied()
+            .unwrap_or("?")
+    };
     match i.opcode.as_str() {
         "while" => {
             let _ = write!(out, ", condition=%{}, body=%{}", called(1), called(0));
         }
         "conditional" => {
-            let _ = write!(out, ", true_computation=%{}, false_computation=%{}", called(0), called(1));
+            let _ = write!(
+                out,
+                ", true_computation=%{}, false_computation=%{}",
+                called(0),
+                called(1)
+            );
         }
         "get-tuple-element" => {
             let _ = write!(out, ", index={}", i.tuple_index);
@@ -67,7 +102,8 @@ fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i6
         }
         _ => {}
     }
-    let takes_dims = ["broadcast", "reduce", "transpose", "concatenate", "reverse"].contains(&i.opcode.as_str());
+    let takes_dims =
+        ["broadcast", "reduce", "transpose", "concatenate", "reverse"].contains(&i.opcode.as_str());
     if takes_dims {
         let _ = write!(out, ", dimensions={{{}}}", numbers(&i.dimensions));
     }
@@ -93,18 +129,33 @@ fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i6
         let dims: Vec<String> = i
             .slice_dimensions
             .iter()
-            .map(|s| if s.stride == 1 { format!("[{}:{}]", s.start, s.limit) } else { format!("[{}:{}:{}]", s.start, s.limit, s.stride) })
+            .map(|s| {
+                if s.stride == 1 {
+                    format!("[{}:{}]", s.start, s.limit)
+                } else {
+                    format!("[{}:{}:{}]", s.start, s.limit, s.stride)
+                }
+            })
             .collect();
         let _ = write!(out, ", slice={{{}}}", dims.join(", "));
     }
     if !i.dynamic_slice_sizes.is_empty() {
-        let _ = write!(out, ", dynamic_slice_sizes={{{}}}", numbers(&i.dynamic_slice_sizes));
+        let _ = write!(
+            out,
+            ", dynamic_slice_sizes={{{}}}",
+            numbers(&i.dynamic_slice_sizes)
+        );
     }
     if let Some(p) = &i.padding_config {
         let dims: Vec<String> = p
             .dimensions
             .iter()
-            .map(|d| format!("{}_{}_{}", d.edge_padding_low, d.edge_padding_high, d.interior_padding))
+            .map(|d| {
+                format!(
+                    "{}_{}_{}",
+                    d.edge_padding_low, d.edge_padding_high, d.interior_padding
+                )
+            })
             .collect();
         let _ = write!(out, ", padding={}", dims.join("x"));
     }
@@ -130,7 +181,11 @@ fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i6
         );
     }
     if i.opcode == "rng-bit-generator" {
-        let name = if i.rng_algorithm == xla::RandomAlgorithm::RngPhilox as i32 { "rng_philox" } else { "rng_three_fry" };
+        let name = if i.rng_algorithm == xla::RandomAlgorithm::RngPhilox as i32 {
+            "rng_philox"
+        } else {
+            "rng_three_fry"
+        };
         let _ = write!(out, ", algorithm={name}");
     }
     if !i.custom_call_target.is_empty() {
@@ -140,29 +195,59 @@ fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i6
         let _ = write!(out, ", sharding={}", sharding(named));
     }
     if let Some(m) = &i.metadata {
-        let _ = write!(out, ", metadata={{op_name=\"{}\" source=\"{}:{}\"}}", m.op_name, m.source_file, m.source_line);
+        let _ = write!(
+            out,
+            ", metadata={{op_name=\"{}\" source=\"{}:{}\"}}",
+            m.op_name, m.source_file, m.source_line
+        );
     }
 }
 
 /// `[{"data"}, {}]` over a mesh `["data"=4, "model"=2]`.
 fn sharding(s: &xla::NamedShardingProto) -> String {
     let axes = s.mesh.as_ref().map_or(&[][..], |m| &m.axes);
-    let name = |a: &xla::AxisRefProto| axes.get(a.mesh_axis_index as usize).map_or("?", |x| x.name.as_str());
+    let name = |a: &xla::AxisRefProto| {
+        axes.get(a.mesh_axis_index as usize)
+            .map_or("?", |x| x.name.as_str())
+    };
     let dims: Vec<String> = s
         .dim_shardings
         .iter()
-        .map(|d| format!("{{{}}}", d.axes.iter().map(|a| format!("\"{}\"", name(a))).collect::<Vec<_>>().join(", ")))
+        .map(|d| {
+            format!(
+                "{{{}}}",
+                d.axes
+                    .iter()
+                    .map(|a| format!("\"{}\"", name(a)))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        })
         .collect();
-    let mesh: Vec<String> = axes.iter().map(|a| format!("\"{}\"={}", a.name, a.size)).collect();
+    let mesh: Vec<String> = axes
+        .iter()
+        .map(|a| format!("\"{}\"={}", a.name, a.size))
+        .collect();
     format!("{{mesh[{}], [{}]}}", mesh.join(", "), dims.join(", "))
 }
 
 fn shape(s: &xla::ShapeProto) -> String {
     match s.element_type() {
         xla::PrimitiveType::Tuple => {
-            format!("({})", s.tuple_shapes.iter().map(shape).collect::<Vec<_>>().join(", "))
+            format!(
+                "({})",
+                s.tuple_shapes
+                    .iter()
+                    .map(shape)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         }
-        t => format!("{}[{}]", t.as_str_name().to_ascii_lowercase(), numbers(&s.dimensions)),
+        t => format!(
+            "{}[{}]",
+            t.as_str_name().to_ascii_lowercase(),
+            numbers(&s.dimensions)
+        ),
     }
 }
 
@@ -182,11 +267,19 @@ fn literal(l: &xla::LiteralProto) -> String {
         Some(xla::PrimitiveType::U64) => l.u64s.iter().map(|v| v.to_string()).collect(),
         Some(xla::PrimitiveType::F32) => l.f32s.iter().map(|v| v.to_string()).collect(),
         Some(xla::PrimitiveType::F64) => l.f64s.iter().map(|v| v.to_string()).collect(),
-        Some(xla::PrimitiveType::Bf16) => halves(&l.bf16s, |b| half::bf16::from_le_bytes(b).to_string()),
-        Some(xla::PrimitiveType::F16) => halves(&l.f16s, |b| half::f16::from_le_bytes(b).to_string()),
+        Some(xla::PrimitiveType::Bf16) => {
+            halves(&l.bf16s, |b| half::bf16::from_le_bytes(b).to_string())
+        }
+        Some(xla::PrimitiveType::F16) => {
+            halves(&l.f16s, |b| half::f16::from_le_bytes(b).to_string())
+        }
         _ => vec![],
     };
-    if dims.is_empty() { values.join("") } else { format!("{{{}}}", values.join(", ")) }
+    if dims.is_empty() {
+        values.join("")
+    } else {
+        format!("{{{}}}", values.join(", "))
+    }
 }
 
 fn halves(bytes: &[u8], show: impl Fn([u8; 2]) -> String) -> Vec<String> {
@@ -194,5 +287,9 @@ fn halves(bytes: &[u8], show: impl Fn([u8; 2]) -> String) -> Vec<String> {
 }
 
 fn numbers(values: &[i64]) -> String {
-    values.iter().map(|v| v.to_string()).collect::<Vec<_>>().join(",")
+    values
+        .iter()
+        .map(|v| v.to_string())
+        .collect::<Vec<_>>()
+        .join(",")
 }

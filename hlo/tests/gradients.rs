@@ -30,7 +30,13 @@ enum Domain {
 }
 
 /// Checks the derivative of `build` at random points of the inputs' `shapes`.
-fn check(name: &str, domain: Domain, shapes: &[Vec<i64>], seed: u64, build: impl for<'g> Fn(&'g Graph, &[Tensor<'g>]) -> Tensor<'g>) {
+fn check(
+    name: &str,
+    domain: Domain,
+    shapes: &[Vec<i64>],
+    seed: u64,
+    build: impl for<'g> Fn(&'g Graph, &[Tensor<'g>]) -> Tensor<'g>,
+) {
     let g = Graph::new(name);
     let inputs: Vec<Tensor<'_>> = shapes
         .iter()
@@ -40,14 +46,27 @@ fn check(name: &str, domain: Domain, shapes: &[Vec<i64>], seed: u64, build: impl
     let loss = weighted_sum(build(&g, &inputs));
     let gradients = g.gradients(loss, &inputs);
     let outputs: Vec<Tensor<'_>> = [loss].into_iter().chain(gradients).collect();
-    let module = g.finish(&outputs, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let module = g
+        .finish(&outputs, &[])
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
     let program = support::compile(&module);
 
-    let mut values: Vec<Vec<f64>> = shapes.iter().enumerate().map(|(i, s)| random(domain, s, seed * 64 + i as u64)).collect();
+    let mut values: Vec<Vec<f64>> = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, s)| random(domain, s, seed * 64 + i as u64))
+        .collect();
     let run = |values: &[Vec<f64>]| {
-        let tensors: Vec<HostTensor> =
-            shapes.iter().zip(values).map(|(s, v)| HostTensor::from_f64(s.clone(), v)).collect();
-        program.run(&tensors).iter().map(|t| t.to_vec_f64().unwrap()).collect::<Vec<_>>()
+        let tensors: Vec<HostTensor> = shapes
+            .iter()
+            .zip(values)
+            .map(|(s, v)| HostTensor::from_f64(s.clone(), v))
+            .collect();
+        program
+            .run(&tensors)
+            .iter()
+            .map(|t| t.to_vec_f64().unwrap())
+            .collect::<Vec<_>>()
     };
     let exact = run(&values);
     let mut worst = (0.0, 0, 0, 0.0, 0.0);
@@ -109,14 +128,21 @@ fn random(domain: Domain, shape: &[i64], seed: u64) -> Vec<f64> {
                 places.swap(i, (uniform() * (i + 1) as f64) as usize);
             }
             let offset = 0.01 * uniform();
-            places.iter().map(|&p| 0.1 * p as f64 + offset - 0.4).collect()
+            places
+                .iter()
+                .map(|&p| 0.1 * p as f64 + offset - 0.4)
+                .collect()
         }
     }
 }
 
 /// Runs `test` on random seeds and dimensions of `rank`, each 1 to 4.
 fn for_random_dims(rank: usize, test: impl Fn(Vec<i64>, u64)) {
-    let mut runner = TestRunner::new(Config { cases: 4, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases: 4,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let strategy = (prop::collection::vec(1i64..5, rank), 0u64..1_000_000);
     runner
         .run(&strategy, |(dims, seed)| {
@@ -149,7 +175,9 @@ fn unary_rules_match_finite_differences() {
         ("tanh", Domain::Signed, |x| x.tanh()),
     ];
     for (name, domain, rule) in rules {
-        for_random_dims(2, |dims, seed| check(name, domain, &[dims], seed, |_, x| rule(x[0])));
+        for_random_dims(2, |dims, seed| {
+            check(name, domain, &[dims], seed, |_, x| rule(x[0]))
+        });
     }
 }
 
@@ -179,51 +207,78 @@ fn binary_rules_match_finite_differences() {
 fn structural_rules_match_finite_differences() {
     type Rule = for<'g> fn(&'g Graph, &[Tensor<'g>]) -> Tensor<'g>;
     let rules: [(&str, Rule); 14] = [
-        ("select", |_, x| x[0].greater(x[0].zeros_like()).select(x[0] * x[0], x[0] * 3.0)),
+        ("select", |_, x| {
+            x[0].greater(x[0].zeros_like())
+                .select(x[0] * x[0], x[0] * 3.0)
+        }),
         ("convert", |_, x| x[0].square().convert(DType::F64)),
         ("broadcast", |_, x| {
             let d = x[0].dims();
-            x[0].square().broadcast_in_dims(&[d[0], 2, d[1], d[2]], &[0, 2, 3])
+            x[0].square()
+                .broadcast_in_dims(&[d[0], 2, d[1], d[2]], &[0, 2, 3])
         }),
-        ("reshape", |_, x| x[0].square().reshape(&[x[0].shape().elements()])),
+        ("reshape", |_, x| {
+            x[0].square().reshape(&[x[0].shape().elements()])
+        }),
         ("transpose", |_, x| x[0].square().transpose(&[2, 0, 1])),
         ("slice", |_, x| {
             let d = x[0].dims();
-            x[0].square().strided_slice(&[d[0] / 2, 0, 0], &d, &[1, 2, 3])
+            x[0].square()
+                .strided_slice(&[d[0] / 2, 0, 0], &d, &[1, 2, 3])
         }),
         ("dynamic_slice", |g, x| {
             let d = x[0].dims();
             let at = |v| g.scalar(DType::S32, v);
-            x[0].square().dynamic_slice(&[at(1.0), at(0.0), at(2.0)], &[d[0], d[1].min(2), 1])
+            x[0].square()
+                .dynamic_slice(&[at(1.0), at(0.0), at(2.0)], &[d[0], d[1].min(2), 1])
         }),
         ("dynamic_update_slice", |g, x| {
             let d = x[0].dims();
             let at = |v| g.scalar(DType::S32, v);
             let update = x[0].slice(&[0, 0, 0], &[1, d[1], 1]).exp();
-            x[0].square().dynamic_update_slice(update, &[at(1.0), at(0.0), at(0.0)])
+            x[0].square()
+                .dynamic_update_slice(update, &[at(1.0), at(0.0), at(0.0)])
         }),
         ("pad", |_, x| {
             let filling = x[0].mean_all();
             let d = x[0].dims();
             let crop = if d[1] > 1 { -1 } else { 0 };
             let dims = [
-                PadDim { low: 1, high: 2, interior: 1 },
-                PadDim { low: crop, high: 1, interior: 0 },
-                PadDim { low: 0, high: 0, interior: 2 },
+                PadDim {
+                    low: 1,
+                    high: 2,
+                    interior: 1,
+                },
+                PadDim {
+                    low: crop,
+                    high: 1,
+                    interior: 0,
+                },
+                PadDim {
+                    low: 0,
+                    high: 0,
+                    interior: 2,
+                },
             ];
             x[0].square().pad(&dims, filling)
         }),
-        ("concatenate", |g, x| g.concatenate(&[x[0].square(), x[0] * 2.0, x[0].exp()], 1)),
+        ("concatenate", |g, x| {
+            g.concatenate(&[x[0].square(), x[0] * 2.0, x[0].exp()], 1)
+        }),
         ("reverse", |_, x| x[0].square().reverse(&[0, 2])),
         ("barrier", |g, x| {
             let out = g.barrier(&[x[0].square(), x[0].exp()]);
             out[0] * out[1]
         }),
         ("checkpoint", |_, x| x[0].square().checkpoint("here").exp()),
-        ("stop_gradient_in_softmax", |_, x| x[0].softmax() + x[0].log_sum_exp().keep(&[2])),
+        ("stop_gradient_in_softmax", |_, x| {
+            x[0].softmax() + x[0].log_sum_exp().keep(&[2])
+        }),
     ];
     for (name, rule) in rules {
-        for_random_dims(3, |dims, seed| check(name, Domain::Signed, &[dims], seed, rule));
+        for_random_dims(3, |dims, seed| {
+            check(name, Domain::Signed, &[dims], seed, rule)
+        });
     }
 }
 
@@ -238,26 +293,45 @@ fn reductions_match_finite_differences() {
         ("max_all", Domain::Distinct, |x| x.max(&[0, 1, 2])),
     ];
     for (name, domain, rule) in rules {
-        for_random_dims(3, |dims, seed| check(name, domain, &[dims], seed, |_, x| rule(x[0])));
+        for_random_dims(3, |dims, seed| {
+            check(name, domain, &[dims], seed, |_, x| rule(x[0]))
+        });
     }
 }
 
 #[test]
 fn products_match_finite_differences() {
-    for equation in ["ab,bc->ac", "bqhk,bshk->bhqs", "bhqs,bshk->bqhk", "abc,cbd->da", "ab,cd->cabd", "a,a->", "abc,abc->ca"] {
+    for equation in [
+        "ab,bc->ac",
+        "bqhk,bshk->bhqs",
+        "bhqs,bshk->bqhk",
+        "abc,cbd->da",
+        "ab,cd->cabd",
+        "a,a->",
+        "abc,abc->ca",
+    ] {
         for_random_dims(6, |dims, seed| {
             let size = |c: char| dims[(c as usize - 'a' as usize) % 6];
             let (inputs, _) = equation.split_once("->").unwrap();
             let (x, y) = inputs.split_once(',').unwrap();
-            let shapes: Vec<Vec<i64>> = [x, y].iter().map(|s| s.chars().map(size).collect()).collect();
-            check(equation, Domain::Signed, &shapes, seed, |g, x| g.einsum(equation, x[0], x[1]));
+            let shapes: Vec<Vec<i64>> = [x, y]
+                .iter()
+                .map(|s| s.chars().map(size).collect())
+                .collect();
+            check(equation, Domain::Signed, &shapes, seed, |g, x| {
+                g.einsum(equation, x[0], x[1])
+            });
         });
     }
     // Contracted dimensions that stand in another order left and right.
     for_random_dims(4, |d, seed| {
         let shapes = [vec![d[0], d[1], d[2]], vec![d[2], d[3], d[1]]];
         check("dot_general", Domain::Signed, &shapes, seed, |_, x| {
-            let dims = DotDims { lhs_contract: vec![2, 1], rhs_contract: vec![0, 2], ..DotDims::default() };
+            let dims = DotDims {
+                lhs_contract: vec![2, 1],
+                rhs_contract: vec![0, 2],
+                ..DotDims::default()
+            };
             x[0].dot_general(x[1], dims, Precision::Highest, None)
         });
     });
@@ -268,17 +342,29 @@ fn row_rules_match_finite_differences() {
     for_random_dims(2, |dims, seed| {
         let rows = dims[0];
         let indices = move |g: &Graph| {
-            let values: Vec<i32> = (0..6).map(|i| ((i * 7 + seed as i32 % 5) % rows as i32).abs()).collect();
-            Literal::s32(&[2, 3], &values).map(|l| g.literal(l).shape()).unwrap();
+            let values: Vec<i32> = (0..6)
+                .map(|i| ((i * 7 + seed as i32 % 5) % rows as i32).abs())
+                .collect();
+            Literal::s32(&[2, 3], &values)
+                .map(|l| g.literal(l).shape())
+                .unwrap();
             Literal::s32(&[2, 3], &values).unwrap()
         };
-        check("take_rows", Domain::Signed, std::slice::from_ref(&dims), seed, |g, x| {
-            x[0].square().take_rows(g.literal(indices(g)))
-        });
+        check(
+            "take_rows",
+            Domain::Signed,
+            std::slice::from_ref(&dims),
+            seed,
+            |g, x| x[0].square().take_rows(g.literal(indices(g))),
+        );
         let updates = vec![2, 3, dims[1]];
-        check("add_rows", Domain::Signed, &[dims.clone(), updates], seed, |g, x| {
-            x[0].square().add_rows(g.literal(indices(g)), x[1].exp())
-        });
+        check(
+            "add_rows",
+            Domain::Signed,
+            &[dims.clone(), updates],
+            seed,
+            |g, x| x[0].square().add_rows(g.literal(indices(g)), x[1].exp()),
+        );
     });
 }
 
@@ -287,7 +373,10 @@ fn sharding_constraints_pass_gradients() {
     use ankh_hlo::{Layout, Mesh};
     for_random_dims(2, |dims, seed| {
         check("named", Domain::Signed, &[dims], seed, |g, x| {
-            g.set_layout(Layout::new(Mesh::new([("data", 1)]), [("batch", vec!["data".to_string()])]));
+            g.set_layout(Layout::new(
+                Mesh::new([("data", 1)]),
+                [("batch", vec!["data".to_string()])],
+            ));
             x[0].square().named(&["batch", "embed"]).exp()
         });
     });
@@ -304,36 +393,58 @@ fn branches_and_calls_match_finite_differences() {
                 out[0] * x[0]
             });
         }
-        check("call", Domain::Signed, &[dims.clone(), dims], seed, |g, x| {
-            let out = g.call("twice", &[x[0]], |p| vec![p[0].exp() * x[1], p[0].square()]);
-            out[0] * out[1]
-        });
+        check(
+            "call",
+            Domain::Signed,
+            &[dims.clone(), dims],
+            seed,
+            |g, x| {
+                let out = g.call("twice", &[x[0]], |p| vec![p[0].exp() * x[1], p[0].square()]);
+                out[0] * out[1]
+            },
+        );
     });
 }
 
 #[test]
 fn hand_written_rules_are_used_and_match() {
     for_random_dims(2, |dims, seed| {
-        check("custom_gradient", Domain::Signed, &[dims.clone(), dims], seed, |_, x| {
-            let e = x[0].exp();
-            (e * x[1]).custom_gradient(&[x[0], x[1]], &[e], |operands, output, dy| {
-                vec![dy * output, dy * operands[2]]
-            })
-        });
+        check(
+            "custom_gradient",
+            Domain::Signed,
+            &[dims.clone(), dims],
+            seed,
+            |_, x| {
+                let e = x[0].exp();
+                (e * x[1]).custom_gradient(&[x[0], x[1]], &[e], |operands, output, dy| {
+                    vec![dy * output, dy * operands[2]]
+                })
+            },
+        );
     });
 }
 
 /// A loop with all that a scan can have: two carries, slices, results, constants from outside and from further outside, an
 /// integer carry, and a named value.
 fn loop_program<'g>(g: &'g Graph, x: &[Tensor<'g>], remat: Remat, reverse: bool) -> Tensor<'g> {
-    let options = ScanOptions { remat, reverse, length: None };
+    let options = ScanOptions {
+        remat,
+        reverse,
+        length: None,
+    };
     let outside = x[2].exp();
     let count = g.scalar(DType::S32, 0.0);
     let (carries, results) = g.scan(options, &[x[0], x[0].square(), count], &[x[1]], |c, s| {
-        let mixed = g.einsum("ab,bc->ac", c[0], outside).tanh().checkpoint("mixed");
+        let mixed = g
+            .einsum("ab,bc->ac", c[0], outside)
+            .tanh()
+            .checkpoint("mixed");
         let next = mixed * s[0] + c[1] * 0.3;
         let scaled = c[2].convert(DType::F64) * 0.1 + 1.0;
-        (vec![next, (c[1] * c[0]).sin(), c[2] + 1.0], vec![mixed.exp() * scaled, c[0] * 2.0])
+        (
+            vec![next, (c[1] * c[0]).sin(), c[2] + 1.0],
+            vec![mixed.exp() * scaled, c[0] * 2.0],
+        )
     });
     let all = results[0].sum(&[0]) + results[1].max(&[0]) * carries[0];
     all + carries[1] * carries[2].convert(DType::F64)
@@ -341,24 +452,38 @@ fn loop_program<'g>(g: &'g Graph, x: &[Tensor<'g>], remat: Remat, reverse: bool)
 
 #[test]
 fn scans_match_finite_differences_under_each_remat_policy() {
-    let policies = [Remat::SaveNothing, Remat::SaveAll, Remat::Named(vec!["mixed".into()]), Remat::Named(vec!["absent".into()])];
+    let policies = [
+        Remat::SaveNothing,
+        Remat::SaveAll,
+        Remat::Named(vec!["mixed".into()]),
+        Remat::Named(vec!["absent".into()]),
+    ];
     for (i, remat) in policies.into_iter().enumerate() {
         for_random_dims(3, |d, seed| {
             let (n, m, steps) = (d[0], d[1], d[2]);
             let shapes = [vec![n, m], vec![steps, n, m], vec![m, m]];
             let reverse = (seed + i as u64).is_multiple_of(2);
-            check("scan", Domain::Signed, &shapes, seed, |g, x| loop_program(g, x, remat.clone(), reverse));
+            check("scan", Domain::Signed, &shapes, seed, |g, x| {
+                loop_program(g, x, remat.clone(), reverse)
+            });
         });
     }
 }
 
 #[test]
 fn nested_scans_match_finite_differences() {
-    for remat in [Remat::SaveNothing, Remat::SaveAll, Remat::Named(vec!["inner".into()])] {
+    for remat in [
+        Remat::SaveNothing,
+        Remat::SaveAll,
+        Remat::Named(vec!["inner".into()]),
+    ] {
         for_random_dims(2, |d, seed| {
             let shapes = [vec![d[0]], vec![d[1], 2, d[0]], vec![d[0]]];
             check("nested", Domain::Signed, &shapes, seed, |g, x| {
-                let options = || ScanOptions { remat: remat.clone(), ..ScanOptions::default() };
+                let options = || ScanOptions {
+                    remat: remat.clone(),
+                    ..ScanOptions::default()
+                };
                 let (last, ys) = g.scan(options(), &[x[0]], &[x[1]], |c, s| {
                     let scale = c[0].cos();
                     let (inner, out) = g.scan(options(), &[c[0]], &[s[0]], |c, s| {
@@ -401,8 +526,15 @@ fn gradients_inside_a_scan_match_finite_differences() {
 fn a_while_loop_refuses_to_be_differentiated() {
     let g = Graph::new("while");
     let x = g.parameter("x", Shape::new(DType::F32, []));
-    let out = g.while_loop(&[x], |s| s[0].less(g.scalar(DType::F32, 10.0)), |s| vec![s[0] * 2.0]);
+    let out = g.while_loop(
+        &[x],
+        |s| s[0].less(g.scalar(DType::F32, 10.0)),
+        |s| vec![s[0] * 2.0],
+    );
     let _ = g.gradients(out[0], &[x]);
     let message = g.finish(&[out[0]], &[]).unwrap_err().to_string();
-    assert!(message.contains("while") && message.contains("scan"), "{message}");
+    assert!(
+        message.contains("while") && message.contains("scan"),
+        "{message}"
+    );
 }

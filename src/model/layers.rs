@@ -21,8 +21,11 @@ pub fn project<'g>(x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
 /// The feed-forward layer; `x` is `[batch, length, embed]`.
 pub fn feed_forward<'g>(p: &Mlp<Tensor<'g>>, x: Tensor<'g>, activation: Activation) -> Tensor<'g> {
     let hidden = match p.wi {
-        Expansion::Plain(wi) => nonlinearity(project(x, wi), activation),
-        Expansion::Gated(wi_0, wi_1) => nonlinearity(project(x, wi_0), activation) * project(x, wi_1),
+        Expansion::Plain(wi) => nonlinearity(project(x, wi).checkpoint("mlp_hidden"), activation),
+        Expansion::Gated(wi_0, wi_1) => {
+            let gate = project(x, wi_1).checkpoint("mlp_gate");
+            nonlinearity(project(x, wi_0).checkpoint("mlp_hidden"), activation) * gate
+        }
     };
     project(hidden.named(&["batch", "length", "mlp"]), p.wo)
 }

@@ -22,7 +22,9 @@ pub struct TokenLoss<'g> {
 impl<'g> Targets<'g> {
     /// 1 where a token is asked for, float32 `[batch, length]`.
     pub fn weights(self) -> Tensor<'g> {
-        self.0.greater_equal(self.0.zeros_like()).convert(DType::F32)
+        self.0
+            .greater_equal(self.0.zeros_like())
+            .convert(DType::F32)
     }
 
     /// How many tokens are asked for, float32.
@@ -51,11 +53,21 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
     }
     // The gradient is written by hand: softmax minus target, without keeping the softmax.
     let cost = cost.custom_gradient(&[logits], &[z, weights, wanted], move |operands, _, dy| {
-        let [logits, z, weights, wanted] = operands else { unreachable!("one input and three residuals") };
+        let [logits, z, weights, wanted] = operands else {
+            unreachable!("one input and three residuals")
+        };
         let vocab = logits.dim(2) as f64;
         let softmax = (*logits - z.keep(&[2])).exp();
-        let slope = if z_weight > 0.0 { softmax * (*z * (2.0 * z_weight) + 1.0).keep(&[2]) } else { softmax };
-        let target = if smoothing > 0.0 { *wanted * (1.0 - smoothing) + smoothing / vocab } else { *wanted };
+        let slope = if z_weight > 0.0 {
+            softmax * (*z * (2.0 * z_weight) + 1.0).keep(&[2])
+        } else {
+            softmax
+        };
+        let target = if smoothing > 0.0 {
+            *wanted * (1.0 - smoothing) + smoothing / vocab
+        } else {
+            *wanted
+        };
         vec![(slope - target) * (*weights * dy).keep(&[2])]
     });
     let best = logits.max(&[2]);

@@ -14,3 +14,15 @@ mod weights;
 pub use loss::{Targets, TokenLoss, token_loss};
 pub use network::{Network, States};
 pub use weights::{Parameter, Start, Weights};
+
+/// The names of a layer's values from which the rest of it is quickly computed again: the results of matrix products.
+pub const SAVED_NAMES: [&str; 8] = [
+    "query",
+    "key",
+    "value",
+    "attention_log_sum",
+    "attention_output",
+    "residual",
+    "mlp_hidden",
+    "mlp_gate",
+];

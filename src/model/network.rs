@@ -34,11 +34,19 @@ const ACTIVATION: &[&str] = &["batch", "length", "embed"];
 impl<'g> Network<'g, '_> {
     /// Logits for each decoder position. `input_ids` and `attention_mask` (1 on tokens) are s32 `[batch, input length]`,
     /// `decoder_input_ids` is s32 `[batch, target length]`.
-    pub fn forward(&self, input_ids: Tensor<'g>, attention_mask: Tensor<'g>, decoder_input_ids: Tensor<'g>) -> States<'g> {
+    pub fn forward(
+        &self,
+        input_ids: Tensor<'g>,
+        attention_mask: Tensor<'g>,
+        decoder_input_ids: Tensor<'g>,
+    ) -> States<'g> {
         let hidden = key_mask(attention_mask);
         let encoder = self.encode(input_ids, hidden);
         let decoder = self.decode(decoder_input_ids, encoder, hidden);
-        States { encoder, logits: self.logits(decoder) }
+        States {
+            encoder,
+            logits: self.logits(decoder),
+        }
     }
 
     fn graph(&self) -> &'g Graph {
@@ -50,7 +58,10 @@ impl<'g> Network<'g, '_> {
         let _scope = self.graph().scope("encoder");
         let p = &self.weights.encoder;
         let relative = self.relative(p.relative_bias, Direction::Both, ids.dim(1));
-        let bias = Bias { relative: Some(relative), mask: hidden };
+        let bias = Bias {
+            relative: Some(relative),
+            mask: hidden,
+        };
         let x = self.stack(ids, &p.layers, |p, x| self.encoder_layer(p, x, bias));
         rms_norm(x, p.final_norm, self.model.norm_epsilon).named(ACTIVATION)
     }
@@ -61,9 +72,17 @@ impl<'g> Network<'g, '_> {
         let p = &self.weights.decoder;
         let length = ids.dim(1);
         let relative = self.relative(p.relative_bias, Direction::Backward, length);
-        let bias = Bias { relative: Some(relative), mask: causal_mask(self.graph(), length) };
-        let cross = Bias { relative: None, mask: hidden };
-        let x = self.stack(ids, &p.layers, |p, x| self.decoder_layer(p, x, memory, bias, cross));
+        let bias = Bias {
+            relative: Some(relative),
+            mask: causal_mask(self.graph(), length),
+        };
+        let cross = Bias {
+            relative: None,
+            mask: hidden,
+        };
+        let x = self.stack(ids, &p.layers, |p, x| {
+            self.decoder_layer(p, x, memory, bias, cross)
+        });
         rms_norm(x, p.final_norm, self.model.norm_epsilon).named(ACTIVATION)
     }
 
@@ -74,19 +93,34 @@ impl<'g> Network<'g, '_> {
         layers: &L,
         layer: impl Fn(&L, Tensor<'g>) -> Tensor<'g>,
     ) -> Tensor<'g> {
-        let x = self.weights.shared.take_rows(ids).convert(self.compute).named(ACTIVATION);
+        let x = self
+            .weights
+            .shared
+            .take_rows(ids)
+            .convert(self.compute)
+            .named(ACTIVATION);
         let _scope = self.graph().scope("layer");
-        let options = ScanOptions { remat: self.remat.clone(), ..Default::default() };
-        let (x, _) = self.graph().scan(options, &[x], &layers.leaves(), |carry, slices| {
-            let x = layer(&layers.filled(slices), carry[0]);
-            (vec![x.named(ACTIVATION)], vec![])
-        });
+        let options = ScanOptions {
+            remat: self.remat.clone(),
+            ..Default::default()
+        };
+        let (x, _) = self
+            .graph()
+            .scan(options, &[x], &layers.leaves(), |carry, slices| {
+                let x = layer(&layers.filled(slices), carry[0]);
+                (vec![x.named(ACTIVATION)], vec![])
+            });
         x[0]
     }
 
-    fn encoder_layer(&self, p: &EncoderLayer<Tensor<'g>>, x: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
+    fn encoder_layer(
+        &self,
+        p: &EncoderLayer<Tensor<'g>>,
+        x: Tensor<'g>,
+        bias: Bias<'g>,
+    ) -> Tensor<'g> {
         let h = self.norm(x, p.attention_norm);
-        let x = x + self.attend("attention", &p.attention, h, h, bias);
+        let x = (x + self.attend("attention", &p.attention, h, h, bias)).checkpoint("residual");
         x + self.feed_forward(p.mlp_norm, &p.mlp, x)
     }
 
@@ -99,9 +133,9 @@ impl<'g> Network<'g, '_> {
         cross: Bias<'g>,
     ) -> Tensor<'g> {
         let h = self.norm(x, p.attention_norm);
-        let x = x + self.attend("attention", &p.attention, h, h, bias);
+        let x = (x + self.attend("attention", &p.attention, h, h, bias)).checkpoint("residual");
         let h = self.norm(x, p.cross_norm);
-        let x = x + self.attend("cross", &p.cross, h, memory, cross);
+        let x = (x + self.attend("cross", &p.cross, h, memory, cross)).checkpoint("residual");
         x + self.feed_forward(p.mlp_norm, &p.mlp, x)
     }
 
@@ -121,14 +155,25 @@ impl<'g> Network<'g, '_> {
         attention(p, x, memory, self.model.heads as i64, bias)
     }
 
-    fn feed_forward(&self, norm: Tensor<'g>, p: &super::weights::Mlp<Tensor<'g>>, x: Tensor<'g>) -> Tensor<'g> {
+    fn feed_forward(
+        &self,
+        norm: Tensor<'g>,
+        p: &super::weights::Mlp<Tensor<'g>>,
+        x: Tensor<'g>,
+    ) -> Tensor<'g> {
         let _scope = self.graph().scope("mlp");
         feed_forward(p, self.norm(x, norm), self.model.activation)
     }
 
     fn relative(&self, table: Tensor<'g>, direction: Direction, length: i64) -> Tensor<'g> {
         let _scope = self.graph().scope("relative_bias");
-        position::bias(table, direction, self.model.relative_max_distance, length, length)
+        position::bias(
+            table,
+            direction,
+            self.model.relative_max_distance,
+            length,
+            length,
+        )
     }
 
     /// float32 logits. A tied projection is the embedding table, scaled by `embed^-1/2` as in the first T5.
@@ -136,7 +181,11 @@ impl<'g> Network<'g, '_> {
         let _scope = self.graph().scope("logits");
         let (x, head, equation) = match self.weights.lm_head {
             Some(head) => (x, head, "bld,dv->blv"),
-            None => (x * (self.model.d_model as f64).powf(-0.5), self.weights.shared, "bld,vd->blv"),
+            None => (
+                x * (self.model.d_model as f64).powf(-0.5),
+                self.weights.shared,
+                "bld,vd->blv",
+            ),
         };
         let head = head.convert(x.dtype());
         self.graph()

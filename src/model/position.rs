@@ -16,7 +16,11 @@ pub enum Direction {
 /// `max_distance` on. In float32, as `transformers` computes it, so that no distance changes its bucket.
 pub fn bucket(distance: i64, direction: Direction, buckets: usize, max_distance: usize) -> usize {
     let (offset, buckets, n) = match direction {
-        Direction::Both => (if distance > 0 { buckets / 2 } else { 0 }, buckets / 2, distance.unsigned_abs() as usize),
+        Direction::Both => (
+            if distance > 0 { buckets / 2 } else { 0 },
+            buckets / 2,
+            distance.unsigned_abs() as usize,
+        ),
         Direction::Backward => (0, buckets, (-distance).max(0) as usize),
     };
     let exact = buckets / 2;
@@ -43,7 +47,8 @@ pub fn bias<'g>(
     let (first, last) = intervals(direction, buckets as usize, max_distance, queries, keys);
     let ends = |values: &[i32]| {
         let literal = Literal::s32(&[buckets], values).expect("one end a bucket");
-        g.literal(literal).broadcast_in_dims(&[queries, keys, buckets], &[2])
+        g.literal(literal)
+            .broadcast_in_dims(&[queries, keys, buckets], &[2])
     };
     let grid = Shape::new(DType::S32, [queries, keys, buckets]);
     let distance = g.iota(grid.clone(), 1) - g.iota(grid, 0);

@@ -151,7 +151,12 @@ pub(super) trait Tree<T> {
 impl<T> Tree<T> for Attention<T> {
     type With<U> = Attention<U>;
     fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> Attention<U> {
-        Attention { q: f(&self.q), k: f(&self.k), v: f(&self.v), o: f(&self.o) }
+        Attention {
+            q: f(&self.q),
+            k: f(&self.k),
+            v: f(&self.v),
+            o: f(&self.o),
+        }
     }
 }
 
@@ -162,7 +167,10 @@ impl<T> Tree<T> for Mlp<T> {
             Expansion::Plain(wi) => Expansion::Plain(f(wi)),
             Expansion::Gated(a, b) => Expansion::Gated(f(a), f(b)),
         };
-        Mlp { wi, wo: f(&self.wo) }
+        Mlp {
+            wi,
+            wo: f(&self.wo),
+        }
     }
 }
 
@@ -233,7 +241,12 @@ impl Weights<Parameter> {
     /// The parameters of a model. Standard deviations are those of `transformers`' T5: the Flax class scales the attention
     /// by the inner width where the PyTorch class uses the model's.
     pub fn of(model: &Model) -> Weights<Parameter> {
-        let (d, ff, inner, kv) = (model.d_model as i64, model.d_ff as i64, model.inner() as i64, model.d_kv as i64);
+        let (d, ff, inner, kv) = (
+            model.d_model as i64,
+            model.d_ff as i64,
+            model.inner() as i64,
+            model.d_kv as i64,
+        );
         let (vocab, heads) = (model.vocabulary as i64, model.heads as i64);
         let width = match model.initialization {
             Initialization::Flax => inner,
@@ -248,9 +261,21 @@ impl Weights<Parameter> {
         };
         let bias = |stack: &str| {
             let name = format!("{stack}.relative_bias");
-            plain(&name, vec![model.relative_buckets as i64, heads], vec!["buckets", "heads"], root(width))
+            plain(
+                &name,
+                vec![model.relative_buckets as i64, heads],
+                vec!["buckets", "heads"],
+                root(width),
+            )
         };
-        let norm = |stack: &str| plain(&format!("{stack}.final_norm"), vec![d], vec!["embed"], Start::Ones);
+        let norm = |stack: &str| {
+            plain(
+                &format!("{stack}.final_norm"),
+                vec![d],
+                vec!["embed"],
+                Start::Ones,
+            )
+        };
         let layer = |stack: &'static str, layers: usize| {
             move |name: &str, dims: &[i64], axes: &[&'static str], start: Start| Parameter {
                 name: format!("{stack}.layers.{name}"),
@@ -262,10 +287,30 @@ impl Weights<Parameter> {
         type Make<'a> = &'a dyn Fn(&str, &[i64], &[&'static str], Start) -> Parameter;
         let layer_norm = |make: Make, name: &str| make(name, &[d], &["embed"], Start::Ones);
         let attention = |make: Make, name: &str| Attention {
-            q: make(&format!("{name}.q"), &[d, inner], &["embed", "heads"], root(width * kv)),
-            k: make(&format!("{name}.k"), &[d, inner], &["embed", "heads"], root(width)),
-            v: make(&format!("{name}.v"), &[d, inner], &["embed", "heads"], root(width)),
-            o: make(&format!("{name}.o"), &[inner, d], &["heads", "embed"], root(inner)),
+            q: make(
+                &format!("{name}.q"),
+                &[d, inner],
+                &["embed", "heads"],
+                root(width * kv),
+            ),
+            k: make(
+                &format!("{name}.k"),
+                &[d, inner],
+                &["embed", "heads"],
+                root(width),
+            ),
+            v: make(
+                &format!("{name}.v"),
+                &[d, inner],
+                &["embed", "heads"],
+                root(width),
+            ),
+            o: make(
+                &format!("{name}.o"),
+                &[inner, d],
+                &["heads", "embed"],
+                root(inner),
+            ),
         };
         let mlp = |make: Make| {
             let wi = |name: &str| make(name, &[d, ff], &["embed", "mlp"], root(d));
@@ -281,9 +326,20 @@ impl Weights<Parameter> {
         let encoder = layer("encoder", model.encoder_layers);
         let decoder = layer("decoder", model.decoder_layers);
         Weights {
-            shared: plain("shared", vec![vocab, d], vec!["vocab", "embed"], Start::Normal(1.0)),
-            lm_head: (!model.tie_embeddings)
-                .then(|| plain("lm_head", vec![d, vocab], vec!["embed", "vocab"], Start::Normal(1.0))),
+            shared: plain(
+                "shared",
+                vec![vocab, d],
+                vec!["vocab", "embed"],
+                Start::Normal(1.0),
+            ),
+            lm_head: (!model.tie_embeddings).then(|| {
+                plain(
+                    "lm_head",
+                    vec![d, vocab],
+                    vec!["embed", "vocab"],
+                    Start::Normal(1.0),
+                )
+            }),
             encoder: Stack {
                 relative_bias: bias("encoder"),
                 layers: EncoderLayer {

@@ -22,13 +22,19 @@ struct Factored {
 fn factored(rule: &Adafactor, parameter: &Parameter) -> Option<Factored> {
     let mut order: Vec<usize> = own_dims(parameter).iter().map(|&d| d as usize).collect();
     order.sort_by_key(|&d| parameter.dims[d]);
-    let [.., smaller, larger] = order[..] else { return None };
-    (parameter.dims[smaller] >= rule.min_dim_size_to_factor as i64).then_some(Factored { smaller, larger })
+    let [.., smaller, larger] = order[..] else {
+        return None;
+    };
+    (parameter.dims[smaller] >= rule.min_dim_size_to_factor as i64)
+        .then_some(Factored { smaller, larger })
 }
 
 pub(super) fn slots(rule: &Adafactor, parameter: &Parameter) -> Vec<Slot> {
     match factored(rule, parameter) {
-        Some(f) => vec![Slot::without("v_row", parameter, f.larger), Slot::without("v_col", parameter, f.smaller)],
+        Some(f) => vec![
+            Slot::without("v_row", parameter, f.larger),
+            Slot::without("v_col", parameter, f.smaller),
+        ],
         None => vec![Slot::like("v", parameter)],
     }
 }
@@ -71,5 +77,8 @@ pub(super) fn update<'g>(
     if rule.weight_decay > 0.0 {
         step = step + value * rule.weight_decay;
     }
-    Updated { value: value - step, slots }
+    Updated {
+        value: value - step,
+        slots,
+    }
 }

@@ -16,8 +16,12 @@ pub(super) fn update<'g>(
     let first = average(slots[0], gradient, rule.b1);
     let second = average(slots[1], gradient.square(), rule.b2);
     // Both start from zeros; dividing by what they have seen so far removes that.
-    let unbiased = |moment: Tensor<'g>, decay: f64| moment / (1.0 - now.step.like(decay).pow(now.step + 1.0));
+    let unbiased =
+        |moment: Tensor<'g>, decay: f64| moment / (1.0 - now.step.like(decay).pow(now.step + 1.0));
     let direction = unbiased(first, rule.b1) / (unbiased(second, rule.b2).sqrt() + rule.epsilon);
     let step = (direction + value * rule.weight_decay) * now.learning_rate;
-    Updated { value: value - step, slots: vec![first, second] }
+    Updated {
+        value: value - step,
+        slots: vec![first, second],
+    }
 }

@@ -27,7 +27,11 @@ pub struct Slot {
 
 impl Slot {
     fn like(kind: &str, parameter: &Parameter) -> Slot {
-        Slot { name: format!("{kind}/{}", parameter.name), dims: parameter.dims.clone(), axes: parameter.axes.clone() }
+        Slot {
+            name: format!("{kind}/{}", parameter.name),
+            dims: parameter.dims.clone(),
+            axes: parameter.axes.clone(),
+        }
     }
 
     fn without(kind: &str, parameter: &Parameter, dim: usize) -> Slot {
@@ -73,19 +77,27 @@ pub fn update<'g>(
     now: Moment<'g>,
 ) -> Updated<'g> {
     match optimizer {
-        Optimizer::Adafactor(rule) => adafactor::update(rule, parameter, value, gradient, slots, now),
+        Optimizer::Adafactor(rule) => {
+            adafactor::update(rule, parameter, value, gradient, slots, now)
+        }
         Optimizer::Adamw(rule) => adamw::update(rule, value, gradient, slots, now),
     }
 }
 
 /// The Euclidean norm of all gradients together.
 pub fn global_norm<'g>(gradients: &[Tensor<'g>]) -> Option<Tensor<'g>> {
-    gradients.iter().map(|g| g.square().sum_all()).reduce(|a, b| a + b).map(|sum| sum.sqrt())
+    gradients
+        .iter()
+        .map(|g| g.square().sum_all())
+        .reduce(|a, b| a + b)
+        .map(|sum| sum.sqrt())
 }
 
 /// The gradients, scaled down where their norm exceeds `bound`.
 pub fn clip<'g>(gradients: &[Tensor<'g>], norm: Tensor<'g>, bound: f64) -> Vec<Tensor<'g>> {
-    let scale = norm.less(norm.like(bound)).select(norm.like(1.0), bound / norm);
+    let scale = norm
+        .less(norm.like(bound))
+        .select(norm.like(1.0), bound / norm);
     gradients.iter().map(|g| *g * scale).collect()
 }
 

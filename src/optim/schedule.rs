@@ -22,5 +22,6 @@ pub fn learning_rate<'g>(schedule: &Schedule, steps: u64, step: Tensor<'g>) -> T
     if schedule.warmup_steps == 0 {
         return after;
     }
-    step.less(step.like(warmup)).select(step * (peak / warmup), after)
+    step.less(step.like(warmup))
+        .select(step * (peak / warmup), after)
 }

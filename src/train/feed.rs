@@ -14,14 +14,20 @@ use crate::device::{Device, DeviceError};
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// No data set is configured.
-    #[error("no data set is given; set `data.dir` or pass --data DIR, a directory written by `pretrain prepare`")]
+    #[error(
+        "no data set is given; set `data.dir` or pass --data DIR, a directory written by `pretrain prepare`"
+    )]
     NoData,
 }
 
 /// The configured batches of one split. The validation split is read in stored order, each row once.
 pub fn batches(config: &Config, split: Split) -> Result<Batches, TrainError> {
     let directory = config.data.dir.as_ref().ok_or(BatchError::NoData)?;
-    let dataset = Dataset::open_for(directory, split, ankh_data::Tokenizer::of(config.data.tokenizer))?;
+    let dataset = Dataset::open_for(
+        directory,
+        split,
+        ankh_data::Tokenizer::of(config.data.tokenizer),
+    )?;
     let plan = BatchPlan {
         seed: config.data.seed,
         global_batch: config.train.batch_size,
@@ -33,12 +39,23 @@ pub fn batches(config: &Config, split: Split) -> Result<Batches, TrainError> {
         Split::Validation => Batches::evaluation,
         _ => Batches::new,
     };
-    Ok(make(dataset, config.objective.clone(), plan, 1, 0, config.data.threads)?)
+    Ok(make(
+        dataset,
+        config.objective.clone(),
+        plan,
+        1,
+        0,
+        config.data.threads,
+    )?)
 }
 
 /// The sizes of the configured batches.
 pub(super) fn size(config: &Config) -> BatchSize {
-    BatchSize { rows: config.train.batch_size, input: config.data.input_length, target: config.data.target_length }
+    BatchSize {
+        rows: config.train.batch_size,
+        input: config.data.input_length,
+        target: config.data.target_length,
+    }
 }
 
 /// Batches on their way: made on a thread ahead of time, then moved to the device.
@@ -59,13 +76,17 @@ pub(super) struct Fed {
 impl Feed {
     /// The batches of the steps after `step`.
     pub fn after(step: u64, batches: &Batches, depth: usize) -> Feed {
-        Feed { queue: batches.prefetch(step, depth) }
+        Feed {
+            queue: batches.prefetch(step, depth),
+        }
     }
 
     /// The next batch; `None` where an evaluation's batches end.
     pub fn next(&mut self, device: &Device) -> Result<Option<Fed>, TrainError> {
         let start = Instant::now();
-        let Some(batch) = self.queue.next().transpose()? else { return Ok(None) };
+        let Some(batch) = self.queue.next().transpose()? else {
+            return Ok(None);
+        };
         let waited = start.elapsed();
         Ok(Some(Fed {
             buffers: upload(&batch, device)?,
@@ -80,7 +101,9 @@ impl Feed {
 
 /// Moves a batch to the device, in the order that programs take its arrays.
 fn upload(batch: &Batch, device: &Device) -> Result<Vec<Buffer>, DeviceError> {
-    let array = |length: usize, values: &[i32]| HostTensor::from_i32([batch.rows as i64, length as i64], values);
+    let array = |length: usize, values: &[i32]| {
+        HostTensor::from_i32([batch.rows as i64, length as i64], values)
+    };
     [
         array(batch.input_length, &batch.input_ids),
         array(batch.input_length, &batch.attention_mask),

@@ -37,15 +37,23 @@ pub fn forward(
 ) -> Result<Forward, TrainError> {
     let size = size_of(batch)?;
     let compute = program::compute_type(config.train.compute, device.platform());
-    let fed = program::batch(size).into_iter().map(|array| Ok(device.upload_as(&array, find(batch, &array.name)?)?));
+    let fed = program::batch(size)
+        .into_iter()
+        .map(|array| Ok(device.upload_as(&array, find(batch, &array.name)?)?));
     let fed: Vec<Buffer> = fed.collect::<Result<_, TrainError>>()?;
     let mut state = State::from_tensors(config, device, parameters, Rest::Zeros)?;
 
     let program = device.compile(&program::forward(config, size, compute, gradients)?)?;
     let arguments = state.parameters().iter().chain(&fed).map(Argument::Keep);
     let outputs = program.start(arguments.collect())?;
-    let mut outputs = outputs.iter().map(|b| b.to_host().map_err(DeviceError::from));
-    let mut next = || outputs.next().expect("the program gives logits, states, loss and the gradients asked for");
+    let mut outputs = outputs
+        .iter()
+        .map(|b| b.to_host().map_err(DeviceError::from));
+    let mut next = || {
+        outputs
+            .next()
+            .expect("the program gives logits, states, loss and the gradients asked for")
+    };
     let (logits, encoder, loss) = (next()?, next()?, next()?);
     let mut found = Vec::new();
     if gradients == Gradients::Yes {
@@ -60,29 +68,55 @@ pub fn forward(
         for _ in 0..steps {
             let mut metrics = None;
             state.replace(|buffers| {
-                let arguments = buffers.into_iter().map(Argument::Donate).chain(fed.iter().map(Argument::Keep));
+                let arguments = buffers
+                    .into_iter()
+                    .map(Argument::Donate)
+                    .chain(fed.iter().map(Argument::Keep));
                 let mut outputs = program.start(arguments.collect())?;
                 metrics = outputs.pop();
                 Ok(outputs)
             })?;
-            let metrics = metrics.expect("a step's last output").to_host().map_err(DeviceError::from)?;
+            let metrics = metrics
+                .expect("a step's last output")
+                .to_host()
+                .map_err(DeviceError::from)?;
             losses.push(metrics.to_vec_f32().map_err(DeviceError::from)?[0]);
         }
     }
-    let after = if steps > 0 { state.parameters_to_host()? } else { vec![] };
-    Ok(Forward { logits, encoder, loss, gradients: found, losses, after })
+    let after = if steps > 0 {
+        state.parameters_to_host()?
+    } else {
+        vec![]
+    };
+    Ok(Forward {
+        logits,
+        encoder,
+        loss,
+        gradients: found,
+        losses,
+        after,
+    })
 }
 
 fn find<'a>(tensors: &'a [(String, HostTensor)], name: &str) -> Result<&'a HostTensor, TrainError> {
     let found = tensors.iter().find(|t| t.0 == name);
-    found.map(|t| &t.1).ok_or_else(|| TrainError::MissingArray { name: name.into() })
+    found
+        .map(|t| &t.1)
+        .ok_or_else(|| TrainError::MissingArray { name: name.into() })
 }
 
 fn size_of(batch: &[(String, HostTensor)]) -> Result<BatchSize, TrainError> {
     let dims = |name: &str| match find(batch, name)?.dims[..] {
         [rows, length] if rows > 0 && length > 0 => Ok((rows as usize, length as usize)),
-        ref other => Err(TrainError::NotABatch { name: name.into(), dims: other.to_vec() }),
+        ref other => Err(TrainError::NotABatch {
+            name: name.into(),
+            dims: other.to_vec(),
+        }),
     };
     let ((rows, input), (_, target)) = (dims("input_ids")?, dims("decoder_input_ids")?);
-    Ok(BatchSize { rows, input, target })
+    Ok(BatchSize {
+        rows,
+        input,
+        target,
+    })
 }

@@ -50,7 +50,9 @@ pub enum TrainError {
         name: String,
     },
     /// A batch's array is not a matrix.
-    #[error("`{name}` has dimensions {dims:?}; a batch's arrays are [rows, length], neither of them 0")]
+    #[error(
+        "`{name}` has dimensions {dims:?}; a batch's arrays are [rows, length], neither of them 0"
+    )]
     NotABatch {
         /// Its name.
         name: String,

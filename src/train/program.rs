@@ -7,8 +7,8 @@
 use ankh_hlo::{DType, Error, Graph, Literal, Module, Remat, Shape, Tensor};
 
 use crate::config::{self, Config};
-use crate::model::{Network, Parameter, Targets, Weights, token_loss};
 use crate::model::Start;
+use crate::model::{Network, Parameter, Targets, Weights, token_loss};
 use crate::optim::{self, Moment};
 
 /// An array that a program takes or gives.
@@ -53,10 +53,21 @@ pub fn compute_type(compute: config::Compute, platform: &str) -> DType {
 pub fn state(config: &Config) -> Vec<Array> {
     let parameters = Weights::of(&config.model).leaves();
     let mut arrays: Vec<Array> = parameters.iter().map(parameter_array).collect();
-    for slot in parameters.iter().flat_map(|p| optim::slots(&config.optimizer, p)) {
-        arrays.push(Array { name: slot.name, shape: Shape::new(DType::F32, slot.dims), axes: slot.axes });
+    for slot in parameters
+        .iter()
+        .flat_map(|p| optim::slots(&config.optimizer, p))
+    {
+        arrays.push(Array {
+            name: slot.name,
+            shape: Shape::new(DType::F32, slot.dims),
+            axes: slot.axes,
+        });
     }
-    arrays.push(Array { name: "step".into(), shape: Shape::new(DType::S32, []), axes: vec![] });
+    arrays.push(Array {
+        name: "step".into(),
+        shape: Shape::new(DType::S32, []),
+        axes: vec![],
+    });
     arrays
 }
 
@@ -76,7 +87,11 @@ pub fn batch(size: BatchSize) -> [Array; 4] {
 }
 
 fn parameter_array(p: &Parameter) -> Array {
-    Array { name: p.name.clone(), shape: Shape::new(DType::F32, p.dims.clone()), axes: p.axes.clone() }
+    Array {
+        name: p.name.clone(),
+        shape: Shape::new(DType::F32, p.dims.clone()),
+        axes: p.axes.clone(),
+    }
 }
 
 /// The program that draws the first state from a seed, `u64[]`. Each parameter has a random stream of its own, so that
@@ -96,13 +111,19 @@ pub fn initial(config: &Config) -> Result<Module, Error> {
             }
         })
         .collect();
-    outputs.extend(state(config)[parameters.len()..].iter().map(|a| g.zeros(&a.shape)));
+    outputs.extend(
+        state(config)[parameters.len()..]
+            .iter()
+            .map(|a| g.zeros(&a.shape)),
+    );
     g.finish(&outputs, &[])
 }
 
 /// A parameter's random stream: FNV-1a of its name.
 fn stream(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// A training step: state and batch to state (in place) and [`METRICS`].
@@ -117,7 +138,8 @@ pub fn step(config: &Config, size: BatchSize, compute: DType) -> Result<Module, 
     let (slots, count) = rest.split_at(rest.len() - 1);
 
     let tokens = Targets(fed[3]).count();
-    let (gradients, cross_entropy, correct) = accumulate(&g, config, &specs, values, &fed, tokens, compute);
+    let (gradients, cross_entropy, correct) =
+        accumulate(&g, config, &specs, values, &fed, tokens, compute);
     let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
     let gradients = match config.optimizer.clip_norm() {
         Some(bound) => optim::clip(&gradients, norm, bound),
@@ -127,7 +149,10 @@ pub fn step(config: &Config, size: BatchSize, compute: DType) -> Result<Module, 
     let _scope = g.scope("optimizer");
     let done = count[0].convert(DType::F32);
     let rate = optim::learning_rate(&config.schedule, config.train.steps, done);
-    let now = Moment { step: done, learning_rate: rate };
+    let now = Moment {
+        step: done,
+        learning_rate: rate,
+    };
     let mut next = Vec::new();
     let mut next_slots = Vec::new();
     let mut slots = slots;
@@ -140,8 +165,15 @@ pub fn step(config: &Config, size: BatchSize, compute: DType) -> Result<Module, 
     }
     next.extend(next_slots);
     next.push(count[0] + 1.0);
-    let outputs: Vec<Tensor<'_>> = next.iter().zip(&arrays).map(|(t, a)| t.named(&a.axes)).collect();
-    let metrics = vector(&g, &[cross_entropy / tokens, correct / tokens, norm, rate, tokens]);
+    let outputs: Vec<Tensor<'_>> = next
+        .iter()
+        .zip(&arrays)
+        .map(|(t, a)| t.named(&a.axes))
+        .collect();
+    let metrics = vector(
+        &g,
+        &[cross_entropy / tokens, correct / tokens, norm, rate, tokens],
+    );
     let donations: Vec<(usize, usize)> = (0..arrays.len()).map(|i| (i, i)).collect();
     g.finish(&[outputs, vec![metrics]].concat(), &donations)
 }
@@ -159,20 +191,33 @@ fn accumulate<'g>(
 ) -> (Vec<Tensor<'g>>, Tensor<'g>, Tensor<'g>) {
     let part = |values: &[Tensor<'g>], batch: &[Tensor<'g>]| {
         let sums = losses(config, specs, values, batch, compute).1;
-        (g.gradients(sums.objective / tokens, values), sums.cross_entropy, sums.correct)
+        (
+            g.gradients(sums.objective / tokens, values),
+            sums.cross_entropy,
+            sums.correct,
+        )
     };
     let parts = config.train.accumulation as i64;
     if parts == 1 {
         return part(values, batch);
     }
-    let split: Vec<Tensor<'g>> =
-        batch.iter().map(|t| t.reshape(&[parts, t.dim(0) / parts, t.dim(1)])).collect();
+    let split: Vec<Tensor<'g>> = batch
+        .iter()
+        .map(|t| t.reshape(&[parts, t.dim(0) / parts, t.dim(1)]))
+        .collect();
     let mut init: Vec<Tensor<'g>> = values.iter().map(|v| v.zeros_like()).collect();
     init.extend([g.scalar(DType::F32, 0.0); 2]);
     let (sums, _) = g.scan(Default::default(), &init, &split, |carries, batch| {
         let (gradients, cross_entropy, correct) = part(values, batch);
         let new = gradients.into_iter().chain([cross_entropy, correct]);
-        (carries.iter().zip(new).map(|(sum, new)| *sum + new).collect(), vec![])
+        (
+            carries
+                .iter()
+                .zip(new)
+                .map(|(sum, new)| *sum + new)
+                .collect(),
+            vec![],
+        )
     });
     let (gradients, sums) = sums.split_at(values.len());
     (gradients.to_vec(), sums[0], sums[1])
@@ -184,13 +229,21 @@ pub fn evaluation(config: &Config, size: BatchSize, compute: DType) -> Result<Mo
     let (specs, values) = parameters(&g, config);
     let fed = declare(&g, &batch(size));
     let sums = losses(config, &specs, &values, &fed, compute).1;
-    let out = vector(&g, &[sums.cross_entropy, sums.correct, Targets(fed[3]).count()]);
+    let out = vector(
+        &g,
+        &[sums.cross_entropy, sums.correct, Targets(fed[3]).count()],
+    );
     g.finish(&[out], &[])
 }
 
 /// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked for, the gradient of each
 /// parameter.
-pub fn forward(config: &Config, size: BatchSize, compute: DType, gradients: Gradients) -> Result<Module, Error> {
+pub fn forward(
+    config: &Config,
+    size: BatchSize,
+    compute: DType,
+    gradients: Gradients,
+) -> Result<Module, Error> {
     let g = Graph::new("forward");
     let (specs, values) = parameters(&g, config);
     let fed = declare(&g, &batch(size));
@@ -219,8 +272,12 @@ fn losses<'g>(
     batch: &[Tensor<'g>],
     compute: DType,
 ) -> (crate::model::States<'g>, crate::model::TokenLoss<'g>) {
-    let network =
-        Network { model: &config.model, weights: specs.filled(values), compute, remat: remat(config.train.remat) };
+    let network = Network {
+        model: &config.model,
+        weights: specs.filled(values),
+        compute,
+        remat: remat(config.train.remat),
+    };
     let states = network.forward(batch[0], batch[1], batch[2]);
     let _scope = states.logits.graph().scope("loss");
     let loss = token_loss(states.logits, Targets(batch[3]), &config.loss);
@@ -231,10 +288,12 @@ fn remat(remat: config::Remat) -> Remat {
     match remat {
         config::Remat::Full => Remat::SaveNothing,
         config::Remat::None => Remat::SaveAll,
-        config::Remat::Named => {
-            let names = ["query", "key", "value", "attention_output", "attention_log_sum"];
-            Remat::Named(names.iter().map(|n| (*n).into()).collect())
-        }
+        config::Remat::Named => Remat::Named(
+            crate::model::SAVED_NAMES
+                .iter()
+                .map(|n| (*n).into())
+                .collect(),
+        ),
     }
 }
 
@@ -246,7 +305,10 @@ fn parameters<'g>(g: &'g Graph, config: &Config) -> (Weights<Parameter>, Vec<Ten
 }
 
 fn declare<'g>(g: &'g Graph, arrays: &[Array]) -> Vec<Tensor<'g>> {
-    arrays.iter().map(|a| g.named_parameter(&a.name, a.shape.clone(), &a.axes)).collect()
+    arrays
+        .iter()
+        .map(|a| g.named_parameter(&a.name, a.shape.clone(), &a.axes))
+        .collect()
 }
 
 /// Scalars, one after the other.

@@ -8,16 +8,18 @@ use ankh_data::{Batches, Split};
 use ankh_pjrt::{Argument, Buffer};
 use serde_json::json;
 
+use super::TrainError;
 use super::feed::{self, Fed, Feed};
 use super::program::{self, EVALUATION, METRICS};
 use super::state::{Rest, State};
 use super::summary::{self, Summary};
-use super::TrainError;
 use crate::checkpoint::{Saver, Store};
 use crate::config::Config;
 use crate::device::{Compiled, Device, DeviceError};
 use crate::run::RunDirectory;
-use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation, peak_flops};
+use crate::telemetry::{
+    EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation, peak_flops,
+};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +35,12 @@ const STEPS_AHEAD: usize = 2;
 
 /// Trains until the configured last step, or until `stop` is set, in the run directory; goes on from its newest checkpoint
 /// if there is one.
-pub fn train(config: &Config, run: &RunDirectory, device: &Device, stop: &AtomicBool) -> Result<Outcome, TrainError> {
+pub fn train(
+    config: &Config,
+    run: &RunDirectory,
+    device: &Device,
+    stop: &AtomicBool,
+) -> Result<Outcome, TrainError> {
     let mut session = Session::start(config, run, device)?;
     while session.step < config.train.steps {
         let batch = session.next_batch()?;
@@ -88,9 +95,17 @@ struct Evaluation {
 }
 
 impl<'a> Session<'a> {
-    fn start(config: &'a Config, run: &'a RunDirectory, device: &'a Device) -> Result<Session<'a>, TrainError> {
+    fn start(
+        config: &'a Config,
+        run: &'a RunDirectory,
+        device: &'a Device,
+    ) -> Result<Session<'a>, TrainError> {
         let training = feed::batches(config, Split::Train)?;
-        let held_out = if config.evaluation.every > 0 { Some(feed::batches(config, Split::Validation)?) } else { None };
+        let held_out = if config.evaluation.every > 0 {
+            Some(feed::batches(config, Split::Validation)?)
+        } else {
+            None
+        };
         let size = feed::size(config);
         let compute = program::compute_type(config.train.compute, device.platform());
 
@@ -103,7 +118,10 @@ impl<'a> Session<'a> {
         let evaluation = match held_out {
             Some(batches) => {
                 let module = program::evaluation(config, size, compute)?;
-                Some(Evaluation { program: device.compile(&module)?, batches })
+                Some(Evaluation {
+                    program: device.compile(&module)?,
+                    batches,
+                })
             }
             None => None,
         };
@@ -115,7 +133,11 @@ impl<'a> Session<'a> {
             Some(step) => (step, resume(config, device, &store, step, &training)?),
             None => (0, State::initial(config, device)?),
         };
-        let keep = if config.checkpoint.keep == 0 { usize::MAX } else { config.checkpoint.keep };
+        let keep = if config.checkpoint.keep == 0 {
+            usize::MAX
+        } else {
+            config.checkpoint.keep
+        };
         let mut session = Session {
             feed: Feed::after(step, &training, config.data.prefetch),
             meter: Meter::start(StepCost::of(config), peak_flops(device.kind())),
@@ -124,7 +146,11 @@ impl<'a> Session<'a> {
             progress: StepProgress::start(step, config.train.steps),
             saver: Saver::new(store, keep),
             saved: None,
-            summary: Summary { steps: step, metrics: run.metrics(), ..Summary::default() },
+            summary: Summary {
+                steps: step,
+                metrics: run.metrics(),
+                ..Summary::default()
+            },
             pending: VecDeque::new(),
             began: Instant::now(),
             config,
@@ -144,12 +170,22 @@ impl<'a> Session<'a> {
     }
 
     fn next_batch(&mut self) -> Result<Fed, TrainError> {
-        Ok(self.feed.next(self.device)?.expect("training batches never end"))
+        Ok(self
+            .feed
+            .next(self.device)?
+            .expect("training batches never end"))
     }
 
     /// Starts a step; the device works on while this returns.
     fn run(&mut self, batch: Fed) -> Result<(), TrainError> {
-        let Fed { buffers, epoch, rows, tokens, padding_efficiency, waited } = batch;
+        let Fed {
+            buffers,
+            epoch,
+            rows,
+            tokens,
+            padding_efficiency,
+            waited,
+        } = batch;
         let mut metrics = None;
         let program = &self.program;
         self.state.replace(|state| {
@@ -160,7 +196,15 @@ impl<'a> Session<'a> {
         })?;
         self.step += 1;
         let metrics = metrics.expect("a step's last output");
-        self.pending.push_back(Pending { step: self.step, metrics, epoch, padding_efficiency, rows, tokens, waited });
+        self.pending.push_back(Pending {
+            step: self.step,
+            metrics,
+            epoch,
+            padding_efficiency,
+            rows,
+            tokens,
+            waited,
+        });
         Ok(())
     }
 
@@ -168,23 +212,37 @@ impl<'a> Session<'a> {
     fn log(&mut self, validation: Option<Validation>) -> Result<(), TrainError> {
         let all = validation.is_some() || self.step == self.config.train.steps;
         while self.pending.len() > if all { 0 } else { STEPS_AHEAD } {
-            let Some(pending) = self.pending.pop_front() else { break };
+            let Some(pending) = self.pending.pop_front() else {
+                break;
+            };
             let validation = validation.filter(|_| pending.step == self.step);
             self.log_step(pending, validation)?;
         }
         Ok(())
     }
 
-    fn log_step(&mut self, pending: Pending, validation: Option<Validation>) -> Result<(), TrainError> {
-        let values = pending.metrics.to_host().and_then(|t| t.to_vec_f32()).map_err(DeviceError::from)?;
-        let [loss, accuracy, grad_norm, learning_rate, _tokens]: [f32; METRICS.len()] =
-            values.try_into().expect("the program gives as many metrics as there are names");
+    fn log_step(
+        &mut self,
+        pending: Pending,
+        validation: Option<Validation>,
+    ) -> Result<(), TrainError> {
+        let values = pending
+            .metrics
+            .to_host()
+            .and_then(|t| t.to_vec_f32())
+            .map_err(DeviceError::from)?;
+        let [loss, accuracy, grad_norm, learning_rate, _tokens]: [f32; METRICS.len()] = values
+            .try_into()
+            .expect("the program gives as many metrics as there are names");
         let step = pending.step;
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step, loss });
         }
-        self.meter.step(pending.rows, pending.tokens, pending.waited);
-        let due = step.is_multiple_of(self.config.train.log_every) || validation.is_some() || step == self.config.train.steps;
+        self.meter
+            .step(pending.rows, pending.tokens, pending.waited);
+        let due = step.is_multiple_of(self.config.train.log_every)
+            || validation.is_some()
+            || step == self.config.train.steps;
         if !due {
             return Ok(());
         }
@@ -214,7 +272,8 @@ impl<'a> Session<'a> {
 
     fn evaluate_if_due(&mut self) -> Result<Option<Validation>, TrainError> {
         let every = self.config.evaluation.every;
-        let due = every > 0 && (self.step.is_multiple_of(every) || self.step == self.config.train.steps);
+        let due =
+            every > 0 && (self.step.is_multiple_of(every) || self.step == self.config.train.steps);
         if !due {
             return Ok(None);
         }
@@ -223,7 +282,10 @@ impl<'a> Session<'a> {
             self.log_step(pending, None)?;
         }
         if let Some(last) = self.pending.back() {
-            last.metrics.ready().and_then(|e| e.wait()).map_err(DeviceError::from)?;
+            last.metrics
+                .ready()
+                .and_then(|e| e.wait())
+                .map_err(DeviceError::from)?;
         }
         let start = Instant::now();
         let validation = self.evaluate()?;
@@ -233,15 +295,30 @@ impl<'a> Session<'a> {
 
     /// The held-out split's loss and accuracy under the present weights.
     fn evaluate(&mut self) -> Result<Option<Validation>, TrainError> {
-        let Some(Evaluation { program, batches }) = &self.evaluation else { return Ok(None) };
-        let limit = if self.config.evaluation.batches == 0 { usize::MAX } else { self.config.evaluation.batches };
+        let Some(Evaluation { program, batches }) = &self.evaluation else {
+            return Ok(None);
+        };
+        let limit = if self.config.evaluation.batches == 0 {
+            usize::MAX
+        } else {
+            self.config.evaluation.batches
+        };
         let mut feed = Feed::after(0, batches, self.config.data.prefetch);
         let mut sums = [0.0f64; EVALUATION.len()];
         for _ in 0..limit {
-            let Some(batch) = feed.next(self.device)? else { break };
+            let Some(batch) = feed.next(self.device)? else {
+                break;
+            };
             let parameters = self.state.parameters().iter().map(Argument::Keep);
-            let outputs = program.start(parameters.chain(batch.buffers.iter().map(Argument::Keep)).collect())?;
-            let values = outputs[0].to_host().and_then(|t| t.to_vec_f32()).map_err(DeviceError::from)?;
+            let outputs = program.start(
+                parameters
+                    .chain(batch.buffers.iter().map(Argument::Keep))
+                    .collect(),
+            )?;
+            let values = outputs[0]
+                .to_host()
+                .and_then(|t| t.to_vec_f32())
+                .map_err(DeviceError::from)?;
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum += f64::from(value);
             }
@@ -255,7 +332,8 @@ impl<'a> Session<'a> {
 
     fn save_if_due(&mut self) -> Result<(), TrainError> {
         let every = self.config.checkpoint.every;
-        let due = (every > 0 && self.step.is_multiple_of(every)) || self.step == self.config.train.steps;
+        let due =
+            (every > 0 && self.step.is_multiple_of(every)) || self.step == self.config.train.steps;
         if due { self.save() } else { Ok(()) }
     }
 
@@ -270,7 +348,8 @@ impl<'a> Session<'a> {
             "config": self.config,
             "examples_per_epoch": self.training.examples_per_epoch(),
         });
-        self.saver.save(self.step, metadata, self.state.to_host()?)?;
+        self.saver
+            .save(self.step, metadata, self.state.to_host()?)?;
         self.saved = Some(self.step);
         self.meter.skip(start.elapsed());
         Ok(())
@@ -288,18 +367,32 @@ impl<'a> Session<'a> {
         summary.checkpoint = Some(self.run.checkpoint(self.step)).filter(|p| p.exists());
         if let Some(evaluation) = &self.evaluation {
             let vocabulary = self.config.model.vocabulary;
-            summary.frequency_loss = summary::frequency_loss(&self.training, &evaluation.batches, vocabulary)?;
+            summary.frequency_loss =
+                summary::frequency_loss(&self.training, &evaluation.batches, vocabulary)?;
         }
         Ok(summary)
     }
 }
 
 /// Loads the state of a step, made by a run on the same data.
-fn resume(config: &Config, device: &Device, store: &Store, step: u64, training: &Batches) -> Result<State, TrainError> {
+fn resume(
+    config: &Config,
+    device: &Device,
+    store: &Store,
+    step: u64,
+    training: &Batches,
+) -> Result<State, TrainError> {
     let checkpoint = store.load(step)?;
     let is = training.examples_per_epoch();
-    if let Some(was) = checkpoint.metadata["examples_per_epoch"].as_u64().filter(|was| *was != is) {
-        return Err(TrainError::OtherData { checkpoint: store.directory_of(step), was, is });
+    if let Some(was) = checkpoint.metadata["examples_per_epoch"]
+        .as_u64()
+        .filter(|was| *was != is)
+    {
+        return Err(TrainError::OtherData {
+            checkpoint: store.directory_of(step),
+            was,
+            is,
+        });
     }
     tracing::info!(step, "resuming");
     State::from_tensors(config, device, &checkpoint.tensors, Rest::Required)

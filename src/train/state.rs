@@ -2,8 +2,8 @@
 
 use ankh_pjrt::{Argument, Buffer, HostTensor};
 
-use super::program::{self, Array};
 use super::TrainError;
+use super::program::{self, Array};
 use crate::config::Config;
 use crate::device::{Device, DeviceError};
 
@@ -38,7 +38,11 @@ impl State {
             let buffer = match (found, rest) {
                 (Some(tensor), _) => device.upload_as(array, tensor)?,
                 (None, Rest::Zeros) if i >= parameters => device.upload(&zeros())?,
-                (None, _) => return Err(TrainError::MissingArray { name: array.name.clone() }),
+                (None, _) => {
+                    return Err(TrainError::MissingArray {
+                        name: array.name.clone(),
+                    });
+                }
             };
             buffers.push(buffer);
         }
@@ -46,7 +50,11 @@ impl State {
     }
 
     fn of(config: &Config, buffers: Vec<Buffer>) -> State {
-        State { arrays: program::state(config), buffers, parameters: parameter_count(config) }
+        State {
+            arrays: program::state(config),
+            buffers,
+            parameters: parameter_count(config),
+        }
     }
 
     /// The parameters, in order.
@@ -75,9 +83,19 @@ impl State {
 
     fn copy(&self, count: usize) -> Result<Vec<(String, HostTensor)>, TrainError> {
         // All transfers are under way before the first is waited for.
-        let events: Vec<_> = self.buffers[..count].iter().map(Buffer::to_host_async).collect();
+        let events: Vec<_> = self.buffers[..count]
+            .iter()
+            .map(Buffer::to_host_async)
+            .collect();
         let arrays = self.arrays.iter().zip(events);
-        arrays.map(|(a, event)| Ok((a.name.clone(), event.and_then(|e| e.wait()).map_err(DeviceError::from)?))).collect()
+        arrays
+            .map(|(a, event)| {
+                Ok((
+                    a.name.clone(),
+                    event.and_then(|e| e.wait()).map_err(DeviceError::from)?,
+                ))
+            })
+            .collect()
     }
 }
 

@@ -35,8 +35,13 @@ pub(super) fn frequency_loss(
     held_out: &Batches,
     vocabulary: usize,
 ) -> Result<Option<f64>, TrainError> {
-    let (mut seen, mut asked) = (TokenFrequencies::new(vocabulary), TokenFrequencies::new(vocabulary));
-    let epoch = training.examples_per_epoch().div_ceil(training.rows() as u64);
+    let (mut seen, mut asked) = (
+        TokenFrequencies::new(vocabulary),
+        TokenFrequencies::new(vocabulary),
+    );
+    let epoch = training
+        .examples_per_epoch()
+        .div_ceil(training.rows() as u64);
     for step in 0..FREQUENCY_BATCHES.min(epoch) {
         seen.add(&training.batch(step)?.labels);
     }

@@ -42,7 +42,12 @@ pub(super) struct Body<'g> {
 }
 
 impl<'g> Body<'g> {
-    fn new(graph: &'g Graph, function: &Function, remat: Remat, given: HashMap<NodeId, Given<'g>>) -> Body<'g> {
+    fn new(
+        graph: &'g Graph,
+        function: &Function,
+        remat: Remat,
+        given: HashMap<NodeId, Given<'g>>,
+    ) -> Body<'g> {
         Body {
             graph,
             length: function.nodes.len(),
@@ -89,11 +94,14 @@ impl<'g> Body<'g> {
             return self.save(id, &node);
         }
         match node.op {
-            Op::Name { .. } | Op::StopGradient | Op::CustomGradient { .. } => self.value(node.inputs[0]),
+            Op::Name { .. } | Op::StopGradient | Op::CustomGradient { .. } => {
+                self.value(node.inputs[0])
+            }
             op => {
                 let inputs: Vec<Tensor<'g>> = node.inputs.iter().map(|i| self.value(*i)).collect();
                 let scope = format!("recompute/{}", node.scope).into();
-                self.graph.emit_node(op, &inputs, node.ty, node.place, scope)
+                self.graph
+                    .emit_node(op, &inputs, node.ty, node.place, scope)
             }
         }
     }
@@ -116,12 +124,17 @@ impl<'g> Body<'g> {
     /// Whether computing the node again costs less than reading it from memory would.
     fn is_cheap(&self, node: &Node) -> bool {
         match &node.op {
-            Op::Constant(_) | Op::Iota { .. } | Op::Broadcast { .. } | Op::Reshape | Op::Transpose { .. } => true,
+            Op::Constant(_)
+            | Op::Iota { .. }
+            | Op::Broadcast { .. }
+            | Op::Reshape
+            | Op::Transpose { .. } => true,
             Op::Slice { .. } | Op::Name { .. } | Op::Constrain { .. } | Op::StopGradient => true,
             Op::CustomGradient { .. } => true,
             Op::Convert => {
                 let from = self.node(node.inputs[0]);
-                from.ty.array().dtype.byte_width() < node.ty.array().dtype.byte_width() || self.is_free(&from)
+                from.ty.array().dtype.byte_width() < node.ty.array().dtype.byte_width()
+                    || self.is_free(&from)
             }
             _ => false,
         }
@@ -132,9 +145,16 @@ impl<'g> Body<'g> {
         match &node.op {
             Op::Parameter { .. } => false,
             Op::Constant(_) | Op::Iota { .. } => true,
-            Op::Broadcast { .. } | Op::Reshape | Op::Transpose { .. } | Op::Slice { .. } | Op::Convert => {
+            Op::Broadcast { .. }
+            | Op::Reshape
+            | Op::Transpose { .. }
+            | Op::Slice { .. }
+            | Op::Convert => {
                 let input = node.inputs[0];
-                matches!(self.given.get(&input), Some(Given::Value(_) | Given::Slice(_))) || self.is_free(&self.node(input))
+                matches!(
+                    self.given.get(&input),
+                    Some(Given::Value(_) | Given::Slice(_))
+                ) || self.is_free(&self.node(input))
             }
             _ => false,
         }
@@ -186,28 +206,54 @@ pub(super) fn scan<'g>(n: &Site<'g, '_, '_>, scan: &Scan, results: &Results<'g>)
     let wanted = wanted_parameters(n, scan, &forward);
     let shape = |i: usize| f.nodes[f.parameters[i]].ty.array();
     let of_carries: Vec<usize> = (0..carries).filter(|&i| wanted[i]).collect();
-    let of_constants: Vec<usize> = (carries + xs..f.parameters.len()).filter(|&i| wanted[i]).collect();
+    let of_constants: Vec<usize> = (carries + xs..f.parameters.len())
+        .filter(|&i| wanted[i])
+        .collect();
     let of_slices: Vec<usize> = (carries..carries + xs).filter(|&i| wanted[i]).collect();
     let of_results: Vec<usize> = results.keys().copied().filter(|&r| r >= carries).collect();
 
     let closed = graph.body("scan_gradient", || {
-        let dcarries: Vec<Tensor<'g>> = of_carries.iter().map(|&i| graph.body_parameter(shape(i))).collect();
-        let sums: Vec<Tensor<'g>> = of_constants.iter().map(|&i| graph.body_parameter(shape(i))).collect();
-        let dys: Vec<Tensor<'g>> =
-            of_results.iter().map(|&r| graph.body_parameter(f.nodes[f.outputs[r]].ty.array())).collect();
+        let dcarries: Vec<Tensor<'g>> = of_carries
+            .iter()
+            .map(|&i| graph.body_parameter(shape(i)))
+            .collect();
+        let sums: Vec<Tensor<'g>> = of_constants
+            .iter()
+            .map(|&i| graph.body_parameter(shape(i)))
+            .collect();
+        let dys: Vec<Tensor<'g>> = of_results
+            .iter()
+            .map(|&r| graph.body_parameter(f.nodes[f.outputs[r]].ty.array()))
+            .collect();
         let seeds: Vec<(NodeId, Tensor<'g>)> = of_carries
             .iter()
             .zip(&dcarries)
             .chain(of_results.iter().zip(&dys))
             .map(|(&output, &dy)| (f.outputs[output], dy))
             .collect();
-        let nodes: Vec<NodeId> = (0..wanted.len()).filter(|&i| wanted[i]).map(|i| f.parameters[i]).collect();
+        let nodes: Vec<NodeId> = (0..wanted.len())
+            .filter(|&i| wanted[i])
+            .map(|i| f.parameters[i])
+            .collect();
         let found = walk(&forward, &seeds, &nodes);
         let gradient = |i: usize| found.get(&f.parameters[i]).copied();
         let mut out: Vec<Tensor<'g>> = Vec::new();
-        out.extend(of_carries.iter().map(|&i| gradient(i).unwrap_or_else(|| graph.zeros(&shape(i)))));
-        out.extend(of_constants.iter().zip(&sums).map(|(&i, &sum)| gradient(i).map_or(sum, |d| sum + d)));
-        out.extend(of_slices.iter().map(|&i| gradient(i).unwrap_or_else(|| graph.zeros(&shape(i)))));
+        out.extend(
+            of_carries
+                .iter()
+                .map(|&i| gradient(i).unwrap_or_else(|| graph.zeros(&shape(i)))),
+        );
+        out.extend(
+            of_constants
+                .iter()
+                .zip(&sums)
+                .map(|(&i, &sum)| gradient(i).map_or(sum, |d| sum + d)),
+        );
+        out.extend(
+            of_slices
+                .iter()
+                .map(|&i| gradient(i).unwrap_or_else(|| graph.zeros(&shape(i)))),
+        );
         let parameters = dcarries
             .into_iter()
             .chain(sums)
@@ -218,11 +264,20 @@ pub(super) fn scan<'g>(n: &Site<'g, '_, '_>, scan: &Scan, results: &Results<'g>)
         (parameters, out)
     });
 
-    let Body { function, slices, saved, .. } = body;
+    let Body {
+        function,
+        slices,
+        saved,
+        ..
+    } = body;
     let saved = save_results(n, scan, function.into_inner(), &saved.into_inner());
     let zeros = |i: usize| graph.zeros(&shape(i));
     let mut inputs: Vec<Tensor<'g>> = Vec::new();
-    inputs.extend(of_carries.iter().map(|&i| results.get(&i).copied().unwrap_or_else(|| zeros(i))));
+    inputs.extend(
+        of_carries
+            .iter()
+            .map(|&i| results.get(&i).copied().unwrap_or_else(|| zeros(i))),
+    );
     inputs.extend(of_constants.iter().map(|&i| zeros(i)));
     let backward_carries = inputs.len();
     inputs.extend(of_results.iter().map(|r| results[r]));
@@ -250,9 +305,14 @@ pub(super) fn scan<'g>(n: &Site<'g, '_, '_>, scan: &Scan, results: &Results<'g>)
 fn wanted_parameters(n: &Site<'_, '_, '_>, scan: &Scan, forward: &Forward<'_, '_>) -> Vec<bool> {
     let f = &*scan.body;
     let is_float = |i: usize| f.nodes[f.parameters[i]].ty.array().dtype.is_float();
-    let mut wanted: Vec<bool> = (0..f.parameters.len()).map(|i| n.wanted[i] && is_float(i)).collect();
+    let mut wanted: Vec<bool> = (0..f.parameters.len())
+        .map(|i| n.wanted[i] && is_float(i))
+        .collect();
     loop {
-        let nodes: Vec<NodeId> = (0..wanted.len()).filter(|&i| wanted[i]).map(|i| f.parameters[i]).collect();
+        let nodes: Vec<NodeId> = (0..wanted.len())
+            .filter(|&i| wanted[i])
+            .map(|i| f.parameters[i])
+            .collect();
         let active = activity(forward, &nodes);
         let more = (0..scan.carries).find(|&c| !wanted[c] && is_float(c) && active[f.outputs[c]]);
         match more {
@@ -271,16 +331,35 @@ fn save_results<'g>(
 ) -> Vec<Tensor<'g>> {
     let first = function.outputs.len();
     function.outputs.extend(saved.iter().map(|s| s.0));
-    n.forward.extend_scan(n.id, Scan { body: Rc::new(function), ..scan.clone() }, first)
+    n.forward.extend_scan(
+        n.id,
+        Scan {
+            body: Rc::new(function),
+            ..scan.clone()
+        },
+        first,
+    )
 }
 
 /// The gradients of a call's inputs: a call of the derivative, which runs the function once more.
-pub(super) fn call<'g>(n: &Site<'g, '_, '_>, function: &Rc<Function>, results: &Results<'g>) -> Gradients<'g> {
+pub(super) fn call<'g>(
+    n: &Site<'g, '_, '_>,
+    function: &Rc<Function>,
+    results: &Results<'g>,
+) -> Gradients<'g> {
     let derivative = derivative(n, function, 0, results);
     let shapes = derivative.output_shapes();
-    let inputs: Vec<Tensor<'g>> =
-        (0..n.node.inputs.len()).map(|i| n.input(i)).chain(results.values().copied()).collect();
-    let out = n.graph().emit_tuple(Op::Call { function: Rc::new(derivative) }, &inputs, shapes);
+    let inputs: Vec<Tensor<'g>> = (0..n.node.inputs.len())
+        .map(|i| n.input(i))
+        .chain(results.values().copied())
+        .collect();
+    let out = n.graph().emit_tuple(
+        Op::Call {
+            function: Rc::new(derivative),
+        },
+        &inputs,
+        shapes,
+    );
     place(n, 0, out)
 }
 
@@ -294,29 +373,63 @@ pub(super) fn conditional<'g>(
     let on_true = derivative(n, on_true, 1, results);
     let on_false = derivative(n, on_false, 1, results);
     let shapes = on_true.output_shapes();
-    let inputs: Vec<Tensor<'g>> =
-        (0..n.node.inputs.len()).map(|i| n.input(i)).chain(results.values().copied()).collect();
-    let op = Op::Conditional { on_true: Rc::new(on_true), on_false: Rc::new(on_false) };
+    let inputs: Vec<Tensor<'g>> = (0..n.node.inputs.len())
+        .map(|i| n.input(i))
+        .chain(results.values().copied())
+        .collect();
+    let op = Op::Conditional {
+        on_true: Rc::new(on_true),
+        on_false: Rc::new(on_false),
+    };
     let out = n.graph().emit_tuple(op, &inputs, shapes);
     place(n, 1, out)
 }
 
 /// The function from a function's inputs and its results' gradients to the gradients of its wanted inputs. The node's
 /// inputs are the function's from `first` on.
-fn derivative<'g>(n: &Site<'g, '_, '_>, f: &Function, first: usize, results: &Results<'g>) -> Function {
+fn derivative<'g>(
+    n: &Site<'g, '_, '_>,
+    f: &Function,
+    first: usize,
+    results: &Results<'g>,
+) -> Function {
     let graph = n.graph();
     let shape = |p: NodeId| -> Shape { f.nodes[p].ty.array() };
     let closed = graph.body(&format!("{}_gradient", f.name), || {
-        let parameters: Vec<Tensor<'g>> = f.parameters.iter().map(|&p| graph.body_parameter(shape(p))).collect();
-        let dys: Vec<Tensor<'g>> = results.keys().map(|&r| graph.body_parameter(shape(f.outputs[r]))).collect();
-        let given = f.parameters.iter().zip(&parameters).map(|(&p, &t)| (p, Given::Value(t))).collect();
+        let parameters: Vec<Tensor<'g>> = f
+            .parameters
+            .iter()
+            .map(|&p| graph.body_parameter(shape(p)))
+            .collect();
+        let dys: Vec<Tensor<'g>> = results
+            .keys()
+            .map(|&r| graph.body_parameter(shape(f.outputs[r])))
+            .collect();
+        let given = f
+            .parameters
+            .iter()
+            .zip(&parameters)
+            .map(|(&p, &t)| (p, Given::Value(t)))
+            .collect();
         let body = Body::new(graph, f, Remat::SaveNothing, given);
-        let wanted: Vec<NodeId> = wanted_inputs(n, first).map(|i| f.parameters[i - first]).collect();
-        let seeds: Vec<(NodeId, Tensor<'g>)> =
-            results.keys().zip(&dys).map(|(&r, &dy)| (f.outputs[r], dy)).collect();
+        let wanted: Vec<NodeId> = wanted_inputs(n, first)
+            .map(|i| f.parameters[i - first])
+            .collect();
+        let seeds: Vec<(NodeId, Tensor<'g>)> = results
+            .keys()
+            .zip(&dys)
+            .map(|(&r, &dy)| (f.outputs[r], dy))
+            .collect();
         let found = walk(&Forward::Body(&body), &seeds, &wanted);
-        let out =
-            wanted.iter().map(|p| found.get(p).copied().unwrap_or_else(|| graph.zeros(&shape(*p)))).collect();
+        let out = wanted
+            .iter()
+            .map(|p| {
+                found
+                    .get(p)
+                    .copied()
+                    .unwrap_or_else(|| graph.zeros(&shape(*p)))
+            })
+            .collect();
         (parameters.into_iter().chain(dys).collect(), out)
     });
     closed.function

@@ -23,11 +23,21 @@ use bodies::Body;
 
 /// A hand-written derivative: `(operands, output, dy)` to one gradient an input. See [`Tensor::custom_gradient`].
 pub(crate) trait Derivative {
-    fn apply<'g>(&self, operands: &[Tensor<'g>], output: Tensor<'g>, dy: Tensor<'g>) -> Vec<Tensor<'g>>;
+    fn apply<'g>(
+        &self,
+        operands: &[Tensor<'g>],
+        output: Tensor<'g>,
+        dy: Tensor<'g>,
+    ) -> Vec<Tensor<'g>>;
 }
 
 impl<F: for<'a> Fn(&[Tensor<'a>], Tensor<'a>, Tensor<'a>) -> Vec<Tensor<'a>>> Derivative for F {
-    fn apply<'g>(&self, operands: &[Tensor<'g>], output: Tensor<'g>, dy: Tensor<'g>) -> Vec<Tensor<'g>> {
+    fn apply<'g>(
+        &self,
+        operands: &[Tensor<'g>],
+        output: Tensor<'g>,
+        dy: Tensor<'g>,
+    ) -> Vec<Tensor<'g>> {
         self(operands, output, dy)
     }
 }
@@ -39,15 +49,25 @@ impl Graph {
     pub fn gradients<'g>(&'g self, loss: Tensor<'g>, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let shape = loss.shape();
         if shape.rank() != 0 || !shape.dtype.is_float() {
-            let bad = self.refuse("gradients", format!("the derivative of {shape}; it has to be a floating-point scalar"));
+            let bad = self.refuse(
+                "gradients",
+                format!("the derivative of {shape}; it has to be a floating-point scalar"),
+            );
             return vec![bad; inputs.len()];
         }
         let wanted: Vec<NodeId> = inputs.iter().map(|t| self.local(*t)).collect();
         let loss = self.local(loss);
-        let forward = Forward::Here { graph: self, nodes: self.nodes_here() };
+        let forward = Forward::Here {
+            graph: self,
+            nodes: self.nodes_here(),
+        };
         let one = self.scalar(shape.dtype, 1.0);
         let found = walk(&forward, &[(loss, one)], &wanted);
-        wanted.iter().zip(inputs).map(|(w, t)| found.get(w).copied().unwrap_or_else(|| t.zeros_like())).collect()
+        wanted
+            .iter()
+            .zip(inputs)
+            .map(|(w, t)| found.get(w).copied().unwrap_or_else(|| t.zeros_like()))
+            .collect()
     }
 }
 
@@ -97,7 +117,9 @@ impl<'g> Forward<'g, '_> {
         match self {
             Forward::Here { graph, .. } => {
                 graph.replace_here(id, Op::Scan(scan), ty);
-                (first..first + more).map(|i| graph.element(graph.here(id), i)).collect()
+                (first..first + more)
+                    .map(|i| graph.element(graph.here(id), i))
+                    .collect()
             }
             Forward::Body(b) => b.extend_scan(id, scan, ty, first),
         }
@@ -164,10 +186,19 @@ fn walk<'g>(
             accumulate(&mut gradients, node.inputs[0], index, results[&0]);
             continue;
         }
-        let scope = if node.scope.is_empty() { "gradient".into() } else { format!("gradient/{}", node.scope).into() };
+        let scope = if node.scope.is_empty() {
+            "gradient".into()
+        } else {
+            format!("gradient/{}", node.scope).into()
+        };
         let _scope = graph.enter_scope(scope);
         let wanted = node.inputs.iter().map(|i| active[*i]).collect();
-        let site = Site { forward, id, node, wanted };
+        let site = Site {
+            forward,
+            id,
+            node,
+            wanted,
+        };
         let inputs = match rules::apply(&site, &results) {
             Ok(inputs) => inputs,
             Err(problem) => {
@@ -176,10 +207,15 @@ fn walk<'g>(
             }
         };
         for (i, dx) in inputs.into_iter().enumerate() {
-            let Some(dx) = dx.filter(|_| site.wanted[i]) else { continue };
+            let Some(dx) = dx.filter(|_| site.wanted[i]) else {
+                continue;
+            };
             let expected = site.input_shape(i);
             if dx.shape() != expected {
-                let problem = format!("the gradient of input {i} is {} and should be {expected}", dx.shape());
+                let problem = format!(
+                    "the gradient of input {i} is {} and should be {expected}",
+                    dx.shape()
+                );
                 refuse_at(graph, site.node.op.name(), problem, site.node.place);
                 continue;
             }
@@ -189,7 +225,12 @@ fn walk<'g>(
     found
 }
 
-fn accumulate<'g>(gradients: &mut BTreeMap<NodeId, Results<'g>>, id: NodeId, index: usize, dy: Tensor<'g>) {
+fn accumulate<'g>(
+    gradients: &mut BTreeMap<NodeId, Results<'g>>,
+    id: NodeId,
+    index: usize,
+    dy: Tensor<'g>,
+) {
     let results = gradients.entry(id).or_default();
     let sum = results.get(&index).map_or(dy, |before| *before + dy);
     results.insert(index, sum);
@@ -204,7 +245,9 @@ fn activity(forward: &Forward<'_, '_>, wanted: &[NodeId]) -> Vec<bool> {
             || (match &node.op {
                 Op::StopGradient | Op::Compare(_) | Op::Invalid | Op::RngBits { .. } => false,
                 // The output itself is computed from the inputs; only the rule's inputs carry gradients.
-                Op::CustomGradient { inputs, .. } => node.inputs[1..=*inputs].iter().any(|i| active[*i]),
+                Op::CustomGradient { inputs, .. } => {
+                    node.inputs[1..=*inputs].iter().any(|i| active[*i])
+                }
                 _ => node.inputs.iter().any(|i| active[*i]),
             } && match &node.ty {
                 Type::Array(s) => s.dtype.is_float(),
@@ -214,6 +257,11 @@ fn activity(forward: &Forward<'_, '_>, wanted: &[NodeId]) -> Vec<bool> {
     active
 }
 
-fn refuse_at(graph: &Graph, operation: &'static str, problem: String, place: &'static Location<'static>) {
+fn refuse_at(
+    graph: &Graph,
+    operation: &'static str,
+    problem: String,
+    place: &'static Location<'static>,
+) {
     graph.refuse_at(operation, format!("derivative: {problem}"), place);
 }

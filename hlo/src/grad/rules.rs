@@ -10,11 +10,16 @@ use crate::shape::DType;
 pub(super) type Gradients<'g> = Vec<Option<Tensor<'g>>>;
 
 /// Applies the rule of the site's operation to the gradients of its results.
-pub(super) fn apply<'g>(n: &Site<'g, '_, '_>, results: &Results<'g>) -> Result<Gradients<'g>, String> {
+pub(super) fn apply<'g>(
+    n: &Site<'g, '_, '_>,
+    results: &Results<'g>,
+) -> Result<Gradients<'g>, String> {
     match &n.node.op {
         Op::Scan(scan) => return Ok(bodies::scan(n, scan, results)),
         Op::Call { function } => return Ok(bodies::call(n, function, results)),
-        Op::Conditional { on_true, on_false } => return Ok(bodies::conditional(n, on_true, on_false, results)),
+        Op::Conditional { on_true, on_false } => {
+            return Ok(bodies::conditional(n, on_true, on_false, results));
+        }
         Op::Barrier => {
             let one = |i: usize| results.get(&i).copied();
             return Ok((0..n.node.inputs.len()).map(one).collect());
@@ -28,11 +33,17 @@ pub(super) fn apply<'g>(n: &Site<'g, '_, '_>, results: &Results<'g>) -> Result<G
         Op::Binary(op) => binary(*op, n, dy),
         Op::Select => {
             let zero = dy.zeros_like();
-            vec![None, n.want(1, || n.input(0).select(dy, zero)), n.want(2, || n.input(0).select(zero, dy))]
+            vec![
+                None,
+                n.want(1, || n.input(0).select(dy, zero)),
+                n.want(2, || n.input(0).select(zero, dy)),
+            ]
         }
         Op::Convert => vec![Some(dy.convert(n.input_shape(0).dtype))],
         Op::Broadcast { dims } => {
-            let added: Vec<i64> = (0..dy.rank() as i64).filter(|d| !dims.contains(d)).collect();
+            let added: Vec<i64> = (0..dy.rank() as i64)
+                .filter(|d| !dims.contains(d))
+                .collect();
             vec![Some(dy.sum(&added))]
         }
         Op::Reshape => vec![Some(dy.reshape(&n.input_shape(0).dims))],
@@ -41,28 +52,40 @@ pub(super) fn apply<'g>(n: &Site<'g, '_, '_>, results: &Results<'g>) -> Result<G
             // A product accumulated in a wider type is differentiated in the operands' own.
             let (lhs, rhs) = (n.input_shape(0), n.input_shape(1));
             let dy = dy.convert(lhs.dtype);
-            let left_rank = lhs.rank() - dims.lhs_batch.len() - dims.lhs_contract.len();
             vec![
                 n.want(0, || dims.grad_lhs(dy, n.input(1), &lhs, *precision)),
-                n.want(1, || {
-                    let flipped = dims.flipped();
-                    flipped.grad_lhs(dims.flip_result(dy, left_rank), n.input(0), &rhs, *precision)
-                }),
+                n.want(1, || dims.grad_rhs(n.input(0), dy, &rhs, *precision)),
             ]
         }
-        Op::Reduce { kind: Reduction::Sum, dims } => vec![Some(spread(dy, dims, &n.input_shape(0).dims))],
+        Op::Reduce {
+            kind: Reduction::Sum,
+            dims,
+        } => vec![Some(spread(dy, dims, &n.input_shape(0).dims))],
         Op::Reduce { dims, .. } => {
             // Elements that share the extreme share its gradient.
             let x = n.input(0);
-            let chosen = x.equal(spread(n.output(), dims, &x.dims())).convert(x.dtype());
-            vec![Some(chosen * spread(dy / chosen.sum(dims), dims, &x.dims()))]
+            let chosen = x
+                .equal(spread(n.output(), dims, &x.dims()))
+                .convert(x.dtype());
+            vec![Some(
+                chosen * spread(dy / chosen.sum(dims), dims, &x.dims()),
+            )]
         }
         Op::Slice { start, stride, .. } => {
             let whole = n.input_shape(0).dims;
             let size = dy.dims();
             let pads = (0..whole.len()).map(|i| {
-                let covered = start[i] + if size[i] == 0 { 0 } else { (size[i] - 1) * stride[i] + 1 };
-                PadDim { low: start[i], high: whole[i] - covered, interior: stride[i] - 1 }
+                let covered = start[i]
+                    + if size[i] == 0 {
+                        0
+                    } else {
+                        (size[i] - 1) * stride[i] + 1
+                    };
+                PadDim {
+                    low: start[i],
+                    high: whole[i] - covered,
+                    interior: stride[i] - 1,
+                }
             });
             vec![Some(dy.pad(&pads.collect::<Vec<_>>(), dy.like(0.0)))]
         }
@@ -74,7 +97,9 @@ pub(super) fn apply<'g>(n: &Site<'g, '_, '_>, results: &Results<'g>) -> Result<G
             let update = n.input_shape(1);
             let starts = n.inputs_from(2);
             let mut out = vec![None; n.node.inputs.len()];
-            out[0] = n.want(0, || dy.dynamic_update_slice(n.graph().zeros(&update), &starts));
+            out[0] = n.want(0, || {
+                dy.dynamic_update_slice(n.graph().zeros(&update), &starts)
+            });
             out[1] = n.want(1, || dy.dynamic_slice(&starts, &update.dims));
             out
         }
@@ -88,14 +113,20 @@ pub(super) fn apply<'g>(n: &Site<'g, '_, '_>, results: &Results<'g>) -> Result<G
             (0..n.node.inputs.len()).map(part).collect()
         }
         Op::Reverse { dims } => vec![Some(dy.reverse(dims))],
-        Op::TakeRows => only_first(n.graph().zeros(&n.input_shape(0)).add_rows(n.input(1), dy), n),
+        Op::TakeRows => only_first(
+            n.graph().zeros(&n.input_shape(0)).add_rows(n.input(1), dy),
+            n,
+        ),
         Op::AddRows => vec![Some(dy), None, n.want(2, || dy.take_rows(n.input(1)))],
         Op::Name { .. } => vec![Some(dy)],
         Op::Constrain { sharding } => vec![Some(dy.constrain(sharding.clone()))],
         Op::CustomGradient { inputs, rule } => {
             let dx = rule.apply(&n.inputs_from(1), n.output(), dy);
             if dx.len() != *inputs {
-                return Err(format!("the hand-written rule gives {} gradients for {inputs} inputs", dx.len()));
+                return Err(format!(
+                    "the hand-written rule gives {} gradients for {inputs} inputs",
+                    dx.len()
+                ));
             }
             let mut out = vec![None];
             out.extend(dx.into_iter().map(Some));
@@ -134,11 +165,18 @@ fn binary<'g>(op: Binary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Gradients<'g>
         Binary::Add => vec![Some(dy), Some(dy)],
         Binary::Sub => vec![Some(dy), n.want(1, || -dy)],
         Binary::Mul => vec![n.want(0, || dy * y()), n.want(1, || dy * x())],
-        Binary::Div => vec![n.want(0, || dy / y()), n.want(1, || -(dy * n.output() / y()))],
+        Binary::Div => vec![
+            n.want(0, || dy / y()),
+            n.want(1, || -(dy * n.output() / y())),
+        ],
         // At a tie each gets half.
         Binary::Max | Binary::Min => {
             let share = |a: Tensor<'g>, b: Tensor<'g>| {
-                let ahead = if op == Binary::Max { a.greater(b) } else { a.less(b) };
+                let ahead = if op == Binary::Max {
+                    a.greater(b)
+                } else {
+                    a.less(b)
+                };
                 ahead.select(dy, a.equal(b).select(dy * 0.5, dy.zeros_like()))
             };
             vec![n.want(0, || share(x(), y())), n.want(1, || share(y(), x()))]
@@ -146,7 +184,10 @@ fn binary<'g>(op: Binary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Gradients<'g>
         Binary::Pow => vec![
             n.want(0, || dy * y() * x().pow(y() - 1.0)),
             // 0^y stays 0 as y changes.
-            n.want(1, || x().equal(x().zeros_like()).select(dy.zeros_like(), dy * n.output() * x().log())),
+            n.want(1, || {
+                x().equal(x().zeros_like())
+                    .select(dy.zeros_like(), dy * n.output() * x().log())
+            }),
         ],
         // x - y trunc(x / y)
         Binary::Rem => vec![
@@ -156,19 +197,31 @@ fn binary<'g>(op: Binary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Gradients<'g>
                 -(dy * quotient.sign() * quotient.abs().floor())
             }),
         ],
-        Binary::And | Binary::Or | Binary::Xor | Binary::ShiftLeft | Binary::ShiftRight => vec![None, None],
+        Binary::And | Binary::Or | Binary::Xor | Binary::ShiftLeft | Binary::ShiftRight => {
+            vec![None, None]
+        }
     }
 }
 
 fn pad<'g>(n: &Site<'g, '_, '_>, dims: &[PadDim], dy: Tensor<'g>) -> Gradients<'g> {
     // Where padding was negative the cropped elements get zeros back; then every kept element is read.
-    let back = |p: &PadDim| PadDim { low: (-p.low).max(0), high: (-p.high).max(0), interior: 0 };
+    let back = |p: &PadDim| PadDim {
+        low: (-p.low).max(0),
+        high: (-p.high).max(0),
+        interior: 0,
+    };
     let whole = dy.pad(&dims.iter().map(back).collect::<Vec<_>>(), dy.like(0.0));
     let size = n.input_shape(0).dims;
     let start: Vec<i64> = dims.iter().map(|p| p.low.max(0)).collect();
     let stride: Vec<i64> = dims.iter().map(|p| p.interior + 1).collect();
     let limit: Vec<i64> = (0..size.len())
-        .map(|i| if size[i] == 0 { start[i] } else { start[i] + (size[i] - 1) * stride[i] + 1 })
+        .map(|i| {
+            if size[i] == 0 {
+                start[i]
+            } else {
+                start[i] + (size[i] - 1) * stride[i] + 1
+            }
+        })
         .collect();
     let kept = whole.strided_slice(&start, &limit, &stride);
     vec![Some(kept), n.want(1, || dy.sum_all() - kept.sum_all())]
@@ -193,6 +246,8 @@ impl<'g> Site<'g, '_, '_> {
     }
 
     fn inputs_from(&self, first: usize) -> Vec<Tensor<'g>> {
-        (first..self.node.inputs.len()).map(|i| self.input(i)).collect()
+        (first..self.node.inputs.len())
+            .map(|i| self.input(i))
+            .collect()
     }
 }

@@ -61,7 +61,9 @@ impl<'l> Block<'l> {
         self.lowering.computations.push(xla::HloComputationProto {
             name: format!("{}.{id}", instruction::identifier(name)),
             program_shape: Some(xla::ProgramShapeProto {
-                parameter_names: (0..self.parameters.len()).map(|i| format!("p{i}")).collect(),
+                parameter_names: (0..self.parameters.len())
+                    .map(|i| format!("p{i}"))
+                    .collect(),
                 parameters: self.parameters,
                 result: Some(result),
             }),
@@ -73,7 +75,13 @@ impl<'l> Block<'l> {
         id
     }
 
-    pub fn parameter(&mut self, number: usize, name: &str, shape: &Shape, sharding: Option<&Sharding>) -> i64 {
+    pub fn parameter(
+        &mut self,
+        number: usize,
+        name: &str,
+        shape: &Shape,
+        sharding: Option<&Sharding>,
+    ) -> i64 {
         let mut i = instruction::new("parameter", shape_proto(shape), vec![]);
         i.sharding = sharding.map(instruction::sharding);
         self.add_parameter(number, name, i)
@@ -87,7 +95,8 @@ impl<'l> Block<'l> {
 
     fn add_parameter(&mut self, number: usize, name: &str, mut i: xla::HloInstructionProto) -> i64 {
         i.parameter_number = number as i64;
-        self.parameters.push(i.shape.clone().expect("instructions have shapes"));
+        self.parameters
+            .push(i.shape.clone().expect("instructions have shapes"));
         i.name = instruction::identifier(name);
         self.push(i)
     }
@@ -105,9 +114,18 @@ impl<'l> Block<'l> {
 
     fn push(&mut self, mut i: xla::HloInstructionProto) -> i64 {
         i.id = self.lowering.id();
-        i.name = format!("{}.{}", if i.name.is_empty() { &i.opcode } else { &i.name }, i.id);
+        i.name = format!(
+            "{}.{}",
+            if i.name.is_empty() {
+                &i.opcode
+            } else {
+                &i.name
+            },
+            i.id
+        );
         i.metadata = self.metadata.clone();
-        self.shapes.insert(i.id, i.shape.clone().expect("instructions have shapes"));
+        self.shapes
+            .insert(i.id, i.shape.clone().expect("instructions have shapes"));
         let id = i.id;
         self.instructions.push(i);
         id
@@ -119,7 +137,11 @@ impl<'l> Block<'l> {
 
     pub fn tuple(&mut self, parts: &[i64]) -> i64 {
         let shapes = parts.iter().map(|p| self.shape(*p)).collect();
-        self.add(instruction::new("tuple", tuple_proto(shapes), parts.to_vec()))
+        self.add(instruction::new(
+            "tuple",
+            tuple_proto(shapes),
+            parts.to_vec(),
+        ))
     }
 
     pub fn element(&mut self, tuple: i64, index: usize) -> i64 {
@@ -153,14 +175,22 @@ impl<'l> Block<'l> {
                         None => *index,
                     };
                     match values[source] {
-                        Some(Value::Tuple { id, first }) => Value::Array(self.element(id, first + index)),
+                        Some(Value::Tuple { id, first }) => {
+                            Value::Array(self.element(id, first + index))
+                        }
                         _ => unreachable!("only operations with several results have elements"),
                     }
                 }
                 (Op::Scan(_), Some(pruned)) => {
-                    let inputs: Vec<i64> =
-                        pruned.inputs.iter().map(|&i| array(values[node.inputs[i]])).collect();
-                    Value::Tuple { id: self.scan(&pruned.scan, &inputs), first: 1 }
+                    let inputs: Vec<i64> = pruned
+                        .inputs
+                        .iter()
+                        .map(|&i| array(values[node.inputs[i]]))
+                        .collect();
+                    Value::Tuple {
+                        id: self.scan(&pruned.scan, &inputs),
+                        first: 1,
+                    }
                 }
                 // Further inputs of these serve derivatives only, and may not have been lowered.
                 (Op::Name { .. } | Op::StopGradient | Op::CustomGradient { .. }, _) => {
@@ -180,21 +210,36 @@ impl<'l> Block<'l> {
     fn node(&mut self, node: &crate::function::Node, inputs: &[i64]) -> Value {
         let shape = type_proto(&node.ty);
         match &node.op {
-            Op::Call { function } => Value::Tuple { id: self.call(function, inputs), first: 0 },
-            Op::Conditional { on_true, on_false } => {
-                Value::Tuple { id: self.conditional(on_true, on_false, inputs), first: 0 }
-            }
-            Op::While { condition, body, state } => {
-                Value::Tuple { id: self.while_loop(condition, body, *state, inputs), first: 0 }
-            }
+            Op::Call { function } => Value::Tuple {
+                id: self.call(function, inputs),
+                first: 0,
+            },
+            Op::Conditional { on_true, on_false } => Value::Tuple {
+                id: self.conditional(on_true, on_false, inputs),
+                first: 0,
+            },
+            Op::While {
+                condition,
+                body,
+                state,
+            } => Value::Tuple {
+                id: self.while_loop(condition, body, *state, inputs),
+                first: 0,
+            },
             Op::Barrier => {
                 let operand = self.tuple(inputs);
-                Value::Tuple { id: self.add(instruction::new("opt-barrier", shape, vec![operand])), first: 0 }
+                Value::Tuple {
+                    id: self.add(instruction::new("opt-barrier", shape, vec![operand])),
+                    first: 0,
+                }
             }
             Op::RngBits { algorithm } => {
                 let mut i = instruction::new("rng-bit-generator", shape, inputs.to_vec());
                 i.rng_algorithm = instruction::rng_algorithm(*algorithm) as i32;
-                Value::Tuple { id: self.add(i), first: 0 }
+                Value::Tuple {
+                    id: self.add(i),
+                    first: 0,
+                }
             }
             Op::Reduce { kind, dims } => {
                 let dtype = node.ty.array().dtype;
@@ -298,10 +343,15 @@ fn prune(scan: &Scan, used: &[usize]) -> Pruned {
     }
     let live = loop {
         let mut body = (*scan.body).clone();
-        body.outputs = (0..results).filter(|&o| keep[o]).map(|o| scan.body.outputs[o]).collect();
+        body.outputs = (0..results)
+            .filter(|&o| keep[o])
+            .map(|o| scan.body.outputs[o])
+            .collect();
         let live = Plan::new(&body).live;
         // A carry that the kept results read has to be carried on.
-        let more: Vec<usize> = (0..scan.carries).filter(|&c| !keep[c] && live[scan.body.parameters[c]]).collect();
+        let more: Vec<usize> = (0..scan.carries)
+            .filter(|&c| !keep[c] && live[scan.body.parameters[c]])
+            .collect();
         if more.is_empty() {
             break live;
         }
@@ -310,18 +360,37 @@ fn prune(scan: &Scan, used: &[usize]) -> Pruned {
         }
     };
     let inputs: Vec<usize> = (0..scan.body.parameters.len())
-        .filter(|&i| if i < scan.carries { keep[i] } else { live[scan.body.parameters[i]] })
+        .filter(|&i| {
+            if i < scan.carries {
+                keep[i]
+            } else {
+                live[scan.body.parameters[i]]
+            }
+        })
         .collect();
     let mut body = (*scan.body).clone();
     body.parameters = inputs.iter().map(|&i| scan.body.parameters[i]).collect();
-    body.outputs = (0..results).filter(|&o| keep[o]).map(|o| scan.body.outputs[o]).collect();
+    body.outputs = (0..results)
+        .filter(|&o| keep[o])
+        .map(|o| scan.body.outputs[o])
+        .collect();
     let mut next = 0..;
-    let places = keep.iter().map(|&k| if k { next.next() } else { None }).collect();
+    let places = keep
+        .iter()
+        .map(|&k| if k { next.next() } else { None })
+        .collect();
     let scan = Scan {
         carries: inputs.iter().filter(|&&i| i < scan.carries).count(),
-        xs: inputs.iter().filter(|&&i| i >= scan.carries && i < scan.carries + scan.xs).count(),
+        xs: inputs
+            .iter()
+            .filter(|&&i| i >= scan.carries && i < scan.carries + scan.xs)
+            .count(),
         body: body.into(),
         ..scan.clone()
     };
-    Pruned { scan, inputs, results: places }
+    Pruned {
+        scan,
+        inputs,
+        results: places,
+    }
 }

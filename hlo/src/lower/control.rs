@@ -19,7 +19,11 @@ impl Block<'_> {
         state.extend(&inputs[..carries]);
         for shape in &results[carries..] {
             let zero = self.scalar(shape.dtype, 0.0);
-            state.push(self.add(instruction::new("broadcast", shape_proto(shape), vec![zero])));
+            state.push(self.add(instruction::new(
+                "broadcast",
+                shape_proto(shape),
+                vec![zero],
+            )));
         }
         state.extend(&inputs[carries..]);
         let init = self.tuple(&state);
@@ -59,13 +63,23 @@ impl Block<'_> {
         }
         next.extend((0..xs + constants).map(|i| body.element(tuple, 1 + carries + ys + i)));
         let root = body.tuple(&next);
-        let name = if scan.body.name.is_empty() { "scan" } else { &scan.body.name };
+        let name = if scan.body.name.is_empty() {
+            "scan"
+        } else {
+            &scan.body.name
+        };
         let body = body.finish(name, root);
         self.loop_over(init, condition, body)
     }
 
     /// A loop whose state is (state, constants).
-    pub fn while_loop(&mut self, condition: &Function, body: &Function, state: usize, inputs: &[i64]) -> i64 {
+    pub fn while_loop(
+        &mut self,
+        condition: &Function,
+        body: &Function,
+        state: usize,
+        inputs: &[i64],
+    ) -> i64 {
         let init = self.tuple(inputs);
         let shapes: Vec<xla::ShapeProto> = inputs.iter().map(|s| self.shape(*s)).collect();
         let mut compute = |function: &Function, constants_follow: bool| {
@@ -112,9 +126,14 @@ impl Block<'_> {
 
     pub fn call(&mut self, function: &Function, inputs: &[i64]) -> i64 {
         let mut block = Block::new(self.lowering);
-        let shapes = function.parameters.iter().map(|&p| function.nodes[p].ty.array());
-        let arguments: Vec<i64> =
-            shapes.enumerate().map(|(i, s)| block.parameter(i, &format!("p{i}"), &s, None)).collect();
+        let shapes = function
+            .parameters
+            .iter()
+            .map(|&p| function.nodes[p].ty.array());
+        let arguments: Vec<i64> = shapes
+            .enumerate()
+            .map(|(i, s)| block.parameter(i, &format!("p{i}"), &s, None))
+            .collect();
         let out = block.inline(function, &arguments);
         let root = block.tuple(&out);
         let result = block.shape(root);
@@ -142,7 +161,11 @@ impl Block<'_> {
         );
         slice.dynamic_slice_sizes = sizes.clone();
         let slice = self.add(slice);
-        self.add(instruction::new("reshape", instruction::array_proto(dtype, &sizes[1..]), vec![slice]))
+        self.add(instruction::new(
+            "reshape",
+            instruction::array_proto(dtype, &sizes[1..]),
+            vec![slice],
+        ))
     }
 
     fn set_row(&mut self, whole: i64, row: i64, index: i64) -> i64 {
@@ -150,8 +173,11 @@ impl Block<'_> {
         let mut sizes = shape.dimensions.clone();
         sizes[0] = 1;
         let starts = self.row_start(index, sizes.len());
-        let update =
-            self.add(instruction::new("reshape", instruction::array_proto(shape.element_type, &sizes), vec![row]));
+        let update = self.add(instruction::new(
+            "reshape",
+            instruction::array_proto(shape.element_type, &sizes),
+            vec![row],
+        ));
         let operands = [whole, update].into_iter().chain(starts).collect();
         self.add(instruction::new("dynamic-update-slice", shape, operands))
     }

@@ -15,13 +15,30 @@ use crate::sharding::Sharding;
 use super::shape_proto;
 
 /// An instruction without attributes.
-pub(super) fn new(opcode: &str, shape: xla::ShapeProto, operand_ids: Vec<i64>) -> xla::HloInstructionProto {
-    xla::HloInstructionProto { opcode: opcode.into(), shape: Some(shape), operand_ids, ..Default::default() }
+pub(super) fn new(
+    opcode: &str,
+    shape: xla::ShapeProto,
+    operand_ids: Vec<i64>,
+) -> xla::HloInstructionProto {
+    xla::HloInstructionProto {
+        opcode: opcode.into(),
+        shape: Some(shape),
+        operand_ids,
+        ..Default::default()
+    }
 }
 
 /// Letters, digits, `_`, `.` and `-`: what names may hold.
 pub(super) fn identifier(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' }).collect()
+    name.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "_.-".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
 }
 
 /// Where the node stands in the model and in the source.
@@ -29,7 +46,11 @@ pub(super) fn metadata(node: &Node) -> xla::OpMetadata {
     let op = node.op.name();
     xla::OpMetadata {
         op_type: op.into(),
-        op_name: if node.scope.is_empty() { op.into() } else { format!("{}/{op}", node.scope) },
+        op_name: if node.scope.is_empty() {
+            op.into()
+        } else {
+            format!("{}/{op}", node.scope)
+        },
         source_file: node.place.file().into(),
         source_line: node.place.line() as i32,
         ..Default::default()
@@ -38,17 +59,28 @@ pub(super) fn metadata(node: &Node) -> xla::OpMetadata {
 
 pub(super) fn array_proto(element_type: i32, dims: &[i64]) -> xla::ShapeProto {
     let any = shape_proto(&Shape::new(DType::F32, dims));
-    xla::ShapeProto { element_type, ..any }
+    xla::ShapeProto {
+        element_type,
+        ..any
+    }
 }
 
 pub(super) fn compare(direction: &str, x: i64, y: i64) -> xla::HloInstructionProto {
-    let mut i = new("compare", shape_proto(&Shape::new(DType::Pred, [])), vec![x, y]);
+    let mut i = new(
+        "compare",
+        shape_proto(&Shape::new(DType::Pred, [])),
+        vec![x, y],
+    );
     i.comparison_direction = direction.into();
     i
 }
 
 /// An instruction whose attributes follow from the node alone.
-pub(super) fn simple(node: &Node, shape: xla::ShapeProto, operands: Vec<i64>) -> xla::HloInstructionProto {
+pub(super) fn simple(
+    node: &Node,
+    shape: xla::ShapeProto,
+    operands: Vec<i64>,
+) -> xla::HloInstructionProto {
     let mut i = new(node.op.name(), shape, operands);
     match &node.op {
         Op::Constant(literal) => return constant(literal),
@@ -58,10 +90,19 @@ pub(super) fn simple(node: &Node, shape: xla::ShapeProto, operands: Vec<i64>) ->
         Op::Transpose { permutation } => i.dimensions = permutation.clone(),
         Op::Concatenate { dim } => i.dimensions = vec![*dim],
         Op::DynamicSlice { sizes } => i.dynamic_slice_sizes = sizes.clone(),
-        Op::Slice { start, limit, stride } => {
+        Op::Slice {
+            start,
+            limit,
+            stride,
+        } => {
             let dims = start.iter().zip(limit).zip(stride);
-            i.slice_dimensions =
-                dims.map(|((&start, &limit), &stride)| SliceDimensions { start, limit, stride }).collect();
+            i.slice_dimensions = dims
+                .map(|((&start, &limit), &stride)| SliceDimensions {
+                    start,
+                    limit,
+                    stride,
+                })
+                .collect();
         }
         Op::Pad { dims } => {
             let dimensions = dims.iter().map(|d| PaddingConfigDimension {
@@ -69,7 +110,9 @@ pub(super) fn simple(node: &Node, shape: xla::ShapeProto, operands: Vec<i64>) ->
                 edge_padding_high: d.high,
                 interior_padding: d.interior,
             });
-            i.padding_config = Some(xla::PaddingConfig { dimensions: dimensions.collect() });
+            i.padding_config = Some(xla::PaddingConfig {
+                dimensions: dimensions.collect(),
+            });
         }
         Op::Dot { dims, precision } => {
             i.dot_dimension_numbers = Some(xla::DotDimensionNumbers {
@@ -82,8 +125,10 @@ pub(super) fn simple(node: &Node, shape: xla::ShapeProto, operands: Vec<i64>) ->
                 Precision::Default => precision_config::Precision::Default,
                 Precision::Highest => precision_config::Precision::Highest,
             };
-            i.precision_config =
-                Some(xla::PrecisionConfig { operand_precision: vec![precision as i32; 2], ..Default::default() });
+            i.precision_config = Some(xla::PrecisionConfig {
+                operand_precision: vec![precision as i32; 2],
+                ..Default::default()
+            });
         }
         Op::Constrain { sharding: s } => {
             i.opcode = "custom-call".into();
@@ -104,7 +149,10 @@ pub(super) fn constant(literal: &Literal) -> xla::HloInstructionProto {
 
 fn literal_proto(literal: &Literal) -> xla::LiteralProto {
     let bytes = literal.bytes();
-    let mut p = xla::LiteralProto { shape: Some(shape_proto(literal.shape())), ..Default::default() };
+    let mut p = xla::LiteralProto {
+        shape: Some(shape_proto(literal.shape())),
+        ..Default::default()
+    };
     match literal.shape().dtype {
         DType::Pred => p.preds = bytes.iter().map(|&b| b != 0).collect(),
         DType::U8 => p.u8s = bytes.to_vec(),
@@ -132,7 +180,11 @@ pub(super) fn rng_algorithm(algorithm: RngAlgorithm) -> xla::RandomAlgorithm {
 }
 
 /// Rows of `operands[0]` at `operands[1]`, an array of `indices` dimensions.
-pub(super) fn gather(shape: xla::ShapeProto, operands: Vec<i64>, indices: usize) -> xla::HloInstructionProto {
+pub(super) fn gather(
+    shape: xla::ShapeProto,
+    operands: Vec<i64>,
+    indices: usize,
+) -> xla::HloInstructionProto {
     let rest = shape.dimensions[indices..].to_vec();
     let mut i = new("gather", shape, operands);
     i.gather_slice_sizes = [1].into_iter().chain(rest.iter().copied()).collect();
@@ -169,18 +221,29 @@ pub(super) fn scatter(
 /// Shardy's named form.
 pub(super) fn sharding(sharding: &Sharding) -> xla::OpSharding {
     let axes = |axes: &[usize]| {
-        axes.iter().map(|&a| xla::AxisRefProto { mesh_axis_index: a as i64, sub_axis_info: None }).collect()
+        axes.iter()
+            .map(|&a| xla::AxisRefProto {
+                mesh_axis_index: a as i64,
+                sub_axis_info: None,
+            })
+            .collect()
     };
     let mesh = xla::MeshProto {
         axes: sharding
             .mesh
             .axes()
             .iter()
-            .map(|(name, size)| xla::mesh_proto::MeshAxis { name: name.clone(), size: *size })
+            .map(|(name, size)| xla::mesh_proto::MeshAxis {
+                name: name.clone(),
+                size: *size,
+            })
             .collect(),
         ..Default::default()
     };
-    let dims = sharding.dims.iter().map(|d| DimensionSharding { axes: axes(d), is_closed: true });
+    let dims = sharding.dims.iter().map(|d| DimensionSharding {
+        axes: axes(d),
+        is_closed: true,
+    });
     xla::OpSharding {
         r#type: xla::op_sharding::Type::Other as i32,
         named_sharding: Some(xla::NamedShardingProto {

@@ -42,7 +42,11 @@ impl Module {
 
 /// Lowers a whole program. `donations` pairs outputs with parameters, by position.
 pub(crate) fn module(function: &Function, donations: &[(usize, usize)]) -> Module {
-    let mut lowering = Lowering { next_id: 1, computations: vec![], reducers: HashMap::new() };
+    let mut lowering = Lowering {
+        next_id: 1,
+        computations: vec![],
+        reducers: HashMap::new(),
+    };
     let mut block = Block::new(&mut lowering);
     let mut names = Vec::new();
     let parameters: Vec<i64> = function
@@ -51,7 +55,9 @@ pub(crate) fn module(function: &Function, donations: &[(usize, usize)]) -> Modul
         .enumerate()
         .map(|(number, &id)| {
             let node = &function.nodes[id];
-            let Op::Parameter { name, sharding } = &node.op else { unreachable!("parameters are parameter nodes") };
+            let Op::Parameter { name, sharding } = &node.op else {
+                unreachable!("parameters are parameter nodes")
+            };
             names.push(name.to_string());
             block.parameter(number, name, &node.ty.array(), sharding.as_ref())
         })
@@ -59,21 +65,31 @@ pub(crate) fn module(function: &Function, donations: &[(usize, usize)]) -> Modul
     let outputs = block.inline(function, &parameters);
     let root = block.tuple(&outputs);
     block.finish(&function.name, root);
-    let entry = lowering.computations.last_mut().expect("the entry was just added");
-    let shape = entry.program_shape.as_mut().expect("each computation has a shape");
+    let entry = lowering
+        .computations
+        .last_mut()
+        .expect("the entry was just added");
+    let shape = entry
+        .program_shape
+        .as_mut()
+        .expect("each computation has a shape");
     shape.parameter_names = names;
-    let alias = donations.iter().map(|&(output, parameter)| AliasEntryProto {
-        output_shape_index: vec![output as i64],
-        parameter_number: parameter as i64,
-        parameter_shape_index: vec![],
-        kind: xla::Kind::MayAlias as i32,
-    });
+    let alias = donations
+        .iter()
+        .map(|&(output, parameter)| AliasEntryProto {
+            output_shape_index: vec![output as i64],
+            parameter_number: parameter as i64,
+            parameter_shape_index: vec![],
+            kind: xla::Kind::MayAlias as i32,
+        });
     let proto = xla::HloModuleProto {
         name: function.name.to_string(),
         entry_computation_name: entry.name.clone(),
         entry_computation_id: entry.id,
         host_program_shape: entry.program_shape.clone(),
-        input_output_alias: Some(xla::HloInputOutputAliasProto { entries: alias.collect() }),
+        input_output_alias: Some(xla::HloInputOutputAliasProto {
+            entries: alias.collect(),
+        }),
         computations: lowering.computations,
         ..Default::default()
     };
@@ -137,13 +153,20 @@ fn shape_proto(shape: &Shape) -> xla::ShapeProto {
         element_type: primitive_type(shape.dtype) as i32,
         dimensions: shape.dims.clone(),
         is_dynamic_dimension: vec![false; shape.rank()],
-        layout: Some(xla::LayoutProto { minor_to_major: (0..shape.rank() as i64).rev().collect(), ..Default::default() }),
+        layout: Some(xla::LayoutProto {
+            minor_to_major: (0..shape.rank() as i64).rev().collect(),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
 
 fn tuple_proto(shapes: Vec<xla::ShapeProto>) -> xla::ShapeProto {
-    xla::ShapeProto { element_type: xla::PrimitiveType::Tuple as i32, tuple_shapes: shapes, ..Default::default() }
+    xla::ShapeProto {
+        element_type: xla::PrimitiveType::Tuple as i32,
+        tuple_shapes: shapes,
+        ..Default::default()
+    }
 }
 
 fn type_proto(ty: &Type) -> xla::ShapeProto {

@@ -42,16 +42,30 @@ impl Graph {
         body: impl FnOnce(&[Tensor<'g>], &[Tensor<'g>]) -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>),
     ) -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>) {
         let shapes: Vec<Shape> = xs.iter().map(|x| x.shape()).collect();
-        let length = options.length.or_else(|| shapes.first().and_then(|s| s.dims.first().copied()));
-        let Some(length) = length.filter(|l| shapes.iter().all(|s| s.dims.first() == Some(l))) else {
-            let bad = self.refuse("scan", format!("leading dimensions differ, or there is no length: {}", list(&shapes)));
+        let length = options
+            .length
+            .or_else(|| shapes.first().and_then(|s| s.dims.first().copied()));
+        let Some(length) = length.filter(|l| shapes.iter().all(|s| s.dims.first() == Some(l)))
+        else {
+            let bad = self.refuse(
+                "scan",
+                format!(
+                    "leading dimensions differ, or there is no length: {}",
+                    list(&shapes)
+                ),
+            );
             return (vec![bad; init.len()], vec![]);
         };
         let mut results = 0;
         let closed = self.body("scan", || {
-            let carries: Vec<Tensor<'g>> = init.iter().map(|t| self.body_parameter(t.shape())).collect();
-            let slices: Vec<Tensor<'g>> =
-                shapes.iter().map(|s| self.body_parameter(Shape::new(s.dtype, &s.dims[1..]))).collect();
+            let carries: Vec<Tensor<'g>> = init
+                .iter()
+                .map(|t| self.body_parameter(t.shape()))
+                .collect();
+            let slices: Vec<Tensor<'g>> = shapes
+                .iter()
+                .map(|s| self.body_parameter(Shape::new(s.dtype, &s.dims[1..])))
+                .collect();
             let (mut next, ys) = body(&carries, &slices);
             results = ys.len();
             next.extend(ys);
@@ -60,7 +74,11 @@ impl Graph {
         let bodys = closed.function.output_shapes();
         let expected: Vec<Shape> = init.iter().map(|t| t.shape()).collect();
         if bodys.len() != init.len() + results || bodys[..init.len()] != expected {
-            let problem = format!("carries enter as {} and leave as {}", list(&expected), list(&bodys));
+            let problem = format!(
+                "carries enter as {} and leave as {}",
+                list(&expected),
+                list(&bodys)
+            );
             let bad = self.refuse("scan", problem);
             return (vec![bad; init.len()], vec![bad; results]);
         }
@@ -72,7 +90,12 @@ impl Graph {
             reverse: options.reverse,
             remat: options.remat,
         };
-        let inputs: Vec<Tensor<'g>> = init.iter().chain(xs).chain(&closed.captures).copied().collect();
+        let inputs: Vec<Tensor<'g>> = init
+            .iter()
+            .chain(xs)
+            .chain(&closed.captures)
+            .copied()
+            .collect();
         let mut out = self.emit_scan(scan, &inputs);
         let ys = out.split_off(init.len());
         (out, ys)
@@ -94,7 +117,12 @@ impl Graph {
         body: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
     ) -> Vec<Tensor<'g>> {
         let shapes: Vec<Shape> = init.iter().map(|t| t.shape()).collect();
-        let parameters = || -> Vec<Tensor<'g>> { shapes.iter().map(|s| self.body_parameter(s.clone())).collect() };
+        let parameters = || -> Vec<Tensor<'g>> {
+            shapes
+                .iter()
+                .map(|s| self.body_parameter(s.clone()))
+                .collect()
+        };
         let test = self.body("condition", || {
             let p = parameters();
             let holds = condition(&p);
@@ -108,15 +136,26 @@ impl Graph {
         let truth = test.function.output_shapes();
         if truth != [Shape::new(DType::Pred, [])] || step.function.output_shapes() != shapes {
             let found = list(&step.function.output_shapes());
-            let problem =
-                format!("the condition gives {}, the state enters as {} and leaves as {found}", list(&truth), list(&shapes));
+            let problem = format!(
+                "the condition gives {}, the state enters as {} and leaves as {found}",
+                list(&truth),
+                list(&shapes)
+            );
             let bad = self.refuse("while", problem);
             return vec![bad; init.len()];
         }
         let (functions, captures) = unify([test, step], init.len());
         let [condition, body] = functions;
         let inputs: Vec<Tensor<'g>> = init.iter().chain(&captures).copied().collect();
-        self.emit_tuple(Op::While { condition, body, state: init.len() }, &inputs, shapes)
+        self.emit_tuple(
+            Op::While {
+                condition,
+                body,
+                state: init.len(),
+            },
+            &inputs,
+            shapes,
+        )
     }
 
     /// The results of `on_true` where `predicate` (a scalar) holds, else those of `on_false`; only that branch runs.
@@ -131,7 +170,12 @@ impl Graph {
         let no = self.body("on_false", || (vec![], on_false()));
         let (shapes, others) = (yes.function.output_shapes(), no.function.output_shapes());
         if predicate.shape() != Shape::new(DType::Pred, []) || shapes != others {
-            let problem = format!("by {}, branches of {} and {}", predicate.shape(), list(&shapes), list(&others));
+            let problem = format!(
+                "by {}, branches of {} and {}",
+                predicate.shape(),
+                list(&shapes),
+                list(&others)
+            );
             let bad = self.refuse("conditional", problem);
             return vec![bad; shapes.len()];
         }
@@ -149,13 +193,22 @@ impl Graph {
         function: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
     ) -> Vec<Tensor<'g>> {
         let closed = self.body(name, || {
-            let p: Vec<Tensor<'g>> = inputs.iter().map(|t| self.body_parameter(t.shape())).collect();
+            let p: Vec<Tensor<'g>> = inputs
+                .iter()
+                .map(|t| self.body_parameter(t.shape()))
+                .collect();
             let out = function(&p);
             (p, out)
         });
         let shapes = closed.function.output_shapes();
         let inputs: Vec<Tensor<'g>> = inputs.iter().chain(&closed.captures).copied().collect();
-        self.emit_tuple(Op::Call { function: Rc::new(closed.function) }, &inputs, shapes)
+        self.emit_tuple(
+            Op::Call {
+                function: Rc::new(closed.function),
+            },
+            &inputs,
+            shapes,
+        )
     }
 }
 
@@ -173,19 +226,34 @@ impl Scan {
 impl Function {
     /// The shapes of the outputs.
     pub(crate) fn output_shapes(&self) -> Vec<Shape> {
-        self.outputs.iter().map(|&o| self.nodes[o].ty.array()).collect()
+        self.outputs
+            .iter()
+            .map(|&o| self.nodes[o].ty.array())
+            .collect()
     }
 }
 
 /// Gives two bodies the same parameters: their first `own` ones, then all that either captures.
-pub(crate) fn unify<'g>(bodies: [Closed<'g>; 2], own: usize) -> ([Rc<Function>; 2], Vec<Tensor<'g>>) {
-    let captures: Vec<Tensor<'g>> = bodies.iter().flat_map(|b| b.captures.iter().copied()).collect();
+pub(crate) fn unify<'g>(
+    bodies: [Closed<'g>; 2],
+    own: usize,
+) -> ([Rc<Function>; 2], Vec<Tensor<'g>>) {
+    let captures: Vec<Tensor<'g>> = bodies
+        .iter()
+        .flat_map(|b| b.captures.iter().copied())
+        .collect();
     let [first, second] = bodies;
     let (before, after) = (first.captures.len(), second.captures.len());
     let mut first = first.function;
     let mut second = second.function;
     let foreign = |f: &Function, range: std::ops::Range<usize>| -> Vec<_> {
-        f.parameters[range].iter().map(|&p| crate::function::Node { inputs: vec![], ..f.nodes[p].clone() }).collect()
+        f.parameters[range]
+            .iter()
+            .map(|&p| crate::function::Node {
+                inputs: vec![],
+                ..f.nodes[p].clone()
+            })
+            .collect()
     };
     let of_first = foreign(&first, own..own + before);
     let of_second = foreign(&second, own..own + after);

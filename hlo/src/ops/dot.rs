@@ -17,10 +17,13 @@ impl<'g> Tensor<'g> {
     ) -> Tensor<'g> {
         let (a, b) = (self.shape(), other.shape());
         let Some(out) = dims.result(&a, &b) else {
-            return self.graph().refuse("dot", format!("{a} and {b} do not multiply by {dims:?}"));
+            return self
+                .graph()
+                .refuse("dot", format!("{a} and {b} do not multiply by {dims:?}"));
         };
         let shape = Shape::new(dtype.unwrap_or(a.dtype), out);
-        self.graph().emit(Op::Dot { dims, precision }, &[self, other], shape)
+        self.graph()
+            .emit(Op::Dot { dims, precision }, &[self, other], shape)
     }
 }
 
@@ -43,9 +46,17 @@ impl Graph {
         dtype: Option<DType>,
     ) -> Tensor<'g> {
         let Some((dims, permutation)) = parse(equation, x.rank(), y.rank()) else {
-            return self.refuse("einsum", format!("`{equation}` does not describe {} and {}", x.shape(), y.shape()));
+            return self.refuse(
+                "einsum",
+                format!(
+                    "`{equation}` does not describe {} and {}",
+                    x.shape(),
+                    y.shape()
+                ),
+            );
         };
-        x.dot_general(y, dims, precision, dtype).transpose(&permutation)
+        x.dot_general(y, dims, precision, dtype)
+            .transpose(&permutation)
     }
 }
 
@@ -55,11 +66,16 @@ impl DotDims {
         let pairs = |l: &[i64], r: &[i64]| {
             l.len() == r.len()
                 && l.iter().zip(r).all(|(&l, &r)| {
-                    let size = |s: &Shape, i: i64| usize::try_from(i).ok().and_then(|i| s.dims.get(i).copied());
+                    let size = |s: &Shape, i: i64| {
+                        usize::try_from(i).ok().and_then(|i| s.dims.get(i).copied())
+                    };
                     size(a, l).is_some() && size(a, l) == size(b, r)
                 })
         };
-        if a.dtype != b.dtype || !pairs(&self.lhs_batch, &self.rhs_batch) || !pairs(&self.lhs_contract, &self.rhs_contract) {
+        if a.dtype != b.dtype
+            || !pairs(&self.lhs_batch, &self.rhs_batch)
+            || !pairs(&self.lhs_contract, &self.rhs_contract)
+        {
             return None;
         }
         let lhs = free(a.rank(), &self.lhs_batch, &self.lhs_contract);
@@ -72,7 +88,13 @@ impl DotDims {
 
     /// The gradient of the left operand, given that of the result and the right operand.
     #[track_caller]
-    pub(crate) fn grad_lhs<'g>(&self, dy: Tensor<'g>, rhs: Tensor<'g>, lhs: &Shape, precision: Precision) -> Tensor<'g> {
+    pub(crate) fn grad_lhs<'g>(
+        &self,
+        dy: Tensor<'g>,
+        rhs: Tensor<'g>,
+        lhs: &Shape,
+        precision: Precision,
+    ) -> Tensor<'g> {
         let batch = self.lhs_batch.len() as i64;
         let lhs_free = free(lhs.rank(), &self.lhs_batch, &self.lhs_contract);
         let rhs_free = free(rhs.rank(), &self.rhs_batch, &self.rhs_contract);
@@ -86,36 +108,66 @@ impl DotDims {
         let product = dy.dot_general(rhs, dims, precision, Some(lhs.dtype));
         // The product's dimensions are those of the left operand in this order; the contracted ones come as they stand in
         // the right operand.
-        let mut contracted: Vec<(i64, i64)> =
-            self.rhs_contract.iter().copied().zip(self.lhs_contract.iter().copied()).collect();
+        let mut contracted: Vec<(i64, i64)> = self
+            .rhs_contract
+            .iter()
+            .copied()
+            .zip(self.lhs_contract.iter().copied())
+            .collect();
         contracted.sort_unstable();
-        let order: Vec<i64> =
-            self.lhs_batch.iter().copied().chain(lhs_free).chain(contracted.into_iter().map(|c| c.1)).collect();
+        let order: Vec<i64> = self
+            .lhs_batch
+            .iter()
+            .copied()
+            .chain(lhs_free)
+            .chain(contracted.into_iter().map(|c| c.1))
+            .collect();
         product.transpose(&inverse(&order))
     }
 
-    /// The result of this product (the left operand has `lhs_free` dimensions of its own) as that of the flipped one.
+    /// The gradient of the right operand, given the left operand and the gradient of the result.
     #[track_caller]
-    pub(crate) fn flip_result<'g>(&self, result: Tensor<'g>, lhs_free: usize) -> Tensor<'g> {
-        let (batch, middle) = (self.lhs_batch.len() as i64, (self.lhs_batch.len() + lhs_free) as i64);
-        let permutation: Vec<i64> = (0..batch).chain(middle..result.rank() as i64).chain(batch..middle).collect();
-        result.transpose(&permutation)
-    }
-
-    /// The same product with the operands exchanged.
-    pub(crate) fn flipped(&self) -> DotDims {
-        DotDims {
-            lhs_batch: self.rhs_batch.clone(),
-            rhs_batch: self.lhs_batch.clone(),
-            lhs_contract: self.rhs_contract.clone(),
-            rhs_contract: self.lhs_contract.clone(),
-        }
+    pub(crate) fn grad_rhs<'g>(
+        &self,
+        lhs: Tensor<'g>,
+        dy: Tensor<'g>,
+        rhs: &Shape,
+        precision: Precision,
+    ) -> Tensor<'g> {
+        let batch = self.lhs_batch.len() as i64;
+        let lhs_free = free(lhs.rank(), &self.lhs_batch, &self.lhs_contract);
+        let rhs_free = free(rhs.rank(), &self.rhs_batch, &self.rhs_contract);
+        let dims = DotDims {
+            lhs_batch: self.lhs_batch.clone(),
+            rhs_batch: (0..batch).collect(),
+            rhs_contract: (batch..batch + lhs_free.len() as i64).collect(),
+            lhs_contract: lhs_free,
+        };
+        let product = lhs.dot_general(dy, dims, precision, Some(rhs.dtype));
+        // As in `grad_lhs`, the contracted dimensions come as they stand in the left operand.
+        let mut contracted: Vec<(i64, i64)> = self
+            .lhs_contract
+            .iter()
+            .copied()
+            .zip(self.rhs_contract.iter().copied())
+            .collect();
+        contracted.sort_unstable();
+        let order: Vec<i64> = self
+            .rhs_batch
+            .iter()
+            .copied()
+            .chain(contracted.into_iter().map(|c| c.1))
+            .chain(rhs_free)
+            .collect();
+        product.transpose(&inverse(&order))
     }
 }
 
 /// The dimensions that are neither batch nor contracted.
 pub(crate) fn free(rank: usize, batch: &[i64], contract: &[i64]) -> Vec<i64> {
-    (0..rank as i64).filter(|i| !batch.contains(i) && !contract.contains(i)).collect()
+    (0..rank as i64)
+        .filter(|i| !batch.contains(i) && !contract.contains(i))
+        .collect()
 }
 
 /// The permutation that undoes `order`.
@@ -131,10 +183,22 @@ pub(crate) fn inverse(order: &[i64]) -> Vec<i64> {
 fn parse(equation: &str, x_rank: usize, y_rank: usize) -> Option<(DotDims, Vec<i64>)> {
     let (inputs, output) = equation.split_once("->")?;
     let (x, y) = inputs.split_once(',')?;
-    let (x, y, output): (Vec<char>, Vec<char>, Vec<char>) =
-        (x.trim().chars().collect(), y.trim().chars().collect(), output.trim().chars().collect());
-    let distinct = |s: &[char]| s.iter().enumerate().all(|(i, c)| c.is_ascii_alphabetic() && !s[..i].contains(c));
-    if x.len() != x_rank || y.len() != y_rank || !distinct(&x) || !distinct(&y) || !distinct(&output) {
+    let (x, y, output): (Vec<char>, Vec<char>, Vec<char>) = (
+        x.trim().chars().collect(),
+        y.trim().chars().collect(),
+        output.trim().chars().collect(),
+    );
+    let distinct = |s: &[char]| {
+        s.iter()
+            .enumerate()
+            .all(|(i, c)| c.is_ascii_alphabetic() && !s[..i].contains(c))
+    };
+    if x.len() != x_rank
+        || y.len() != y_rank
+        || !distinct(&x)
+        || !distinct(&y)
+        || !distinct(&output)
+    {
         return None;
     }
     let place = |s: &[char], c: char| s.iter().position(|&d| d == c).map(|i| i as i64);
@@ -154,6 +218,9 @@ fn parse(equation: &str, x_rank: usize, y_rank: usize) -> Option<(DotDims, Vec<i
     }
     result.extend(x.iter().filter(|c| !y.contains(c)));
     result.extend(y.iter().filter(|c| !x.contains(c)));
-    let permutation: Vec<i64> = output.iter().map(|&c| place(&result, c)).collect::<Option<_>>()?;
+    let permutation: Vec<i64> = output
+        .iter()
+        .map(|&c| place(&result, c))
+        .collect::<Option<_>>()?;
     (permutation.len() == result.len()).then_some((dims, permutation))
 }

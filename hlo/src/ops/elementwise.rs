@@ -85,29 +85,38 @@ impl<'g> Tensor<'g> {
             _ => shape.dtype.is_float(),
         };
         if !accepts {
-            return self.graph().refuse(op.opcode(), format!("not defined for {shape}"));
+            return self
+                .graph()
+                .refuse(op.opcode(), format!("not defined for {shape}"));
         }
         self.graph().emit(Op::Unary(op), &[self], shape)
     }
 
     #[track_caller]
     pub(crate) fn binary(self, op: Binary, other: Tensor<'g>) -> Tensor<'g> {
-        let Some((x, y)) = self.aligned(op.opcode(), other) else { return self };
+        let Some((x, y)) = self.aligned(op.opcode(), other) else {
+            return self;
+        };
         let shape = x.shape();
         let accepts = match shape.dtype {
             DType::Pred => matches!(op, Binary::And | Binary::Or | Binary::Xor),
             d => !(op.is_bitwise() && d.is_float()),
         };
         if !accepts {
-            return self.graph().refuse(op.opcode(), format!("not defined for {shape}"));
+            return self
+                .graph()
+                .refuse(op.opcode(), format!("not defined for {shape}"));
         }
         self.graph().emit(Op::Binary(op), &[x, y], shape)
     }
 
     #[track_caller]
     fn compare(self, op: Comparison, other: Tensor<'g>) -> Tensor<'g> {
-        let Some((x, y)) = self.aligned("compare", other) else { return self };
-        self.graph().emit(Op::Compare(op), &[x, y], Shape::new(DType::Pred, x.dims()))
+        let Some((x, y)) = self.aligned("compare", other) else {
+            return self;
+        };
+        self.graph()
+            .emit(Op::Compare(op), &[x, y], Shape::new(DType::Pred, x.dims()))
     }
 
     /// The larger of the two.
@@ -143,15 +152,25 @@ impl<'g> Tensor<'g> {
     /// Where `self` is true the element of `on_true`, elsewhere that of `on_false`.
     #[track_caller]
     pub fn select(self, on_true: Tensor<'g>, on_false: Tensor<'g>) -> Tensor<'g> {
-        let Some((x, y)) = on_true.aligned("select", on_false) else { return on_true };
+        let Some((x, y)) = on_true.aligned("select", on_false) else {
+            return on_true;
+        };
         let dims = match broadcast_dims(&self.dims(), &x.dims()) {
             Some(d) if self.dtype() == DType::Pred => d,
             _ => {
-                let problem = format!("{} cannot choose between two of {}", self.shape(), x.shape());
+                let problem = format!(
+                    "{} cannot choose between two of {}",
+                    self.shape(),
+                    x.shape()
+                );
                 return self.graph().refuse("select", problem);
             }
         };
-        let (p, x, y) = (self.broadcast_to(&dims), x.broadcast_to(&dims), y.broadcast_to(&dims));
+        let (p, x, y) = (
+            self.broadcast_to(&dims),
+            x.broadcast_to(&dims),
+            y.broadcast_to(&dims),
+        );
         self.graph().emit(Op::Select, &[p, x, y], x.shape())
     }
 
@@ -162,7 +181,8 @@ impl<'g> Tensor<'g> {
         if shape.dtype == dtype {
             return self;
         }
-        self.graph().emit(Op::Convert, &[self], Shape::new(dtype, shape.dims))
+        self.graph()
+            .emit(Op::Convert, &[self], Shape::new(dtype, shape.dims))
     }
 
     /// A scalar of this tensor's element type.
@@ -179,11 +199,20 @@ impl<'g> Tensor<'g> {
 
     /// Both broadcast to their common shape; a mistake is noted and gives `None`.
     #[track_caller]
-    fn aligned(self, operation: &'static str, other: Tensor<'g>) -> Option<(Tensor<'g>, Tensor<'g>)> {
+    fn aligned(
+        self,
+        operation: &'static str,
+        other: Tensor<'g>,
+    ) -> Option<(Tensor<'g>, Tensor<'g>)> {
         let (a, b) = (self.shape(), other.shape());
-        let dims = if a.dtype == b.dtype { broadcast_dims(&a.dims, &b.dims) } else { None };
+        let dims = if a.dtype == b.dtype {
+            broadcast_dims(&a.dims, &b.dims)
+        } else {
+            None
+        };
         let Some(dims) = dims else {
-            self.graph().refuse(operation, format!("{a} and {b} do not go together"));
+            self.graph()
+                .refuse(operation, format!("{a} and {b} do not go together"));
             return None;
         };
         Some((self.broadcast_to(&dims), other.broadcast_to(&dims)))

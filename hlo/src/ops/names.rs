@@ -10,7 +10,9 @@ impl<'g> Tensor<'g> {
     pub fn named(self, names: &[&str]) -> Tensor<'g> {
         let shape = self.shape();
         if names.len() != shape.rank() {
-            return self.graph().refuse("named", format!("{} names for {shape}", names.len()));
+            return self
+                .graph()
+                .refuse("named", format!("{} names for {shape}", names.len()));
         }
         match self.graph().sharding(names, &shape.dims) {
             Some(sharding) => self.constrain(sharding),
@@ -23,16 +25,21 @@ impl<'g> Tensor<'g> {
     pub fn constrain(self, sharding: Sharding) -> Tensor<'g> {
         let shape = self.shape();
         if sharding.dims.len() != shape.rank() {
-            let problem = format!("a sharding of {} dimensions for {shape}", sharding.dims.len());
+            let problem = format!(
+                "a sharding of {} dimensions for {shape}",
+                sharding.dims.len()
+            );
             return self.graph().refuse("sharding-constraint", problem);
         }
-        self.graph().emit(Op::Constrain { sharding }, &[self], shape)
+        self.graph()
+            .emit(Op::Constrain { sharding }, &[self], shape)
     }
 
     /// Gives the value a name that [`Remat::Named`](crate::Remat::Named) can save.
     #[track_caller]
     pub fn checkpoint(self, name: &str) -> Tensor<'g> {
-        self.graph().emit(Op::Name { name: name.into() }, &[self], self.shape())
+        self.graph()
+            .emit(Op::Name { name: name.into() }, &[self], self.shape())
     }
 
     /// The same value, taken as constant by derivatives.
@@ -52,8 +59,16 @@ impl<'g> Tensor<'g> {
         residuals: &[Tensor<'g>],
         rule: impl for<'a> Fn(&[Tensor<'a>], Tensor<'a>, Tensor<'a>) -> Vec<Tensor<'a>> + 'static,
     ) -> Tensor<'g> {
-        let operands: Vec<Tensor<'g>> = [self].iter().chain(inputs).chain(residuals).copied().collect();
-        let op = Op::CustomGradient { inputs: inputs.len(), rule: std::rc::Rc::new(rule) };
+        let operands: Vec<Tensor<'g>> = [self]
+            .iter()
+            .chain(inputs)
+            .chain(residuals)
+            .copied()
+            .collect();
+        let op = Op::CustomGradient {
+            inputs: inputs.len(),
+            rule: std::rc::Rc::new(rule),
+        };
         self.graph().emit(op, &operands, self.shape())
     }
 }
@@ -62,6 +77,10 @@ impl Graph {
     /// The same values, which the compiler may neither move across this point nor merge with others.
     #[track_caller]
     pub fn barrier<'g>(&'g self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
-        self.emit_tuple(Op::Barrier, tensors, tensors.iter().map(|t| t.shape()).collect())
+        self.emit_tuple(
+            Op::Barrier,
+            tensors,
+            tensors.iter().map(|t| t.shape()).collect(),
+        )
     }
 }

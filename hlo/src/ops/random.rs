@@ -14,12 +14,18 @@ impl<'g> Tensor<'g> {
             RngAlgorithm::Philox => 3,
         };
         let state = self.shape();
-        if state != Shape::new(DType::U64, [words]) || !matches!(shape.dtype, DType::U32 | DType::U64 | DType::U8) {
-            let problem = format!("{state} is no state, or {shape} is not unsigned; expected a state u64[{words}]");
+        if state != Shape::new(DType::U64, [words])
+            || !matches!(shape.dtype, DType::U32 | DType::U64 | DType::U8)
+        {
+            let problem = format!(
+                "{state} is no state, or {shape} is not unsigned; expected a state u64[{words}]"
+            );
             let bad = self.graph().refuse("rng-bit-generator", problem);
             return (bad, bad);
         }
-        let out = self.graph().emit_tuple(Op::RngBits { algorithm }, &[self], vec![state, shape]);
+        let out = self
+            .graph()
+            .emit_tuple(Op::RngBits { algorithm }, &[self], vec![state, shape]);
         (out[0], out[1])
     }
 }

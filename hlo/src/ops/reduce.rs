@@ -51,7 +51,10 @@ impl<'g> Tensor<'g> {
         dims.sort_unstable();
         for d in dims {
             if d < 0 || d as usize > shape.len() {
-                return self.graph().refuse("keep", format!("{} has no place for dimension {d}", self.shape()));
+                return self.graph().refuse(
+                    "keep",
+                    format!("{} has no place for dimension {d}", self.shape()),
+                );
             }
             shape.insert(d as usize, 1);
         }
@@ -79,15 +82,22 @@ impl<'g> Tensor<'g> {
     pub(crate) fn reduce(self, kind: Reduction, dims: &[i64]) -> Tensor<'g> {
         let shape = self.shape();
         let distinct = dims.iter().enumerate().all(|(i, d)| !dims[..i].contains(d));
-        if !distinct || shape.dtype == DType::Pred || dims.iter().any(|&d| d < 0 || d as usize >= shape.rank()) {
-            return self.graph().refuse("reduce", format!("{shape} cannot be reduced over {dims:?}"));
+        if !distinct
+            || shape.dtype == DType::Pred
+            || dims.iter().any(|&d| d < 0 || d as usize >= shape.rank())
+        {
+            return self
+                .graph()
+                .refuse("reduce", format!("{shape} cannot be reduced over {dims:?}"));
         }
         if dims.is_empty() {
             return self;
         }
         let mut dims = dims.to_vec();
         dims.sort_unstable();
-        let rest = (0..shape.rank()).filter(|i| !dims.contains(&(*i as i64))).map(|i| shape.dims[i]);
+        let rest = (0..shape.rank())
+            .filter(|i| !dims.contains(&(*i as i64)))
+            .map(|i| shape.dims[i]);
         let to = Shape::new(shape.dtype, rest.collect::<Vec<_>>());
         self.graph().emit(Op::Reduce { kind, dims }, &[self], to)
     }

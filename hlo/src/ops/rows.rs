@@ -10,10 +10,17 @@ impl<'g> Tensor<'g> {
     pub fn take_rows(self, indices: Tensor<'g>) -> Tensor<'g> {
         let (table, at) = (self.shape(), indices.shape());
         if table.rank() == 0 || at.dtype != DType::S32 {
-            return self.graph().refuse("gather", format!("{at} does not index the rows of {table}; indices are s32"));
+            return self.graph().refuse(
+                "gather",
+                format!("{at} does not index the rows of {table}; indices are s32"),
+            );
         }
         let dims: Vec<i64> = at.dims.iter().chain(&table.dims[1..]).copied().collect();
-        self.graph().emit(Op::TakeRows, &[self, indices], Shape::new(table.dtype, dims))
+        self.graph().emit(
+            Op::TakeRows,
+            &[self, indices],
+            Shape::new(table.dtype, dims),
+        )
     }
 
     /// This table `[rows, rest..]` with `updates` `[indices.., rest..]` added to the rows `indices` name; what is out of
@@ -26,8 +33,12 @@ impl<'g> Tensor<'g> {
             && new.dtype == table.dtype
             && new.dims.iter().eq(at.dims.iter().chain(&table.dims[1..]));
         if !fits {
-            return self.graph().refuse("scatter", format!("{new} at {at} does not add to the rows of {table}"));
+            return self.graph().refuse(
+                "scatter",
+                format!("{new} at {at} does not add to the rows of {table}"),
+            );
         }
-        self.graph().emit(Op::AddRows, &[self, indices, updates], table)
+        self.graph()
+            .emit(Op::AddRows, &[self, indices, updates], table)
     }
 }

@@ -14,11 +14,23 @@ impl<'g> Tensor<'g> {
         }
         let fits = mapping.len() == shape.rank()
             && mapping.windows(2).all(|w| w[0] < w[1])
-            && mapping.iter().zip(&shape.dims).all(|(&m, d)| m >= 0 && dims.get(m as usize) == Some(d));
+            && mapping
+                .iter()
+                .zip(&shape.dims)
+                .all(|(&m, d)| m >= 0 && dims.get(m as usize) == Some(d));
         if !fits {
-            return self.graph().refuse("broadcast", format!("{shape} does not become {dims:?} through {mapping:?}"));
+            return self.graph().refuse(
+                "broadcast",
+                format!("{shape} does not become {dims:?} through {mapping:?}"),
+            );
         }
-        self.graph().emit(Op::Broadcast { dims: mapping.to_vec() }, &[self], Shape::new(shape.dtype, dims))
+        self.graph().emit(
+            Op::Broadcast {
+                dims: mapping.to_vec(),
+            },
+            &[self],
+            Shape::new(shape.dtype, dims),
+        )
     }
 
     /// Repeats the tensor to `dims` as NumPy does: aligned at the last dimension, sizes of 1 repeat.
@@ -29,14 +41,26 @@ impl<'g> Tensor<'g> {
             return self;
         }
         let Some(first) = dims.len().checked_sub(shape.rank()) else {
-            return self.graph().refuse("broadcast", format!("{shape} has more dimensions than {dims:?}"));
+            return self.graph().refuse(
+                "broadcast",
+                format!("{shape} has more dimensions than {dims:?}"),
+            );
         };
         let kept = |&i: &usize| shape.dims[i] == dims[first + i];
         if let Some(i) = (0..shape.rank()).find(|i| !kept(i) && shape.dims[*i] != 1) {
-            return self.graph().refuse("broadcast", format!("dimension {i} of {shape} does not repeat to {dims:?}"));
+            return self.graph().refuse(
+                "broadcast",
+                format!("dimension {i} of {shape} does not repeat to {dims:?}"),
+            );
         }
-        let mapping: Vec<i64> = (0..shape.rank()).filter(kept).map(|i| (first + i) as i64).collect();
-        let squeezed: Vec<i64> = (0..shape.rank()).filter(kept).map(|i| shape.dims[i]).collect();
+        let mapping: Vec<i64> = (0..shape.rank())
+            .filter(kept)
+            .map(|i| (first + i) as i64)
+            .collect();
+        let squeezed: Vec<i64> = (0..shape.rank())
+            .filter(kept)
+            .map(|i| shape.dims[i])
+            .collect();
         self.reshape(&squeezed).broadcast_in_dims(dims, &mapping)
     }
 
@@ -49,7 +73,10 @@ impl<'g> Tensor<'g> {
         }
         let to = Shape::new(shape.dtype, dims);
         if shape.elements() != to.elements() {
-            return self.graph().refuse("reshape", format!("{shape} has not as many elements as {to}"));
+            return self.graph().refuse(
+                "reshape",
+                format!("{shape} has not as many elements as {to}"),
+            );
         }
         self.graph().emit(Op::Reshape, &[self], to)
     }
@@ -61,14 +88,23 @@ impl<'g> Tensor<'g> {
         let mut sorted = permutation.to_vec();
         sorted.sort_unstable();
         if !sorted.iter().copied().eq(0..shape.rank() as i64) {
-            return self.graph().refuse("transpose", format!("{permutation:?} does not permute the dimensions of {shape}"));
+            return self.graph().refuse(
+                "transpose",
+                format!("{permutation:?} does not permute the dimensions of {shape}"),
+            );
         }
         if permutation.is_sorted() {
             return self;
         }
-        let dims: Vec<i64> = permutation.iter().map(|&p| shape.dims[p as usize]).collect();
-        let op = Op::Transpose { permutation: permutation.to_vec() };
-        self.graph().emit(op, &[self], Shape::new(shape.dtype, dims))
+        let dims: Vec<i64> = permutation
+            .iter()
+            .map(|&p| shape.dims[p as usize])
+            .collect();
+        let op = Op::Transpose {
+            permutation: permutation.to_vec(),
+        };
+        self.graph()
+            .emit(op, &[self], Shape::new(shape.dtype, dims))
     }
 
     /// Elements `start..limit` of each dimension.
@@ -85,17 +121,26 @@ impl<'g> Tensor<'g> {
         let fits = start.len() == r
             && limit.len() == r
             && stride.len() == r
-            && (0..r).all(|i| 0 <= start[i] && start[i] <= limit[i] && limit[i] <= shape.dims[i] && stride[i] > 0);
+            && (0..r).all(|i| {
+                0 <= start[i] && start[i] <= limit[i] && limit[i] <= shape.dims[i] && stride[i] > 0
+            });
         if !fits {
             let problem = format!("{start:?}..{limit:?} by {stride:?} does not lie in {shape}");
             return self.graph().refuse("slice", problem);
         }
-        let dims: Vec<i64> = (0..r).map(|i| (limit[i] - start[i] + stride[i] - 1) / stride[i]).collect();
+        let dims: Vec<i64> = (0..r)
+            .map(|i| (limit[i] - start[i] + stride[i] - 1) / stride[i])
+            .collect();
         if dims == shape.dims {
             return self;
         }
-        let op = Op::Slice { start: start.to_vec(), limit: limit.to_vec(), stride: stride.to_vec() };
-        self.graph().emit(op, &[self], Shape::new(shape.dtype, dims))
+        let op = Op::Slice {
+            start: start.to_vec(),
+            limit: limit.to_vec(),
+            stride: stride.to_vec(),
+        };
+        self.graph()
+            .emit(op, &[self], Shape::new(shape.dtype, dims))
     }
 
     /// Elements `start..limit` of one dimension, all of the others.
@@ -103,7 +148,9 @@ impl<'g> Tensor<'g> {
     pub fn slice_dim(self, dim: usize, start: i64, limit: i64) -> Tensor<'g> {
         let dims = self.dims();
         if dim >= dims.len() {
-            return self.graph().refuse("slice", format!("{} has no dimension {dim}", self.shape()));
+            return self
+                .graph()
+                .refuse("slice", format!("{} has no dimension {dim}", self.shape()));
         }
         let mut starts = vec![0; dims.len()];
         let mut limits = dims;
@@ -116,13 +163,26 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn dynamic_slice(self, starts: &[Tensor<'g>], sizes: &[i64]) -> Tensor<'g> {
         let shape = self.shape();
-        let fits = sizes.len() == shape.rank() && sizes.iter().zip(&shape.dims).all(|(s, d)| 0 <= *s && s <= d);
+        let fits = sizes.len() == shape.rank()
+            && sizes
+                .iter()
+                .zip(&shape.dims)
+                .all(|(s, d)| 0 <= *s && s <= d);
         if !fits || !are_starts(starts, shape.rank()) {
-            let problem = format!("a window of {sizes:?} from {} scalar starts does not lie in {shape}", starts.len());
+            let problem = format!(
+                "a window of {sizes:?} from {} scalar starts does not lie in {shape}",
+                starts.len()
+            );
             return self.graph().refuse("dynamic-slice", problem);
         }
         let inputs: Vec<Tensor<'g>> = [self].into_iter().chain(starts.iter().copied()).collect();
-        self.graph().emit(Op::DynamicSlice { sizes: sizes.to_vec() }, &inputs, Shape::new(shape.dtype, sizes))
+        self.graph().emit(
+            Op::DynamicSlice {
+                sizes: sizes.to_vec(),
+            },
+            &inputs,
+            Shape::new(shape.dtype, sizes),
+        )
     }
 
     /// This tensor with the window from `starts` replaced by `update`.
@@ -133,10 +193,16 @@ impl<'g> Tensor<'g> {
             && part.rank() == shape.rank()
             && part.dims.iter().zip(&shape.dims).all(|(p, d)| p <= d);
         if !fits || !are_starts(starts, shape.rank()) {
-            let problem = format!("{part} at {} scalar starts does not fit into {shape}", starts.len());
+            let problem = format!(
+                "{part} at {} scalar starts does not fit into {shape}",
+                starts.len()
+            );
             return self.graph().refuse("dynamic-update-slice", problem);
         }
-        let inputs: Vec<Tensor<'g>> = [self, update].into_iter().chain(starts.iter().copied()).collect();
+        let inputs: Vec<Tensor<'g>> = [self, update]
+            .into_iter()
+            .chain(starts.iter().copied())
+            .collect();
         self.graph().emit(Op::DynamicUpdateSlice, &inputs, shape)
     }
 
@@ -144,20 +210,33 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn pad(self, dims: &[PadDim], filling: Tensor<'g>) -> Tensor<'g> {
         let shape = self.shape();
-        let to: Vec<i64> =
-            dims.iter().zip(&shape.dims).map(|(p, d)| p.low + p.high + d + p.interior * (d - 1).max(0)).collect();
+        let to: Vec<i64> = dims
+            .iter()
+            .zip(&shape.dims)
+            .map(|(p, d)| p.low + p.high + d + p.interior * (d - 1).max(0))
+            .collect();
         let fits = dims.len() == shape.rank()
             && filling.shape() == Shape::new(shape.dtype, [])
             && to.iter().all(|d| *d >= 0)
             && dims.iter().all(|p| p.interior >= 0);
         if !fits {
-            let problem = format!("{} paddings with a {} do not suit {shape}", dims.len(), filling.shape());
+            let problem = format!(
+                "{} paddings with a {} do not suit {shape}",
+                dims.len(),
+                filling.shape()
+            );
             return self.graph().refuse("pad", problem);
         }
         if dims.iter().all(|p| *p == PadDim::default()) {
             return self;
         }
-        self.graph().emit(Op::Pad { dims: dims.to_vec() }, &[self, filling], Shape::new(shape.dtype, to))
+        self.graph().emit(
+            Op::Pad {
+                dims: dims.to_vec(),
+            },
+            &[self, filling],
+            Shape::new(shape.dtype, to),
+        )
     }
 
     /// The elements of the given dimensions in the opposite order.
@@ -166,9 +245,18 @@ impl<'g> Tensor<'g> {
         let shape = self.shape();
         let distinct = dims.iter().enumerate().all(|(i, d)| !dims[..i].contains(d));
         if !distinct || dims.iter().any(|&d| d < 0 || d as usize >= shape.rank()) {
-            return self.graph().refuse("reverse", format!("{shape} does not have the dimensions {dims:?}"));
+            return self.graph().refuse(
+                "reverse",
+                format!("{shape} does not have the dimensions {dims:?}"),
+            );
         }
-        self.graph().emit(Op::Reverse { dims: dims.to_vec() }, &[self], shape)
+        self.graph().emit(
+            Op::Reverse {
+                dims: dims.to_vec(),
+            },
+            &[self],
+            shape,
+        )
     }
 }
 
@@ -178,7 +266,10 @@ impl Graph {
     pub fn concatenate<'g>(&'g self, tensors: &[Tensor<'g>], dim: usize) -> Tensor<'g> {
         let shapes: Vec<Shape> = tensors.iter().map(|t| t.shape()).collect();
         let Some(first) = shapes.first().filter(|s| dim < s.rank()) else {
-            return self.refuse("concatenate", format!("nothing to join along dimension {dim}"));
+            return self.refuse(
+                "concatenate",
+                format!("nothing to join along dimension {dim}"),
+            );
         };
         let agrees = |s: &Shape| {
             s.dtype == first.dtype
@@ -186,7 +277,10 @@ impl Graph {
                 && (0..s.rank()).all(|i| i == dim || s.dims[i] == first.dims[i])
         };
         if let Some(odd) = shapes.iter().find(|s| !agrees(s)) {
-            return self.refuse("concatenate", format!("{odd} does not join {first} along dimension {dim}"));
+            return self.refuse(
+                "concatenate",
+                format!("{odd} does not join {first} along dimension {dim}"),
+            );
         }
         let mut shape = first.clone();
         shape.dims[dim] = shapes.iter().map(|s| s.dims[dim]).sum();

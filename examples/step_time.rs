@@ -1,0 +1,96 @@
+//! Times the training step of a configuration on the CPU plugin, on one batch of random tokens; prints JSON.
+//!
+//!     cargo run --example step_time -- small 12 train.remat=none
+
+use std::time::Instant;
+
+use ankh::config::resolve;
+use ankh::device::Device;
+use ankh::model::Weights;
+use ankh::train::program::{self, BatchSize};
+use ankh_pjrt::{Argument, Buffer, HostTensor, Platform};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ankh_pjrt::quiet_logs();
+    let mut arguments = std::env::args().skip(1);
+    let preset = arguments.next().ok_or("which configuration?")?;
+    let steps: usize = arguments.next().ok_or("how many steps?")?.parse()?;
+    let set: Vec<String> = arguments.collect();
+    let config = resolve(Some(&preset), &set)?;
+    config.validate()?;
+
+    let size = BatchSize {
+        rows: config.train.batch_size,
+        input: config.data.input_length,
+        target: config.data.target_length,
+    };
+    let device = Device::open(Platform::Cpu, None)?;
+    let compute = program::compute_type(config.train.compute, device.platform());
+    let start = Instant::now();
+    let step = device.compile(&program::step(&config, size, compute)?)?;
+    let compile_seconds = start.elapsed().as_secs_f64();
+    let seed = device.upload(&HostTensor::from_u64([], &[0]))?;
+    let mut state = device
+        .compile(&program::initial(&config)?)?
+        .start(vec![Argument::Keep(&seed)])?;
+
+    let batch = batch(size);
+    let fed: Vec<Buffer> = batch
+        .iter()
+        .map(|tensor| device.upload(tensor))
+        .collect::<Result<_, _>>()?;
+    let mut seconds = Vec::new();
+    let mut loss = f32::NAN;
+    for _ in 0..steps {
+        let start = Instant::now();
+        let arguments = state
+            .into_iter()
+            .map(Argument::Donate)
+            .chain(fed.iter().map(Argument::Keep));
+        state = step.start(arguments.collect())?;
+        loss = state
+            .pop()
+            .ok_or("a step gives metrics")?
+            .to_host()?
+            .to_vec_f32()?[0];
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    // The first steps warm caches and thread pools.
+    let mut timed = seconds.split_off(seconds.len().min(2));
+    timed.sort_by(f64::total_cmp);
+    let parameters: i64 = Weights::of(&config.model)
+        .leaves()
+        .iter()
+        .map(|p| p.elements())
+        .sum();
+    let line = serde_json::json!({
+        "compile_seconds": compile_seconds,
+        "step_seconds_median": timed.get(timed.len() / 2),
+        "step_seconds_lowest": timed.first(),
+        "parameters": parameters,
+        "loss": loss,
+    });
+    println!("{line}");
+    Ok(())
+}
+
+/// Residue tokens, the same in each run (a linear congruential sequence), without padding.
+fn batch(size: BatchSize) -> [HostTensor; 4] {
+    let mut state = 1u32;
+    let mut tokens = |length: usize| -> Vec<i32> {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            3 + (state >> 16) as i32 % 20
+        };
+        (0..size.rows * length).map(|_| next()).collect()
+    };
+    let array = |length: usize, values: &[i32]| {
+        HostTensor::from_i32([size.rows as i64, length as i64], values)
+    };
+    [
+        array(size.input, &tokens(size.input)),
+        array(size.input, &vec![1; size.rows * size.input]),
+        array(size.target, &tokens(size.target)),
+        array(size.target, &tokens(size.target)),
+    ]
+}
