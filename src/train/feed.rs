@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ankh_data::{Batch, BatchPlan, Batches, Dataset, Prefetch, Split};
+use ankh_data::{Batch, Batches, Dataset, Prefetch, Split};
 use ankh_pjrt::{Buffer, HostTensor};
 
 use super::TrainError;
@@ -23,18 +23,7 @@ pub enum BatchError {
 /// The configured batches of one split. The validation split is read in stored order, each row once.
 pub fn batches(config: &Config, split: Split) -> Result<Batches, TrainError> {
     let directory = config.data.dir.as_ref().ok_or(BatchError::NoData)?;
-    let dataset = Dataset::open_for(
-        directory,
-        split,
-        ankh_data::Tokenizer::of(config.data.tokenizer),
-    )?;
-    let plan = BatchPlan {
-        seed: config.data.seed,
-        global_batch: config.train.batch_size,
-        input_length: config.data.input_length,
-        target_length: config.data.target_length,
-        long_sequences: config.data.long_sequences,
-    };
+    let dataset = Dataset::open_for(directory, split, config.tokenizer())?;
     let make = match split {
         Split::Validation => Batches::evaluation,
         _ => Batches::new,
@@ -42,7 +31,7 @@ pub fn batches(config: &Config, split: Split) -> Result<Batches, TrainError> {
     Ok(make(
         dataset,
         config.objective.clone(),
-        plan,
+        config.batch_plan(),
         1,
         0,
         config.data.threads,
