@@ -27,10 +27,10 @@ def ours(arguments, remat):
         "train.compute": "float32",
         "train.remat": remat,
     }
-    command = ["cargo", "run", "--quiet", "--bin", "pretrain", "--", "bench-step", "--config", "small"]
+    command = ["cargo", "run", "--quiet", "--example", "step_time", "--", "small", str(arguments.steps)]
     for key, value in settings.items():
-        command += ["--set", f"{key}={value}"]
-    return [*command, "--steps", str(arguments.steps), "--json"]
+        command.append(f"{key}={value}")
+    return command
 
 
 def peer(arguments, remat):
