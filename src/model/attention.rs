@@ -35,8 +35,16 @@ pub fn causal_mask<'g>(graph: &'g ankh_hlo::Graph, length: i64) -> Tensor<'g> {
     later.convert(DType::F32) * HIDDEN
 }
 
+/// The element type of the scores and of sums over keys: float32, or float64 where that comes in.
+fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    }
+}
+
 /// Attention of `x [batch, queries, embed]` to `memory [batch, keys, embed]`. T5 does not scale the scores.
-pub fn attention<'g>(
+pub(super) fn attention<'g>(
     p: &Attention<Tensor<'g>>,
     x: Tensor<'g>,
     memory: Tensor<'g>,
@@ -57,8 +65,9 @@ pub fn attention<'g>(
     project(o.reshape(&[x.dim(0), x.dim(1), heads * q.dim(3)]), p.o)
 }
 
-/// softmax(q k' + bias) v, for `[batch, heads, length, kv]`.
-fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
+/// softmax(q k' + bias) v, for `[batch, heads, length, kv]`. A query that may see no key gets some mean of the values: its
+/// result is finite, and so are the gradients that it passes on, but neither means anything.
+pub fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
     let g = q.graph();
     let scores = scores(q, k, bias.mask, bias.relative);
     let max = scores.max(&[3]).keep(&[3]);
@@ -71,7 +80,7 @@ fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>)
         weights.convert(v.dtype()),
         v,
         Default::default(),
-        Some(DType::F32),
+        Some(wide(q.dtype())),
     );
     let o = (weighted / sum)
         .convert(v.dtype())
@@ -83,7 +92,7 @@ fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>)
     })
 }
 
-/// The scores in float32, `[batch, heads, queries, keys]`.
+/// The scores, at least in float32: `[batch, heads, queries, keys]`.
 fn scores<'g>(
     q: Tensor<'g>,
     k: Tensor<'g>,
@@ -95,13 +104,13 @@ fn scores<'g>(
         q,
         k,
         Default::default(),
-        Some(DType::F32),
+        Some(wide(q.dtype())),
     );
     let s = match relative {
         Some(r) => s + r,
         None => s,
     };
-    s + mask
+    s + mask.convert(s.dtype())
 }
 
 /// The gradients of queries, keys, values and, where there is one, the relative bias.
@@ -121,11 +130,10 @@ fn gradient<'g>(
         dy,
         v,
         Default::default(),
-        Some(DType::F32),
+        Some(wide(q.dtype())),
     );
-    let row = (dy.convert(DType::F32) * o.convert(DType::F32))
-        .sum(&[3])
-        .keep(&[3]);
+    let wide = weights.dtype();
+    let row = (dy.convert(wide) * o.convert(wide)).sum(&[3]).keep(&[3]);
     let dscores = weights * (dweights - row);
     let (narrow, dnarrow) = (weights.convert(v.dtype()), dscores.convert(q.dtype()));
     let dv = g.einsum("bhqs,bhqk->bhsk", narrow, dy);

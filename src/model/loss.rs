@@ -1,4 +1,4 @@
-//! The loss: cross-entropy over the target tokens, in float32.
+//! The loss: cross-entropy over the target tokens, in the element type of the logits.
 
 use ankh_hlo::{DType, Shape, Tensor};
 
@@ -8,7 +8,7 @@ use crate::config::Loss;
 #[derive(Clone, Copy)]
 pub struct Targets<'g>(pub Tensor<'g>);
 
-/// Sums over the tokens of a batch; scalars, float32.
+/// Sums over the tokens of a batch; scalars.
 #[derive(Clone, Copy)]
 pub struct TokenLoss<'g> {
     /// What is minimised: cross-entropy, with label smoothing and z-loss where they are configured.
@@ -33,12 +33,12 @@ impl<'g> Targets<'g> {
     }
 }
 
-/// The sums for `logits` `[batch, length, vocab]`, float32.
+/// The sums for `logits` `[batch, length, vocab]`.
 ///
 /// With `z = ln sum e^logit` a token costs `z - logit[label]`; label smoothing `e` spreads `e` of the target evenly, and
 /// z-loss adds `weight * z^2` (Chowdhery et al., 2022), which keeps `z` near 0.
 pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> TokenLoss<'g> {
-    let weights = targets.weights();
+    let weights = targets.weights().convert(logits.dtype());
     let wanted = one_hot(targets.0, logits.shape());
     let z = logits.log_sum_exp();
     let of_label = (logits * wanted).sum(&[2]);
@@ -71,7 +71,7 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
         vec![(slope - target) * (*weights * dy).keep(&[2])]
     });
     let best = logits.max(&[2]);
-    let correct = of_label.greater_equal(best).convert(DType::F32) * weights;
+    let correct = of_label.greater_equal(best).convert(logits.dtype()) * weights;
     TokenLoss {
         objective: cost.sum_all(),
         cross_entropy: cross_entropy.sum_all(),

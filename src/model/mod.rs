@@ -4,7 +4,7 @@
 //! layers run in a scan. Dimensions are called by name (`batch`, `length`, `embed`, `heads`, `mlp`, `vocab`, `layers`); what
 //! lies where on which devices is the layout's matter and nothing here knows it.
 
-mod attention;
+pub mod attention;
 mod layers;
 mod loss;
 mod network;

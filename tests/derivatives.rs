@@ -1,0 +1,297 @@
+//! The derivatives written by hand, in float64 on the CPU plugin: against central finite differences, and against the
+//! derivative that the rules of `hlo` give for the plain formula.
+
+mod support;
+
+use ankh::config::Loss;
+use ankh::model::attention::{Bias, causal_mask, key_mask, weighted_sum};
+use ankh::model::{Targets, token_loss};
+use ankh_hlo::{DType, Graph, Literal, Shape, Tensor};
+use ankh_pjrt::HostTensor;
+use support::{Random, compile, run};
+
+/// Relative to the largest derivative.
+const FINITE_DIFFERENCES: f64 = 1e-6;
+const PLAIN_FORMULA: f64 = 1e-10;
+
+/// Truncation error grows with the square of the step, rounding with its inverse; 1e-5 leaves both below 1e-9.
+const STEP: f64 = 1e-5;
+
+/// Checks the derivatives of a scalar with respect to arrays of `shapes`, at a random point. `build` gives it twice: with
+/// the derivative written by hand, and as the plain formula.
+fn check(
+    case: &str,
+    shapes: &[Vec<i64>],
+    random: &mut Random,
+    build: impl for<'g> Fn(&'g Graph, &[Tensor<'g>]) -> [Tensor<'g>; 2],
+) {
+    let g = Graph::new("derivative");
+    let inputs: Vec<Tensor<'_>> = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, s)| g.parameter(&format!("x{i}"), Shape::new(DType::F64, s.clone())))
+        .collect();
+    let [ours, plain] = build(&g, &inputs);
+    let mut outputs = vec![ours, plain];
+    outputs.extend(g.gradients(ours, &inputs));
+    outputs.extend(g.gradients(plain, &inputs));
+    let module = g.finish(&outputs, &[]).unwrap();
+    let program = compile(&module);
+
+    let mut values: Vec<Vec<f64>> = shapes
+        .iter()
+        .map(|s| random.signed(s.iter().product()))
+        .collect();
+    let evaluate = |values: &[Vec<f64>]| -> Vec<Vec<f64>> {
+        let tensors = shapes.iter().zip(values);
+        let tensors = tensors.map(|(s, v)| HostTensor::from_f64(s.clone(), v));
+        let outputs = run(&program, &tensors.collect::<Vec<_>>());
+        outputs.iter().map(|t| t.to_vec_f64().unwrap()).collect()
+    };
+    let exact = evaluate(&values);
+    let (ours, plain) = (exact[0][0], exact[1][0]);
+    assert!(
+        (ours - plain).abs() <= PLAIN_FORMULA * plain.abs().max(1.0),
+        "{case}: the value is {ours} and by the plain formula {plain}"
+    );
+    let by_hand = &exact[2..2 + shapes.len()];
+    let by_rules = &exact[2 + shapes.len()..];
+    let numeric: Vec<Vec<f64>> = (0..shapes.len())
+        .map(|i| {
+            let slope = |e: usize| {
+                let at = values[i][e];
+                values[i][e] = at + STEP;
+                let above = evaluate(&values)[0][0];
+                values[i][e] = at - STEP;
+                let below = evaluate(&values)[0][0];
+                values[i][e] = at;
+                (above - below) / (2.0 * STEP)
+            };
+            (0..by_hand[i].len()).map(slope).collect()
+        })
+        .collect();
+    compare(
+        case,
+        "the plain formula's",
+        by_hand,
+        by_rules,
+        PLAIN_FORMULA,
+    );
+    compare(
+        case,
+        "finite differences",
+        by_hand,
+        &numeric,
+        FINITE_DIFFERENCES,
+    );
+}
+
+/// Each input's derivative relative to the largest of any input.
+fn compare(case: &str, other: &str, found: &[Vec<f64>], expected: &[Vec<f64>], tolerance: f64) {
+    let all = || expected.iter().flatten();
+    let largest = all().fold(1e-3f64, |m, v| m.max(v.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        for (e, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!(
+                (found - expected).abs() <= tolerance * largest,
+                "{case}: input {i} element {e}: by hand {found:.14}, {other} {expected:.14}, largest {largest:.6}"
+            );
+        }
+    }
+}
+
+/// The sum of the elements, each with another weight.
+fn mixed<'g>(y: Tensor<'g>) -> Tensor<'g> {
+    let count = y.shape().elements();
+    let places = y.graph().iota(Shape::new(y.dtype(), [count]), 0);
+    ((places * 0.7 + 0.3).sin() * y.reshape(&[count])).sum_all()
+}
+
+/// softmax(q k' + bias) v as it is written down.
+fn plain_attention<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
+    let g = q.graph();
+    let scores = g.einsum("bhqk,bhsk->bhqs", q, k) + bias.mask.convert(q.dtype());
+    let scores = match bias.relative {
+        Some(relative) => scores + relative,
+        None => scores,
+    };
+    g.einsum("bhqs,bhsk->bhqk", scores.softmax(), v)
+}
+
+/// Which keys a query may not see.
+#[derive(Clone, Copy, Debug)]
+enum Hidden {
+    /// Padding, at random; never the first key.
+    Padding,
+    /// The keys after the query.
+    Later,
+    /// Both.
+    Both,
+}
+
+impl Hidden {
+    fn mask<'g>(self, g: &'g Graph, tokens: &[i32], batch: i64) -> Tensor<'g> {
+        let keys = tokens.len() as i64 / batch;
+        let padding = || key_mask(g.literal(Literal::s32(&[batch, keys], tokens).unwrap()));
+        match self {
+            Hidden::Padding => padding(),
+            Hidden::Later => causal_mask(g, keys),
+            Hidden::Both => padding() + causal_mask(g, keys),
+        }
+    }
+}
+
+#[test]
+fn attention_matches_finite_differences_and_the_plain_formula() {
+    for (seed, hidden) in [
+        (1, Hidden::Padding),
+        (2, Hidden::Later),
+        (3, Hidden::Both),
+        (4, Hidden::Padding),
+    ] {
+        for relative in [true, false] {
+            let random = &mut Random(seed);
+            let [batch, heads, queries, keys, kv] =
+                [3, 3, 4, 5, 4].map(|most| 1 + random.below(most));
+            // A causal mask is square.
+            let queries = match hidden {
+                Hidden::Padding => queries,
+                _ => keys,
+            };
+            let tokens: Vec<i32> = (0..batch * keys)
+                .map(|i| i32::from(i % keys == 0 || random.uniform() < 0.6))
+                .collect();
+            let mut shapes = vec![
+                vec![batch, heads, queries, kv],
+                vec![batch, heads, keys, kv],
+                vec![batch, heads, keys, kv],
+            ];
+            if relative {
+                shapes.push(vec![heads, queries, keys]);
+            }
+            let case = format!("seed {seed}, {hidden:?}, {shapes:?}");
+            check(&case, &shapes, random, |g, x| {
+                let bias = Bias {
+                    relative: x.get(3).copied(),
+                    mask: hidden.mask(g, &tokens, batch),
+                };
+                [weighted_sum, plain_attention].map(|f| mixed(f(x[0], x[1], x[2], bias)))
+            });
+        }
+    }
+}
+
+/// The result and the gradients of queries, keys, values and relative bias, for `[batch, heads, length, kv]` = [2, 2, 3, 4].
+fn attend(dtype: DType, tokens: &[i32]) -> Vec<Vec<f64>> {
+    let g = Graph::new("attention");
+    let shape = |dims: &[i64]| Shape::new(DType::F64, dims);
+    let shapes = [
+        shape(&[2, 2, 3, 4]),
+        shape(&[2, 2, 3, 4]),
+        shape(&[2, 2, 3, 4]),
+        shape(&[2, 3, 3]),
+    ];
+    let names = ["q", "k", "v", "relative"];
+    let inputs: Vec<Tensor<'_>> = (names.iter().zip(&shapes))
+        .map(|(name, shape)| g.parameter(name, shape.clone()))
+        .collect();
+    let x: Vec<Tensor<'_>> = inputs.iter().map(|x| x.convert(dtype)).collect();
+    let bias = Bias {
+        // The bias is float32 whatever the queries are.
+        relative: Some(x[3].convert(DType::F32)),
+        mask: Hidden::Padding.mask(&g, tokens, 2),
+    };
+    let y = weighted_sum(x[0], x[1], x[2], bias);
+    let mut outputs = vec![y.convert(DType::F64)];
+    outputs.extend(g.gradients(mixed(y.convert(DType::F64)), &inputs));
+    let program = compile(&g.finish(&outputs, &[]).unwrap());
+    let random = &mut Random(7);
+    let tensors =
+        shapes.map(|s| HostTensor::from_f64(s.dims.clone(), &random.signed(s.elements())));
+    let outputs = run(&program, &tensors);
+    outputs.iter().map(|t| t.to_vec_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_query_without_visible_keys_stays_finite_and_changes_no_other() {
+    let visible = attend(DType::F32, &[1, 1, 0, 1, 1, 1]);
+    for dtype in [DType::F32, DType::Bf16] {
+        let found = attend(dtype, &[1, 1, 0, 0, 0, 0]);
+        for value in found.iter().flatten() {
+            assert!(value.is_finite(), "{dtype:?}");
+        }
+        if dtype == DType::F32 {
+            // The first sequence's half of the result and of the gradients of queries, keys and values.
+            for (found, visible) in found[..4].iter().zip(&visible) {
+                assert_eq!(found[..24], visible[..24]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hidden_key_and_its_value_have_no_gradient() {
+    let found = attend(DType::F32, &[1, 1, 0, 1, 0, 1]);
+    for (what, gradient) in [("keys", &found[2]), ("values", &found[3])] {
+        for (row, gradient) in gradient.chunks(4).enumerate() {
+            // Sequence 0 hides key 2, sequence 1 hides key 1; rows count [batch, heads, keys].
+            let hidden = matches!((row / 6, row % 3), (0, 2) | (1, 1));
+            let zero = gradient.iter().all(|v| *v == 0.0);
+            assert_eq!(zero, hidden, "{what}, row {row}: {gradient:?}");
+        }
+    }
+}
+
+/// The sum over the wanted tokens of `-sum target * log softmax + z_loss * z^2`, written down.
+fn plain_loss<'g>(logits: Tensor<'g>, labels: &[i32], loss: &Loss) -> Tensor<'g> {
+    let dims = logits.dims();
+    let vocabulary = dims[2] as usize;
+    let mut one_hot = vec![0f32; labels.len() * vocabulary];
+    let mut weights = vec![0f32; labels.len()];
+    for (i, &label) in labels.iter().enumerate() {
+        if let Ok(label) = usize::try_from(label) {
+            one_hot[i * vocabulary + label] = 1.0;
+            weights[i] = 1.0;
+        }
+    }
+    let constant = |dims: &[i64], values: &[f32]| {
+        let literal = Literal::f32(dims, values).unwrap();
+        logits.graph().literal(literal).convert(DType::F64)
+    };
+    let smoothing = loss.label_smoothing;
+    let target = constant(&dims, &one_hot) * (1.0 - smoothing) + smoothing / dims[2] as f64;
+    let z = logits.exp().sum(&[2]).log();
+    let cost = z.square() * loss.z_loss - (target * (logits - z.keep(&[2]))).sum(&[2]);
+    (cost * constant(&dims[..2], &weights)).sum_all()
+}
+
+#[test]
+fn the_loss_matches_finite_differences_and_the_plain_formula() {
+    for (seed, (z_loss, label_smoothing)) in [(0.0, 0.0), (0.3, 0.0), (0.0, 0.2), (0.1, 0.1)]
+        .into_iter()
+        .enumerate()
+    {
+        let random = &mut Random(seed as u64);
+        let [batch, length] = [3, 4].map(|most| 1 + random.below(most));
+        let vocabulary = 2 + random.below(6);
+        let loss = Loss {
+            z_loss,
+            label_smoothing,
+        };
+        let labels: Vec<i32> = (0..batch * length)
+            .map(|i| {
+                let label = random.below(vocabulary) as i32;
+                let ignored = i > 0 && random.uniform() < 0.3;
+                if ignored { -100 } else { label }
+            })
+            .collect();
+        let shape = vec![batch, length, vocabulary];
+        let case = format!("seed {seed}, {loss:?}, {shape:?}");
+        check(&case, &[shape], random, |g, x| {
+            let targets = Literal::s32(&[batch, length], &labels).unwrap();
+            let ours = token_loss(x[0] * 2.0, Targets(g.literal(targets)), &loss);
+            let plain = plain_loss(x[0] * 2.0, &labels, &loss);
+            [ours.objective, plain].map(|objective| objective * 0.7)
+        });
+    }
+}

@@ -1,0 +1,57 @@
+//! Runs programs on the CPU plugin, and draws their inputs.
+
+// No test uses all of it.
+#![allow(dead_code)]
+
+use std::sync::OnceLock;
+
+use ankh::device::{Compiled, Device};
+use ankh_hlo::Module;
+use ankh_pjrt::{Argument, HostTensor, Platform};
+
+/// One device for all tests of a process.
+pub fn device() -> &'static Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(|| {
+        Device::open(Platform::Cpu, None).expect("`make plugin` puts the CPU plugin in place")
+    })
+}
+
+/// Compiles a program, or shows it.
+pub fn compile(module: &Module) -> Compiled {
+    let compiled = device().compile(module);
+    compiled.unwrap_or_else(|error| panic!("{error}\n{}", module.text()))
+}
+
+/// A program's results.
+pub fn run(program: &Compiled, inputs: &[HostTensor]) -> Vec<HostTensor> {
+    let upload = |tensor| device().upload(tensor).unwrap();
+    let inputs: Vec<_> = inputs.iter().map(upload).collect();
+    let outputs = program
+        .start(inputs.into_iter().map(Argument::Donate).collect())
+        .unwrap();
+    outputs.iter().map(|b| b.to_host().unwrap()).collect()
+}
+
+/// Pseudo-random numbers (SplitMix64), so that a failing seed can be run again.
+pub struct Random(pub u64);
+
+impl Random {
+    /// From 0 to 1.
+    pub fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A whole number below `end`.
+    pub fn below(&mut self, end: i64) -> i64 {
+        (self.uniform() * end as f64) as i64
+    }
+
+    /// As many numbers between -1 and 1.
+    pub fn signed(&mut self, count: i64) -> Vec<f64> {
+        (0..count).map(|_| 2.0 * self.uniform() - 1.0).collect()
+    }
+}
