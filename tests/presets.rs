@@ -1,6 +1,7 @@
 //! Every preset, the paper's experiments among them, becomes a program.
 
 use ankh::config::{preset_names, resolve};
+use ankh::model::Weights;
 use ankh::train::program::{self, BatchSize};
 use ankh_hlo::DType;
 
@@ -27,17 +28,45 @@ fn every_preset_and_experiment_builds_its_programs() {
 #[test]
 fn a_models_parameters_are_those_its_configuration_counts() {
     for name in preset_names() {
-        let config = resolve(Some(name), &[]).unwrap();
-        let parameters = ankh::weights::parameters(&config.model);
-        let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).collect();
-        let state = program::state(&config);
-        let elements = state
+        let model = resolve(Some(name), &[]).unwrap().model;
+        let counted: i64 = Weights::of(&model)
+            .leaves()
             .iter()
-            .filter(|array| names.contains(&array.name.as_str()))
-            .map(|array| {
-                let elements: i64 = array.shape.dims.iter().product();
-                elements as u64
-            });
-        assert_eq!(elements.sum::<u64>(), config.model.parameters(), "{name}");
+            .map(|p| p.elements())
+            .sum();
+        assert_eq!(counted as u64, model.parameters(), "{name}");
+    }
+}
+
+#[test]
+fn the_published_models_have_as_many_parameters_as_published() {
+    for (name, parameters) in [("ankh-base", 736_453_632), ("ankh-large", 1_878_705_152)] {
+        let model = resolve(Some(name), &[]).unwrap().model;
+        assert_eq!(model.parameters(), parameters, "{name}");
+    }
+}
+
+#[test]
+fn the_table_of_names_has_every_parameter_of_every_model() {
+    let sorted = |mut names: Vec<(String, Vec<usize>)>| {
+        names.sort();
+        names
+    };
+    for name in preset_names() {
+        let model = resolve(Some(name), &[]).unwrap().model;
+        let table = ankh::weights::parameters(&model).into_iter();
+        let table = table.map(|(name, dims)| (name.to_owned(), dims));
+        let ours = Weights::of(&model).leaves().into_iter();
+        let ours = ours.map(|p| (p.name, p.dims.iter().map(|&d| d as usize).collect()));
+        assert_eq!(sorted(table.collect()), sorted(ours.collect()), "{name}");
+    }
+}
+
+#[test]
+fn every_experiment_of_the_paper_is_a_preset() {
+    let names: Vec<&str> = preset_names().collect();
+    for experiment in 0..=23 {
+        let name = format!("experiments/{experiment:02}");
+        assert!(names.contains(&name.as_str()), "{name}");
     }
 }
