@@ -293,7 +293,7 @@ fn a_terminated_run_saves_and_says_so() {
     expect(
         output,
         75,
-        &["stopped on request after step", "next: pretrain --resume"],
+        &["stopped on request after step", " --resume --run-dir "],
     );
     let last = bench.metrics("run").last().unwrap()["step"]
         .as_u64()

@@ -61,7 +61,9 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     if arguments.json {
         json(&as_json(summary, exit))?;
     } else {
-        line_of(&in_words(summary, exit, &run))?;
+        let program = std::env::args().next();
+        let program = program.as_deref().unwrap_or("pretrain");
+        line_of(&in_words(summary, exit, &run, program))?;
     }
     Ok(exit)
 }
@@ -114,7 +116,8 @@ fn as_json(summary: &Summary, exit: Exit) -> serde_json::Value {
     })
 }
 
-fn in_words(summary: &Summary, exit: Exit, run: &RunDirectory) -> String {
+/// `program` is what was typed to start this one, so that the last line can be typed as it stands.
+fn in_words(summary: &Summary, exit: Exit, run: &RunDirectory, program: &str) -> String {
     let done = if exit == Exit::Stopped {
         "stopped on request after"
     } else {
@@ -142,9 +145,9 @@ fn in_words(summary: &Summary, exit: Exit, run: &RunDirectory) -> String {
     }
     let run = run.path().display();
     lines.push(match (exit, &summary.checkpoint) {
-        (Exit::Stopped, _) => format!("next: pretrain --resume --run-dir {run}"),
-        (_, Some(_)) => format!("next: pretrain export --checkpoint {run} --output hf"),
-        (_, None) => format!("next: pretrain --resume --run-dir {run} --steps MORE"),
+        (Exit::Stopped, _) => format!("next: {program} --resume --run-dir {run}"),
+        (_, Some(_)) => format!("next: {program} export --checkpoint {run} --output hf"),
+        (_, None) => format!("next: {program} --resume --run-dir {run} --steps MORE"),
     });
     lines.join("\n")
 }
@@ -172,7 +175,12 @@ mod tests {
     #[test]
     fn the_summary_shows_the_losses_falling_and_what_to_type_next() {
         let directory = tempfile::tempdir().unwrap();
-        let text = in_words(&summary(), Exit::Done, &run_directory(directory.path()));
+        let text = in_words(
+            &summary(),
+            Exit::Done,
+            &run_directory(directory.path()),
+            "pretrain",
+        );
         for words in [
             "4.7500 -> 2.2500",
             "4.5000 -> 2.5000",
@@ -187,7 +195,12 @@ mod tests {
     #[test]
     fn a_stopped_run_is_told_how_to_continue() {
         let directory = tempfile::tempdir().unwrap();
-        let text = in_words(&summary(), Exit::Stopped, &run_directory(directory.path()));
+        let text = in_words(
+            &summary(),
+            Exit::Stopped,
+            &run_directory(directory.path()),
+            "pretrain",
+        );
         assert!(
             text.starts_with("stopped on request after step 300"),
             "{text}"
