@@ -30,6 +30,8 @@ struct State {
     next_frame: u32,
     error: Option<Error>,
     scope: Rc<str>,
+    /// Where new nodes are said to come from, if not from the caller: a derivative's, from the line it derives.
+    place: Option<&'static Location<'static>>,
     layout: Option<Layout>,
 }
 
@@ -65,11 +67,14 @@ pub(crate) struct Closed<'g> {
 pub struct Scope<'g> {
     graph: &'g Graph,
     outer: Rc<str>,
+    outer_place: Option<&'static Location<'static>>,
 }
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
-        self.graph.state.borrow_mut().scope = self.outer.clone();
+        let mut state = self.graph.state.borrow_mut();
+        state.scope = self.outer.clone();
+        state.place = self.outer_place;
     }
 }
 
@@ -88,6 +93,7 @@ impl Graph {
             next_frame: 1,
             error: None,
             scope: "".into(),
+            place: None,
             layout: None,
         };
         Graph {
@@ -102,14 +108,15 @@ impl Graph {
 
     /// Gives the nodes made until the guard is dropped a layer's name, below the names already in force.
     pub fn scope(&self, name: &str) -> Scope<'_> {
-        let mut state = self.state.borrow_mut();
-        let inner: Rc<str> = if state.scope.is_empty() {
-            name.into()
-        } else {
-            format!("{}/{name}", state.scope).into()
+        let (inner, place) = {
+            let state = self.state.borrow();
+            let inner = match &*state.scope {
+                "" => name.into(),
+                outer => format!("{outer}/{name}").into(),
+            };
+            (inner, state.place)
         };
-        let outer = std::mem::replace(&mut state.scope, inner);
-        Scope { graph: self, outer }
+        self.attribute(inner, place)
     }
 
     /// The next input of the program.
@@ -121,52 +128,40 @@ impl Graph {
     /// The next input of the program, its dimensions called `names` so that the layout can split them.
     #[track_caller]
     pub fn named_parameter(&self, name: &str, shape: Shape, names: &[&str]) -> Tensor<'_> {
-        let sharding = self
-            .state
-            .borrow()
-            .layout
-            .as_ref()
-            .map(|l| l.sharding(names, &shape.dims));
+        if names.len() != shape.rank() {
+            return self.refuse("parameter", format!("{} names for {shape}", names.len()));
+        }
+        let sharding = self.sharding(names, &shape.dims);
         self.add_parameter(name, shape, sharding)
     }
 
     #[track_caller]
     fn add_parameter(&self, name: &str, shape: Shape, sharding: Option<Sharding>) -> Tensor<'_> {
-        let mut state = self.state.borrow_mut();
-        if state.frames.len() > 1 {
-            drop(state);
+        if self.state.borrow().frames.len() > 1 {
             return self.refuse(
                 "parameter",
                 "the program's inputs are declared outside loops and branches".into(),
             );
         }
-        let node = Node {
-            op: Op::Parameter {
-                name: name.into(),
-                sharding,
-            },
-            inputs: vec![],
-            ty: Type::Array(shape),
-            place: Location::caller(),
-            scope: state.scope.clone(),
+        let op = Op::Parameter {
+            name: name.into(),
+            sharding,
         };
-        let frame = &mut state.frames[0];
-        let id = frame.push(node);
-        frame.function.parameters.push(id);
-        let reference = Reference {
-            frame: frame.id,
-            node: id,
-        };
-        drop(state);
-        Tensor {
-            graph: self,
-            reference,
-        }
+        let tensor = self.emit(op, &[], shape);
+        let mut state = self.state.borrow_mut();
+        state.frames[0]
+            .function
+            .parameters
+            .push(tensor.reference.node);
+        tensor
     }
 
-    /// A scalar constant.
+    /// A scalar constant. An integer type takes only the integers that it holds.
     #[track_caller]
     pub fn scalar(&self, dtype: DType, value: f64) -> Tensor<'_> {
+        if !dtype.holds(value) {
+            return self.refuse("constant", format!("{value} is no {}", dtype.name()));
+        }
         self.literal(Literal::scalar(dtype, value))
     }
 
@@ -193,8 +188,8 @@ impl Graph {
     /// The position along dimension `dim`, in each element.
     #[track_caller]
     pub fn iota(&self, shape: Shape, dim: usize) -> Tensor<'_> {
-        if dim >= shape.rank() {
-            return self.refuse("iota", format!("{shape} has no dimension {dim}"));
+        if dim >= shape.rank() || shape.dtype == DType::Pred {
+            return self.refuse("iota", format!("{shape} has no positions along {dim}"));
         }
         self.emit(Op::Iota { dim: dim as i64 }, &[], shape)
     }
@@ -205,25 +200,24 @@ impl Graph {
     /// (both by position).
     ///
     /// # Errors
-    /// The first mistake made while building.
+    /// The first mistake made while building, or a donation that cannot be.
+    #[track_caller]
     pub fn finish(
         &self,
         outputs: &[Tensor<'_>],
         donations: &[(usize, usize)],
     ) -> Result<Module, Error> {
-        let function = self.main(outputs)?;
-        Ok(lower::module(&function, donations))
-    }
-
-    fn main(&self, outputs: &[Tensor<'_>]) -> Result<Function, Error> {
-        let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t)).collect();
-        let state = self.state.borrow();
-        if let Some(e) = &state.error {
-            return Err(e.clone());
-        }
-        let mut function = state.frames[0].function.clone();
+        let place = Location::caller();
+        let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t, place)).collect();
+        let mut function = self.state.borrow().frames[0].function.clone();
         function.outputs = outputs;
-        Ok(function)
+        if let Some(problem) = misfit(&function, donations) {
+            self.refuse_at("donation", problem, place);
+        }
+        match self.error() {
+            Some(error) => Err(error),
+            None => Ok(lower::module(&function, donations)),
+        }
     }
 
     /// The first mistake made so far.
@@ -234,7 +228,13 @@ impl Graph {
     /// Notes a mistake at the caller's place and returns a placeholder.
     #[track_caller]
     pub(crate) fn refuse(&self, operation: &'static str, problem: String) -> Tensor<'_> {
-        self.refuse_at(operation, problem, Location::caller());
+        self.refuse_at(operation, problem, self.site(Location::caller()).0);
+        self.invalid()
+    }
+
+    /// The placeholder for what was refused.
+    #[track_caller]
+    pub(crate) fn invalid(&self) -> Tensor<'_> {
         self.emit(Op::Invalid, &[], Shape::new(DType::F32, []))
     }
 
@@ -266,9 +266,13 @@ impl Graph {
         inputs: &[Tensor<'_>],
         shapes: Vec<Shape>,
     ) -> Vec<Tensor<'_>> {
-        let count = shapes.len();
-        let tuple = self.emit_type(op, inputs, Type::Tuple(shapes));
-        (0..count).map(|index| self.element(tuple, index)).collect()
+        let tuple = self.emit_type(op, inputs, Type::Tuple(shapes.clone()));
+        let (place, scope) = self.site(Location::caller());
+        let element = |(index, shape)| {
+            let op = Op::Element { index };
+            self.emit_node(op, &[tuple], Type::Array(shape), place, scope.clone())
+        };
+        shapes.into_iter().enumerate().map(element).collect()
     }
 
     /// Result `index` of a node with several.
@@ -284,9 +288,19 @@ impl Graph {
 
     #[track_caller]
     pub(crate) fn emit_type(&self, op: Op, inputs: &[Tensor<'_>], ty: Type) -> Tensor<'_> {
-        let place = Location::caller();
-        let scope = self.state.borrow().scope.clone();
+        let (place, scope) = self.site(Location::caller());
+        if let Type::Array(shape) = &ty
+            && shape.dims.iter().any(|d| *d < 0)
+        {
+            return self.refuse(op.name(), format!("{shape} has a negative dimension"));
+        }
         self.emit_node(op, inputs, ty, place, scope)
+    }
+
+    /// The place and the scope of a node that is added by a call at `caller`.
+    fn site(&self, caller: &'static Location<'static>) -> (&'static Location<'static>, Rc<str>) {
+        let state = self.state.borrow();
+        (state.place.unwrap_or(caller), state.scope.clone())
     }
 
     /// Adds a node that keeps another's place in the source and in the model.
@@ -298,7 +312,7 @@ impl Graph {
         place: &'static Location<'static>,
         scope: Rc<str>,
     ) -> Tensor<'_> {
-        let inputs = inputs.iter().map(|t| self.local(*t)).collect();
+        let inputs = inputs.iter().map(|t| self.local(*t, place)).collect();
         let mut state = self.state.borrow_mut();
         let frame = state.top();
         let node = frame.push(Node {
@@ -319,22 +333,20 @@ impl Graph {
         }
     }
 
-    /// The node of the function being built that holds `tensor`'s value; an outer one is captured.
-    pub(crate) fn local(&self, tensor: Tensor<'_>) -> NodeId {
+    /// The node of the function being built that holds `tensor`'s value; an outer one is captured. `place` is where it is
+    /// used.
+    pub(crate) fn local(&self, tensor: Tensor<'_>, place: &'static Location<'static>) -> NodeId {
         let mut state = self.state.borrow_mut();
         let level = state.frames.len() - 1;
-        let known = std::ptr::eq(tensor.graph, self);
-        match state.lift(level, tensor.reference).filter(|_| known) {
+        let found = if std::ptr::eq(tensor.graph, self) {
+            state.lift(level, tensor.reference)
+        } else {
+            None
+        };
+        match found {
             Some(id) => id,
             None => {
-                let problem =
-                    "a tensor is used outside the loop, branch or graph that made it".into();
-                let place = Location::caller();
-                state.error.get_or_insert(Error {
-                    operation: "capture",
-                    problem,
-                    place,
-                });
+                state.error.get_or_insert_with(|| out_of_reach(place));
                 let scope = state.scope.clone();
                 let ty = Type::Array(Shape::new(DType::F32, []));
                 state.top().push(Node {
@@ -404,6 +416,7 @@ impl Graph {
     }
 
     /// Builds a body. `build` returns its parameters in order and its outputs.
+    #[track_caller]
     pub(crate) fn body<'g>(
         &'g self,
         name: &str,
@@ -415,9 +428,11 @@ impl Graph {
             state.next_frame += 1;
             state.frames.push(Frame::new(id, name));
         }
+        let place = Location::caller();
         let (parameters, outputs) = build();
-        let parameters: Vec<NodeId> = parameters.iter().map(|t| self.local(*t)).collect();
-        let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t)).collect();
+        let local = |t: &Tensor<'g>| self.local(*t, place);
+        let parameters: Vec<NodeId> = parameters.iter().map(local).collect();
+        let outputs: Vec<NodeId> = outputs.iter().map(local).collect();
         let frame = self
             .state
             .borrow_mut()
@@ -438,6 +453,11 @@ impl Graph {
         Closed { function, captures }
     }
 
+    /// The layer that new nodes belong to.
+    pub(crate) fn scope_here(&self) -> Rc<str> {
+        self.state.borrow().scope.clone()
+    }
+
     pub(crate) fn sharding(&self, names: &[&str], dims: &[i64]) -> Option<Sharding> {
         self.state
             .borrow()
@@ -446,10 +466,65 @@ impl Graph {
             .map(|l| l.sharding(names, dims))
     }
 
-    pub(crate) fn enter_scope(&self, scope: Rc<str>) -> Scope<'_> {
-        let outer = std::mem::replace(&mut self.state.borrow_mut().scope, scope);
-        Scope { graph: self, outer }
+    /// Attributes the nodes made until the guard is dropped to `scope` and, if given, to `place` in place of their callers.
+    pub(crate) fn attribute(
+        &self,
+        scope: Rc<str>,
+        place: Option<&'static Location<'static>>,
+    ) -> Scope<'_> {
+        let mut state = self.state.borrow_mut();
+        Scope {
+            graph: self,
+            outer: std::mem::replace(&mut state.scope, scope),
+            outer_place: std::mem::replace(&mut state.place, place),
+        }
     }
+}
+
+/// The shapes of several tensors.
+#[track_caller]
+pub(crate) fn shapes(tensors: &[Tensor<'_>]) -> Vec<Shape> {
+    let mut shapes = Vec::with_capacity(tensors.len());
+    // A loop, because a closure would hide the caller's place.
+    for t in tensors {
+        shapes.push(t.shape());
+    }
+    shapes
+}
+
+fn out_of_reach(place: &'static Location<'static>) -> Error {
+    Error {
+        operation: "capture",
+        problem: "a tensor is used outside the loop, branch or graph that made it".into(),
+        place,
+    }
+}
+
+/// What is wrong with the first donation that cannot be: both positions exist, the shapes agree, and no result or input is
+/// named twice.
+fn misfit(function: &Function, donations: &[(usize, usize)]) -> Option<String> {
+    let shape = |nodes: &[NodeId], i: usize| nodes.get(i).map(|&n| function.nodes[n].ty.array());
+    donations
+        .iter()
+        .enumerate()
+        .find_map(|(i, &(output, parameter))| {
+            let twice = donations[..i]
+                .iter()
+                .any(|d| d.0 == output || d.1 == parameter);
+            let result = shape(&function.outputs, output);
+            let input = shape(&function.parameters, parameter);
+            match (result, input) {
+                (Some(result), Some(input)) if result != input => Some(format!(
+                    "result {output} is {result} and cannot take over input {parameter}, {input}"
+                )),
+                (Some(_), Some(_)) => twice.then(|| {
+                    format!("result {output} or input {parameter} is in an earlier donation too")
+                }),
+                _ => Some(format!(
+                    "there is no result {output} or no input {parameter}"
+                )),
+            }
+        })
 }
 
 impl State {
@@ -523,26 +598,34 @@ impl<'g> Tensor<'g> {
         self.graph
     }
 
-    /// Element type and dimensions.
+    /// Element type and dimensions. Outside the loop or branch that made it a tensor has none; asking is a mistake.
+    #[track_caller]
     pub fn shape(self) -> Shape {
-        let state = self.graph.state.borrow();
+        let mut state = self.graph.state.borrow_mut();
         match state.frames.iter().find(|f| f.id == self.reference.frame) {
             Some(f) => f.function.nodes[self.reference.node].ty.array(),
-            None => Shape::new(DType::F32, []),
+            None => {
+                let place = state.place.unwrap_or(Location::caller());
+                state.error.get_or_insert_with(|| out_of_reach(place));
+                Shape::new(DType::F32, [])
+            }
         }
     }
 
     /// Dimensions.
+    #[track_caller]
     pub fn dims(self) -> Vec<i64> {
         self.shape().dims
     }
 
     /// Element type.
+    #[track_caller]
     pub fn dtype(self) -> DType {
         self.shape().dtype
     }
 
     /// The number of dimensions.
+    #[track_caller]
     pub fn rank(self) -> usize {
         self.shape().rank()
     }

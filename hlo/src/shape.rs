@@ -33,6 +33,21 @@ impl DType {
         matches!(self, DType::Bf16 | DType::F16 | DType::F32 | DType::F64)
     }
 
+    /// Whether a constant of this type can stand for `value`: an integer in range, or any number rounded to a
+    /// floating-point type.
+    pub(crate) fn holds(self, value: f64) -> bool {
+        let (low, high) = match self {
+            DType::Pred => (0.0, 1.0),
+            DType::U8 => (0.0, f64::from(u8::MAX)),
+            DType::U32 => (0.0, f64::from(u32::MAX)),
+            DType::U64 => (0.0, u64::MAX as f64),
+            DType::S32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+            DType::S64 => (i64::MIN as f64, i64::MAX as f64),
+            _ => return true,
+        };
+        value.fract() == 0.0 && (low..=high).contains(&value)
+    }
+
     /// Bytes of one element.
     pub fn byte_width(self) -> usize {
         match self {
@@ -85,12 +100,12 @@ impl Shape {
 
     /// The number of elements.
     pub fn elements(&self) -> i64 {
-        self.dims.iter().product()
+        self.dims.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
     /// Bytes of a dense array of this shape.
     pub fn bytes(&self) -> u64 {
-        self.elements() as u64 * self.dtype.byte_width() as u64
+        (self.elements() as u64).saturating_mul(self.dtype.byte_width() as u64)
     }
 }
 
@@ -102,6 +117,12 @@ impl fmt::Display for Shape {
         }
         f.write_str("]")
     }
+}
+
+/// Several shapes in a message.
+pub(crate) fn list(shapes: &[Shape]) -> String {
+    let names: Vec<String> = shapes.iter().map(|s| s.to_string()).collect();
+    format!("({})", names.join(", "))
 }
 
 /// What a node produces: one array, or several for an operation with several results.

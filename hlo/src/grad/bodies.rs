@@ -33,6 +33,8 @@ pub(super) struct Body<'g> {
     function: RefCell<Function>,
     length: usize,
     remat: Remat,
+    /// Values that a saved name was given to, and the node of that name.
+    named: HashMap<NodeId, NodeId>,
     given: HashMap<NodeId, Given<'g>>,
     known: RefCell<HashMap<NodeId, Tensor<'g>>>,
     /// Slices of the scan's inputs that turned out to be needed: which, and the parameter.
@@ -48,10 +50,17 @@ impl<'g> Body<'g> {
         remat: Remat,
         given: HashMap<NodeId, Given<'g>>,
     ) -> Body<'g> {
+        let name = |(id, node): (NodeId, &Node)| match (&node.op, &remat) {
+            (Op::Name { name }, Remat::Named(names)) => {
+                names.contains(name).then(|| (node.inputs[0], id))
+            }
+            _ => None,
+        };
         Body {
             graph,
             length: function.nodes.len(),
             function: RefCell::new(function.clone()),
+            named: function.nodes.iter().enumerate().filter_map(name).collect(),
             remat,
             given,
             known: RefCell::default(),
@@ -93,10 +102,11 @@ impl<'g> Body<'g> {
         if self.is_saved(&node) {
             return self.save(id, &node);
         }
+        if let Some(&name) = self.named.get(&id) {
+            return self.value(name);
+        }
         match node.op {
-            Op::Name { .. } | Op::StopGradient | Op::CustomGradient { .. } => {
-                self.value(node.inputs[0])
-            }
+            Op::Name { .. } | Op::CustomGradient { .. } => self.value(node.inputs[0]),
             op => {
                 let inputs: Vec<Tensor<'g>> = node.inputs.iter().map(|i| self.value(*i)).collect();
                 let scope = format!("recompute/{}", node.scope).into();
@@ -115,7 +125,9 @@ impl<'g> Body<'g> {
     fn is_saved(&self, node: &Node) -> bool {
         match (&self.remat, &node.op) {
             (Remat::SaveNothing, _) => false,
-            (Remat::Named(names), Op::Name { name }) => names.contains(name),
+            (Remat::Named(names), Op::Name { name }) => {
+                names.contains(name) && !self.given.contains_key(&node.inputs[0])
+            }
             (Remat::Named(_), _) => false,
             (Remat::SaveAll, _) => matches!(node.ty, Type::Array(_)) && !self.is_cheap(node),
         }
@@ -180,8 +192,13 @@ impl<'g> Body<'g> {
                 })
                 .collect()
         };
-        // A copy made before lacks the new results.
-        self.known.borrow_mut().remove(&id);
+        // A copy made before gets the new results too, so that the loop runs once.
+        let copy = self.known.borrow().get(&id).copied();
+        if let Some(copy) = copy {
+            let node = self.node(id);
+            let here = self.graph.local(copy, node.place);
+            self.graph.replace_here(here, node.op, node.ty);
+        }
         elements.into_iter().map(|e| self.value(e)).collect()
     }
 }

@@ -45,6 +45,8 @@ impl<F: for<'a> Fn(&[Tensor<'a>], Tensor<'a>, Tensor<'a>) -> Vec<Tensor<'a>>> De
 impl Graph {
     /// The derivative of `loss`, a floating-point scalar, with respect to each of `inputs`, of their shapes. An input that
     /// the loss does not depend on has zeros.
+    ///
+    /// Within a body what was computed outside is constant: it carries gradients to an input only if it is that input.
     #[track_caller]
     pub fn gradients<'g>(&'g self, loss: Tensor<'g>, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let shape = loss.shape();
@@ -55,8 +57,9 @@ impl Graph {
             );
             return vec![bad; inputs.len()];
         }
-        let wanted: Vec<NodeId> = inputs.iter().map(|t| self.local(*t)).collect();
-        let loss = self.local(loss);
+        let place = Location::caller();
+        let wanted: Vec<NodeId> = inputs.iter().map(|t| self.local(*t, place)).collect();
+        let loss = self.local(loss, place);
         let forward = Forward::Here {
             graph: self,
             nodes: self.nodes_here(),
@@ -191,7 +194,7 @@ fn walk<'g>(
         } else {
             format!("gradient/{}", node.scope).into()
         };
-        let _scope = graph.enter_scope(scope);
+        let _site = graph.attribute(scope, Some(node.place));
         let wanted = node.inputs.iter().map(|i| active[*i]).collect();
         let site = Site {
             forward,

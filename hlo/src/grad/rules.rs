@@ -4,7 +4,7 @@ use super::{Results, Site, bodies};
 use crate::graph::Tensor;
 use crate::op::{Binary, Op, PadDim, Reduction, Unary};
 use crate::ops::inverse;
-use crate::shape::DType;
+use crate::shape::{DType, Shape, list};
 
 /// One gradient an input; `None` where it is not wanted or is zero everywhere.
 pub(super) type Gradients<'g> = Vec<Option<Tensor<'g>>>;
@@ -113,19 +113,41 @@ pub(super) fn apply<'g>(
             (0..n.node.inputs.len()).map(part).collect()
         }
         Op::Reverse { dims } => vec![Some(dy.reverse(dims))],
-        Op::TakeRows => only_first(
-            n.graph().zeros(&n.input_shape(0)).add_rows(n.input(1), dy),
-            n,
-        ),
-        Op::AddRows => vec![Some(dy), None, n.want(2, || dy.take_rows(n.input(1)))],
+        Op::TakeRows => {
+            // Where an index was moved inside, so is its gradient.
+            let table = n.input_shape(0);
+            let at = n.input(1);
+            let inside = at
+                .maximum(at.like(0.0))
+                .minimum(at.like((table.dims[0] - 1) as f64));
+            only_first(n.graph().zeros(&table).add_rows(inside, dy), n)
+        }
+        Op::AddRows => {
+            let update = || {
+                // An update that was dropped has no gradient.
+                let (at, rows) = (n.input(1), n.input_shape(0).dims[0]);
+                let kept = at.greater_equal(at.like(0.0)) & at.less(at.like(rows as f64));
+                let rows: Vec<i64> = (at.rank() as i64..n.input_shape(2).rank() as i64).collect();
+                kept.keep(&rows).select(dy.take_rows(at), dy.like(0.0))
+            };
+            vec![Some(dy), None, n.want(2, update)]
+        }
         Op::Name { .. } => vec![Some(dy)],
         Op::Constrain { sharding } => vec![Some(dy.constrain(sharding.clone()))],
         Op::CustomGradient { inputs, rule } => {
-            let dx = rule.apply(&n.inputs_from(1), n.output(), dy);
-            if dx.len() != *inputs {
+            // What the rule itself gets wrong is at its own lines.
+            let dx = {
+                let scope = n.graph().scope_here();
+                let _site = n.graph().attribute(scope, None);
+                rule.apply(&n.inputs_from(1), n.output(), dy)
+            };
+            let found: Vec<Shape> = dx.iter().map(|t| t.shape()).collect();
+            let expected: Vec<Shape> = (1..=*inputs).map(|i| n.input_shape(i)).collect();
+            if found != expected {
                 return Err(format!(
-                    "the hand-written rule gives {} gradients for {inputs} inputs",
-                    dx.len()
+                    "the hand-written rule gives {}, for inputs of {}",
+                    list(&found),
+                    list(&expected)
                 ));
             }
             let mut out = vec![None];

@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use crate::function::Function;
-use crate::graph::{Closed, Graph, Tensor};
+use crate::graph::{Closed, Graph, Tensor, shapes};
 use crate::op::{Op, Scan};
-use crate::shape::{DType, Shape};
+use crate::shape::{DType, Shape, list};
 
 /// What a scan's forward pass keeps for its derivative. The rest is computed again, one step of the loop at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -26,7 +26,7 @@ pub struct ScanOptions {
     pub remat: Remat,
     /// From the last slice to the first.
     pub reverse: bool,
-    /// The number of steps, needed only where nothing is sliced.
+    /// The number of steps, one at least; needed only where nothing is sliced.
     pub length: Option<i64>,
 }
 
@@ -41,45 +41,45 @@ impl Graph {
         xs: &[Tensor<'g>],
         body: impl FnOnce(&[Tensor<'g>], &[Tensor<'g>]) -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>),
     ) -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>) {
-        let shapes: Vec<Shape> = xs.iter().map(|x| x.shape()).collect();
-        let length = options
-            .length
-            .or_else(|| shapes.first().and_then(|s| s.dims.first().copied()));
-        let Some(length) = length.filter(|l| shapes.iter().all(|s| s.dims.first() == Some(l)))
-        else {
-            let bad = self.refuse(
-                "scan",
-                format!(
-                    "leading dimensions differ, or there is no length: {}",
-                    list(&shapes)
-                ),
+        let (enter, whole) = (shapes(init), shapes(xs));
+        let leading = whole.first().and_then(|s| s.dims.first().copied());
+        let length = options.length.or(leading).unwrap_or(0);
+        if length < 1 || whole.iter().any(|s| s.dims.first() != Some(&length)) {
+            let problem = format!(
+                "{length} steps over leading dimensions of {}; there has to be one at least, and one slice for each",
+                list(&whole)
             );
-            return (vec![bad; init.len()], vec![]);
-        };
+            self.refuse("scan", problem);
+        }
         let mut results = 0;
         let closed = self.body("scan", || {
-            let carries: Vec<Tensor<'g>> = init
+            let carries: Vec<Tensor<'g>> = enter
                 .iter()
-                .map(|t| self.body_parameter(t.shape()))
+                .map(|s| self.body_parameter(s.clone()))
                 .collect();
-            let slices: Vec<Tensor<'g>> = shapes
+            let slice = |s: &Shape| Shape::new(s.dtype, s.dims.get(1..).unwrap_or(&[]));
+            let slices: Vec<Tensor<'g>> = whole
                 .iter()
-                .map(|s| self.body_parameter(Shape::new(s.dtype, &s.dims[1..])))
+                .map(|s| self.body_parameter(slice(s)))
                 .collect();
             let (mut next, ys) = body(&carries, &slices);
             results = ys.len();
             next.extend(ys);
             (carries.into_iter().chain(slices).collect(), next)
         });
-        let bodys = closed.function.output_shapes();
-        let expected: Vec<Shape> = init.iter().map(|t| t.shape()).collect();
-        if bodys.len() != init.len() + results || bodys[..init.len()] != expected {
+        let mut leave = closed.function.output_shapes();
+        leave.truncate(leave.len() - results);
+        if leave != enter {
             let problem = format!(
                 "carries enter as {} and leave as {}",
-                list(&expected),
-                list(&bodys)
+                list(&enter),
+                list(&leave)
             );
-            let bad = self.refuse("scan", problem);
+            self.refuse("scan", problem);
+        }
+        if self.error().is_some() {
+            // The body may not be what its type says; what comes after needs the number of results only.
+            let bad = self.invalid();
             return (vec![bad; init.len()], vec![bad; results]);
         }
         let scan = Scan {
@@ -116,7 +116,7 @@ impl Graph {
         condition: impl FnOnce(&[Tensor<'g>]) -> Tensor<'g>,
         body: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
     ) -> Vec<Tensor<'g>> {
-        let shapes: Vec<Shape> = init.iter().map(|t| t.shape()).collect();
+        let shapes = shapes(init);
         let parameters = || -> Vec<Tensor<'g>> {
             shapes
                 .iter()
@@ -192,10 +192,11 @@ impl Graph {
         inputs: &[Tensor<'g>],
         function: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
     ) -> Vec<Tensor<'g>> {
+        let given = shapes(inputs);
         let closed = self.body(name, || {
-            let p: Vec<Tensor<'g>> = inputs
+            let p: Vec<Tensor<'g>> = given
                 .iter()
-                .map(|t| self.body_parameter(t.shape()))
+                .map(|s| self.body_parameter(s.clone()))
                 .collect();
             let out = function(&p);
             (p, out)
@@ -266,9 +267,4 @@ pub(crate) fn unify<'g>(
         second.parameters.insert(own + i, second.nodes.len() - 1);
     }
     ([Rc::new(first), Rc::new(second)], captures)
-}
-
-fn list(shapes: &[Shape]) -> String {
-    let names: Vec<String> = shapes.iter().map(|s| s.to_string()).collect();
-    format!("({})", names.join(", "))
 }

@@ -16,12 +16,16 @@ impl<'g> Tensor<'g> {
         dtype: Option<DType>,
     ) -> Tensor<'g> {
         let (a, b) = (self.shape(), other.shape());
-        let Some(out) = dims.result(&a, &b) else {
-            return self
-                .graph()
-                .refuse("dot", format!("{a} and {b} do not multiply by {dims:?}"));
+        let dtype = dtype.unwrap_or(a.dtype);
+        let widens = dtype.is_float() == a.dtype.is_float() && dtype != DType::Pred;
+        let Some(out) = dims.result(&a, &b).filter(|_| widens) else {
+            let problem = format!(
+                "{a} and {b} do not multiply to {} by {dims:?}",
+                dtype.name()
+            );
+            return self.graph().refuse("dot", problem);
         };
-        let shape = Shape::new(dtype.unwrap_or(a.dtype), out);
+        let shape = Shape::new(dtype, out);
         self.graph()
             .emit(Op::Dot { dims, precision }, &[self, other], shape)
     }
@@ -72,7 +76,14 @@ impl DotDims {
                     size(a, l).is_some() && size(a, l) == size(b, r)
                 })
         };
+        let distinct = |batch: &[i64], contract: &[i64]| {
+            let mut all: Vec<i64> = batch.iter().chain(contract).copied().collect();
+            all.sort_unstable();
+            all.windows(2).all(|w| w[0] < w[1])
+        };
         if a.dtype != b.dtype
+            || !distinct(&self.lhs_batch, &self.lhs_contract)
+            || !distinct(&self.rhs_batch, &self.rhs_contract)
             || !pairs(&self.lhs_batch, &self.rhs_batch)
             || !pairs(&self.lhs_contract, &self.rhs_contract)
         {

@@ -1,6 +1,6 @@
 //! Operations that return their input and tell the compiler, or the derivative, something about it.
 
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Tensor, shapes};
 use crate::op::Op;
 use crate::sharding::Sharding;
 
@@ -77,10 +77,6 @@ impl Graph {
     /// The same values, which the compiler may neither move across this point nor merge with others.
     #[track_caller]
     pub fn barrier<'g>(&'g self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
-        self.emit_tuple(
-            Op::Barrier,
-            tensors,
-            tensors.iter().map(|t| t.shape()).collect(),
-        )
+        self.emit_tuple(Op::Barrier, tensors, shapes(tensors))
     }
 }

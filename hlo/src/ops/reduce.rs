@@ -32,6 +32,11 @@ impl<'g> Tensor<'g> {
     /// The mean over `dims`, which disappear.
     #[track_caller]
     pub fn mean(self, dims: &[i64]) -> Tensor<'g> {
+        if !self.dtype().is_float() {
+            return self
+                .graph()
+                .refuse("mean", format!("not defined for {}", self.shape()));
+        }
         let sum = self.sum(dims);
         let count = self.shape().elements() / sum.shape().elements().max(1);
         sum * (1.0 / count as f64)

@@ -1,6 +1,6 @@
 //! Operations that move elements without changing them.
 
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Tensor, shapes};
 use crate::op::{Op, PadDim};
 use crate::shape::{DType, Shape};
 
@@ -72,7 +72,7 @@ impl<'g> Tensor<'g> {
             return self;
         }
         let to = Shape::new(shape.dtype, dims);
-        if shape.elements() != to.elements() {
+        if shape.elements() != to.elements() || dims.iter().any(|d| *d < 0) {
             return self.graph().refuse(
                 "reshape",
                 format!("{shape} has not as many elements as {to}"),
@@ -129,7 +129,7 @@ impl<'g> Tensor<'g> {
             return self.graph().refuse("slice", problem);
         }
         let dims: Vec<i64> = (0..r)
-            .map(|i| (limit[i] - start[i] + stride[i] - 1) / stride[i])
+            .map(|i| (limit[i] - start[i] - 1).div_euclid(stride[i]) + 1)
             .collect();
         if dims == shape.dims {
             return self;
@@ -220,9 +220,10 @@ impl<'g> Tensor<'g> {
             && to.iter().all(|d| *d >= 0)
             && dims.iter().all(|p| p.interior >= 0);
         if !fits {
+            let edges: Vec<(i64, i64, i64)> =
+                dims.iter().map(|p| (p.low, p.high, p.interior)).collect();
             let problem = format!(
-                "{} paddings with a {} do not suit {shape}",
-                dims.len(),
+                "{shape} cannot be padded by {edges:?} (low, high, interior) with a {}",
                 filling.shape()
             );
             return self.graph().refuse("pad", problem);
@@ -264,7 +265,7 @@ impl Graph {
     /// The tensors one after the other along dimension `dim`.
     #[track_caller]
     pub fn concatenate<'g>(&'g self, tensors: &[Tensor<'g>], dim: usize) -> Tensor<'g> {
-        let shapes: Vec<Shape> = tensors.iter().map(|t| t.shape()).collect();
+        let shapes = shapes(tensors);
         let Some(first) = shapes.first().filter(|s| dim < s.rank()) else {
             return self.refuse(
                 "concatenate",
@@ -288,10 +289,13 @@ impl Graph {
     }
 }
 
+/// One scalar a dimension, all of one integer type.
+#[track_caller]
 fn are_starts(starts: &[Tensor<'_>], rank: usize) -> bool {
-    starts.len() == rank
-        && starts.iter().all(|s| {
-            let s = s.shape();
-            s.rank() == 0 && matches!(s.dtype, DType::S32 | DType::S64 | DType::U32 | DType::U64)
-        })
+    let shapes = shapes(starts);
+    let integer = |d| matches!(d, DType::S32 | DType::S64 | DType::U32 | DType::U64);
+    shapes.len() == rank
+        && shapes
+            .iter()
+            .all(|s| s.rank() == 0 && integer(s.dtype) && *s == shapes[0])
 }
