@@ -1,0 +1,458 @@
+//! What reaches XLA: only what a result depends on, each different computation once, with names, shardings and donations;
+//! and of a loop's forward pass what its derivative was told to keep.
+
+mod support;
+
+use std::rc::Rc;
+
+use ankh_hlo::{DType, Graph, Layout, Mesh, Module, Remat, ScanOptions, Shape, Sharding, Tensor};
+use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
+use ankh_proto::xla::{HloInstructionProto, PrimitiveType};
+
+fn vector(g: &Graph, n: i64) -> Tensor<'_> {
+    g.parameter("x", Shape::new(DType::F32, [n]))
+}
+
+/// All instructions of `opcode`, in all computations.
+fn instructions<'m>(module: &'m Module, opcode: &str) -> Vec<&'m HloInstructionProto> {
+    let all = module.proto().computations.iter();
+    all.flat_map(|c| &c.instructions)
+        .filter(|i| i.opcode == opcode)
+        .collect()
+}
+
+fn count(module: &Module, opcode: &str) -> usize {
+    instructions(module, opcode).len()
+}
+
+/// The dimensions of the float arrays in each loop's state.
+fn loop_states(module: &Module) -> Vec<Vec<Vec<i64>>> {
+    let state = |i: &&HloInstructionProto| {
+        let parts = &i.shape.as_ref().unwrap().tuple_shapes;
+        let floats = parts
+            .iter()
+            .filter(|s| s.element_type() == PrimitiveType::F32);
+        floats.map(|s| s.dimensions.clone()).collect()
+    };
+    instructions(module, "while").iter().map(state).collect()
+}
+
+#[test]
+fn a_small_program_reads_well() {
+    let g = Graph::new("parabola");
+    let x = vector(&g, 3);
+    let y = {
+        let _scope = g.scope("encoder");
+        let _scope = g.scope("layer");
+        x.square().sum_all()
+    };
+    let module = g.finish(&[y, x * 2.0], &[(1, 0)]).unwrap();
+    // All but the line numbers of this file.
+    let text: Vec<String> = module
+        .text()
+        .lines()
+        .map(|line| match line.split_once(" source=") {
+            Some((before, _)) => format!("{before}}}"),
+            None => line.into(),
+        })
+        .collect();
+    let expected = r#"HloModule parabola, input_output_alias={ {1}: (0, {}, may-alias) }
+
+%add.7 {
+  %x.4 = f32[] parameter(0)
+  %y.5 = f32[] parameter(1)
+  ROOT %add.6 = f32[] add(%x.4, %y.5)
+}
+
+ENTRY %parabola.13 {
+  %x.1 = f32[3] parameter(0)
+  %multiply.2 = f32[3] multiply(%x.1, %x.1), metadata={op_name="encoder/layer/multiply"}
+  %constant.3 = f32[] constant(0), metadata={op_name="encoder/layer/reduce"}
+  %reduce.8 = f32[] reduce(%multiply.2, %constant.3), to_apply=%add.7, dimensions={0}, metadata={op_name="encoder/layer/reduce"}
+  %constant.9 = f32[] constant(2), metadata={op_name="constant"}
+  %broadcast.10 = f32[3] broadcast(%constant.9), dimensions={}, metadata={op_name="broadcast"}
+  %multiply.11 = f32[3] multiply(%x.1, %broadcast.10), metadata={op_name="multiply"}
+  ROOT %tuple.12 = (f32[], f32[3]) tuple(%reduce.8, %multiply.11)
+}
+"#;
+    assert_eq!(text.join("\n"), expected);
+}
+
+#[test]
+fn what_no_result_depends_on_is_left_out() {
+    let g = Graph::new("dead");
+    let x = vector(&g, 3);
+    let _unused = x.exp().tanh();
+    let _loop = g.while_loop(
+        &[x],
+        |s| s[0].sum_all().less(s[0].like(9.0)),
+        |s| vec![s[0].exp()],
+    );
+    let module = g.finish(&[x.sin()], &[]).unwrap();
+    let opcodes: Vec<&str> = module.proto().computations[0]
+        .instructions
+        .iter()
+        .map(|i| i.opcode.as_str())
+        .collect();
+    assert_eq!(module.proto().computations.len(), 1, "{}", module.text());
+    assert_eq!(opcodes, ["parameter", "sine", "tuple"]);
+}
+
+#[test]
+fn an_unused_input_stays_an_input() {
+    let g = Graph::new("unused");
+    let x = vector(&g, 3);
+    let _y = g.parameter("y", Shape::new(DType::F32, [4]));
+    let module = g.finish(&[x.sin()], &[]).unwrap();
+    let out = support::compile(&module).run(&[
+        HostTensor::from_f32([3], &[0.0; 3]),
+        HostTensor::from_f32([4], &[0.0; 4]),
+    ]);
+    assert_eq!(out[0].to_vec_f32().unwrap(), [0.0; 3]);
+    let names = &module
+        .proto()
+        .host_program_shape
+        .as_ref()
+        .unwrap()
+        .parameter_names;
+    assert_eq!(names, &["x", "y"]);
+}
+
+#[test]
+fn the_parts_of_a_scan_that_nothing_reads_are_left_out() {
+    let g = Graph::new("dead");
+    let x = vector(&g, 3);
+    let xs = g.parameter("xs", Shape::new(DType::F32, [4, 3]));
+    let other = g.parameter("other", Shape::new(DType::F32, [5]));
+    let (last, ys) = g.scan(
+        ScanOptions::default(),
+        &[x, x, other],
+        &[xs, xs * 2.0],
+        |c, s| {
+            // The second carry feeds the first; the third, the second slice and the first result feed nothing that is read.
+            let next = vec![c[0] + c[1], c[1] * s[0], c[2].exp()];
+            (next, vec![c[0].tanh(), c[1].cos(), s[1].log()])
+        },
+    );
+    let module = g.finish(&[last[0], ys[1]], &[]).unwrap();
+    for opcode in ["exponential", "tanh", "log"] {
+        assert_eq!(count(&module, opcode), 0, "{opcode} in {}", module.text());
+    }
+    // Two carries, one stacked result, one sliced array.
+    let expected: [&[i64]; 4] = [&[3], &[3], &[4, 3], &[4, 3]];
+    assert_eq!(loop_states(&module), [expected]);
+    support::compile(&module);
+}
+
+#[test]
+fn the_same_computation_is_lowered_once() {
+    let g = Graph::new("common");
+    let x = vector(&g, 3);
+    let once = (x * 2.0).exp();
+    let again = {
+        // Names do not make it another computation.
+        let _scope = g.scope("elsewhere");
+        (x * 2.0).exp()
+    };
+    let (p, q) = (x * 3.0, x.max(&[0]));
+    let module = g.finish(&[once + again, p + q, x.min(&[0])], &[]).unwrap();
+    assert_eq!(count(&module, "exponential"), 1);
+    // A different constant does.
+    assert_eq!(count(&module, "multiply"), 2);
+    assert_eq!(count(&module, "reduce"), 2);
+}
+
+#[test]
+fn what_a_hand_written_derivative_computes_again_is_shared_with_the_forward_pass() {
+    let g = Graph::new("common");
+    let x = vector(&g, 3);
+    let y = x
+        .exp()
+        .custom_gradient(&[x], &[], |operands, _, dy| vec![dy * operands[0].exp()]);
+    let dx = g.gradients(y.sum_all(), &[x])[0];
+    let module = g.finish(&[y, dx], &[]).unwrap();
+    assert_eq!(count(&module, "exponential"), 1, "{}", module.text());
+    // A forward pass that only the derivative would need is not run.
+    let g = Graph::new("unneeded");
+    let x = vector(&g, 3);
+    let y = x
+        .exp()
+        .custom_gradient(&[x], &[x.tanh()], |_, _, dy| vec![dy * 2.0]);
+    let module = g.finish(&[g.gradients(y.sum_all(), &[x])[0]], &[]).unwrap();
+    assert_eq!(count(&module, "exponential") + count(&module, "tanh"), 0);
+    let module = g.finish(&[y], &[]).unwrap();
+    assert_eq!(count(&module, "tanh"), 0);
+}
+
+#[test]
+fn a_donated_input_is_taken_over() {
+    let g = Graph::new("donated");
+    let x = vector(&g, 1000);
+    let y = vector(&g, 1000);
+    let module = g.finish(&[y.sum_all(), x + y], &[(1, 0)]).unwrap();
+    let alias = &module.proto().input_output_alias.as_ref().unwrap().entries[0];
+    assert_eq!(
+        (&*alias.output_shape_index, alias.parameter_number),
+        (&[1][..], 0)
+    );
+
+    let client = support::client();
+    let executable = client
+        .compile(&Program::hlo(module.to_bytes()), &CompileOptions::new())
+        .unwrap();
+    let device = &executable.devices()[0];
+    let upload = |v: f32| {
+        client
+            .upload(&HostTensor::from_f32([1000], &[v; 1000]), device)
+            .unwrap()
+    };
+    let kept = upload(2.0);
+    let arguments = vec![Argument::Donate(upload(1.0)), Argument::Keep(&kept)];
+    let outputs = executable.execute(vec![arguments]).unwrap();
+    assert_eq!(
+        outputs[0][1].to_host().unwrap().to_vec_f32().unwrap(),
+        [3.0; 1000]
+    );
+    assert_eq!(kept.to_host().unwrap().to_vec_f32().unwrap(), [2.0; 1000]);
+}
+
+#[test]
+fn instructions_carry_their_layer_and_their_line() {
+    let g = Graph::new("metadata");
+    let x = vector(&g, 3);
+    let line = line!() + 3;
+    let y = {
+        let _outer = g.scope("encoder");
+        let h = x.tanh();
+        let _inner = g.scope("layer");
+        h.exp()
+    };
+    let loss = y.sin().sum_all();
+    let dx = g.gradients(loss, &[x])[0];
+    let module = g.finish(&[loss, dx], &[]).unwrap();
+    let metadata = |opcode: &str| instructions(&module, opcode)[0].metadata.clone().unwrap();
+    let tanh = metadata("tanh");
+    assert_eq!((&*tanh.op_name, &*tanh.op_type), ("encoder/tanh", "tanh"));
+    assert_eq!(metadata("exponential").op_name, "encoder/layer/exponential");
+    assert_eq!(metadata("sine").op_name, "sine");
+    assert!(tanh.source_file.ends_with("tests/lowering.rs"));
+    assert_eq!(tanh.source_line, line as i32);
+    // What a derivative adds is told by the line that it derives.
+    let subtract = metadata("subtract");
+    assert_eq!(subtract.op_name, "gradient/encoder/subtract");
+    assert!(subtract.source_file.ends_with("tests/lowering.rs"));
+    assert_eq!(subtract.source_line, line as i32);
+}
+
+/// A two-layer network over a batch, its dimensions named.
+fn network(layout: Option<Layout>) -> Module {
+    let g = Graph::new("network");
+    if let Some(layout) = layout {
+        g.set_layout(layout);
+    }
+    let shape = |dims: [i64; 2]| Shape::new(DType::F32, dims);
+    let x = g.named_parameter("x", shape([8, 6]), &["batch", "embed"]);
+    let up = g.named_parameter("up", shape([6, 4]), &["embed", "mlp"]);
+    let down = g.named_parameter("down", shape([4, 6]), &["mlp", "embed"]);
+    let h = g.einsum("be,em->bm", x, up).tanh().named(&["batch", "mlp"]);
+    let y = g.einsum("bm,me->be", h, down).named(&["batch", "embed"]);
+    let loss = y.square().mean_all();
+    let gradients = g.gradients(loss, &[up, down]);
+    g.finish(&[loss, gradients[0], gradients[1]], &[]).unwrap()
+}
+
+#[test]
+fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
+    let mesh = Mesh::new([("data", 4), ("model", 2)]);
+    let rules = [
+        ("batch", vec!["data".to_string()]),
+        ("mlp", vec!["model".into()]),
+    ];
+    let sharded = network(Some(Layout::new(mesh.clone(), rules)));
+    let text = sharded.text();
+    let over_mesh = |dims| format!("sharding={{mesh[\"data\"=4, \"model\"=2], [{dims}]}}");
+    for (instruction, dims) in [
+        ("f32[8,6] parameter(0)", "{\"data\"}, {}"),
+        ("f32[6,4] parameter(1)", "{}, {\"model\"}"),
+        ("f32[4,6] parameter(2)", "{\"model\"}, {}"),
+    ] {
+        let line = text.lines().find(|l| l.contains(instruction)).unwrap();
+        assert!(line.contains(&over_mesh(dims)), "{line}");
+    }
+    let constraint = text.lines().find(|l| l.contains("custom-call")).unwrap();
+    assert!(
+        constraint.contains(&over_mesh("{\"data\"}, {\"model\"}")),
+        "{constraint}"
+    );
+
+    let numbers = |n: usize, step: f32| {
+        (0..n)
+            .map(|i| (i as f32 * step).sin())
+            .collect::<Vec<f32>>()
+    };
+    let (x, up, down) = (numbers(48, 0.7), numbers(24, 1.1), numbers(24, 0.3));
+    let plain = network(None);
+    assert!(!plain.text().contains("sharding"));
+    let alone = support::compile(&plain).run(&[
+        HostTensor::from_f32([8, 6], &x),
+        HostTensor::from_f32([6, 4], &up),
+        HostTensor::from_f32([4, 6], &down),
+    ]);
+
+    let client = support::client();
+    let ids: Vec<i64> = client
+        .devices()
+        .unwrap()
+        .iter()
+        .map(|d| d.id().into())
+        .collect();
+    let options = CompileOptions::new().partitions(Partitioner::Shardy, ids);
+    let executable = client
+        .compile(&Program::hlo(sharded.to_bytes()), &options)
+        .unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let arguments = executable.devices().iter().enumerate().map(|(i, device)| {
+        let (data, model) = (i / 2, i % 2);
+        let columns: Vec<f32> = up
+            .chunks(4)
+            .flat_map(|row| row[model * 2..][..2].to_vec())
+            .collect();
+        [
+            HostTensor::from_f32([2, 6], &x[data * 12..][..12]),
+            HostTensor::from_f32([6, 2], &columns),
+            HostTensor::from_f32([2, 6], &down[model * 12..][..12]),
+        ]
+        .iter()
+        .map(|t| Argument::Donate(client.upload(t, device).unwrap()))
+        .collect()
+    });
+    let outputs = executable.execute(arguments.collect()).unwrap();
+    let expected = alone[0].to_vec_f32().unwrap()[0];
+    let gradient = alone[2].to_vec_f32().unwrap();
+    for (i, output) in outputs.iter().enumerate() {
+        let loss = output[0].to_host().unwrap().to_vec_f32().unwrap()[0];
+        assert!(
+            (loss - expected).abs() < 1e-6,
+            "device {i}: {loss}, alone {expected}"
+        );
+        let part = output[2].to_host().unwrap();
+        let whole = part.dims == [4, 6];
+        let of_device = if whole {
+            &gradient[..]
+        } else {
+            &gradient[i % 2 * 12..][..12]
+        };
+        for (a, b) in part.to_vec_f32().unwrap().iter().zip(of_device) {
+            assert!((a - b).abs() < 1e-6, "device {i}: {a}, alone {b}");
+        }
+    }
+}
+
+#[test]
+fn a_sharding_may_be_given_by_axis() {
+    let mesh = Rc::new(Mesh::new([("data", 2), ("model", 4)]));
+    let g = Graph::new("axes");
+    let x = g.parameter("x", Shape::new(DType::F32, [8, 4]));
+    let both = Sharding::new(&mesh, &[&["data", "model"], &[]]).unwrap();
+    assert_eq!((both.parts(0), both.parts(1)), (8, 1));
+    let y = x.constrain(both).constrain(Sharding::replicated(&mesh, 2));
+    let text = g.finish(&[y], &[]).unwrap().text();
+    assert!(text.contains("[{\"data\", \"model\"}, {}]"), "{text}");
+    assert!(text.contains("[{}, {}]"), "{text}");
+}
+
+/// A scan of five steps over a carry of 3 with two named values, of 7 and of 11 elements, and its derivative.
+fn stacked_by(remat: Remat) -> Vec<Vec<i64>> {
+    let g = Graph::new("remat");
+    let x = vector(&g, 3);
+    let up = g.parameter("up", Shape::new(DType::F32, [5, 3, 7]));
+    let wide = g.parameter("wide", Shape::new(DType::F32, [7, 11]));
+    let options = ScanOptions {
+        remat,
+        ..ScanOptions::default()
+    };
+    let (last, _) = g.scan(options, &[x], &[up], |c, s| {
+        let h = g.einsum("a,ab->b", c[0], s[0]).tanh().checkpoint("hidden");
+        let w = g.einsum("b,bc->c", h, wide).exp().checkpoint("wide");
+        let back = g.einsum("c,bc->b", w.sin(), wide);
+        (vec![g.einsum("b,ab->a", back, s[0])], vec![])
+    });
+    let gradients = g.gradients(last[0].sum_all(), &[x, up, wide]);
+    let module = g.finish(&gradients, &[]).unwrap();
+    support::compile(&module);
+    let states = loop_states(&module);
+    assert_eq!(states.len(), 2, "the forward scan and its derivative");
+    let mut stacked: Vec<Vec<i64>> = states[0]
+        .iter()
+        .filter(|dims| dims.len() == 2 && dims[0] == 5)
+        .cloned()
+        .collect();
+    stacked.sort();
+    stacked
+}
+
+#[test]
+fn the_forward_scan_stacks_what_the_policy_saves() {
+    let carry = vec![5i64, 3];
+    let hidden = vec![5i64, 7];
+    let wide = vec![5i64, 11];
+    let carries_only = std::slice::from_ref(&carry);
+    assert_eq!(stacked_by(Remat::SaveNothing), carries_only);
+    let named = |names: &[&str]| Remat::Named(names.iter().map(|n| (*n).into()).collect());
+    assert_eq!(stacked_by(named(&["absent"])), carries_only);
+    assert_eq!(
+        stacked_by(named(&["hidden"])),
+        [carry.clone(), hidden.clone()]
+    );
+    // The values of a name are found however a rule asks for them: tanh and exp by their outputs, the products by inputs.
+    assert_eq!(
+        stacked_by(named(&["hidden", "wide"])),
+        [carry.clone(), hidden.clone(), wide.clone()]
+    );
+    // Everything that a rule asks for: the gradient of `up` by the last product needs its input too, and the sine.
+    let all = stacked_by(Remat::SaveAll);
+    assert_eq!(all, [carry, hidden.clone(), hidden, wide.clone(), wide]);
+}
+
+#[test]
+fn saved_values_are_not_computed_again() {
+    let products = |remat: Remat| {
+        let g = Graph::new("recompute");
+        let x = vector(&g, 3);
+        let w = g.parameter("w", Shape::new(DType::F32, [5, 3, 3]));
+        let options = ScanOptions {
+            remat,
+            ..ScanOptions::default()
+        };
+        let (last, _) = g.scan(options, &[x], &[w], |c, s| {
+            (
+                vec![g.einsum("a,ab->b", c[0], s[0]).tanh().checkpoint("h")],
+                vec![],
+            )
+        });
+        let gradients = g.gradients(last[0].sum_all(), &[x, w]);
+        let module = g.finish(&gradients, &[]).unwrap();
+        (count(&module, "dot"), count(&module, "tanh"))
+    };
+    // One product forward, two backward; one more where the forward pass runs again.
+    assert_eq!(products(Remat::SaveNothing), (4, 2));
+    assert_eq!(products(Remat::SaveAll), (3, 1));
+    assert_eq!(products(Remat::Named(vec!["h".into()])), (3, 1));
+}
+
+#[test]
+fn a_scan_in_a_scan_runs_twice_forward_and_no_more() {
+    let g = Graph::new("nested");
+    let x = vector(&g, 3);
+    let xs = g.parameter("xs", Shape::new(DType::F32, [4, 2, 3]));
+    let (last, ys) = g.scan(ScanOptions::default(), &[x], &[xs], |c, s| {
+        let (inner, out) = g.scan(ScanOptions::default(), &[c[0]], &[s[0]], |c, s| {
+            let y = (c[0] * s[0]).sin();
+            (vec![y], vec![y])
+        });
+        (vec![inner[0].square()], vec![out[0].exp()])
+    });
+    let loss = last[0].sum_all() + ys[0].sum_all();
+    let module = g.finish(&g.gradients(loss, &[x, xs]), &[]).unwrap();
+    // Outer and inner, forward and backward, and the inner one once more for its values.
+    assert_eq!(count(&module, "while"), 5, "{}", module.text());
+}
