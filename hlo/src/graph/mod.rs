@@ -1,0 +1,312 @@
+//! The program under construction. [`Graph`] owns the nodes; [`Tensor`] is a small `Copy` handle to one.
+//!
+//! Operators and methods on tensors add nodes. Shapes are inferred at each call; the first mistake is kept with its place
+//! in the source, building goes on with a placeholder, and [`Graph::finish`] returns it.
+//!
+//! Bodies of loops and branches are built by closures. While one runs, new nodes go to its own function; a tensor from
+//! outside that is used inside becomes a parameter of that function by itself.
+
+mod building;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::Location;
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::function::{Function, NodeId};
+use crate::literal::Literal;
+use crate::lower::{self, Module};
+use crate::op::Op;
+use crate::shape::{DType, Shape};
+use crate::sharding::{Layout, Sharding};
+
+use building::out_of_reach;
+pub(crate) use building::shapes;
+
+/// A tensor program under construction.
+pub struct Graph {
+    state: RefCell<State>,
+}
+
+struct State {
+    /// The functions being built, outermost first.
+    frames: Vec<Frame>,
+    next_frame: u32,
+    error: Option<Error>,
+    scope: Rc<str>,
+    /// Where new nodes are said to come from, if not from the caller: a derivative's, from the line it derives.
+    place: Option<&'static Location<'static>>,
+    layout: Option<Layout>,
+}
+
+struct Frame {
+    id: u32,
+    function: Function,
+    /// What came from outside: the outer node and the parameter that stands for it.
+    captures: Vec<(Reference, NodeId)>,
+    captured: HashMap<Reference, NodeId>,
+}
+
+/// A node by frame and place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Reference {
+    frame: u32,
+    node: NodeId,
+}
+
+/// The value of one node: an array of known element type and dimensions.
+#[derive(Clone, Copy)]
+pub struct Tensor<'g> {
+    graph: &'g Graph,
+    reference: Reference,
+}
+
+/// A function built by a closure, with the outer tensors it uses; they follow the declared parameters, in this order.
+pub(crate) struct Closed<'g> {
+    pub function: Function,
+    pub captures: Vec<Tensor<'g>>,
+}
+
+/// Keeps a layer's name on the nodes made while it lives.
+pub struct Scope<'g> {
+    graph: &'g Graph,
+    outer: Rc<str>,
+    outer_place: Option<&'static Location<'static>>,
+}
+
+impl Drop for Scope<'_> {
+    fn drop(&mut self) {
+        let mut state = self.graph.state.borrow_mut();
+        state.scope = self.outer.clone();
+        state.place = self.outer_place;
+    }
+}
+
+impl Default for Graph {
+    fn default() -> Self {
+        Graph::new("main")
+    }
+}
+
+impl Graph {
+    /// An empty program called `name`.
+    pub fn new(name: &str) -> Graph {
+        let frame = Frame::new(0, name);
+        let state = State {
+            frames: vec![frame],
+            next_frame: 1,
+            error: None,
+            scope: "".into(),
+            place: None,
+            layout: None,
+        };
+        Graph {
+            state: RefCell::new(state),
+        }
+    }
+
+    /// Maps the dimension names given to [`Tensor::named`] onto a mesh from here on.
+    pub fn set_layout(&self, layout: Layout) {
+        self.state.borrow_mut().layout = Some(layout);
+    }
+
+    /// Gives the nodes made until the guard is dropped a layer's name, below the names already in force.
+    pub fn scope(&self, name: &str) -> Scope<'_> {
+        let (inner, place) = {
+            let state = self.state.borrow();
+            let inner = match &*state.scope {
+                "" => name.into(),
+                outer => format!("{outer}/{name}").into(),
+            };
+            (inner, state.place)
+        };
+        self.attribute(inner, place)
+    }
+
+    /// The next input of the program.
+    #[track_caller]
+    pub fn parameter(&self, name: &str, shape: Shape) -> Tensor<'_> {
+        self.add_parameter(name, shape, None)
+    }
+
+    /// The next input of the program, its dimensions called `names` so that the layout can split them.
+    #[track_caller]
+    pub fn named_parameter(&self, name: &str, shape: Shape, names: &[&str]) -> Tensor<'_> {
+        if names.len() != shape.rank() {
+            return self.refuse("parameter", format!("{} names for {shape}", names.len()));
+        }
+        let sharding = self.sharding(names, &shape.dims);
+        self.add_parameter(name, shape, sharding)
+    }
+
+    #[track_caller]
+    fn add_parameter(&self, name: &str, shape: Shape, sharding: Option<Sharding>) -> Tensor<'_> {
+        if self.state.borrow().frames.len() > 1 {
+            return self.refuse(
+                "parameter",
+                "the program's inputs are declared outside loops and branches".into(),
+            );
+        }
+        let op = Op::Parameter {
+            name: name.into(),
+            sharding,
+        };
+        let tensor = self.emit(op, &[], shape);
+        let mut state = self.state.borrow_mut();
+        state.frames[0]
+            .function
+            .parameters
+            .push(tensor.reference.node);
+        tensor
+    }
+
+    /// A scalar constant. An integer type takes only the integers that it holds.
+    #[track_caller]
+    pub fn scalar(&self, dtype: DType, value: f64) -> Tensor<'_> {
+        if !dtype.holds(value) {
+            return self.refuse("constant", format!("{value} is no {}", dtype.name()));
+        }
+        self.literal(Literal::scalar(dtype, value))
+    }
+
+    /// A constant array.
+    #[track_caller]
+    pub fn literal(&self, literal: Literal) -> Tensor<'_> {
+        let shape = literal.shape().clone();
+        self.emit(Op::Constant(literal), &[], shape)
+    }
+
+    /// `value` in each element.
+    #[track_caller]
+    pub fn full(&self, shape: &Shape, value: f64) -> Tensor<'_> {
+        self.scalar(shape.dtype, value)
+            .broadcast_in_dims(&shape.dims, &[])
+    }
+
+    /// Zeros.
+    #[track_caller]
+    pub fn zeros(&self, shape: &Shape) -> Tensor<'_> {
+        self.full(shape, 0.0)
+    }
+
+    /// The position along dimension `dim`, in each element.
+    #[track_caller]
+    pub fn iota(&self, shape: Shape, dim: usize) -> Tensor<'_> {
+        if dim >= shape.rank() || shape.dtype == DType::Pred {
+            return self.refuse("iota", format!("{shape} has no positions along {dim}"));
+        }
+        self.emit(Op::Iota { dim: dim as i64 }, &[], shape)
+    }
+
+    /// Ends the program: checks it and lowers it.
+    ///
+    /// `outputs` are its results in order. `donations` pairs an output with the parameter whose buffer it may take over
+    /// (both by position).
+    ///
+    /// # Errors
+    /// The first mistake made while building, or a donation that cannot be.
+    #[track_caller]
+    pub fn finish(
+        &self,
+        outputs: &[Tensor<'_>],
+        donations: &[(usize, usize)],
+    ) -> Result<Module, Error> {
+        let place = Location::caller();
+        let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t, place)).collect();
+        let mut function = self.state.borrow().frames[0].function.clone();
+        function.outputs = outputs;
+        if let Some(problem) = misfit(&function, donations) {
+            self.refuse_at("donation", problem, place);
+        }
+        match self.error() {
+            Some(error) => Err(error),
+            None => Ok(lower::module(&function, donations)),
+        }
+    }
+
+    /// The first mistake made so far.
+    pub fn error(&self) -> Option<Error> {
+        self.state.borrow().error.clone()
+    }
+}
+
+/// What is wrong with the first donation that cannot be: both positions exist, the shapes agree, and no result or input is
+/// named twice.
+fn misfit(function: &Function, donations: &[(usize, usize)]) -> Option<String> {
+    let shape = |nodes: &[NodeId], i: usize| nodes.get(i).map(|&n| function.nodes[n].ty.array());
+    donations
+        .iter()
+        .enumerate()
+        .find_map(|(i, &(output, parameter))| {
+            let twice = donations[..i]
+                .iter()
+                .any(|d| d.0 == output || d.1 == parameter);
+            let result = shape(&function.outputs, output);
+            let input = shape(&function.parameters, parameter);
+            match (result, input) {
+                (Some(result), Some(input)) if result != input => Some(format!(
+                    "result {output} is {result} and cannot take over input {parameter}, {input}"
+                )),
+                (Some(_), Some(_)) => twice.then(|| {
+                    format!("result {output} or input {parameter} is in an earlier donation too")
+                }),
+                _ => Some(format!(
+                    "there is no result {output} or no input {parameter}"
+                )),
+            }
+        })
+}
+
+impl<'g> Tensor<'g> {
+    /// The program it belongs to.
+    pub fn graph(self) -> &'g Graph {
+        self.graph
+    }
+
+    /// Element type and dimensions. Outside the loop or branch that made it a tensor has none; asking is a mistake.
+    #[track_caller]
+    pub fn shape(self) -> Shape {
+        let mut state = self.graph.state.borrow_mut();
+        match state.frames.iter().find(|f| f.id == self.reference.frame) {
+            Some(f) => f.function.nodes[self.reference.node].ty.array(),
+            None => {
+                let place = state.place.unwrap_or(Location::caller());
+                state.error.get_or_insert_with(|| out_of_reach(place));
+                Shape::new(DType::F32, [])
+            }
+        }
+    }
+
+    /// Dimensions.
+    #[track_caller]
+    pub fn dims(self) -> Vec<i64> {
+        self.shape().dims
+    }
+
+    /// Element type.
+    #[track_caller]
+    pub fn dtype(self) -> DType {
+        self.shape().dtype
+    }
+
+    /// The number of dimensions.
+    #[track_caller]
+    pub fn rank(self) -> usize {
+        self.shape().rank()
+    }
+
+    /// The size of dimension `dim`; a dimension that is not there is a mistake and counts as 1.
+    #[track_caller]
+    pub fn dim(self, dim: usize) -> i64 {
+        let shape = self.shape();
+        match shape.dims.get(dim) {
+            Some(&d) => d,
+            None => {
+                self.graph
+                    .refuse("dim", format!("{shape} has no dimension {dim}"));
+                1
+            }
+        }
+    }
+}
