@@ -440,6 +440,30 @@ fn saved_values_are_not_computed_again() {
 }
 
 #[test]
+fn a_value_is_stacked_once_whoever_needs_it() {
+    let g = Graph::new("shared");
+    let x = vector(&g, 3);
+    let xs = g.parameter("xs", Shape::new(DType::F32, [5, 3]));
+    let options = ScanOptions {
+        remat: Remat::SaveAll,
+        ..ScanOptions::default()
+    };
+    let (last, ys) = g.scan(options, &[x], &[xs], |c, s| {
+        let y = (c[0] * s[0]).tanh();
+        (vec![y], vec![y])
+    });
+    // The loop itself returns what the first derivative needs, and the second needs what the first had saved.
+    let first = g.gradients(ys[0].sum_all(), &[x, xs]);
+    let second = g.gradients(last[0].sum_all(), &[x, xs]);
+    let outputs = [ys[0], first[0], first[1], second[0], second[1]];
+    let module = g.finish(&outputs, &[]).unwrap();
+    let stacked = |state: &Vec<Vec<i64>>| state.iter().filter(|d| d.len() == 2).count();
+    // The slices, y and the incoming carry.
+    assert_eq!(stacked(&loop_states(&module)[0]), 3, "{}", module.text());
+    support::compile(&module);
+}
+
+#[test]
 fn a_scan_in_a_scan_runs_twice_forward_and_no_more() {
     let g = Graph::new("nested");
     let x = vector(&g, 3);

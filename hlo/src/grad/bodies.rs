@@ -173,14 +173,21 @@ impl<'g> Body<'g> {
     }
 
     /// See [`Forward::extend_scan`].
-    pub fn extend_scan(&self, id: NodeId, scan: Scan, ty: Type, first: usize) -> Vec<Tensor<'g>> {
+    pub fn extend_scan(
+        &self,
+        id: NodeId,
+        scan: Scan,
+        ty: Type,
+        indices: &[usize],
+    ) -> Vec<Tensor<'g>> {
         let elements: Vec<NodeId> = {
             let mut function = self.function.borrow_mut();
             let shapes = scan.result_shapes();
             function.nodes[id].op = Op::Scan(scan);
             function.nodes[id].ty = ty;
-            (first..shapes.len())
-                .map(|index| {
+            indices
+                .iter()
+                .map(|&index| {
                     let node = Node {
                         op: Op::Element { index },
                         inputs: vec![id],
@@ -346,16 +353,22 @@ fn save_results<'g>(
     mut function: Function,
     saved: &[(NodeId, Tensor<'g>)],
 ) -> Vec<Tensor<'g>> {
-    let first = function.outputs.len();
-    function.outputs.extend(saved.iter().map(|s| s.0));
-    n.forward.extend_scan(
-        n.id,
-        Scan {
-            body: Rc::new(function),
-            ..scan.clone()
-        },
-        first,
-    )
+    let mut indices = Vec::with_capacity(saved.len());
+    for (id, _) in saved {
+        // The loop may return the value already: as a result of its own, or for another derivative.
+        let results = &function.outputs[scan.carries..];
+        let place = results.iter().position(|output| output == id);
+        indices.push(scan.carries + place.unwrap_or(results.len()));
+        if place.is_none() {
+            function.outputs.push(*id);
+        }
+    }
+    let body = Rc::new(function);
+    let scan = Scan {
+        body,
+        ..scan.clone()
+    };
+    n.forward.extend_scan(n.id, scan, &indices)
 }
 
 /// The gradients of a call's inputs: a call of the derivative, which runs the function once more.

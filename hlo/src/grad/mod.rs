@@ -112,19 +112,18 @@ impl<'g> Forward<'g, '_> {
         }
     }
 
-    /// Replaces a scan by one with more results and gives the values of those.
-    fn extend_scan(&self, id: NodeId, scan: Scan, first: usize) -> Vec<Tensor<'g>> {
-        let shapes = scan.result_shapes();
-        let more = shapes.len() - first;
-        let ty = Type::Tuple(shapes);
+    /// Replaces a scan by one with more results and gives the values of the results `indices`.
+    fn extend_scan(&self, id: NodeId, scan: Scan, indices: &[usize]) -> Vec<Tensor<'g>> {
+        let ty = Type::Tuple(scan.result_shapes());
         match self {
             Forward::Here { graph, .. } => {
                 graph.replace_here(id, Op::Scan(scan), ty);
-                (first..first + more)
-                    .map(|i| graph.element(graph.here(id), i))
+                indices
+                    .iter()
+                    .map(|&i| graph.element(graph.here(id), i))
                     .collect()
             }
-            Forward::Body(b) => b.extend_scan(id, scan, ty, first),
+            Forward::Body(b) => b.extend_scan(id, scan, ty, indices),
         }
     }
 }
