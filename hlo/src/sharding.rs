@@ -126,7 +126,7 @@ impl Layout {
                     continue;
                 };
                 let next = parts * self.mesh.axes[axis].1;
-                if !used[axis] && size % next == 0 {
+                if !used[axis] && size.checked_rem(next) == Some(0) {
                     used[axis] = true;
                     parts = next;
                     axes.push(axis);
