@@ -242,7 +242,7 @@ pub struct Adafactor {
     pub multiply_by_parameter_scale: bool,
     /// Added to the squared gradient.
     pub epsilon: f64,
-    /// Share of a weight removed each step, before the learning rate scales it.
+    /// Share of a weight removed each step, whatever the learning rate, as in optax.
     pub weight_decay: f64,
     /// Bound on the norm of all gradients together; unset, they are used as they are.
     pub clip_norm: Option<f64>,
