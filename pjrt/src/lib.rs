@@ -6,7 +6,7 @@
 //! and the devices ([`Buffer`]). What takes time is asynchronous: an [`Event`] can be awaited under any runtime or
 //! waited for. Handles are `Send` and `Sync`, keep alive what they depend on, and free what they own on drop.
 //!
-//! The bindings are ours because those on crates.io do not run on today's plugins: some argument structures are too
+//! The bindings are ours because the published ones do not run on today's plugins: some argument structures are too
 //! short there, several devices cannot execute together, and bfloat16 is missing. This crate knows nothing of graphs, models
 //! or files other than plugins, and is the only one with `unsafe`.
 //!
