@@ -1,11 +1,12 @@
 //! `pretrain batches`: the masked batches a run would see.
 
-use ankh_data::{Batch, Batches, Dataset, IGNORED, Split, Tokenizer};
+use ankh_data::{Batch, IGNORED, Split, Tokenizer};
 use clap::Args;
 
 use super::configuration::{ConfigArgs, DataArgs, data_directory};
 use super::output::{json, line_of};
 use super::{CliError, Exit};
+use crate::train::batches;
 
 /// Show the masked batches a run would see: a function of the configuration, the data and the step, and of nothing else.
 #[derive(Args)]
@@ -39,17 +40,9 @@ pub(super) fn run(arguments: BatchesArgs) -> Result<Exit, CliError> {
     if arguments.hosts == 0 {
         return Err(CliError::usage("--hosts is 0: expected 1 or more"));
     }
-    let directory = data_directory(&config)?;
+    data_directory(&config)?;
     let tokenizer = config.tokenizer();
-    let dataset = Dataset::open_for(directory, Split::Train, tokenizer)?;
-    let batches = Batches::new(
-        dataset,
-        config.objective.clone(),
-        config.batch_plan(),
-        arguments.hosts,
-        arguments.host,
-        config.data.threads,
-    )?;
+    let batches = batches(&config, Split::Train, arguments.hosts, arguments.host)?;
     for step in arguments.from..arguments.from.saturating_add(arguments.steps) {
         let batch = batches.batch(step)?;
         if arguments.json {

@@ -20,8 +20,14 @@ pub enum BatchError {
     NoData,
 }
 
-/// The configured batches of one split. The validation split is read in stored order, each row once.
-pub fn batches(config: &Config, split: Split) -> Result<Batches, TrainError> {
+/// The part of the configured batches of one split that host number `host` of `hosts` feeds. The validation split is read in
+/// stored order, each row once.
+pub fn batches(
+    config: &Config,
+    split: Split,
+    hosts: usize,
+    host: usize,
+) -> Result<Batches, TrainError> {
     let directory = config.data.dir.as_ref().ok_or(BatchError::NoData)?;
     let dataset = Dataset::open_for(directory, split, config.tokenizer())?;
     let make = match split {
@@ -32,8 +38,8 @@ pub fn batches(config: &Config, split: Split) -> Result<Batches, TrainError> {
         dataset,
         config.objective.clone(),
         config.batch_plan(),
-        1,
-        0,
+        hosts,
+        host,
         config.data.threads,
     )?)
 }

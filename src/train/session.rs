@@ -100,9 +100,9 @@ impl<'a> Session<'a> {
         run: &'a RunDirectory,
         device: &'a Device,
     ) -> Result<Session<'a>, TrainError> {
-        let training = feed::batches(config, Split::Train)?;
+        let training = feed::batches(config, Split::Train, 1, 0)?;
         let held_out = if config.evaluation.every > 0 {
-            Some(feed::batches(config, Split::Validation)?)
+            Some(feed::batches(config, Split::Validation, 1, 0)?)
         } else {
             None
         };
