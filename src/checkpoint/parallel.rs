@@ -6,7 +6,7 @@ use std::thread;
 /// More threads than this wait for the disk rather than for each other.
 const MOST: usize = 8;
 
-/// The results of `job(0)` to `job(count - 1)` in order, or one of the errors; after an error no further job is started.
+/// The results of `job(0)` to `job(count - 1)` in order, or the error of the first job that has one; after an error no further job is started.
 pub(super) fn in_parallel<T: Send, E: Send>(
     count: usize,
     job: impl Fn(usize) -> Result<T, E> + Sync,
@@ -30,22 +30,29 @@ pub(super) fn in_parallel<T: Send, E: Send>(
                 Ok(result) => done.push((number, result)),
                 Err(error) => {
                     next.store(count, Ordering::Relaxed);
-                    return Err(error);
+                    return Err((number, error));
                 }
             }
         }
     };
     let mut results = Vec::with_capacity(count);
+    let mut errors = Vec::new();
     thread::scope(|scope| {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         for thread in threads {
-            let done = thread
+            match thread
                 .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            results.extend(done);
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            {
+                Ok(done) => results.extend(done),
+                Err(error) => errors.push(error),
+            }
         }
-        Ok(())
-    })?;
+    });
+    // Jobs are started in order and finish once started, so the first that fails is among these whatever the threads did.
+    if let Some((_, error)) = errors.into_iter().min_by_key(|(number, _)| *number) {
+        return Err(error);
+    }
     results.sort_by_key(|(number, _)| *number);
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
@@ -68,5 +75,20 @@ mod tests {
         });
         assert_eq!(result, Err(10));
         assert!(started.into_inner() < 1_000_000);
+    }
+
+    #[test]
+    fn of_several_errors_the_first_is_returned_whichever_comes_earlier() {
+        for _ in 0..20 {
+            let result = in_parallel(64, |n| match n {
+                3 => {
+                    thread::sleep(std::time::Duration::from_millis(2));
+                    Err(n)
+                }
+                4.. => Err(n),
+                _ => Ok(n),
+            });
+            assert_eq!(result, Err(3));
+        }
     }
 }
