@@ -7,7 +7,7 @@ use std::time::Instant;
 use ankh::config::resolve;
 use ankh::device::Device;
 use ankh::model::Weights;
-use ankh::train::program::{self, BatchSize};
+use ankh::train::program::{self, BatchSize, Programs};
 use ankh_pjrt::{Argument, Buffer, HostTensor, Platform};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,19 +19,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = resolve(Some(&preset), &set)?;
     config.validate()?;
 
-    let size = BatchSize {
-        rows: config.train.batch_size,
-        input: config.data.input_length,
-        target: config.data.target_length,
-    };
+    let size = BatchSize::of(&config);
     let device = Device::open(Platform::Cpu, None)?;
     let compute = program::compute_type(config.train.compute, device.platform());
+    let programs = Programs::new(&config, size, compute);
     let start = Instant::now();
-    let step = device.compile(&program::step(&config, size, compute)?)?;
+    let step = device.compile(&programs.step()?)?;
     let compile_seconds = start.elapsed().as_secs_f64();
     let seed = device.upload(&HostTensor::from_u64([], &[0]))?;
     let mut state = device
-        .compile(&program::initial(&config)?)?
+        .compile(&programs.initial()?)?
         .start(vec![Argument::Keep(&seed)])?;
 
     let batch = batch(size);

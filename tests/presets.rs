@@ -2,25 +2,22 @@
 
 use ankh::config::{preset_names, resolve};
 use ankh::model::Weights;
-use ankh::train::program::{self, BatchSize};
+use ankh::train::program::{BatchSize, Programs};
 use ankh_hlo::DType;
 
 #[test]
 fn every_preset_and_experiment_builds_its_programs() {
     for name in preset_names() {
         let config = resolve(Some(name), &[]).unwrap();
-        let size = BatchSize {
-            rows: config.train.batch_size,
-            input: config.data.input_length,
-            target: config.data.target_length,
-        };
+        let size = BatchSize::of(&config);
         for compute in [DType::F32, DType::Bf16] {
-            let step = program::step(&config, size, compute);
+            let step = Programs::new(&config, size, compute).step();
             step.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        let evaluation = program::evaluation(&config, size, DType::F32);
+        let programs = Programs::new(&config, size, DType::F32);
+        let evaluation = programs.evaluation();
         evaluation.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let initial = program::initial(&config);
+        let initial = programs.initial();
         initial.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }

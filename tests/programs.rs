@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use ankh::config::{AdamW, Compute, Config, Initialization, Loss, Optimizer, Remat, ScheduleKind};
 use ankh::model::{Start, Weights};
-use ankh::train::program::{self, BatchSize, Gradients};
+use ankh::train::program::{self, BatchSize, Gradients, Programs};
+use ankh_hlo::DType;
 use ankh_pjrt::{ElementType, HostTensor};
 use support::{Random, compile, run};
 
@@ -112,7 +113,7 @@ impl Step {
     /// The first step on the random batch.
     fn of(config: &Config) -> Step {
         let compute = program::compute_type(config.train.compute, "cpu");
-        let program = compile(&program::step(config, SIZE, compute).unwrap());
+        let program = compile(&Programs::new(config, SIZE, compute).step().unwrap());
         let before = weights(config);
         let state = program::state(config);
         let zeros = state[before.len()..].iter().map(|array| {
@@ -240,7 +241,8 @@ fn bfloat16_stays_near_float32() {
 /// Logits and loss of the random batch.
 fn forward(config: &Config) -> (Vec<f64>, f64) {
     let compute = program::compute_type(config.train.compute, "cpu");
-    let program = program::forward(config, SIZE, compute, Gradients::No).unwrap();
+    let programs = Programs::new(config, SIZE, compute);
+    let program = programs.forward(Gradients::No).unwrap();
     let inputs = [weights(config), Batch::random(config).arrays(SIZE)].concat();
     let outputs = run(&compile(&program), &inputs);
     (numbers(&outputs[0]), numbers(&outputs[2])[0])
@@ -249,7 +251,7 @@ fn forward(config: &Config) -> (Vec<f64>, f64) {
 /// `program::EVALUATION` of the random batch, padded to a size.
 fn evaluate(config: &Config, size: BatchSize) -> Vec<f64> {
     let compute = program::compute_type(config.train.compute, "cpu");
-    let program = program::evaluation(config, size, compute).unwrap();
+    let program = Programs::new(config, size, compute).evaluation().unwrap();
     let inputs = [weights(config), Batch::random(config).arrays(size)].concat();
     numbers(&run(&compile(&program), &inputs)[0])
 }
@@ -354,7 +356,7 @@ fn spread() -> Config {
 
 /// The first state for each seed.
 fn draw(config: &Config, seeds: &[u64]) -> Vec<Vec<HostTensor>> {
-    let program = compile(&program::initial(config).unwrap());
+    let program = compile(&Programs::new(config, SIZE, DType::F32).initial().unwrap());
     let draw = |seed: &u64| run(&program, &[HostTensor::from_u64([], &[*seed])]);
     seeds.iter().map(draw).collect()
 }

@@ -6,7 +6,6 @@ use ankh_data::{Batch, Batches, Dataset, Prefetch, Split};
 use ankh_pjrt::{Buffer, HostTensor};
 
 use super::TrainError;
-use super::program::BatchSize;
 use crate::config::Config;
 use crate::device::{Device, DeviceError};
 
@@ -42,15 +41,6 @@ pub fn batches(
         host,
         config.data.threads,
     )?)
-}
-
-/// The sizes of the configured batches.
-pub(super) fn size(config: &Config) -> BatchSize {
-    BatchSize {
-        rows: config.train.batch_size,
-        input: config.data.input_length,
-        target: config.data.target_length,
-    }
 }
 
 /// Batches on their way: made on a thread ahead of time, then moved to the device.

@@ -4,7 +4,7 @@
 use ankh_pjrt::{Argument, Buffer, HostTensor};
 
 use super::TrainError;
-use super::program::{self, BatchSize, Gradients};
+use super::program::{self, BatchSize, Gradients, Programs};
 use super::state::{Rest, State};
 use crate::config::Config;
 use crate::device::{Device, DeviceError};
@@ -37,13 +37,14 @@ pub fn forward(
 ) -> Result<Forward, TrainError> {
     let size = size_of(batch)?;
     let compute = program::compute_type(config.train.compute, device.platform());
+    let programs = Programs::new(config, size, compute);
     let fed = program::batch(size)
         .into_iter()
         .map(|array| Ok(device.upload_as(&array, find(batch, &array.name)?)?));
     let fed: Vec<Buffer> = fed.collect::<Result<_, TrainError>>()?;
     let mut state = State::from_tensors(config, device, parameters, Rest::Zeros)?;
 
-    let program = device.compile(&program::forward(config, size, compute, gradients)?)?;
+    let program = device.compile(&programs.forward(gradients)?)?;
     let arguments = state.parameters().iter().chain(&fed).map(Argument::Keep);
     let outputs = program.start(arguments.collect())?;
     let mut outputs = outputs
@@ -64,7 +65,7 @@ pub fn forward(
 
     let mut losses = Vec::new();
     if steps > 0 {
-        let program = device.compile(&program::step(config, size, compute)?)?;
+        let program = device.compile(&programs.step()?)?;
         for _ in 0..steps {
             let mut metrics = None;
             state.replace(|buffers| {

@@ -4,7 +4,7 @@
 //! the number of steps done. A step takes the state and a batch and gives the next state, in the memory of the last one,
 //! and a few numbers to log.
 
-use ankh_hlo::{DType, Error, Graph, Literal, Module, Remat, Shape, Tensor};
+use ankh_hlo::{DType, Error, Graph, Layout, Literal, Module, Remat, Shape, Tensor};
 
 use crate::config::{self, Config};
 use crate::model::Start;
@@ -31,6 +31,17 @@ pub struct BatchSize {
     pub input: usize,
     /// Decoder positions a sequence.
     pub target: usize,
+}
+
+impl BatchSize {
+    /// The configured sizes.
+    pub fn of(config: &Config) -> BatchSize {
+        BatchSize {
+            rows: config.train.batch_size,
+            input: config.data.input_length,
+            target: config.data.target_length,
+        }
+    }
 }
 
 /// What a step reports, in the order of the program's last output, float32.
@@ -94,29 +105,163 @@ fn parameter_array(p: &Parameter) -> Array {
     }
 }
 
-/// The program that draws the first state from a seed, `u64[]`. Each parameter has a random stream of its own, so that
-/// adding one leaves the others as they were.
-pub fn initial(config: &Config) -> Result<Module, Error> {
-    let g = Graph::new("initial");
-    let seed = g.parameter("seed", Shape::new(DType::U64, []));
-    let parameters = Weights::of(&config.model).leaves();
-    let mut outputs: Vec<Tensor<'_>> = parameters
-        .iter()
-        .map(|p| match p.start {
-            Start::Ones => g.full(&Shape::new(DType::F32, p.dims.clone()), 1.0),
-            Start::Normal(deviation) => {
-                let stream = Literal::u64(&[1], &[stream(&p.name)]).expect("one word");
-                let key = g.concatenate(&[seed.reshape(&[1]), g.literal(stream)], 0);
-                g.normal(key, &p.dims) * deviation
-            }
-        })
-        .collect();
-    outputs.extend(
-        state(config)[parameters.len()..]
+/// What the programs of a run are made from.
+#[derive(Clone, Debug)]
+pub struct Programs<'c> {
+    /// The run.
+    pub config: &'c Config,
+    /// The sizes of a batch, of all devices together.
+    pub size: BatchSize,
+    /// The element type of activations and matrix products.
+    pub compute: DType,
+    /// How arrays lie on the devices, where there are several.
+    pub layout: Option<Layout>,
+}
+
+impl<'c> Programs<'c> {
+    /// Programs for one device.
+    pub fn new(config: &'c Config, size: BatchSize, compute: DType) -> Programs<'c> {
+        Programs {
+            config,
+            size,
+            compute,
+            layout: None,
+        }
+    }
+
+    fn graph(&self, name: &str) -> Graph {
+        let g = Graph::new(name);
+        if let Some(layout) = &self.layout {
+            g.set_layout(layout.clone());
+        }
+        g
+    }
+
+    /// The program that draws the first state from a seed, `u64[]`. Each parameter has a random stream of its own, so that
+    /// adding one leaves the others as they were.
+    pub fn initial(&self) -> Result<Module, Error> {
+        let config = self.config;
+        let g = self.graph("initial");
+        let seed = g.parameter("seed", Shape::new(DType::U64, []));
+        let parameters = Weights::of(&config.model).leaves();
+        let mut outputs: Vec<Tensor<'_>> = parameters
             .iter()
-            .map(|a| g.zeros(&a.shape)),
-    );
-    g.finish(&outputs, &[])
+            .map(|p| match p.start {
+                Start::Ones => g.full(&Shape::new(DType::F32, p.dims.clone()), 1.0),
+                Start::Normal(deviation) => {
+                    let stream = Literal::u64(&[1], &[stream(&p.name)]).expect("one word");
+                    let key = g.concatenate(&[seed.reshape(&[1]), g.literal(stream)], 0);
+                    g.normal(key, &p.dims) * deviation
+                }
+            })
+            .collect();
+        let arrays = state(config);
+        outputs.extend(arrays[parameters.len()..].iter().map(|a| g.zeros(&a.shape)));
+        let outputs: Vec<Tensor<'_>> = outputs
+            .iter()
+            .zip(&arrays)
+            .map(|(t, a)| t.named(&a.axes))
+            .collect();
+        g.finish(&outputs, &[])
+    }
+
+    /// A training step: state and batch to state (in place) and [`METRICS`].
+    pub fn step(&self) -> Result<Module, Error> {
+        let Programs {
+            config,
+            size,
+            compute,
+            ..
+        } = *self;
+        let g = self.graph("train_step");
+        let arrays = state(config);
+        let inputs = declare(&g, &arrays);
+        let fed = declare(&g, &batch(size));
+        let specs = Weights::of(&config.model);
+        let parameters = specs.leaves();
+        let (values, rest) = inputs.split_at(parameters.len());
+        let (slots, count) = rest.split_at(rest.len() - 1);
+
+        let tokens = Targets(fed[3]).count();
+        let (gradients, cross_entropy, correct) =
+            accumulate(&g, config, &specs, values, &fed, tokens, compute);
+        let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
+        let gradients = match config.optimizer.clip_norm() {
+            Some(bound) => optim::clip(&gradients, norm, bound),
+            None => gradients,
+        };
+
+        let _scope = g.scope("optimizer");
+        let done = count[0].convert(DType::F32);
+        let rate = optim::learning_rate(&config.schedule, config.train.steps, done);
+        let now = Moment {
+            step: done,
+            learning_rate: rate,
+        };
+        let mut next = Vec::new();
+        let mut next_slots = Vec::new();
+        let mut slots = slots;
+        for ((p, &value), &gradient) in parameters.iter().zip(values).zip(&gradients) {
+            let (own, others) = slots.split_at(optim::slots(&config.optimizer, p).len());
+            slots = others;
+            let updated = optim::update(&config.optimizer, p, value, gradient, own, now);
+            next.push(updated.value);
+            next_slots.extend(updated.slots);
+        }
+        next.extend(next_slots);
+        next.push(count[0] + 1.0);
+        let outputs: Vec<Tensor<'_>> = next
+            .iter()
+            .zip(&arrays)
+            .map(|(t, a)| t.named(&a.axes))
+            .collect();
+        let metrics = vector(
+            &g,
+            &[cross_entropy / tokens, correct / tokens, norm, rate, tokens],
+        );
+        let donations: Vec<(usize, usize)> = (0..arrays.len()).map(|i| (i, i)).collect();
+        g.finish(&[outputs, vec![metrics]].concat(), &donations)
+    }
+
+    /// An evaluation: parameters and batch to [`EVALUATION`].
+    pub fn evaluation(&self) -> Result<Module, Error> {
+        let Programs {
+            config,
+            size,
+            compute,
+            ..
+        } = *self;
+        let g = self.graph("evaluation");
+        let (specs, values) = parameters(&g, config);
+        let fed = declare(&g, &batch(size));
+        let sums = losses(config, &specs, &values, &fed, compute).1;
+        let out = vector(
+            &g,
+            &[sums.cross_entropy, sums.correct, Targets(fed[3]).count()],
+        );
+        g.finish(&[out], &[])
+    }
+
+    /// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked for, the gradient of each
+    /// parameter.
+    pub fn forward(&self, gradients: Gradients) -> Result<Module, Error> {
+        let Programs {
+            config,
+            size,
+            compute,
+            ..
+        } = *self;
+        let g = self.graph("forward");
+        let (specs, values) = parameters(&g, config);
+        let fed = declare(&g, &batch(size));
+        let (states, sums) = losses(config, &specs, &values, &fed, compute);
+        let loss = sums.objective / Targets(fed[3]).count();
+        let mut outputs = vec![states.logits, states.encoder.convert(DType::F32), loss];
+        if gradients == Gradients::Yes {
+            outputs.extend(g.gradients(loss, &values));
+        }
+        g.finish(&outputs, &[])
+    }
 }
 
 /// A parameter's random stream: FNV-1a of its name.
@@ -124,58 +269,6 @@ fn stream(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-/// A training step: state and batch to state (in place) and [`METRICS`].
-pub fn step(config: &Config, size: BatchSize, compute: DType) -> Result<Module, Error> {
-    let g = Graph::new("train_step");
-    let arrays = state(config);
-    let inputs = declare(&g, &arrays);
-    let fed = declare(&g, &batch(size));
-    let specs = Weights::of(&config.model);
-    let parameters = specs.leaves();
-    let (values, rest) = inputs.split_at(parameters.len());
-    let (slots, count) = rest.split_at(rest.len() - 1);
-
-    let tokens = Targets(fed[3]).count();
-    let (gradients, cross_entropy, correct) =
-        accumulate(&g, config, &specs, values, &fed, tokens, compute);
-    let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
-    let gradients = match config.optimizer.clip_norm() {
-        Some(bound) => optim::clip(&gradients, norm, bound),
-        None => gradients,
-    };
-
-    let _scope = g.scope("optimizer");
-    let done = count[0].convert(DType::F32);
-    let rate = optim::learning_rate(&config.schedule, config.train.steps, done);
-    let now = Moment {
-        step: done,
-        learning_rate: rate,
-    };
-    let mut next = Vec::new();
-    let mut next_slots = Vec::new();
-    let mut slots = slots;
-    for ((p, &value), &gradient) in parameters.iter().zip(values).zip(&gradients) {
-        let (own, others) = slots.split_at(optim::slots(&config.optimizer, p).len());
-        slots = others;
-        let updated = optim::update(&config.optimizer, p, value, gradient, own, now);
-        next.push(updated.value);
-        next_slots.extend(updated.slots);
-    }
-    next.extend(next_slots);
-    next.push(count[0] + 1.0);
-    let outputs: Vec<Tensor<'_>> = next
-        .iter()
-        .zip(&arrays)
-        .map(|(t, a)| t.named(&a.axes))
-        .collect();
-    let metrics = vector(
-        &g,
-        &[cross_entropy / tokens, correct / tokens, norm, rate, tokens],
-    );
-    let donations: Vec<(usize, usize)> = (0..arrays.len()).map(|i| (i, i)).collect();
-    g.finish(&[outputs, vec![metrics]].concat(), &donations)
 }
 
 /// Gradients of the mean objective over the batch's `tokens`, with the summed cross-entropy and correct predictions. The
@@ -221,39 +314,6 @@ fn accumulate<'g>(
     });
     let (gradients, sums) = sums.split_at(values.len());
     (gradients.to_vec(), sums[0], sums[1])
-}
-
-/// An evaluation: parameters and batch to [`EVALUATION`].
-pub fn evaluation(config: &Config, size: BatchSize, compute: DType) -> Result<Module, Error> {
-    let g = Graph::new("evaluation");
-    let (specs, values) = parameters(&g, config);
-    let fed = declare(&g, &batch(size));
-    let sums = losses(config, &specs, &values, &fed, compute).1;
-    let out = vector(
-        &g,
-        &[sums.cross_entropy, sums.correct, Targets(fed[3]).count()],
-    );
-    g.finish(&[out], &[])
-}
-
-/// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked for, the gradient of each
-/// parameter.
-pub fn forward(
-    config: &Config,
-    size: BatchSize,
-    compute: DType,
-    gradients: Gradients,
-) -> Result<Module, Error> {
-    let g = Graph::new("forward");
-    let (specs, values) = parameters(&g, config);
-    let fed = declare(&g, &batch(size));
-    let (states, sums) = losses(config, &specs, &values, &fed, compute);
-    let loss = sums.objective / Targets(fed[3]).count();
-    let mut outputs = vec![states.logits, states.encoder.convert(DType::F32), loss];
-    if gradients == Gradients::Yes {
-        outputs.extend(g.gradients(loss, &values));
-    }
-    g.finish(&outputs, &[])
 }
 
 /// Whether a forward pass gives gradients too.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::TrainError;
 use super::feed::{self, Fed, Feed};
-use super::program::{self, EVALUATION, METRICS};
+use super::program::{self, BatchSize, EVALUATION, METRICS, Programs};
 use super::state::{Rest, State};
 use super::summary::{self, Summary};
 use crate::checkpoint::{Saver, Store};
@@ -106,10 +106,9 @@ impl<'a> Session<'a> {
         } else {
             None
         };
-        let size = feed::size(config);
         let compute = program::compute_type(config.train.compute, device.platform());
-
-        let module = program::step(config, size, compute)?;
+        let programs = Programs::new(config, BatchSize::of(config), compute);
+        let module = programs.step()?;
         run.record(config, &device.versions())?;
         run.record_program("train_step", &module.text(), &module.to_bytes())?;
         tracing::info!("compiling the training step for {}", device.platform());
@@ -117,7 +116,7 @@ impl<'a> Session<'a> {
         let program = device.compile(&module)?;
         let evaluation = match held_out {
             Some(batches) => {
-                let module = program::evaluation(config, size, compute)?;
+                let module = programs.evaluation()?;
                 Some(Evaluation {
                     program: device.compile(&module)?,
                     batches,
@@ -131,7 +130,7 @@ impl<'a> Session<'a> {
         store.clean()?;
         let (step, state) = match store.latest()? {
             Some(step) => (step, resume(config, device, &store, step, &training)?),
-            None => (0, State::initial(config, device)?),
+            None => (0, State::initial(&programs, device)?),
         };
         let keep = if config.checkpoint.keep == 0 {
             usize::MAX

@@ -3,7 +3,7 @@
 use ankh_pjrt::{Argument, Buffer, HostTensor};
 
 use super::TrainError;
-use super::program::{self, Array};
+use super::program::{self, Array, Programs};
 use crate::config::Config;
 use crate::device::{Device, DeviceError};
 
@@ -16,8 +16,9 @@ pub struct State {
 
 impl State {
     /// Draws the first state from the configured seed.
-    pub fn initial(config: &Config, device: &Device) -> Result<State, TrainError> {
-        let program = device.compile(&program::initial(config)?)?;
+    pub fn initial(programs: &Programs<'_>, device: &Device) -> Result<State, TrainError> {
+        let config = programs.config;
+        let program = device.compile(&programs.initial()?)?;
         let seed = device.upload(&HostTensor::from_u64([], &[config.train.seed]))?;
         let buffers = program.start(vec![Argument::Keep(&seed)])?;
         Ok(State::of(config, buffers))
