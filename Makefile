@@ -28,6 +28,11 @@ demo: plugin ## train a small model on the bundled proteins, in minutes
 test: plugin ## run every test
 	cargo test --workspace
 
+# Off a TPU, libtpu would spend minutes asking a metadata server that is not there, and let one process at a time load it.
+.PHONY: test-tpu
+test-tpu: libtpu ## run the tests that need libtpu (and no TPU)
+	TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 cargo test --workspace -- --ignored
+
 .PHONY: lint
 lint: ## check formatting, clippy, and that `unsafe` stays in pjrt/
 	cargo fmt --all --check

@@ -8,6 +8,7 @@ pub mod device;
 pub mod model;
 pub mod optim;
 pub mod run;
+pub mod slice;
 pub mod telemetry;
 pub mod train;
 pub mod weights;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ankh_data::{Manifest, Split};
-use ankh_pjrt::{Client, NamedValue, Plugin};
+use ankh_pjrt::{Client, NamedValue, Platform, Plugin};
 use clap::Args;
 use serde::Serialize;
 
@@ -155,10 +155,11 @@ fn devices(slice: Slice) -> Vec<Check> {
 
 /// A client with the devices of the slice.
 pub(super) fn create_client(plugin: &Plugin, slice: Slice) -> Result<Client, ankh_pjrt::Error> {
-    plugin.create_client(&[NamedValue::int(
-        "cpu_device_count",
-        i64::from(slice.devices()),
-    )])
+    let options = match slice.platform() {
+        Platform::Cpu => vec![NamedValue::int("cpu_device_count", slice.devices() as i64)],
+        Platform::Tpu | Platform::Cuda => vec![],
+    };
+    plugin.create_client(&options)
 }
 
 fn describe(client: &Client) -> Result<String, ankh_pjrt::Error> {

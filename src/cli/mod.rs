@@ -9,7 +9,6 @@ mod doctor;
 mod error;
 mod output;
 mod prepare;
-mod slice;
 mod tensor_file;
 mod train;
 mod weights;
@@ -19,7 +18,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use error::{CliError, Exit};
-pub use slice::Slice;
+
+use crate::slice::Slice;
 
 /// Pre-trains Ankh protein language models.
 ///

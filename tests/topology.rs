@@ -1,0 +1,50 @@
+//! What [`Slice`] says, compared with what libtpu says. `make test-tpu` runs these; no TPU is needed.
+
+use std::collections::BTreeMap;
+
+use ankh::slice::Slice;
+use ankh_pjrt::{DeviceDescription, Platform, Plugin};
+
+fn libtpu() -> Plugin {
+    ankh_pjrt::quiet_logs();
+    Plugin::find(Platform::Tpu, None).unwrap()
+}
+
+fn devices(plugin: &Plugin, slice: Slice) -> Vec<DeviceDescription> {
+    let request = slice.topology().unwrap();
+    let topology = plugin.topology(&request.name, &request.options);
+    let topology = topology.unwrap_or_else(|error| panic!("{slice}: {error}"));
+    topology.devices().unwrap()
+}
+
+#[test]
+#[ignore = "needs libtpu: make test-tpu"]
+fn libtpu_sees_the_devices_hosts_and_torus_that_a_slice_says() {
+    let plugin = libtpu();
+    for name in [
+        "v4-8", "v4-16", "v4-32", "v4-64", "v4-128", "v4-256", "v4-384", "v4-512", "v4-1024",
+        "v4-1536", "v4-2048", "v4-4096", "v5p-8", "v5p-64", "v5p-128", "v5p-768", "v5e-1", "v5e-4",
+        "v5e-8", "v5e-16", "v5e-32", "v5e-128", "v5e-256", "v6e-1", "v6e-4", "v6e-8", "v6e-16",
+        "v6e-64", "v6e-256",
+    ] {
+        let slice: Slice = name.parse().unwrap();
+        let devices = devices(&plugin, slice);
+        assert_eq!(devices.len(), slice.devices(), "{slice}: devices");
+
+        let mut hosts: BTreeMap<i32, usize> = BTreeMap::new();
+        for device in &devices {
+            *hosts.entry(device.process_index).or_default() += 1;
+        }
+        assert_eq!(hosts.len(), slice.hosts(), "{slice}: hosts");
+        assert!(hosts.keys().copied().eq(0..hosts.len() as i32), "{slice}");
+        let each = slice.devices_per_host();
+        assert!(hosts.values().all(|&count| count == each), "{slice}");
+
+        let torus = slice.torus().unwrap();
+        for (axis, &length) in torus.dims().iter().enumerate() {
+            let coordinates = devices.iter().map(|device| device.coords().unwrap()[axis]);
+            let largest = coordinates.max().unwrap();
+            assert_eq!(largest + 1, length as i64, "{slice}: dimension {axis}");
+        }
+    }
+}
