@@ -3,7 +3,8 @@
 //! The model never sees a mesh. It names the dimensions of its activations; a [`Layout`] given to the graph maps those
 //! names to mesh axes.
 
-use std::rc::Rc;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// A logical grid of devices with named axes; the first axis is the slowest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +38,7 @@ impl Mesh {
 /// For each dimension of an array, the mesh axes (by index) that split it, major first; none means replicated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sharding {
-    pub(crate) mesh: Rc<Mesh>,
+    pub(crate) mesh: Arc<Mesh>,
     pub(crate) dims: Vec<Vec<usize>>,
 }
 
@@ -46,7 +47,7 @@ impl Sharding {
     ///
     /// # Errors
     /// The name of the first axis that the mesh does not have, or that is used twice.
-    pub fn new(mesh: &Rc<Mesh>, dims: &[&[&str]]) -> Result<Sharding, String> {
+    pub fn new(mesh: &Arc<Mesh>, dims: &[&[&str]]) -> Result<Sharding, String> {
         let mut used = vec![false; mesh.axes.len()];
         let mut out = Vec::with_capacity(dims.len());
         for names in dims {
@@ -69,7 +70,7 @@ impl Sharding {
     }
 
     /// A full copy on each device.
-    pub fn replicated(mesh: &Rc<Mesh>, rank: usize) -> Sharding {
+    pub fn replicated(mesh: &Arc<Mesh>, rank: usize) -> Sharding {
         Sharding {
             mesh: mesh.clone(),
             dims: vec![Vec::new(); rank],
@@ -88,55 +89,168 @@ impl Sharding {
             .map(|&a| self.mesh.axes[a].1)
             .product()
     }
+
+    /// The mesh axes that split dimension `dim`, major first.
+    pub fn axes(&self, dim: usize) -> impl Iterator<Item = &str> {
+        self.dims[dim].iter().map(|&a| &*self.mesh.axes[a].0)
+    }
+
+    /// Whether every device has the whole array.
+    pub fn is_replicated(&self) -> bool {
+        (0..self.dims.len()).all(|dim| self.parts(dim) == 1)
+    }
+
+    /// Splits dimension `dim` further, over an axis that splits nothing yet. `None` where the axis is taken or unknown, or the
+    /// dimension (of size `size`) does not divide.
+    pub fn split_further(&self, dim: usize, size: i64, axis: &str) -> Option<Sharding> {
+        let axis = self.mesh.axis(axis)?;
+        let free = !self.dims.iter().flatten().any(|&a| a == axis);
+        let parts = self.parts(dim) * self.mesh.axes[axis].1;
+        (free && size % parts == 0).then(|| {
+            let mut further = self.clone();
+            further.dims[dim].push(axis);
+            further
+        })
+    }
+
+    /// The part of an array of `dims` that the device at `position` of the mesh (row-major) holds: a range for each dimension.
+    pub fn part(&self, position: i64, dims: &[i64]) -> Vec<Range<i64>> {
+        let axes = &self.mesh.axes;
+        let mut coordinates = vec![0; axes.len()];
+        let mut rest = position;
+        for (coordinate, (_, size)) in coordinates.iter_mut().zip(axes).rev() {
+            *coordinate = rest % size;
+            rest /= size;
+        }
+        let ranges = dims.iter().zip(&self.dims).map(|(&size, split)| {
+            let (index, parts) = split.iter().fold((0, 1), |(index, parts), &axis| {
+                let of = axes[axis].1;
+                (index * of + coordinates[axis], parts * of)
+            });
+            let length = size / parts;
+            index * length..(index + 1) * length
+        });
+        ranges.collect()
+    }
+
+    /// The dimensions of one device's part.
+    pub fn part_dims(&self, dims: &[i64]) -> Vec<i64> {
+        (0..dims.len())
+            .map(|dim| dims[dim] / self.parts(dim))
+            .collect()
+    }
 }
 
 /// A mesh and the table that maps logical dimension names to its axes.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    mesh: Rc<Mesh>,
+    mesh: Arc<Mesh>,
     rules: Vec<(String, Vec<String>)>,
+    form: ShardingForm,
+}
+
+/// How shardings are written into the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShardingForm {
+    /// By the names of mesh axes, for the Shardy partitioner.
+    #[default]
+    Named,
+    /// As a grid of tiles over the devices in mesh order, for the GSPMD partitioner, which is all that older plugins have.
+    Tiles,
+}
+
+/// A dimension that cannot be split as the rules say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "dimension `{name}` of size {size} cannot be split into {parts} equal parts over mesh axis `{axis}`{}",
+    also(.parts, .axis_size)
+)]
+pub struct Uneven {
+    /// The dimension's logical name.
+    pub name: String,
+    /// Its size.
+    pub size: i64,
+    /// The axis at which it no longer divides.
+    pub axis: String,
+    /// That axis' size.
+    pub axis_size: i64,
+    /// The parts with all axes up to that one.
+    pub parts: i64,
+}
+
+fn also(parts: &i64, axis_size: &i64) -> String {
+    match parts == axis_size {
+        true => String::new(),
+        false => format!(" (of {axis_size}) and the axes before it"),
+    }
 }
 
 impl Layout {
-    /// A layout of `rules`: logical dimension name to mesh axes.
+    /// A layout of `rules`: logical dimension name to mesh axes, major first. Axes of size 1 and axes that the mesh does not
+    /// have split nothing.
     pub fn new(
         mesh: Mesh,
         rules: impl IntoIterator<Item = (impl Into<String>, Vec<String>)>,
     ) -> Layout {
         Layout {
-            mesh: Rc::new(mesh),
+            mesh: Arc::new(mesh),
             rules: rules.into_iter().map(|(n, a)| (n.into(), a)).collect(),
+            form: ShardingForm::Named,
         }
     }
 
-    /// The sharding of an array of `dims` whose dimensions are called `names`. An axis is used where its rule names it, it
-    /// is still free and the dimension divides; otherwise the dimension stays whole.
-    pub fn sharding(&self, names: &[&str], dims: &[i64]) -> Sharding {
+    /// The same layout, written in another form.
+    pub fn with_form(self, form: ShardingForm) -> Layout {
+        Layout { form, ..self }
+    }
+
+    /// The mesh.
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
+    }
+
+    /// The form its shardings are written in.
+    pub fn form(&self) -> ShardingForm {
+        self.form
+    }
+
+    /// The sharding of an array of `dims` whose dimensions are called `names`. Each dimension is split over the axes of its
+    /// rule that no earlier dimension of the array has taken.
+    ///
+    /// # Errors
+    /// The first dimension that the axes of its rule do not divide.
+    pub fn sharding(&self, names: &[&str], dims: &[i64]) -> Result<Sharding, Uneven> {
         let mut used = vec![false; self.mesh.axes.len()];
         let dims = names.iter().zip(dims).map(|(name, &size)| {
             let mut parts = 1;
             let mut axes = Vec::new();
-            for axis in self
-                .rules
-                .iter()
-                .filter(|r| r.0 == **name)
-                .flat_map(|r| &r.1)
-            {
+            let rule = self.rules.iter().filter(|r| r.0 == **name);
+            for axis in rule.flat_map(|r| &r.1) {
                 let Some(axis) = self.mesh.axis(axis) else {
                     continue;
                 };
-                let next = parts * self.mesh.axes[axis].1;
-                if !used[axis] && size.checked_rem(next) == Some(0) {
-                    used[axis] = true;
-                    parts = next;
-                    axes.push(axis);
+                let axis_size = self.mesh.axes[axis].1;
+                if used[axis] || axis_size == 1 {
+                    continue;
                 }
+                parts *= axis_size;
+                if size % parts != 0 {
+                    return Err(Uneven {
+                        name: (*name).into(),
+                        size,
+                        axis: self.mesh.axes[axis].0.clone(),
+                        axis_size,
+                        parts,
+                    });
+                }
+                used[axis] = true;
+                axes.push(axis);
             }
-            axes
+            Ok(axes)
         });
-        Sharding {
+        Ok(Sharding {
+            dims: dims.collect::<Result<_, _>>()?,
             mesh: self.mesh.clone(),
-            dims: dims.collect(),
-        }
+        })
     }
 }

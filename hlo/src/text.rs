@@ -191,8 +191,8 @@ fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i6
     if !i.custom_call_target.is_empty() {
         let _ = write!(out, ", custom_call_target=\"{}\"", i.custom_call_target);
     }
-    if let Some(named) = i.sharding.as_ref().and_then(|s| s.named_sharding.as_ref()) {
-        let _ = write!(out, ", sharding={}", sharding(named));
+    if let Some(s) = &i.sharding {
+        let _ = write!(out, ", sharding={}", sharding(s));
     }
     if let Some(m) = &i.metadata {
         let _ = write!(
@@ -203,8 +203,37 @@ fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i6
     }
 }
 
-/// `[{"data"}, {}]` over a mesh `["data"=4, "model"=2]`.
-fn sharding(s: &xla::NamedShardingProto) -> String {
+fn sharding(s: &xla::OpSharding) -> String {
+    if let Some(named) = &s.named_sharding {
+        return named_sharding(named);
+    }
+    match s.r#type() {
+        xla::op_sharding::Type::Tuple => {
+            let parts: Vec<String> = s.tuple_shardings.iter().map(sharding).collect();
+            format!("{{{}}}", parts.join(", "))
+        }
+        xla::op_sharding::Type::Other => tile_sharding(s),
+        _ => "{replicated}".into(),
+    }
+}
+
+/// `{devices=[4,1,2]<=[4,2] last_tile_dim_replicate}`
+fn tile_sharding(s: &xla::OpSharding) -> String {
+    let mesh = numbers(&s.iota_reshape_dims);
+    let order = match s.iota_transpose_perm.is_sorted() {
+        true => String::new(),
+        false => format!("T({})", numbers(&s.iota_transpose_perm)),
+    };
+    let copies = match s.replicate_on_last_tile_dim {
+        true => " last_tile_dim_replicate",
+        false => "",
+    };
+    let tiles = numbers(&s.tile_assignment_dimensions);
+    format!("{{devices=[{tiles}]<=[{mesh}]{order}{copies}}}")
+}
+
+/// `{mesh["data"=4, "model"=2], [{"data"}, {}]}`
+fn named_sharding(s: &xla::NamedShardingProto) -> String {
     let axes = s.mesh.as_ref().map_or(&[][..], |m| &m.axes);
     let name = |a: &xla::AxisRefProto| {
         axes.get(a.mesh_axis_index as usize)
@@ -286,7 +315,7 @@ fn halves(bytes: &[u8], show: impl Fn([u8; 2]) -> String) -> Vec<String> {
     bytes.as_chunks::<2>().0.iter().map(|b| show(*b)).collect()
 }
 
-fn numbers(values: &[i64]) -> String {
+fn numbers<N: ToString>(values: &[N]) -> String {
     values
         .iter()
         .map(|v| v.to_string())

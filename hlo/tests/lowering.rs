@@ -3,9 +3,11 @@
 
 mod support;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use ankh_hlo::{DType, Graph, Layout, Mesh, Module, Remat, ScanOptions, Shape, Sharding, Tensor};
+use ankh_hlo::{
+    DType, Graph, Layout, Mesh, Module, Remat, ScanOptions, Shape, Sharding, ShardingForm, Tensor,
+};
 use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
 use ankh_proto::xla::{HloInstructionProto, PrimitiveType};
 
@@ -258,46 +260,84 @@ fn network(layout: Option<Layout>) -> Module {
     let y = g.einsum("bm,me->be", h, down).named(&["batch", "embed"]);
     let loss = y.square().mean_all();
     let gradients = g.gradients(loss, &[up, down]);
-    g.finish(&[loss, gradients[0], gradients[1]], &[]).unwrap()
+    let up = gradients[0].named(&["embed", "mlp"]);
+    g.finish(&[loss, up, gradients[1]], &[]).unwrap()
 }
 
-#[test]
-fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
-    let mesh = Mesh::new([("data", 4), ("model", 2)]);
+fn layout(form: ShardingForm) -> Layout {
     let rules = [
         ("batch", vec!["data".to_string()]),
         ("mlp", vec!["model".into()]),
     ];
-    let sharded = network(Some(Layout::new(mesh.clone(), rules)));
-    let text = sharded.text();
-    let over_mesh = |dims| format!("sharding={{mesh[\"data\"=4, \"model\"=2], [{dims}]}}");
-    for (instruction, dims) in [
-        ("f32[8,6] parameter(0)", "{\"data\"}, {}"),
-        ("f32[6,4] parameter(1)", "{}, {\"model\"}"),
-        ("f32[4,6] parameter(2)", "{\"model\"}, {}"),
-    ] {
-        let line = text.lines().find(|l| l.contains(instruction)).unwrap();
-        assert!(line.contains(&over_mesh(dims)), "{line}");
-    }
-    let constraint = text.lines().find(|l| l.contains("custom-call")).unwrap();
-    assert!(
-        constraint.contains(&over_mesh("{\"data\"}, {\"model\"}")),
-        "{constraint}"
-    );
+    Layout::new(Mesh::new([("data", 4), ("model", 2)]), rules).with_form(form)
+}
 
+#[test]
+fn shardings_are_written_in_the_form_asked_for() {
+    let named = |dims: &str| format!("{{mesh[\"data\"=4, \"model\"=2], [{dims}]}}");
+    let tiles = |tiles: &str| format!("{{devices={tiles} last_tile_dim_replicate}}");
+    let forms = [
+        (
+            ShardingForm::Named,
+            [
+                named("{\"data\"}, {}"),
+                named("{}, {\"model\"}"),
+                named("{\"model\"}, {}"),
+                named("{\"data\"}, {\"model\"}"),
+            ],
+        ),
+        (
+            ShardingForm::Tiles,
+            [
+                tiles("[4,1,2]<=[4,2]"),
+                tiles("[1,2,4]<=[4,2]T(1,0)"),
+                tiles("[2,1,4]<=[4,2]T(1,0)"),
+                "{devices=[4,2]<=[4,2]}".into(),
+            ],
+        ),
+    ];
+    for (form, expected) in forms {
+        let text = network(Some(layout(form))).text();
+        let lines = [
+            "f32[8,6] parameter(0)",
+            "f32[6,4] parameter(1)",
+            "f32[4,6] parameter(2)",
+            "custom-call",
+        ];
+        for (what, sharding) in lines.into_iter().zip(expected) {
+            let line = text.lines().find(|l| l.contains(what)).unwrap();
+            assert!(line.contains(&format!("sharding={sharding}")), "{line}");
+        }
+    }
+    assert!(!network(None).text().contains("sharding"));
+}
+
+/// A part of a row-major matrix.
+fn part_of(values: &[f32], columns: usize, part: &[std::ops::Range<i64>]) -> Vec<f32> {
+    let (rows, within) = (
+        part[0].clone(),
+        part[1].start as usize..part[1].end as usize,
+    );
+    rows.flat_map(|row| values[row as usize * columns..][within.clone()].to_vec())
+        .collect()
+}
+
+#[test]
+fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
     let numbers = |n: usize, step: f32| {
         (0..n)
             .map(|i| (i as f32 * step).sin())
             .collect::<Vec<f32>>()
     };
-    let (x, up, down) = (numbers(48, 0.7), numbers(24, 1.1), numbers(24, 0.3));
+    let inputs = [numbers(48, 0.7), numbers(24, 1.1), numbers(24, 0.3)];
     let plain = network(None);
-    assert!(!plain.text().contains("sharding"));
-    let alone = support::compile(&plain).run(&[
-        HostTensor::from_f32([8, 6], &x),
-        HostTensor::from_f32([6, 4], &up),
-        HostTensor::from_f32([4, 6], &down),
-    ]);
+    let whole: Vec<HostTensor> = plain
+        .parameters()
+        .iter()
+        .zip(&inputs)
+        .map(|(p, values)| HostTensor::from_f32(p.shape.dims.clone(), values))
+        .collect();
+    let alone = support::compile(&plain).run(&whole);
 
     let client = support::client();
     let ids: Vec<i64> = client
@@ -306,50 +346,81 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
         .iter()
         .map(|d| d.id().into())
         .collect();
-    let options = CompileOptions::new().partitions(Partitioner::Shardy, ids);
-    let executable = client
-        .compile(&Program::hlo(sharded.to_bytes()), &options)
-        .unwrap_or_else(|e| panic!("{e}\n{text}"));
-    let arguments = executable.devices().iter().enumerate().map(|(i, device)| {
-        let (data, model) = (i / 2, i % 2);
-        let columns: Vec<f32> = up
-            .chunks(4)
-            .flat_map(|row| row[model * 2..][..2].to_vec())
-            .collect();
-        [
-            HostTensor::from_f32([2, 6], &x[data * 12..][..12]),
-            HostTensor::from_f32([6, 2], &columns),
-            HostTensor::from_f32([2, 6], &down[model * 12..][..12]),
-        ]
-        .iter()
-        .map(|t| Argument::Donate(client.upload(t, device).unwrap()))
-        .collect()
-    });
-    let outputs = executable.execute(arguments.collect()).unwrap();
-    let expected = alone[0].to_vec_f32().unwrap()[0];
-    let gradient = alone[2].to_vec_f32().unwrap();
-    for (i, output) in outputs.iter().enumerate() {
-        let loss = output[0].to_host().unwrap().to_vec_f32().unwrap()[0];
-        assert!(
-            (loss - expected).abs() < 1e-6,
-            "device {i}: {loss}, alone {expected}"
-        );
-        let part = output[2].to_host().unwrap();
-        let whole = part.dims == [4, 6];
-        let of_device = if whole {
-            &gradient[..]
-        } else {
-            &gradient[i % 2 * 12..][..12]
-        };
-        for (a, b) in part.to_vec_f32().unwrap().iter().zip(of_device) {
-            assert!((a - b).abs() < 1e-6, "device {i}: {a}, alone {b}");
+    for (form, partitioner) in [
+        (ShardingForm::Named, Partitioner::Shardy),
+        (ShardingForm::Tiles, Partitioner::Gspmd),
+    ] {
+        let module = network(Some(layout(form)));
+        let options = CompileOptions::new().partitions(partitioner, ids.clone());
+        let executable = client
+            .compile(&Program::hlo(module.to_bytes()), &options)
+            .unwrap_or_else(|e| panic!("{e}\n{}", module.text()));
+        let arguments = executable.devices().iter().map(|device| {
+            let position = ids.iter().position(|id| *id == device.id().into()).unwrap();
+            let ports = module.parameters().iter().zip(&inputs);
+            ports
+                .map(|(port, values)| {
+                    let (sharding, dims) = (port.sharding.as_ref().unwrap(), &port.shape.dims);
+                    let part = sharding.part(position as i64, dims);
+                    let values = part_of(values, dims[1] as usize, &part);
+                    let tensor = HostTensor::from_f32(sharding.part_dims(dims), &values);
+                    Argument::Donate(client.upload(&tensor, device).unwrap())
+                })
+                .collect()
+        });
+        let outputs = executable.execute(arguments.collect()).unwrap();
+        for (device, outputs) in executable.devices().iter().zip(&outputs) {
+            let position = ids.iter().position(|id| *id == device.id().into()).unwrap();
+            for ((output, port), expected) in outputs.iter().zip(module.results()).zip(&alone) {
+                let found = output.to_host().unwrap();
+                let (sharding, dims) = (port.sharding.as_ref().unwrap(), &port.shape.dims);
+                assert_eq!(found.dims, sharding.part_dims(dims), "{form:?} {port:?}");
+                let mut expected = expected.to_vec_f32().unwrap();
+                if let [_, columns] = dims[..] {
+                    let part = sharding.part(position as i64, dims);
+                    expected = part_of(&expected, columns as usize, &part);
+                }
+                for (a, b) in found.to_vec_f32().unwrap().iter().zip(&expected) {
+                    assert!((a - b).abs() < 1e-6, "device {position}: {a}, alone {b}");
+                }
+            }
         }
     }
 }
 
 #[test]
+fn the_parts_of_an_array_cover_it_as_often_as_it_is_copied() {
+    let mesh = Arc::new(Mesh::new([("data", 2), ("fsdp", 3), ("model", 4)]));
+    let dims = [12i64, 24];
+    let axes: [&[&[&str]; 2]; 6] = [
+        &[&[], &[]],
+        &[&["data"], &["model"]],
+        &[&["model"], &["data", "fsdp"]],
+        &[&["fsdp", "model"], &[]],
+        &[&["model", "fsdp"], &["data"]],
+        &[&[], &["model", "data", "fsdp"]],
+    ];
+    for axes in axes {
+        let sharding = Sharding::new(&mesh, axes).unwrap();
+        let copies = mesh.devices() / (sharding.parts(0) * sharding.parts(1));
+        let mut held = vec![0; (dims[0] * dims[1]) as usize];
+        for position in 0..mesh.devices() {
+            let part = sharding.part(position, &dims);
+            let sizes: Vec<i64> = part.iter().map(|r| r.end - r.start).collect();
+            assert_eq!(sizes, sharding.part_dims(&dims));
+            for row in part[0].clone() {
+                for column in part[1].clone() {
+                    held[(row * dims[1] + column) as usize] += 1;
+                }
+            }
+        }
+        assert!(held.iter().all(|&n| n == copies), "{axes:?}: {held:?}");
+    }
+}
+
+#[test]
 fn a_sharding_may_be_given_by_axis() {
-    let mesh = Rc::new(Mesh::new([("data", 2), ("model", 4)]));
+    let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]));
     let g = Graph::new("axes");
     let x = g.parameter("x", Shape::new(DType::F32, [8, 4]));
     let both = Sharding::new(&mesh, &[&["data", "model"], &[]]).unwrap();

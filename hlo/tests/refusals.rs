@@ -575,7 +575,7 @@ fn names_and_shardings_of_another_rank() {
         "parameter",
         &["f32[2,3]", "1 names"],
     );
-    let mesh = std::rc::Rc::new(Mesh::new([("data", 2)]));
+    let mesh = std::sync::Arc::new(Mesh::new([("data", 2)]));
     let sharding = Sharding::new(&mesh, &[&["data"]]).unwrap();
     says(
         &mistake(|_, [x, ..]| at!(x.constrain(sharding))),
@@ -592,13 +592,23 @@ fn names_and_shardings_of_another_rank() {
             .unwrap_err()
             .contains("two")
     );
-    // A rule for an axis that the mesh lacks, or that does not divide, leaves the dimension whole.
+    // A rule for an axis that the mesh lacks splits nothing; one that does not divide is an error.
     let layout = Layout::new(
         Mesh::new([("data", 2)]),
         [("batch", vec!["pod".to_string(), "data".into()])],
     );
-    assert_eq!(layout.sharding(&["batch"], &[4]).parts(0), 2);
-    assert_eq!(layout.sharding(&["batch"], &[3]).parts(0), 1);
+    assert_eq!(layout.sharding(&["batch"], &[4]).unwrap().parts(0), 2);
+    let uneven = layout.sharding(&["batch"], &[3]).unwrap_err().to_string();
+    for part in ["`batch`", "size 3", "2 equal parts", "`data`"] {
+        assert!(uneven.contains(part), "{part} in {uneven}");
+    }
+    let g = Graph::new("uneven");
+    g.set_layout(layout);
+    let line = line!() + 1;
+    g.named_parameter("x", Shape::new(DType::F32, [3]), &["batch"]);
+    let error = g.error().unwrap();
+    assert_eq!(error.place.line(), line);
+    says(&error, "parameter", &["`x`", "`batch`", "`data`"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::function::{Function, Node, NodeId};
 use crate::op::Op;
 use crate::shape::{DType, Shape, Type};
-use crate::sharding::Sharding;
+use crate::sharding::{Sharding, Uneven};
 
 impl Graph {
     /// Notes a mistake at the caller's place and returns a placeholder.
@@ -245,12 +245,14 @@ impl Graph {
         self.state.borrow().scope.clone()
     }
 
-    pub(crate) fn sharding(&self, names: &[&str], dims: &[i64]) -> Option<Sharding> {
-        self.state
-            .borrow()
-            .layout
-            .as_ref()
-            .map(|l| l.sharding(names, dims))
+    pub(crate) fn sharding(
+        &self,
+        names: &[&str],
+        dims: &[i64],
+    ) -> Result<Option<Sharding>, Uneven> {
+        let state = self.state.borrow();
+        let layout = state.layout.as_ref();
+        layout.map(|l| l.sharding(names, dims)).transpose()
     }
 
     /// Attributes the nodes made until the guard is dropped to `scope` and, if given, to `place` in place of their callers.

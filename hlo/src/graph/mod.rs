@@ -136,8 +136,10 @@ impl Graph {
         if names.len() != shape.rank() {
             return self.refuse("parameter", format!("{} names for {shape}", names.len()));
         }
-        let sharding = self.sharding(names, &shape.dims);
-        self.add_parameter(name, shape, sharding)
+        match self.sharding(names, &shape.dims) {
+            Ok(sharding) => self.add_parameter(name, shape, sharding),
+            Err(uneven) => self.refuse("parameter", format!("`{name}`: {uneven}")),
+        }
     }
 
     #[track_caller]
@@ -199,7 +201,8 @@ impl Graph {
         self.emit(Op::Iota { dim: dim as i64 }, &[], shape)
     }
 
-    /// Ends the program: checks it and lowers it.
+    /// Ends the program: checks it and lowers it. On a mesh, a result lies as its own [`Tensor::named`] or
+    /// [`Tensor::constrain`] says, and is otherwise whole on every device.
     ///
     /// `outputs` are its results in order. `donations` pairs an output with the parameter whose buffer it may take over
     /// (both by position).
@@ -221,7 +224,10 @@ impl Graph {
         }
         match self.error() {
             Some(error) => Err(error),
-            None => Ok(lower::module(&function, donations)),
+            None => {
+                let layout = self.state.borrow().layout.clone();
+                Ok(lower::module(&function, donations, layout.as_ref()))
+            }
         }
     }
 

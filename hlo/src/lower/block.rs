@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ankh_proto::xla;
 use prost::Message;
 
-use super::{Lowering, instruction, shape_proto, tuple_proto, type_proto};
+use super::{Lowering, Port, instruction, shape_proto, tuple_proto, type_proto};
 use crate::function::{Function, NodeId};
 use crate::op::{Op, Reduction, Scan};
 use crate::shape::{DType, Shape};
@@ -83,7 +83,7 @@ impl<'l> Block<'l> {
         sharding: Option<&Sharding>,
     ) -> i64 {
         let mut i = instruction::new("parameter", shape_proto(shape), vec![]);
-        i.sharding = sharding.map(instruction::sharding);
+        i.sharding = sharding.map(|s| instruction::sharding(s, self.lowering.form));
         self.add_parameter(number, name, i)
     }
 
@@ -133,6 +133,25 @@ impl<'l> Block<'l> {
 
     pub fn shape(&self, id: i64) -> xla::ShapeProto {
         self.shapes[&id].clone()
+    }
+
+    /// The program's results, with where each lies on the mesh.
+    pub fn results(&mut self, parts: &[i64], ports: &[Port]) -> i64 {
+        let shapes = parts.iter().map(|p| self.shape(*p)).collect();
+        let mut i = instruction::new("tuple", tuple_proto(shapes), parts.to_vec());
+        let form = self.lowering.form;
+        let shardings: Option<Vec<xla::OpSharding>> = ports
+            .iter()
+            .map(|p| Some(instruction::sharding(p.sharding.as_ref()?, form)))
+            .collect();
+        i.sharding = shardings
+            .filter(|s| !s.is_empty())
+            .map(|tuple_shardings| xla::OpSharding {
+                r#type: xla::op_sharding::Type::Tuple as i32,
+                tuple_shardings,
+                ..Default::default()
+            });
+        self.push(i)
     }
 
     pub fn tuple(&mut self, parts: &[i64]) -> i64 {
@@ -263,7 +282,11 @@ impl<'l> Block<'l> {
                 let indices = self.shape(inputs[1]).dimensions.len();
                 Value::Array(self.add(instruction::gather(shape, inputs.to_vec(), indices)))
             }
-            _ => Value::Array(self.add(instruction::simple(node, shape, inputs.to_vec()))),
+            _ => {
+                let form = self.lowering.form;
+                let i = instruction::simple(node, shape, inputs.to_vec(), form);
+                Value::Array(self.add(i))
+            }
         }
     }
 }

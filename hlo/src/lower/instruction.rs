@@ -10,7 +10,7 @@ use crate::function::Node;
 use crate::literal::Literal;
 use crate::op::{Op, Precision, RngAlgorithm};
 use crate::shape::{DType, Shape};
-use crate::sharding::Sharding;
+use crate::sharding::{Sharding, ShardingForm};
 
 use super::shape_proto;
 
@@ -80,6 +80,7 @@ pub(super) fn simple(
     node: &Node,
     shape: xla::ShapeProto,
     operands: Vec<i64>,
+    form: ShardingForm,
 ) -> xla::HloInstructionProto {
     let mut i = new(node.op.name(), shape, operands);
     match &node.op {
@@ -134,7 +135,7 @@ pub(super) fn simple(
             i.opcode = "custom-call".into();
             i.custom_call_target = "Sharding".into();
             i.custom_call_api_version = xla::CustomCallApiVersion::ApiVersionOriginal as i32;
-            i.sharding = Some(sharding(s));
+            i.sharding = Some(sharding(s, form));
         }
         _ => {}
     }
@@ -218,8 +219,16 @@ pub(super) fn scatter(
     i
 }
 
+/// Where an array lies on the mesh.
+pub(super) fn sharding(sharding: &Sharding, form: ShardingForm) -> xla::OpSharding {
+    match form {
+        ShardingForm::Named => named_sharding(sharding),
+        ShardingForm::Tiles => tile_sharding(sharding),
+    }
+}
+
 /// Shardy's named form.
-pub(super) fn sharding(sharding: &Sharding) -> xla::OpSharding {
+fn named_sharding(sharding: &Sharding) -> xla::OpSharding {
     let axes = |axes: &[usize]| {
         axes.iter()
             .map(|&a| xla::AxisRefProto {
@@ -251,6 +260,35 @@ pub(super) fn sharding(sharding: &Sharding) -> xla::OpSharding {
             dim_shardings: dims.collect(),
             ..Default::default()
         }),
+        ..Default::default()
+    }
+}
+
+/// GSPMD's form: a grid of tiles, one for each dimension's parts, and the devices in it: the mesh transposed so that the axes
+/// that split come first, in the order of the dimensions. What the other axes count are copies.
+fn tile_sharding(sharding: &Sharding) -> xla::OpSharding {
+    if sharding.is_replicated() {
+        return xla::OpSharding {
+            r#type: xla::op_sharding::Type::Replicated as i32,
+            ..Default::default()
+        };
+    }
+    let axes = sharding.mesh.axes();
+    let mut order: Vec<usize> = sharding.dims.iter().flatten().copied().collect();
+    order.extend((0..axes.len()).filter(|axis| !sharding.dims.iter().flatten().any(|a| a == axis)));
+    let mut tiles: Vec<i64> = (0..sharding.dims.len())
+        .map(|dim| sharding.parts(dim))
+        .collect();
+    let copies = sharding.mesh.devices() / tiles.iter().product::<i64>();
+    if copies > 1 {
+        tiles.push(copies);
+    }
+    xla::OpSharding {
+        r#type: xla::op_sharding::Type::Other as i32,
+        tile_assignment_dimensions: tiles,
+        iota_reshape_dims: axes.iter().map(|(_, size)| *size).collect(),
+        iota_transpose_perm: order.into_iter().map(|axis| axis as i32).collect(),
+        replicate_on_last_tile_dim: copies > 1,
         ..Default::default()
     }
 }

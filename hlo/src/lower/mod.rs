@@ -10,9 +10,10 @@ use ankh_proto::xla;
 use ankh_proto::xla::hlo_input_output_alias_proto::AliasEntryProto;
 use prost::Message;
 
-use crate::function::Function;
+use crate::function::{Function, NodeId};
 use crate::op::{Op, Reduction};
 use crate::shape::{DType, Shape, Type};
+use crate::sharding::{Layout, Sharding, ShardingForm};
 use crate::text;
 
 use block::Block;
@@ -21,12 +22,35 @@ use block::Block;
 #[derive(Clone, Debug)]
 pub struct Module {
     proto: xla::HloModuleProto,
+    parameters: Vec<Port>,
+    results: Vec<Port>,
+}
+
+/// An array that a program takes or gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Its name; results have none.
+    pub name: String,
+    /// Its element type and dimensions, of all devices together.
+    pub shape: Shape,
+    /// Where it lies on the mesh, if there is one and the program says.
+    pub sharding: Option<Sharding>,
 }
 
 impl Module {
     /// The program as XLA's message.
     pub fn proto(&self) -> &xla::HloModuleProto {
         &self.proto
+    }
+
+    /// What the program takes, in order.
+    pub fn parameters(&self) -> &[Port] {
+        &self.parameters
+    }
+
+    /// What the program gives, in order.
+    pub fn results(&self) -> &[Port] {
+        &self.results
     }
 
     /// The serialised `HloModuleProto`, what a plugin takes as a program of format `hlo`.
@@ -41,29 +65,35 @@ impl Module {
 }
 
 /// Lowers a whole program. `donations` pairs outputs with parameters, by position.
-pub(crate) fn module(function: &Function, donations: &[(usize, usize)]) -> Module {
+pub(crate) fn module(
+    function: &Function,
+    donations: &[(usize, usize)],
+    layout: Option<&Layout>,
+) -> Module {
     let mut lowering = Lowering {
+        form: layout.map_or_else(Default::default, Layout::form),
         next_id: 1,
         computations: vec![],
         reducers: HashMap::new(),
     };
     let mut block = Block::new(&mut lowering);
-    let mut names = Vec::new();
-    let parameters: Vec<i64> = function
+    let parameters: Vec<Port> = function
         .parameters
         .iter()
-        .enumerate()
-        .map(|(number, &id)| {
-            let node = &function.nodes[id];
-            let Op::Parameter { name, sharding } = &node.op else {
-                unreachable!("parameters are parameter nodes")
-            };
-            names.push(name.to_string());
-            block.parameter(number, name, &node.ty.array(), sharding.as_ref())
-        })
+        .map(|&id| input(function, id))
         .collect();
-    let outputs = block.inline(function, &parameters);
-    let root = block.tuple(&outputs);
+    let results: Vec<Port> = function
+        .outputs
+        .iter()
+        .map(|&id| output(function, id, layout))
+        .collect();
+    let inputs: Vec<i64> = parameters
+        .iter()
+        .enumerate()
+        .map(|(number, p)| block.parameter(number, &p.name, &p.shape, p.sharding.as_ref()))
+        .collect();
+    let outputs = block.inline(function, &inputs);
+    let root = block.results(&outputs, &results);
     block.finish(&function.name, root);
     let entry = lowering
         .computations
@@ -73,7 +103,7 @@ pub(crate) fn module(function: &Function, donations: &[(usize, usize)]) -> Modul
         .program_shape
         .as_mut()
         .expect("each computation has a shape");
-    shape.parameter_names = names;
+    shape.parameter_names = parameters.iter().map(|p| p.name.clone()).collect();
     let alias = donations
         .iter()
         .map(|&(output, parameter)| AliasEntryProto {
@@ -93,11 +123,43 @@ pub(crate) fn module(function: &Function, donations: &[(usize, usize)]) -> Modul
         computations: lowering.computations,
         ..Default::default()
     };
-    Module { proto }
+    Module {
+        proto,
+        parameters,
+        results,
+    }
+}
+
+fn input(function: &Function, id: NodeId) -> Port {
+    let node = &function.nodes[id];
+    let Op::Parameter { name, sharding } = &node.op else {
+        unreachable!("parameters are parameter nodes")
+    };
+    Port {
+        name: name.to_string(),
+        shape: node.ty.array(),
+        sharding: sharding.clone(),
+    }
+}
+
+/// A result lies as it was constrained to; on a mesh it is otherwise whole on every device.
+fn output(function: &Function, id: NodeId, layout: Option<&Layout>) -> Port {
+    let node = &function.nodes[id];
+    let shape = node.ty.array();
+    let sharding = match &node.op {
+        Op::Constrain { sharding } => Some(sharding.clone()),
+        _ => layout.map(|layout| Sharding::replicated(layout.mesh(), shape.rank())),
+    };
+    Port {
+        name: String::new(),
+        shape,
+        sharding,
+    }
 }
 
 /// What all computations of a module share.
 struct Lowering {
+    form: ShardingForm,
     next_id: i64,
     /// Callees before callers, as XLA reads them.
     computations: Vec<xla::HloComputationProto>,

@@ -15,8 +15,9 @@ impl<'g> Tensor<'g> {
                 .refuse("named", format!("{} names for {shape}", names.len()));
         }
         match self.graph().sharding(names, &shape.dims) {
-            Some(sharding) => self.constrain(sharding),
-            None => self,
+            Ok(Some(sharding)) => self.constrain(sharding),
+            Ok(None) => self,
+            Err(uneven) => self.graph().refuse("named", uneven.to_string()),
         }
     }
 
