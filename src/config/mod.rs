@@ -9,6 +9,7 @@ mod error;
 mod keys;
 mod presets;
 mod resolve;
+mod sharding;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -21,6 +22,7 @@ pub use ankh_data::{LongSequences, Objective, Vocabulary};
 pub use error::{ConfigError, Origin, Problem};
 pub use presets::preset_names;
 pub use resolve::{RESOLVED_HEADER, Versions, resolve};
+pub use sharding::{Axis, Compiler, GradientType, Rules, Sharding};
 
 /// A complete configuration: what `config.toml` in a run directory holds. The defaults are those of `ankh-base`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +46,10 @@ pub struct Config {
     pub evaluation: Evaluation,
     /// When the state is saved, and how many saved states are kept.
     pub checkpoint: Checkpoint,
+    /// How arrays are split over the devices of a slice.
+    pub sharding: Sharding,
+    /// What the compiler is told.
+    pub compiler: Compiler,
 }
 
 /// The shape of the encoder-decoder: T5 v1.1 as Hugging Face builds it.

@@ -13,6 +13,7 @@ impl Config {
         self.check_data(&mut found);
         self.check_optimizer(&mut found);
         self.check_loop(&mut found);
+        self.check_sharding(&mut found);
         match found.0 {
             problems if problems.is_empty() => Ok(()),
             problems => Err(ConfigError::Invalid { problems }),
@@ -201,6 +202,29 @@ impl Config {
             ),
             format!("set it to a multiple of {}", train.accumulation),
         );
+    }
+
+    fn check_sharding(&self, found: &mut Findings) {
+        found.positive("sharding.fsdp", self.sharding.fsdp);
+        found.positive("sharding.model", self.sharding.model);
+        for (name, axes) in self.sharding.rules.table() {
+            let twice = (1..axes.len()).any(|i| axes[..i].contains(&axes[i]));
+            found.unless(
+                !twice,
+                "sharding.rules",
+                format!("names an axis twice for `{name}`"),
+                "name each axis once".into(),
+            );
+        }
+        for flag in &self.compiler.flags {
+            let name = flag.split_once('=').map(|(name, _)| name);
+            found.unless(
+                name.is_some_and(|name| name.starts_with("xla_")),
+                "compiler.flags",
+                format!("has {flag:?}"),
+                "write each flag as xla_NAME=VALUE".into(),
+            );
+        }
     }
 }
 
