@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ankh::slice::Slice;
+use ankh::slice::{MeshShape, Slice};
 use ankh_pjrt::{DeviceDescription, Platform, Plugin};
 
 fn libtpu() -> Plugin {
@@ -45,6 +45,58 @@ fn libtpu_sees_the_devices_hosts_and_torus_that_a_slice_says() {
             let coordinates = devices.iter().map(|device| device.coords().unwrap()[axis]);
             let largest = coordinates.max().unwrap();
             assert_eq!(largest + 1, length as i64, "{slice}: dimension {axis}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs libtpu: make test-tpu"]
+fn neighbours_on_the_model_axis_are_neighbours_on_the_torus() {
+    let plugin = libtpu();
+    for (name, meshes) in [
+        (
+            "v4-64",
+            vec![
+                [32, 1, 1],
+                [1, 32, 1],
+                [1, 1, 32],
+                [8, 1, 4],
+                [4, 2, 4],
+                [2, 4, 4],
+                [16, 1, 2],
+                [4, 1, 8],
+                [1, 8, 4],
+                [2, 1, 16],
+            ],
+        ),
+        ("v4-128", vec![[4, 4, 4], [16, 1, 4], [1, 8, 8]]),
+        ("v5e-16", vec![[4, 1, 4], [2, 2, 4]]),
+    ] {
+        let slice: Slice = name.parse().unwrap();
+        let torus = slice.torus().unwrap();
+        let devices = devices(&plugin, slice);
+        for [data, fsdp, model] in meshes {
+            let mesh = MeshShape { data, fsdp, model };
+            let order = slice.order(&devices, mesh).unwrap();
+            let mut seen = order.clone();
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq(0..devices.len()), "{slice}: {mesh}");
+            let position = |&index: &usize| -> [usize; 3] {
+                let coords = devices[index].coords().unwrap();
+                std::array::from_fn(|axis| usize::try_from(coords[axis]).unwrap())
+            };
+            for line in order.chunks(model) {
+                let line: Vec<_> = line.iter().map(position).collect();
+                for (from, to) in line.iter().zip(line.iter().cycle().skip(1)) {
+                    // On these meshes the way back is one link too.
+                    let hops = usize::from(model > 1);
+                    assert_eq!(
+                        torus.distance(*from, *to),
+                        hops,
+                        "{slice}: {mesh}: {line:?}"
+                    );
+                }
+            }
         }
     }
 }

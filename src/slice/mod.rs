@@ -6,6 +6,7 @@
 
 mod chip;
 mod parse;
+mod placement;
 mod torus;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use ankh_pjrt::{NamedValue, Platform};
 
 pub use chip::{Chip, Generation};
 pub use parse::SliceError;
+pub use placement::{MeshShape, PlacementError};
 pub use torus::Torus;
 
 /// A machine or part of one.
