@@ -159,6 +159,14 @@ pub enum Error {
         /// What it is.
         what: String,
     },
+    /// A part of an array reaches outside it, or is not of the shape of what is to be put there.
+    #[error("{of} has no part {part}, or not of that shape")]
+    Part {
+        /// The ranges.
+        part: String,
+        /// The array.
+        of: String,
+    },
     /// The program cannot be decoded as a module.
     #[error("expected a program of format hlo or hlo_with_config, found {format}: {reason}")]
     NotAModule {

@@ -38,6 +38,7 @@ mod executable;
 mod host_tensor;
 mod logs;
 mod named_value;
+mod parts;
 mod plugin;
 mod program;
 mod search;
