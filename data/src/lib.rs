@@ -22,7 +22,7 @@ pub mod residues;
 mod source;
 pub mod tokenizer;
 
-pub use batches::{Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch};
+pub use batches::{Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch, Share};
 pub use dataset::{Dataset, Split};
 pub use error::{Error, Result};
 pub use frequencies::TokenFrequencies;

@@ -1,6 +1,6 @@
 //! `pretrain batches`: the masked batches a run would see.
 
-use ankh_data::{Batch, IGNORED, Split, Tokenizer};
+use ankh_data::{Batch, IGNORED, Share, Split, Tokenizer};
 use clap::Args;
 
 use super::configuration::{ConfigArgs, DataArgs, data_directory};
@@ -42,7 +42,8 @@ pub(super) fn run(arguments: BatchesArgs) -> Result<Exit, CliError> {
     }
     data_directory(&config)?;
     let tokenizer = config.tokenizer();
-    let batches = batches(&config, Split::Train, arguments.hosts, arguments.host)?;
+    let share = Share::host(arguments.host, arguments.hosts);
+    let batches = batches(&config, Split::Train, share)?;
     for step in arguments.from..arguments.from.saturating_add(arguments.steps) {
         let batch = batches.batch(step)?;
         if arguments.json {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ankh_data::{Batch, Batches, Dataset, Prefetch, Split};
+use ankh_data::{Batch, Batches, Dataset, Prefetch, Share, Split};
 use ankh_pjrt::{Buffer, HostTensor};
 
 use super::TrainError;
@@ -19,14 +19,8 @@ pub enum BatchError {
     NoData,
 }
 
-/// The part of the configured batches of one split that host number `host` of `hosts` feeds. The validation split is read in
-/// stored order, each row once.
-pub fn batches(
-    config: &Config,
-    split: Split,
-    hosts: usize,
-    host: usize,
-) -> Result<Batches, TrainError> {
+/// A share of the configured batches of one split. The validation split is read in stored order, each row once.
+pub fn batches(config: &Config, split: Split, share: Share) -> Result<Batches, TrainError> {
     let directory = config.data.dir.as_ref().ok_or(BatchError::NoData)?;
     let dataset = Dataset::open_for(directory, split, config.tokenizer())?;
     let make = match split {
@@ -37,8 +31,7 @@ pub fn batches(
         dataset,
         config.objective.clone(),
         config.batch_plan(),
-        hosts,
-        host,
+        share,
         config.data.threads,
     )?)
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ankh_data::{Batches, Split};
+use ankh_data::{Batches, Share, Split};
 use ankh_pjrt::{Argument, Buffer};
 use serde_json::json;
 
@@ -100,9 +100,9 @@ impl<'a> Session<'a> {
         run: &'a RunDirectory,
         device: &'a Device,
     ) -> Result<Session<'a>, TrainError> {
-        let training = feed::batches(config, Split::Train, 1, 0)?;
+        let training = feed::batches(config, Split::Train, Share::all())?;
         let held_out = if config.evaluation.every > 0 {
-            Some(feed::batches(config, Split::Validation, 1, 0)?)
+            Some(feed::batches(config, Split::Validation, Share::all())?)
         } else {
             None
         };

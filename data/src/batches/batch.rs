@@ -5,12 +5,12 @@ use serde::ser::{Serialize, SerializeSeq, SerializeStruct, Serializer};
 /// The label of a position that does not count.
 pub const IGNORED: i32 = -100;
 
-/// What one host feeds in one step. Arrays are dense and row-major.
+/// What one process feeds in one step. Arrays are dense and row-major.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Batch {
     /// The step it belongs to.
     pub step: u64,
-    /// The epoch of the step's first example, over all hosts.
+    /// The epoch of the step's first example, over the whole batch.
     pub epoch: u64,
     /// The number of rows `B`, empty ones included.
     pub rows: usize,

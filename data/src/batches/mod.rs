@@ -8,7 +8,9 @@
 mod batch;
 mod plan;
 mod prefetch;
+mod share;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -23,6 +25,7 @@ pub use batch::{Batch, IGNORED};
 use plan::Examples;
 pub use plan::{BatchPlan, LongSequences};
 pub use prefetch::Prefetch;
+pub use share::Share;
 
 /// What a key is for, so that no two uses draw the same numbers.
 mod purpose {
@@ -32,7 +35,7 @@ mod purpose {
     pub const EVALUATION: u64 = 4;
 }
 
-/// The batches of one host. Cloning is cheap.
+/// The batches of one process, which may feed a share of each global batch. Cloning is cheap.
 #[derive(Clone)]
 pub struct Batches {
     shared: Arc<Shared>,
@@ -45,8 +48,8 @@ struct Shared {
     order: Order,
     examples: Examples,
     key: Key,
-    hosts: usize,
-    host: usize,
+    /// The rows of each global batch that are made, ascending.
+    ranges: Vec<Range<usize>>,
     /// The residues an example shows at most.
     window: usize,
     /// None: the caller's thread does the work.
@@ -54,15 +57,14 @@ struct Shared {
 }
 
 impl Batches {
-    /// The training batches of host number `host` of `hosts`: endless, in an order of its own every
-    /// epoch. `threads` make a batch together (0: as many as there are cores); their number changes
-    /// nothing but the time it takes.
+    /// A share of the training batches: endless, in an order of its own every epoch. `threads` make a
+    /// batch together (0: as many as there are cores); their number changes nothing but the time it
+    /// takes.
     pub fn new(
         dataset: Dataset,
         objective: Objective,
         plan: BatchPlan,
-        hosts: usize,
-        host: usize,
+        share: Share,
         threads: usize,
     ) -> Result<Batches> {
         let key = Key::new(plan.seed);
@@ -70,49 +72,36 @@ impl Batches {
             rows,
             key: key.with(purpose::ORDER),
         };
-        Batches::with_order(dataset, objective, plan, hosts, host, threads, key, order)
+        Batches::with_order(dataset, objective, plan, share, threads, key, order)
     }
 
-    /// The evaluation batches of a host: every example once, in stored order, with masks that are
+    /// A share of the evaluation batches: every example once, in stored order, with masks that are
     /// the same at every evaluation. The last batch is filled up with empty rows, which hold a
     /// single `</s>` (so that attention has something to attend to) and no label that counts.
     pub fn evaluation(
         dataset: Dataset,
         objective: Objective,
         plan: BatchPlan,
-        hosts: usize,
-        host: usize,
+        share: Share,
         threads: usize,
     ) -> Result<Batches> {
         let key = Key::new(plan.seed).with(purpose::EVALUATION);
         let order = |rows| Order::Stored { rows };
-        Batches::with_order(dataset, objective, plan, hosts, host, threads, key, order)
+        Batches::with_order(dataset, objective, plan, share, threads, key, order)
     }
 
-    #[allow(clippy::too_many_arguments)] // the public constructors' arguments, and what differs
     fn with_order(
         dataset: Dataset,
         objective: Objective,
         plan: BatchPlan,
-        hosts: usize,
-        host: usize,
+        share: Share,
         threads: usize,
         key: Key,
         order: impl FnOnce(u64) -> Order,
     ) -> Result<Batches> {
         plan.validate()?;
         objective.validate_for(dataset.tokenizer())?;
-        if !plan.global_batch.is_multiple_of(hosts) {
-            let reason = format!(
-                "must be a multiple of the number of hosts, but is {} for {hosts} hosts",
-                plan.global_batch
-            );
-            return Err(Error::setting("train.batch_size", reason));
-        }
-        if host >= hosts {
-            let reason = format!("must be below the number of hosts ({hosts}), but is {host}");
-            return Err(Error::setting("host", reason));
-        }
+        let ranges = share.of(plan.global_batch)?;
         let window = objective.window(plan.input_length, plan.target_length);
         let examples = Examples::new(&dataset, window, plan.long_sequences)?;
         if examples.count() == 0 {
@@ -138,8 +127,7 @@ impl Batches {
                 plan,
                 examples,
                 key,
-                hosts,
-                host,
+                ranges,
                 window,
                 pool,
             }),
@@ -165,9 +153,9 @@ impl Batches {
         step as f64 * self.shared.plan.global_batch as f64 / self.examples_per_epoch() as f64
     }
 
-    /// The rows a host feeds in one step.
+    /// The rows of the share in one step.
     pub fn rows(&self) -> usize {
-        self.shared.plan.global_batch / self.shared.hosts
+        self.shared.ranges.iter().map(Range::len).sum()
     }
 
     /// The longest target a row can have. If it is longer than the plan's target length, some
@@ -193,15 +181,18 @@ impl Batches {
         &self.shared.dataset
     }
 
-    /// This host's batch of a step: a pure function of the seed, the step and the host. Evaluation
-    /// batches beyond the last are empty.
+    /// The share's rows of a step: a pure function of the seed, the step and the share, in which each
+    /// row is as in the whole batch. Evaluation batches beyond the last are empty.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let shared = &*self.shared;
         let rows = self.rows();
         let first = u128::from(step) * shared.plan.global_batch as u128;
-        let places = shared
-            .order
-            .places(first + (shared.host * rows) as u128, rows);
+        // Places end with the data, so rows without one are the last of the share as of the batch.
+        let place = |range: &Range<usize>| {
+            let first = first + range.start as u128;
+            shared.order.places(first, range.len())
+        };
+        let places: Vec<Place> = shared.ranges.iter().flat_map(place).collect();
         let row = |&place: &Place| shared.row(place);
         let examples: Result<Vec<Row>> = match &shared.pool {
             None => places.iter().map(row).collect(),

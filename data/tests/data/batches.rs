@@ -1,9 +1,11 @@
 use std::collections::HashMap;
+use std::ops::Range;
 
 use ankh_data::objective::{Kind, Objective};
 use ankh_data::{
-    Batch, BatchPlan, Batches, Dataset, IGNORED, LongSequences, TokenFrequencies, Tokenizer,
+    Batch, BatchPlan, Batches, Dataset, IGNORED, LongSequences, Share, TokenFrequencies, Tokenizer,
 };
+use proptest::prelude::*;
 
 use crate::{dataset, random_sequences};
 
@@ -17,16 +19,8 @@ fn plan(global_batch: usize) -> BatchPlan {
     }
 }
 
-fn batches(data: &Dataset, plan: BatchPlan, hosts: usize, host: usize, threads: usize) -> Batches {
-    Batches::new(
-        data.clone(),
-        Objective::default(),
-        plan,
-        hosts,
-        host,
-        threads,
-    )
-    .unwrap()
+fn batches(data: &Dataset, plan: BatchPlan, share: Share, threads: usize) -> Batches {
+    Batches::new(data.clone(), Objective::default(), plan, share, threads).unwrap()
 }
 
 fn json(batch: &Batch) -> String {
@@ -37,7 +31,7 @@ fn json(batch: &Batch) -> String {
 fn threads_and_runs_change_no_byte() {
     let data = dataset(1, 50, 1..200);
     let of = |threads| -> Vec<String> {
-        let batches = batches(&data, plan(24), 1, 0, threads);
+        let batches = batches(&data, plan(24), Share::all(), threads);
         (0..6)
             .map(|step| json(&batches.batch(step).unwrap()))
             .collect()
@@ -73,17 +67,23 @@ fn join(parts: &[Batch]) -> Batch {
 fn hosts_partition_the_global_batch() {
     let data = dataset(2, 50, 1..200);
     for global in [24, 7] {
-        let alone = batches(&data, plan(global), 1, 0, 1);
+        let alone = batches(&data, plan(global), Share::all(), 1);
         for hosts in (1..=global).filter(|hosts| global % hosts == 0) {
             for step in [0, 1, 5, 1_000_000] {
                 let parts: Vec<Batch> = (0..hosts)
-                    .map(|host| batches(&data, plan(global), hosts, host, 1))
+                    .map(|host| batches(&data, plan(global), Share::host(host, hosts), 1))
                     .map(|host| host.batch(step).unwrap())
                     .collect();
                 assert_eq!(join(&parts), alone.batch(step).unwrap(), "{hosts} hosts");
             }
         }
-        let uneven = Batches::new(data.clone(), Objective::default(), plan(global), 5, 0, 1);
+        let uneven = Batches::new(
+            data.clone(),
+            Objective::default(),
+            plan(global),
+            Share::host(0, 5),
+            1,
+        );
         assert!(
             uneven
                 .err()
@@ -97,7 +97,7 @@ fn hosts_partition_the_global_batch() {
 #[test]
 fn starting_at_a_step_equals_running_to_it() {
     let data = dataset(3, 50, 1..200);
-    let batches = batches(&data, plan(8), 1, 0, 2);
+    let batches = batches(&data, plan(8), Share::all(), 2);
     let all: Vec<Batch> = batches
         .prefetch(0, 3)
         .take(12)
@@ -116,7 +116,7 @@ fn starting_at_a_step_equals_running_to_it() {
 #[test]
 fn dropping_the_iterator_stops_its_thread() {
     let data = dataset(4, 50, 1..200);
-    let batches = batches(&data, plan(8), 1, 0, 1);
+    let batches = batches(&data, plan(8), Share::all(), 1);
     // Dropping joins the thread, so this returns only if the thread stops, wherever it waits.
     drop(batches.prefetch(0, 2));
     let mut some = batches.prefetch(0, 2);
@@ -127,7 +127,7 @@ fn dropping_the_iterator_stops_its_thread() {
 #[test]
 fn every_epoch_sees_every_row_once_in_another_order() {
     let data = dataset(5, 48, 1..100);
-    let batches = batches(&data, plan(8), 1, 0, 1);
+    let batches = batches(&data, plan(8), Share::all(), 1);
     let epoch = |first: u64| -> Vec<u64> {
         let steps = first..first + 6;
         steps
@@ -149,7 +149,7 @@ fn every_epoch_sees_every_row_once_in_another_order() {
 #[test]
 fn arrays_are_what_a_t5_expects() {
     let data = dataset(6, 30, 1..200);
-    let batch = batches(&data, plan(10), 1, 0, 1).batch(2).unwrap();
+    let batch = batches(&data, plan(10), Share::all(), 1).batch(2).unwrap();
     assert_eq!(batch.input_ids.len(), 10 * 64);
     assert_eq!(batch.labels.len(), 10 * 40);
     for row in 0..10 {
@@ -215,7 +215,7 @@ fn long_sequences_are_treated_as_asked() {
             long_sequences,
             ..plan(4)
         };
-        let batches = batches(&data, plan, 1, 0, 1);
+        let batches = batches(&data, plan, Share::all(), 1);
         let mut seen: HashMap<u64, Vec<String>> = HashMap::new();
         for step in 0..steps {
             let batch = batches.batch(step).unwrap();
@@ -273,7 +273,7 @@ fn targets_that_do_not_fit_are_cut_and_counted() {
         kind: Kind::FullReconstruction,
         ..Objective::default()
     };
-    let batches = Batches::new(data, objective, plan, 1, 0, 1).unwrap();
+    let batches = Batches::new(data, objective, plan, Share::all(), 1).unwrap();
     let batch = batches.batch(0).unwrap();
     assert_eq!(batch.truncated_targets, 5);
     assert_eq!(batch.target_tokens, 5 * 32);
@@ -283,11 +283,11 @@ fn targets_that_do_not_fit_are_cut_and_counted() {
 #[test]
 fn evaluation_sees_each_row_once_and_never_changes() {
     let data = dataset(9, 21, 1..200);
-    let of = |hosts, host| {
+    let of = |share| {
         let objective = Objective::default();
-        Batches::evaluation(data.clone(), objective, plan(8), hosts, host, 1).unwrap()
+        Batches::evaluation(data.clone(), objective, plan(8), share, 1).unwrap()
     };
-    let alone = of(1, 0);
+    let alone = of(Share::all());
     assert_eq!(alone.steps(), Some(3));
     let all: Vec<Batch> = alone.prefetch(0, 2).map(Result::unwrap).collect();
     assert_eq!(all.len(), 3);
@@ -303,7 +303,9 @@ fn evaluation_sees_each_row_once_and_never_changes() {
         assert_eq!(mask.iter().sum::<i32>(), 1);
     }
     for (step, batch) in all.iter().enumerate() {
-        let parts = [of(2, 0), of(2, 1)].map(|host| host.batch(step as u64).unwrap());
+        let parts = [0, 1]
+            .map(|host| of(Share::host(host, 2)))
+            .map(|host| host.batch(step as u64).unwrap());
         assert_eq!(&join(&parts), batch);
     }
 }
@@ -311,7 +313,7 @@ fn evaluation_sees_each_row_once_and_never_changes() {
 #[test]
 fn frequencies_of_labels_give_the_loss_to_beat() {
     let data = dataset(10, 60, 50..60);
-    let batches = batches(&data, plan(20), 1, 0, 1);
+    let batches = batches(&data, plan(20), Share::all(), 1);
     let mut train = TokenFrequencies::new(144);
     train.add(&batches.batch(0).unwrap().labels);
     let mut held_out = TokenFrequencies::new(144);
@@ -347,10 +349,16 @@ fn wrong_plans_are_named() {
             "data.target_length",
         ),
     ] {
-        let error = Batches::new(data.clone(), Objective::default(), plan, 1, 0, 1);
+        let error = Batches::new(data.clone(), Objective::default(), plan, Share::all(), 1);
         assert!(error.err().unwrap().to_string().starts_with(name));
     }
-    let beyond = Batches::new(data, Objective::default(), plan(4), 2, 2, 1);
+    let beyond = Batches::new(
+        data.clone(),
+        Objective::default(),
+        plan(4),
+        Share::host(2, 2),
+        1,
+    );
     assert!(
         beyond
             .err()
@@ -358,4 +366,73 @@ fn wrong_plans_are_named() {
             .to_string()
             .starts_with("host must be below")
     );
+}
+
+#[test]
+fn ranges_that_are_no_share_are_refused() {
+    let data = dataset(11, 5, 1..20);
+    let refused: [&[Range<usize>]; 6] = [
+        &[],
+        &[2..2],
+        &[0..5],
+        &[2..3, 0..1],
+        &[0..2, 1..3],
+        &[0..usize::MAX],
+    ];
+    for ranges in refused {
+        let share = Share::ranges(ranges.iter().cloned());
+        let made = Batches::new(data.clone(), Objective::default(), plan(4), share, 1);
+        let message = made.err().unwrap().to_string();
+        assert!(message.starts_with("rows must"), "{ranges:?}: {message}");
+    }
+}
+
+/// Ranges of the rows below 24, made of those where the bits are set.
+fn ranges(rows: &[bool]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = vec![];
+    for (row, _) in rows.iter().enumerate().filter(|(_, chosen)| **chosen) {
+        match ranges.last_mut() {
+            // Ranges may touch; some of them do.
+            Some(last) if last.end == row && row % 5 > 0 => last.end += 1,
+            _ => ranges.push(row..row + 1),
+        }
+    }
+    ranges
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_share_is_its_rows_of_the_whole_batch(
+        chosen in proptest::collection::vec(any::<bool>(), 24),
+        step in 0u64..40,
+        evaluation in any::<bool>(),
+    ) {
+        prop_assume!(chosen.contains(&true));
+        let data = dataset(12, 60, 1..200);
+        let make = if evaluation { Batches::evaluation } else { Batches::new };
+        let of = |share| make(data.clone(), Objective::default(), plan(24), share, 1).unwrap();
+        let ranges = ranges(&chosen);
+        let share = of(Share::ranges(ranges.clone())).batch(step).unwrap();
+        let whole = of(Share::all()).batch(step).unwrap();
+        let rows: Vec<usize> = ranges.into_iter().flatten().collect();
+        prop_assert_eq!(share.rows, rows.len());
+        prop_assert_eq!((share.step, share.epoch), (step, whole.epoch));
+        let filled = rows.iter().filter_map(|&row| whole.examples.get(row).copied());
+        prop_assert!(share.examples.iter().copied().eq(filled));
+        for (part, all, length) in [
+            (&share.input_ids, &whole.input_ids, 64),
+            (&share.attention_mask, &whole.attention_mask, 64),
+            (&share.decoder_input_ids, &whole.decoder_input_ids, 40),
+            (&share.labels, &whole.labels, 40),
+        ] {
+            let expected: Vec<i32> = rows
+                .iter()
+                .flat_map(|row| &all[row * length..(row + 1) * length])
+                .copied()
+                .collect();
+            prop_assert_eq!(part, &expected);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use ankh_data::prepare::split_of;
 use ankh_data::residues::Reason;
 use ankh_data::{
     BatchPlan, Batches, Dataset, Error, Existing, LongSequences, Manifest, Objective,
-    PrepareOptions, Split, Tokenizer, Vocabulary, prepare,
+    PrepareOptions, Share, Split, Tokenizer, Vocabulary, prepare,
 };
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
@@ -458,7 +458,8 @@ fn a_sequence_of_100_000_residues_becomes_batches() {
             long_sequences,
             ..BatchPlan::default()
         };
-        let batches = Batches::new(data.clone(), Objective::default(), plan, 1, 0, 1).unwrap();
+        let batches =
+            Batches::new(data.clone(), Objective::default(), plan, Share::all(), 1).unwrap();
         assert_eq!(batches.examples_per_epoch(), examples);
         let batch = batches.batch(0).unwrap();
         assert!(batch.residues > 8 * 500 && batch.residues <= 8 * 511);

@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use ankh_data::objective::{Objective, TargetFormat};
 use ankh_data::{
-    BatchPlan, Batches, Dataset, LongSequences, PrepareOptions, Split, TokenFrequencies, prepare,
+    BatchPlan, Batches, Dataset, LongSequences, PrepareOptions, Share, Split, TokenFrequencies,
+    prepare,
 };
 
 /// The whole way on real proteins. Published figure: targets are about 36 % as long as inputs with
@@ -27,7 +28,8 @@ fn the_bundled_sample_becomes_targets_of_the_published_length() {
             target_format,
             ..Objective::default()
         };
-        let batches = Batches::new(train.clone(), objective, plan.clone(), 1, 0, 2).unwrap();
+        let batches =
+            Batches::new(train.clone(), objective, plan.clone(), Share::all(), 2).unwrap();
         let (mut inputs, mut targets) = (0, 0);
         let mut frequencies = TokenFrequencies::new(144);
         for step in 0..20 {
