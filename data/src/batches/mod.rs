@@ -39,6 +39,8 @@ mod purpose {
 #[derive(Clone)]
 pub struct Batches {
     shared: Arc<Shared>,
+    /// The rows of each global batch that are made, ascending.
+    ranges: Arc<[Range<usize>]>,
 }
 
 struct Shared {
@@ -48,8 +50,6 @@ struct Shared {
     order: Order,
     examples: Examples,
     key: Key,
-    /// The rows of each global batch that are made, ascending.
-    ranges: Vec<Range<usize>>,
     /// The residues an example shows at most.
     window: usize,
     /// None: the caller's thread does the work.
@@ -127,10 +127,18 @@ impl Batches {
                 plan,
                 examples,
                 key,
-                ranges,
                 window,
                 pool,
             }),
+            ranges: ranges.into(),
+        })
+    }
+
+    /// Another share of the same batches.
+    pub fn with_share(&self, share: Share) -> Result<Batches> {
+        Ok(Batches {
+            shared: self.shared.clone(),
+            ranges: share.of(self.shared.plan.global_batch)?.into(),
         })
     }
 
@@ -155,7 +163,7 @@ impl Batches {
 
     /// The rows of the share in one step.
     pub fn rows(&self) -> usize {
-        self.shared.ranges.iter().map(Range::len).sum()
+        self.ranges.iter().map(Range::len).sum()
     }
 
     /// The longest target a row can have. If it is longer than the plan's target length, some
@@ -192,7 +200,7 @@ impl Batches {
             let first = first + range.start as u128;
             shared.order.places(first, range.len())
         };
-        let places: Vec<Place> = shared.ranges.iter().flat_map(place).collect();
+        let places: Vec<Place> = self.ranges.iter().flat_map(place).collect();
         let row = |&place: &Place| shared.row(place);
         let examples: Result<Vec<Row>> = match &shared.pool {
             None => places.iter().map(row).collect(),

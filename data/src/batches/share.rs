@@ -34,7 +34,7 @@ impl Share {
     /// The rows of a global batch of that size, as ascending ranges.
     pub(super) fn of(&self, global_batch: usize) -> Result<Vec<Range<usize>>> {
         match &self.0 {
-            Kind::All => Ok(vec![0..global_batch]),
+            Kind::All => Ok(one(0..global_batch)),
             &Kind::Host { host, hosts } => {
                 if !global_batch.is_multiple_of(hosts) {
                     let reason = format!(
@@ -48,7 +48,7 @@ impl Share {
                     return Err(Error::setting("host", reason));
                 }
                 let rows = global_batch / hosts;
-                Ok(vec![host * rows..(host + 1) * rows])
+                Ok(one(host * rows..(host + 1) * rows))
             }
             Kind::Ranges(ranges) => {
                 let mut end = 0;
@@ -68,4 +68,8 @@ impl Share {
             }
         }
     }
+}
+
+fn one(range: Range<usize>) -> Vec<Range<usize>> {
+    std::iter::once(range).collect()
 }

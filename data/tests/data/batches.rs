@@ -369,6 +369,7 @@ fn wrong_plans_are_named() {
 }
 
 #[test]
+#[allow(clippy::single_range_in_vec_init)] // a list of one range is what is meant
 fn ranges_that_are_no_share_are_refused() {
     let data = dataset(11, 5, 1..20);
     let refused: [&[Range<usize>]; 6] = [
