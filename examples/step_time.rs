@@ -5,10 +5,11 @@
 use std::time::Instant;
 
 use ankh::config::resolve;
-use ankh::device::Device;
+use ankh::fleet::{DeviceArray, Fleet, Hosts, Input};
 use ankh::model::Weights;
-use ankh::train::program::{self, BatchSize, Programs};
-use ankh_pjrt::{Argument, Buffer, HostTensor, Platform};
+use ankh::slice::Slice;
+use ankh::train::program::{BatchSize, Programs};
+use ankh_pjrt::HostTensor;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     ankh_pjrt::quiet_logs();
@@ -20,21 +21,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.validate()?;
 
     let size = BatchSize::of(&config);
-    let device = Device::open(Platform::Cpu, None)?;
-    let compute = program::compute_type(config.train.compute, device.platform());
-    let programs = Programs::new(&config, size, compute);
+    let fleet = Fleet::open(Slice::default(), &config, Hosts::Real)?;
+    let programs = Programs::of(&config, fleet.platform(), fleet.layout());
     let start = Instant::now();
-    let step = device.compile(&programs.step()?)?;
+    let step = fleet.compile(&programs.step()?)?;
     let compile_seconds = start.elapsed().as_secs_f64();
-    let seed = device.upload(&HostTensor::from_u64([], &[0]))?;
-    let mut state = device
-        .compile(&programs.initial()?)?
-        .start(vec![Argument::Keep(&seed)])?;
+    let initial = fleet.compile(&programs.initial()?)?;
+    let seed = fleet.upload(&initial.parameters()[0], &HostTensor::from_u64([], &[0]))?;
+    let mut state = initial.start(vec![Input::Keep(&seed)])?;
 
     let batch = batch(size);
-    let fed: Vec<Buffer> = batch
+    let ports = programs.batch_ports();
+    let fed: Vec<DeviceArray> = ports
         .iter()
-        .map(|tensor| device.upload(tensor))
+        .zip(&batch)
+        .map(|(port, tensor)| fleet.upload(port, tensor))
         .collect::<Result<_, _>>()?;
     let mut seconds = Vec::new();
     let mut loss = f32::NAN;
@@ -42,12 +43,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let start = Instant::now();
         let arguments = state
             .into_iter()
-            .map(Argument::Donate)
-            .chain(fed.iter().map(Argument::Keep));
+            .map(Input::Donate)
+            .chain(fed.iter().map(Input::Keep));
         state = step.start(arguments.collect())?;
         loss = state
             .pop()
             .ok_or("a step gives metrics")?
+            .first()
             .to_host()?
             .to_vec_f32()?[0];
         seconds.push(start.elapsed().as_secs_f64());

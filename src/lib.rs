@@ -4,7 +4,8 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
-pub mod device;
+pub mod fleet;
+pub mod layout;
 pub mod model;
 pub mod optim;
 pub mod run;

@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use ankh::config::{self, Adafactor, Compute, Config, Optimizer, ScheduleKind};
-use ankh::device::Device;
+use ankh::fleet::{Fleet, Hosts};
+use ankh::slice::Slice;
 use ankh::train::forward::{Forward, forward};
 use ankh::train::program::Gradients;
 use ankh::weights;
-use ankh_pjrt::{ElementType, HostTensor, Platform};
+use ankh_pjrt::{ElementType, HostTensor};
 use safetensors::SafeTensors;
 
 const CASES: [&str; 5] = [
@@ -74,7 +75,7 @@ fn run(name: &str, remat: config::Remat) -> (Config, Forward) {
     config.schedule.peak_learning_rate = LEARNING_RATE;
     config.train.compute = Compute::Float32;
     config.train.remat = remat;
-    let device = Device::open(Platform::Cpu, None).unwrap();
+    let device = Fleet::open(Slice::default(), &config, Hosts::Real).unwrap();
     let batch = read(&case(name).join("batch.safetensors"));
     let out = forward(
         &config,

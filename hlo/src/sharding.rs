@@ -82,6 +82,11 @@ impl Sharding {
         &self.mesh
     }
 
+    /// The number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.dims.len()
+    }
+
     /// How many parts dimension `dim` is cut into.
     pub fn parts(&self, dim: usize) -> i64 {
         self.dims[dim]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use ankh_pjrt::Code;
 
 use crate::config::ConfigError;
-use crate::device::DeviceError;
+use crate::fleet::DeviceError;
 use crate::run::RunError;
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
@@ -212,6 +212,13 @@ impl From<DeviceError> for CliError {
     fn from(error: DeviceError) -> Self {
         match error {
             DeviceError::Pjrt(error) => error.into(),
+            DeviceError::Layout(error) => {
+                let advice = error.advice();
+                Self::usage(error).help(advice)
+            }
+            error @ (DeviceError::Placement(_) | DeviceError::PlayedHosts { .. }) => {
+                Self::usage(error)
+            }
             error @ (DeviceError::DoesNotFit { .. } | DeviceError::Exhausted { .. }) => {
                 Self::new(Exit::Memory, error).help(LESS_MEMORY)
             }

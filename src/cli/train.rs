@@ -9,7 +9,7 @@ use super::configuration::{ConfigArgs, DataArgs, data_directory};
 use super::output::{json, line_of};
 use super::{CliError, Exit, Slice};
 use crate::config::Config;
-use crate::device::Device;
+use crate::fleet::{Fleet, Hosts};
 use crate::run::{RunDirectory, Start, StopFlag};
 use crate::telemetry::Log;
 use crate::train::{Outcome, Summary, train};
@@ -23,6 +23,9 @@ pub(super) struct TrainArgs {
     /// What to compute on.
     #[arg(long, value_name = "SPEC", default_value_t)]
     slice: Slice,
+    /// Play this many hosts on the devices of this machine, each feeding its own: a test of a larger slice.
+    #[arg(long, value_name = "N")]
+    play_hosts: Option<usize>,
     /// Where the run's files go [default: runs/ and the name of the configuration].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -51,9 +54,10 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let device = Device::open(arguments.slice.platform(), None)?;
+    let hosts = arguments.play_hosts.map_or(Hosts::Real, Hosts::Played);
+    let fleet = Fleet::open(arguments.slice, &config, hosts)?;
     let stop = StopFlag::on_signals().map_err(CliError::failed)?;
-    let outcome = train(&config, &run, &device, stop.flag())?;
+    let outcome = train(&config, &run, &fleet, stop.flag())?;
     let (summary, exit) = match &outcome {
         Outcome::Finished(summary) => (summary, Exit::Done),
         Outcome::Stopped(summary) => (summary, Exit::Stopped),

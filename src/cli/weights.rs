@@ -9,7 +9,7 @@ use super::configuration::ConfigArgs;
 use super::output::{json, line_of};
 use super::{CliError, Exit, Slice, tensor_file};
 use crate::config::ScheduleKind;
-use crate::device::Device;
+use crate::fleet::{Fleet, Hosts};
 use crate::train::forward::forward as forward_pass;
 use crate::train::program::Gradients;
 use crate::weights;
@@ -81,14 +81,14 @@ pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
     config.schedule.kind = ScheduleKind::Constant;
     config.schedule.warmup_steps = 0;
     let batch = tensor_file::read(&arguments.batch)?;
-    let device = Device::open(arguments.slice.platform(), None)?;
+    let fleet = Fleet::open(arguments.slice, &config, Hosts::Real)?;
     let gradients = if arguments.gradients {
         Gradients::Yes
     } else {
         Gradients::No
     };
     let steps = arguments.optimizer_steps;
-    let found = forward_pass(&config, &device, &weights.tensors, &batch, gradients, steps)?;
+    let found = forward_pass(&config, &fleet, &weights.tensors, &batch, gradients, steps)?;
 
     let mut results = vec![
         ("logits".to_owned(), found.logits),

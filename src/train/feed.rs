@@ -1,13 +1,19 @@
-//! The way of a batch from the data set to the device.
+//! The way of a batch from the data set to the devices.
+//!
+//! Each host makes the rows of its own devices and no others. Which they are follows from where the batch lies on the mesh,
+//! so that devices that compute the same rows (those along `model`) get the same, also from different hosts.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use ankh_data::{Batch, Batches, Dataset, Prefetch, Share, Split};
-use ankh_pjrt::{Buffer, HostTensor};
+use ankh_hlo::Port;
+use ankh_pjrt::HostTensor;
 
 use super::TrainError;
+use super::program::Programs;
 use crate::config::Config;
-use crate::device::{Device, DeviceError};
+use crate::fleet::{DeviceArray, DeviceError, Fleet, Host};
 
 /// Settings of the batches that the data cannot meet.
 #[derive(Debug, thiserror::Error)]
@@ -36,49 +42,140 @@ pub fn batches(config: &Config, split: Split, share: Share) -> Result<Batches, T
     )?)
 }
 
-/// Batches on their way: made on a thread ahead of time, then moved to the device.
-pub(super) struct Feed {
-    queue: Prefetch,
+/// The batches of one split, as the hosts of this process feed them.
+pub(super) struct Source {
+    /// All rows of each batch.
+    pub whole: Batches,
+    /// The arrays of a batch, in the order that programs take them.
+    ports: Vec<Port>,
+    shares: Vec<HostShare>,
 }
 
-/// A batch on the device, and what is known of it.
+/// What one host feeds.
+struct HostShare {
+    host: Host,
+    rows: Vec<Range<usize>>,
+    batches: Batches,
+}
+
+impl Source {
+    pub fn open(
+        programs: &Programs<'_>,
+        split: Split,
+        fleet: &Fleet,
+    ) -> Result<Source, TrainError> {
+        let whole = batches(programs.config, split, Share::all())?;
+        let ports = programs.batch_ports();
+        let shares = fleet.hosts().iter().map(|host| {
+            let rows = rows_of(host, &ports[0], fleet);
+            Ok(HostShare {
+                batches: whole.with_share(Share::ranges(rows.clone()))?,
+                host: host.clone(),
+                rows,
+            })
+        });
+        Ok(Source {
+            shares: shares.collect::<Result<_, TrainError>>()?,
+            whole,
+            ports,
+        })
+    }
+
+    /// The batches of the steps after `step`, `depth` of them made ahead.
+    pub fn after(&self, step: u64, depth: usize) -> Feed<'_> {
+        let queues = self.shares.iter().map(|s| s.batches.prefetch(step, depth));
+        Feed {
+            queues: queues.collect(),
+            source: self,
+        }
+    }
+}
+
+/// The rows of the global batch that the devices of a host compute, as ascending ranges.
+pub fn rows_of(host: &Host, port: &Port, fleet: &Fleet) -> Vec<Range<usize>> {
+    let part = |&position: &usize| {
+        let rows = fleet.part(port, position)[0].clone();
+        rows.start as usize..rows.end as usize
+    };
+    let mut parts: Vec<Range<usize>> = host.positions.iter().map(part).collect();
+    parts.sort_by_key(|rows| rows.start);
+    let mut rows: Vec<Range<usize>> = Vec::new();
+    for part in parts {
+        match rows.last_mut() {
+            Some(last) if part.start <= last.end => last.end = last.end.max(part.end),
+            _ => rows.push(part),
+        }
+    }
+    rows
+}
+
+/// Batches on their way: made on threads ahead of time, then moved to the devices.
+pub(super) struct Feed<'a> {
+    source: &'a Source,
+    /// One a host.
+    queues: Vec<Prefetch>,
+}
+
+/// A batch on the devices, and what is known of it.
 pub(super) struct Fed {
-    pub buffers: Vec<Buffer>,
+    pub arrays: Vec<DeviceArray>,
     pub epoch: u64,
-    pub rows: u64,
-    pub tokens: u64,
-    pub padding_efficiency: f64,
     pub waited: Duration,
 }
 
-impl Feed {
-    /// The batches of the steps after `step`.
-    pub fn after(step: u64, batches: &Batches, depth: usize) -> Feed {
-        Feed {
-            queue: batches.prefetch(step, depth),
-        }
-    }
-
+impl Feed<'_> {
     /// The next batch; `None` where an evaluation's batches end.
-    pub fn next(&mut self, device: &Device) -> Result<Option<Fed>, TrainError> {
+    pub fn next(&mut self, fleet: &Fleet) -> Result<Option<Fed>, TrainError> {
         let start = Instant::now();
-        let Some(batch) = self.queue.next().transpose()? else {
-            return Ok(None);
-        };
+        let mut batches = Vec::new();
+        for queue in &mut self.queues {
+            match queue.next().transpose()? {
+                Some(batch) => batches.push(batch),
+                None => return Ok(None),
+            }
+        }
         let waited = start.elapsed();
+        let hosts: Vec<[HostTensor; 4]> = batches.iter().map(arrays).collect();
+        let upload = |(number, port): (usize, &Port)| {
+            fleet.assemble(port, |position, part| {
+                let of = |s: &HostShare| s.host.positions.contains(&position);
+                let host = self.source.shares.iter().position(of);
+                let host = host.expect("each device of this process belongs to one of its hosts");
+                let mut part = part.to_vec();
+                part[0] = self.source.shares[host].local(&part[0]);
+                Ok::<_, DeviceError>(hosts[host][number].part(&part)?)
+            })
+        };
+        let arrays = self.source.ports.iter().enumerate().map(upload);
         Ok(Some(Fed {
-            buffers: upload(&batch, device)?,
-            epoch: batch.epoch,
-            rows: batch.examples.len() as u64,
-            tokens: batch.input_tokens + batch.target_tokens,
-            padding_efficiency: batch.padding_efficiency(),
+            arrays: arrays.collect::<Result<_, DeviceError>>()?,
+            epoch: batches[0].epoch,
             waited,
         }))
     }
 }
 
-/// Moves a batch to the device, in the order that programs take its arrays.
-fn upload(batch: &Batch, device: &Device) -> Result<Vec<Buffer>, DeviceError> {
+impl HostShare {
+    /// Where rows of the global batch are in the host's own.
+    fn local(&self, rows: &Range<i64>) -> Range<i64> {
+        let mut before = 0;
+        for range in &self.rows {
+            let (start, end) = (range.start as i64, range.end as i64);
+            if start <= rows.start && rows.end <= end {
+                let first = before + rows.start - start;
+                return first..first + rows.end - rows.start;
+            }
+            before += end - start;
+        }
+        unreachable!(
+            "a host has the rows of each of its devices: {rows:?} in {:?}",
+            self.rows
+        )
+    }
+}
+
+/// A host's arrays, in the order that programs take them.
+fn arrays(batch: &Batch) -> [HostTensor; 4] {
     let array = |length: usize, values: &[i32]| {
         HostTensor::from_i32([batch.rows as i64, length as i64], values)
     };
@@ -88,7 +185,4 @@ fn upload(batch: &Batch, device: &Device) -> Result<Vec<Buffer>, DeviceError> {
         array(batch.target_length, &batch.decoder_input_ids),
         array(batch.target_length, &batch.labels),
     ]
-    .iter()
-    .map(|tensor| device.upload(tensor))
-    .collect()
 }

@@ -1,13 +1,13 @@
 //! A forward pass of given weights on a given batch, with gradients and optimizer steps where asked for: what compares us
 //! with other implementations, number by number.
 
-use ankh_pjrt::{Argument, Buffer, HostTensor};
+use ankh_pjrt::HostTensor;
 
 use super::TrainError;
-use super::program::{self, BatchSize, Gradients, Programs};
+use super::program::{BatchSize, Gradients, Programs};
 use super::state::{Rest, State};
 use crate::config::Config;
-use crate::device::{Device, DeviceError};
+use crate::fleet::{DeviceArray, DeviceError, Fleet, Input};
 
 /// What was computed, under our parameters' names.
 pub struct Forward {
@@ -29,27 +29,28 @@ pub struct Forward {
 /// and `labels`, s32. Then takes `steps` optimizer steps on it, as configured.
 pub fn forward(
     config: &Config,
-    device: &Device,
+    fleet: &Fleet,
     parameters: &[(String, HostTensor)],
     batch: &[(String, HostTensor)],
     gradients: Gradients,
     steps: u64,
 ) -> Result<Forward, TrainError> {
     let size = size_of(batch)?;
-    let compute = program::compute_type(config.train.compute, device.platform());
-    let programs = Programs::new(config, size, compute);
-    let fed = program::batch(size)
+    let programs = Programs {
+        size,
+        ..Programs::of(config, fleet.platform(), fleet.layout())
+    };
+    let fed = programs
+        .batch_ports()
         .into_iter()
-        .map(|array| Ok(device.upload_as(&array, find(batch, &array.name)?)?));
-    let fed: Vec<Buffer> = fed.collect::<Result<_, TrainError>>()?;
-    let mut state = State::from_tensors(config, device, parameters, Rest::Zeros)?;
+        .map(|port| Ok(fleet.upload(&port, find(batch, &port.name)?)?));
+    let fed: Vec<DeviceArray> = fed.collect::<Result<_, TrainError>>()?;
+    let mut state = State::from_tensors(&programs, fleet, parameters, Rest::Zeros)?;
 
-    let program = device.compile(&programs.forward(gradients)?)?;
-    let arguments = state.parameters().iter().chain(&fed).map(Argument::Keep);
-    let outputs = program.start(arguments.collect())?;
-    let mut outputs = outputs
-        .iter()
-        .map(|b| b.to_host().map_err(DeviceError::from));
+    let program = fleet.compile(&programs.forward(gradients)?)?;
+    let inputs = state.parameters().iter().chain(&fed).map(Input::Keep);
+    let outputs = program.start(inputs.collect())?;
+    let mut outputs = outputs.iter().map(|array| fleet.to_host(array));
     let mut next = || {
         outputs
             .next()
@@ -65,27 +66,28 @@ pub fn forward(
 
     let mut losses = Vec::new();
     if steps > 0 {
-        let program = device.compile(&programs.step()?)?;
+        let program = fleet.compile(&programs.step()?)?;
         for _ in 0..steps {
             let mut metrics = None;
-            state.replace(|buffers| {
-                let arguments = buffers
+            state.replace(|arrays| {
+                let inputs = arrays
                     .into_iter()
-                    .map(Argument::Donate)
-                    .chain(fed.iter().map(Argument::Keep));
-                let mut outputs = program.start(arguments.collect())?;
+                    .map(Input::Donate)
+                    .chain(fed.iter().map(Input::Keep));
+                let mut outputs = program.start(inputs.collect())?;
                 metrics = outputs.pop();
                 Ok(outputs)
             })?;
             let metrics = metrics
                 .expect("a step's last output")
+                .first()
                 .to_host()
                 .map_err(DeviceError::from)?;
             losses.push(metrics.to_vec_f32().map_err(DeviceError::from)?[0]);
         }
     }
     let after = if steps > 0 {
-        state.parameters_to_host()?
+        state.parameters_to_host(fleet)?
     } else {
         vec![]
     };

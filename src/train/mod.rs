@@ -7,7 +7,7 @@ mod session;
 mod state;
 mod summary;
 
-pub use feed::{BatchError, batches};
+pub use feed::{BatchError, batches, rows_of};
 pub use session::{Outcome, train};
 pub use state::{Rest, State};
 pub use summary::Summary;
@@ -15,7 +15,7 @@ pub use summary::Summary;
 use std::path::PathBuf;
 
 use crate::checkpoint;
-use crate::device::DeviceError;
+use crate::fleet::DeviceError;
 use crate::run::RunError;
 use crate::telemetry::TelemetryError;
 

@@ -4,9 +4,11 @@
 //! the number of steps done. A step takes the state and a batch and gives the next state, in the memory of the last one,
 //! and a few numbers to log.
 
-use ankh_hlo::{DType, Error, Graph, Layout, Literal, Module, Remat, Shape, Tensor};
+use ankh_hlo::{
+    DType, Error, Graph, Layout, Literal, Module, Port, Remat, Shape, Sharding, Tensor,
+};
 
-use crate::config::{self, Config};
+use crate::config::{self, Axis, Config};
 use crate::model::Start;
 use crate::model::{Network, Parameter, Targets, Weights, token_loss};
 use crate::optim::{self, Moment};
@@ -42,10 +44,22 @@ impl BatchSize {
             target: config.data.target_length,
         }
     }
+
+    /// Positions of both sides, padding included.
+    pub fn positions(self) -> usize {
+        self.rows * (self.input + self.target)
+    }
 }
 
 /// What a step reports, in the order of the program's last output, float32.
-pub const METRICS: [&str; 5] = ["loss", "accuracy", "grad_norm", "learning_rate", "tokens"];
+pub const METRICS: [&str; 6] = [
+    "loss",
+    "accuracy",
+    "grad_norm",
+    "learning_rate",
+    "input_tokens",
+    "target_tokens",
+];
 
 /// What an evaluation reports: sums over the target tokens of a batch, and their number.
 pub const EVALUATION: [&str; 3] = ["cross_entropy", "correct", "tokens"];
@@ -129,6 +143,99 @@ impl<'c> Programs<'c> {
         }
     }
 
+    /// Where each array of the state lies, on a mesh: the parameters by the rules, and what the optimizer keeps likewise or, if
+    /// so configured, split over `data` too.
+    fn state_shardings(&self) -> Option<Vec<Sharding>> {
+        let layout = self.layout.as_ref()?;
+        let parameters = Weights::of(&self.config.model).leaves().len();
+        let of = |(i, array): (usize, &Array)| {
+            let sharding = layout.sharding(&array.axes, &array.shape.dims).ok()?;
+            let spread = self.config.sharding.zero && i >= parameters;
+            Some(if spread {
+                over_data(sharding, &array.shape.dims)
+            } else {
+                sharding
+            })
+        };
+        state(self.config).iter().enumerate().map(of).collect()
+    }
+
+    /// The configured programs for devices of a platform, laid out on a mesh if there is one.
+    pub fn of(config: &'c Config, platform: &str, layout: Option<&Layout>) -> Programs<'c> {
+        Programs {
+            layout: layout.cloned(),
+            ..Programs::new(
+                config,
+                BatchSize::of(config),
+                compute_type(config.train.compute, platform),
+            )
+        }
+    }
+
+    /// The arrays of the state, in order.
+    pub fn state_ports(&self) -> Vec<Port> {
+        let shardings = self.state_shardings();
+        let port = |(i, array): (usize, Array)| Port {
+            name: array.name,
+            shape: array.shape,
+            sharding: shardings.as_ref().map(|s| s[i].clone()),
+        };
+        state(self.config)
+            .into_iter()
+            .enumerate()
+            .map(port)
+            .collect()
+    }
+
+    /// The arrays of a batch, in order.
+    pub fn batch_ports(&self) -> Vec<Port> {
+        let port = |array: Array| Port {
+            sharding: self
+                .layout
+                .as_ref()
+                .and_then(|l| l.sharding(&array.axes, &array.shape.dims).ok()),
+            name: array.name,
+            shape: array.shape,
+        };
+        batch(self.size).into_iter().map(port).collect()
+    }
+
+    /// Where a parameter is updated, on a mesh: where it lies, or, if so configured, each device of `data` a part.
+    fn update_sharding(&self, parameter: &Parameter) -> Option<Sharding> {
+        let layout = self.layout.as_ref()?;
+        let sharding = layout.sharding(&parameter.axes, &parameter.dims).ok()?;
+        Some(if self.config.sharding.zero {
+            over_data(sharding, &parameter.dims)
+        } else {
+            sharding
+        })
+    }
+
+    /// The state's inputs.
+    fn declare_state<'g>(&self, g: &'g Graph) -> Vec<Tensor<'g>> {
+        let arrays = state(self.config);
+        match self.state_shardings() {
+            Some(shardings) => arrays
+                .iter()
+                .zip(shardings)
+                .map(|(a, s)| g.sharded_parameter(&a.name, a.shape.clone(), s))
+                .collect(),
+            None => declare(g, &arrays),
+        }
+    }
+
+    /// The state's results, where its inputs lie.
+    fn laid_out<'g>(&self, state: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        match self.state_shardings() {
+            Some(shardings) => state
+                .iter()
+                .zip(shardings)
+                .map(|(t, s)| t.constrain(s))
+                .collect(),
+            None => state.to_vec(),
+        }
+    }
+
     fn graph(&self, name: &str) -> Graph {
         let g = Graph::new(name);
         if let Some(layout) = &self.layout {
@@ -157,12 +264,7 @@ impl<'c> Programs<'c> {
             .collect();
         let arrays = state(config);
         outputs.extend(arrays[parameters.len()..].iter().map(|a| g.zeros(&a.shape)));
-        let outputs: Vec<Tensor<'_>> = outputs
-            .iter()
-            .zip(&arrays)
-            .map(|(t, a)| t.named(&a.axes))
-            .collect();
-        g.finish(&outputs, &[])
+        g.finish(&self.laid_out(&outputs), &[])
     }
 
     /// A training step: state and batch to state (in place) and [`METRICS`].
@@ -175,7 +277,7 @@ impl<'c> Programs<'c> {
         } = *self;
         let g = self.graph("train_step");
         let arrays = state(config);
-        let inputs = declare(&g, &arrays);
+        let inputs = self.declare_state(&g);
         let fed = declare(&g, &batch(size));
         let specs = Weights::of(&config.model);
         let parameters = specs.leaves();
@@ -204,20 +306,27 @@ impl<'c> Programs<'c> {
         for ((p, &value), &gradient) in parameters.iter().zip(values).zip(&gradients) {
             let (own, others) = slots.split_at(optim::slots(&config.optimizer, p).len());
             slots = others;
+            let (value, gradient) = match self.update_sharding(p) {
+                Some(s) => (value.constrain(s.clone()), gradient.constrain(s)),
+                None => (value, gradient),
+            };
             let updated = optim::update(&config.optimizer, p, value, gradient, own, now);
             next.push(updated.value);
             next_slots.extend(updated.slots);
         }
         next.extend(next_slots);
         next.push(count[0] + 1.0);
-        let outputs: Vec<Tensor<'_>> = next
-            .iter()
-            .zip(&arrays)
-            .map(|(t, a)| t.named(&a.axes))
-            .collect();
+        let outputs = self.laid_out(&next);
         let metrics = vector(
             &g,
-            &[cross_entropy / tokens, correct / tokens, norm, rate, tokens],
+            &[
+                cross_entropy / tokens,
+                correct / tokens,
+                norm,
+                rate,
+                fed[1].convert(DType::F32).sum_all(),
+                tokens,
+            ],
         );
         let donations: Vec<(usize, usize)> = (0..arrays.len()).map(|i| (i, i)).collect();
         g.finish(&[outputs, vec![metrics]].concat(), &donations)
@@ -264,6 +373,15 @@ impl<'c> Programs<'c> {
     }
 }
 
+/// Splits the first dimension that divides over `data` as well.
+fn over_data(sharding: Sharding, dims: &[i64]) -> Sharding {
+    let further = dims
+        .iter()
+        .enumerate()
+        .find_map(|(dim, &size)| sharding.split_further(dim, size, Axis::Data.name()));
+    further.unwrap_or(sharding)
+}
+
 /// A parameter's random stream: FNV-1a of its name.
 fn stream(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
@@ -296,7 +414,12 @@ fn accumulate<'g>(
     }
     let split: Vec<Tensor<'g>> = batch
         .iter()
-        .map(|t| t.reshape(&[parts, t.dim(0) / parts, t.dim(1)]))
+        // Each device's rows are shared out over the parts, so that none moves to another device.
+        .map(|t| {
+            t.reshape(&[t.dim(0) / parts, parts, t.dim(1)])
+                .transpose(&[1, 0, 2])
+                .named(&["parts", "batch", "length"])
+        })
         .collect();
     let mut init: Vec<Tensor<'g>> = values.iter().map(|v| v.zeros_like()).collect();
     init.extend([g.scalar(DType::F32, 0.0); 2]);

@@ -4,18 +4,17 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ankh_data::{Batches, Share, Split};
-use ankh_pjrt::{Argument, Buffer};
+use ankh_data::Split;
 use serde_json::json;
 
 use super::TrainError;
-use super::feed::{self, Fed, Feed};
-use super::program::{self, BatchSize, EVALUATION, METRICS, Programs};
+use super::feed::{Fed, Feed, Source};
+use super::program::{BatchSize, EVALUATION, METRICS, Programs};
 use super::state::{Rest, State};
 use super::summary::{self, Summary};
 use crate::checkpoint::{Saver, Store};
 use crate::config::Config;
-use crate::device::{Compiled, Device, DeviceError};
+use crate::fleet::{Compiled, DeviceArray, DeviceError, Fleet, Input};
 use crate::run::RunDirectory;
 use crate::telemetry::{
     EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation, peak_flops,
@@ -38,10 +37,12 @@ const STEPS_AHEAD: usize = 2;
 pub fn train(
     config: &Config,
     run: &RunDirectory,
-    device: &Device,
+    fleet: &Fleet,
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainError> {
-    let mut session = Session::start(config, run, device)?;
+    let programs = Programs::of(config, fleet.platform(), fleet.layout());
+    let training = Source::open(&programs, Split::Train, fleet)?;
+    let mut session = Session::start(&programs, run, fleet, &training)?;
     while session.step < config.train.steps {
         let batch = session.next_batch()?;
         session.run(batch)?;
@@ -58,14 +59,14 @@ pub fn train(
 struct Session<'a> {
     config: &'a Config,
     run: &'a RunDirectory,
-    device: &'a Device,
+    fleet: &'a Fleet,
     program: Compiled,
     evaluation: Option<Evaluation>,
     state: State,
     /// Steps started.
     step: u64,
-    feed: Feed,
-    training: Batches,
+    feed: Feed<'a>,
+    training: &'a Source,
     /// Steps whose metrics have not been read, oldest first.
     pending: VecDeque<Pending>,
     meter: Meter,
@@ -81,45 +82,44 @@ struct Session<'a> {
 /// A step that the device may still be working on.
 struct Pending {
     step: u64,
-    metrics: Buffer,
+    metrics: DeviceArray,
     epoch: u64,
-    padding_efficiency: f64,
-    rows: u64,
-    tokens: u64,
     waited: Duration,
 }
 
 struct Evaluation {
     program: Compiled,
-    batches: Batches,
+    source: Source,
 }
 
 impl<'a> Session<'a> {
     fn start(
-        config: &'a Config,
+        programs: &Programs<'a>,
         run: &'a RunDirectory,
-        device: &'a Device,
+        fleet: &'a Fleet,
+        training: &'a Source,
     ) -> Result<Session<'a>, TrainError> {
-        let training = feed::batches(config, Split::Train, Share::all())?;
-        let held_out = if config.evaluation.every > 0 {
-            Some(feed::batches(config, Split::Validation, Share::all())?)
-        } else {
-            None
+        let config = programs.config;
+        let held_out = match config.evaluation.every {
+            0 => None,
+            _ => Some(Source::open(programs, Split::Validation, fleet)?),
         };
-        let compute = program::compute_type(config.train.compute, device.platform());
-        let programs = Programs::new(config, BatchSize::of(config), compute);
         let module = programs.step()?;
-        run.record(config, &device.versions())?;
+        run.record(config, &fleet.versions())?;
         run.record_program("train_step", &module.text(), &module.to_bytes())?;
-        tracing::info!("compiling the training step for {}", device.platform());
+        tracing::info!(
+            "compiling the training step for {}, mesh {}",
+            fleet.platform(),
+            fleet.mesh()
+        );
         let began = Instant::now();
-        let program = device.compile(&module)?;
+        let program = fleet.compile(&module)?;
         let evaluation = match held_out {
-            Some(batches) => {
+            Some(source) => {
                 let module = programs.evaluation()?;
                 Some(Evaluation {
-                    program: device.compile(&module)?,
-                    batches,
+                    program: fleet.compile(&module)?,
+                    source,
                 })
             }
             None => None,
@@ -129,8 +129,8 @@ impl<'a> Session<'a> {
         let store = Store::open(run.checkpoints());
         store.clean()?;
         let (step, state) = match store.latest()? {
-            Some(step) => (step, resume(config, device, &store, step, &training)?),
-            None => (0, State::initial(&programs, device)?),
+            Some(step) => (step, resume(programs, fleet, &store, step, training)?),
+            None => (0, State::initial(programs, fleet)?),
         };
         let keep = if config.checkpoint.keep == 0 {
             usize::MAX
@@ -138,8 +138,11 @@ impl<'a> Session<'a> {
             config.checkpoint.keep
         };
         let mut session = Session {
-            feed: Feed::after(step, &training, config.data.prefetch),
-            meter: Meter::start(StepCost::of(config), peak_flops(device.kind())),
+            feed: training.after(step, config.data.prefetch),
+            meter: Meter::start(
+                StepCost::of(config),
+                peak_flops(fleet.kind()).map(|peak| peak * fleet.mesh().devices() as f64),
+            ),
             metrics: MetricsLog::after(step, run.metrics())?,
             events: EventLog::create(run.path())?,
             progress: StepProgress::start(step, config.train.steps),
@@ -154,7 +157,7 @@ impl<'a> Session<'a> {
             began: Instant::now(),
             config,
             run,
-            device,
+            fleet,
             program,
             evaluation,
             state,
@@ -171,24 +174,21 @@ impl<'a> Session<'a> {
     fn next_batch(&mut self) -> Result<Fed, TrainError> {
         Ok(self
             .feed
-            .next(self.device)?
+            .next(self.fleet)?
             .expect("training batches never end"))
     }
 
     /// Starts a step; the device works on while this returns.
     fn run(&mut self, batch: Fed) -> Result<(), TrainError> {
         let Fed {
-            buffers,
+            arrays,
             epoch,
-            rows,
-            tokens,
-            padding_efficiency,
             waited,
         } = batch;
         let mut metrics = None;
         let program = &self.program;
         self.state.replace(|state| {
-            let arguments = state.into_iter().chain(buffers).map(Argument::Donate);
+            let arguments = state.into_iter().chain(arrays).map(Input::Donate);
             let mut outputs = program.start(arguments.collect())?;
             metrics = outputs.pop();
             Ok(outputs)
@@ -199,9 +199,6 @@ impl<'a> Session<'a> {
             step: self.step,
             metrics,
             epoch,
-            padding_efficiency,
-            rows,
-            tokens,
             waited,
         });
         Ok(())
@@ -227,18 +224,22 @@ impl<'a> Session<'a> {
     ) -> Result<(), TrainError> {
         let values = pending
             .metrics
+            .first()
             .to_host()
             .and_then(|t| t.to_vec_f32())
             .map_err(DeviceError::from)?;
-        let [loss, accuracy, grad_norm, learning_rate, _tokens]: [f32; METRICS.len()] = values
-            .try_into()
-            .expect("the program gives as many metrics as there are names");
+        let [loss, accuracy, grad_norm, learning_rate, inputs, targets]: [f32; METRICS.len()] =
+            values
+                .try_into()
+                .expect("the program gives as many metrics as there are names");
+        let tokens = f64::from(inputs) + f64::from(targets);
+        let size = BatchSize::of(self.config);
         let step = pending.step;
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step, loss });
         }
         self.meter
-            .step(pending.rows, pending.tokens, pending.waited);
+            .step(size.rows as u64, tokens as u64, pending.waited);
         let due = step.is_multiple_of(self.config.train.log_every)
             || validation.is_some()
             || step == self.config.train.steps;
@@ -253,7 +254,7 @@ impl<'a> Session<'a> {
             accuracy,
             learning_rate,
             grad_norm,
-            padding_efficiency: pending.padding_efficiency,
+            padding_efficiency: tokens / size.positions() as f64,
             step_seconds: rates.step_seconds,
             examples_per_second: rates.examples_per_second,
             tokens_per_second: rates.tokens_per_second,
@@ -282,6 +283,7 @@ impl<'a> Session<'a> {
         }
         if let Some(last) = self.pending.back() {
             last.metrics
+                .first()
                 .ready()
                 .and_then(|e| e.wait())
                 .map_err(DeviceError::from)?;
@@ -294,7 +296,7 @@ impl<'a> Session<'a> {
 
     /// The held-out split's loss and accuracy under the present weights.
     fn evaluate(&mut self) -> Result<Option<Validation>, TrainError> {
-        let Some(Evaluation { program, batches }) = &self.evaluation else {
+        let Some(Evaluation { program, source }) = &self.evaluation else {
             return Ok(None);
         };
         let limit = if self.config.evaluation.batches == 0 {
@@ -302,19 +304,17 @@ impl<'a> Session<'a> {
         } else {
             self.config.evaluation.batches
         };
-        let mut feed = Feed::after(0, batches, self.config.data.prefetch);
+        let mut feed = source.after(0, self.config.data.prefetch);
         let mut sums = [0.0f64; EVALUATION.len()];
         for _ in 0..limit {
-            let Some(batch) = feed.next(self.device)? else {
+            let Some(batch) = feed.next(self.fleet)? else {
                 break;
             };
-            let parameters = self.state.parameters().iter().map(Argument::Keep);
-            let outputs = program.start(
-                parameters
-                    .chain(batch.buffers.iter().map(Argument::Keep))
-                    .collect(),
-            )?;
+            let parameters = self.state.parameters().iter().map(Input::Keep);
+            let arrays = batch.arrays.into_iter().map(Input::Donate);
+            let outputs = program.start(parameters.chain(arrays).collect())?;
             let values = outputs[0]
+                .first()
                 .to_host()
                 .and_then(|t| t.to_vec_f32())
                 .map_err(DeviceError::from)?;
@@ -345,10 +345,13 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         let metadata = json!({
             "config": self.config,
-            "examples_per_epoch": self.training.examples_per_epoch(),
+            "examples_per_epoch": self.training.whole.examples_per_epoch(),
         });
-        self.saver
-            .save(self.step, metadata, self.state.to_host()?)?;
+        // Every process takes part in reading the state back; one writes it.
+        let state = self.state.to_host(self.fleet)?;
+        if self.fleet.is_first() {
+            self.saver.save(self.step, metadata, state)?;
+        }
         self.saved = Some(self.step);
         self.meter.skip(start.elapsed());
         Ok(())
@@ -366,8 +369,11 @@ impl<'a> Session<'a> {
         summary.checkpoint = Some(self.run.checkpoint(self.step)).filter(|p| p.exists());
         if let Some(evaluation) = &self.evaluation {
             let vocabulary = self.config.model.vocabulary;
-            summary.frequency_loss =
-                summary::frequency_loss(&self.training, &evaluation.batches, vocabulary)?;
+            summary.frequency_loss = summary::frequency_loss(
+                &self.training.whole,
+                &evaluation.source.whole,
+                vocabulary,
+            )?;
         }
         Ok(summary)
     }
@@ -375,14 +381,14 @@ impl<'a> Session<'a> {
 
 /// Loads the state of a step, made by a run on the same data.
 fn resume(
-    config: &Config,
-    device: &Device,
+    programs: &Programs<'_>,
+    fleet: &Fleet,
     store: &Store,
     step: u64,
-    training: &Batches,
+    training: &Source,
 ) -> Result<State, TrainError> {
     let checkpoint = store.load(step)?;
-    let is = training.examples_per_epoch();
+    let is = training.whole.examples_per_epoch();
     if let Some(was) = checkpoint.metadata["examples_per_epoch"]
         .as_u64()
         .filter(|was| *was != is)
@@ -394,5 +400,5 @@ fn resume(
         });
     }
     tracing::info!(step, "resuming");
-    State::from_tensors(config, device, &checkpoint.tensors, Rest::Required)
+    State::from_tensors(programs, fleet, &checkpoint.tensors, Rest::Required)
 }

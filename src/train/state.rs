@@ -1,101 +1,98 @@
-//! The state of a run on the device: parameters, what the optimizer keeps, and the number of steps done.
+//! The state of a run on the devices: parameters, what the optimizer keeps, and the number of steps done.
 
-use ankh_pjrt::{Argument, Buffer, HostTensor};
+use ankh_hlo::{DType, Port};
+use ankh_pjrt::{ElementType, HostTensor};
 
 use super::TrainError;
-use super::program::{self, Array, Programs};
-use crate::config::Config;
-use crate::device::{Device, DeviceError};
+use super::program::Programs;
+use crate::fleet::{DeviceArray, DeviceError, Fleet, Input};
+use crate::model::Weights;
 
-/// Named arrays on the device, in the order that the programs take them.
+/// Named arrays on the devices, in the order that the programs take them.
 pub struct State {
-    arrays: Vec<Array>,
-    buffers: Vec<Buffer>,
+    ports: Vec<Port>,
+    arrays: Vec<DeviceArray>,
     parameters: usize,
 }
 
 impl State {
     /// Draws the first state from the configured seed.
-    pub fn initial(programs: &Programs<'_>, device: &Device) -> Result<State, TrainError> {
-        let config = programs.config;
-        let program = device.compile(&programs.initial()?)?;
-        let seed = device.upload(&HostTensor::from_u64([], &[config.train.seed]))?;
-        let buffers = program.start(vec![Argument::Keep(&seed)])?;
-        Ok(State::of(config, buffers))
+    pub fn initial(programs: &Programs<'_>, fleet: &Fleet) -> Result<State, TrainError> {
+        let program = fleet.compile(&programs.initial()?)?;
+        let seed = HostTensor::from_u64([], &[programs.config.train.seed]);
+        let seed = fleet.upload(&program.parameters()[0], &seed)?;
+        let arrays = program.start(vec![Input::Keep(&seed)])?;
+        Ok(State::of(programs, arrays))
     }
 
     /// Loads a state by name; each array has to be there. Where there are parameters only, the rest starts from zeros.
     pub fn from_tensors(
-        config: &Config,
-        device: &Device,
+        programs: &Programs<'_>,
+        fleet: &Fleet,
         tensors: &[(String, HostTensor)],
         rest: Rest,
     ) -> Result<State, TrainError> {
-        let parameters = parameter_count(config);
-        let mut buffers = Vec::new();
-        for (i, array) in program::state(config).iter().enumerate() {
-            let found = tensors.iter().find(|t| t.0 == array.name).map(|t| &t.1);
-            let zeros = || HostTensor::zeros(element_type(array), array.shape.dims.clone());
-            let buffer = match (found, rest) {
-                (Some(tensor), _) => device.upload_as(array, tensor)?,
-                (None, Rest::Zeros) if i >= parameters => device.upload(&zeros())?,
+        let parameters = parameter_count(programs);
+        let mut arrays = Vec::new();
+        for (i, port) in programs.state_ports().iter().enumerate() {
+            let found = tensors.iter().find(|t| t.0 == port.name).map(|t| &t.1);
+            let zeros = || HostTensor::zeros(element_type(port), port.shape.dims.clone());
+            let array = match (found, rest) {
+                (Some(tensor), _) => fleet.upload(port, tensor)?,
+                (None, Rest::Zeros) if i >= parameters => fleet.upload(port, &zeros())?,
                 (None, _) => {
                     return Err(TrainError::MissingArray {
-                        name: array.name.clone(),
+                        name: port.name.clone(),
                     });
                 }
             };
-            buffers.push(buffer);
+            arrays.push(array);
         }
-        Ok(State::of(config, buffers))
+        Ok(State::of(programs, arrays))
     }
 
-    fn of(config: &Config, buffers: Vec<Buffer>) -> State {
+    fn of(programs: &Programs<'_>, arrays: Vec<DeviceArray>) -> State {
         State {
-            arrays: program::state(config),
-            buffers,
-            parameters: parameter_count(config),
+            ports: programs.state_ports(),
+            arrays,
+            parameters: parameter_count(programs),
         }
     }
 
     /// The parameters, in order.
-    pub fn parameters(&self) -> &[Buffer] {
-        &self.buffers[..self.parameters]
+    pub fn parameters(&self) -> &[DeviceArray] {
+        &self.arrays[..self.parameters]
     }
 
-    /// Gives the buffers to a step, which returns the next ones.
+    /// Gives the arrays to a step, which returns the next ones.
     pub(super) fn replace(
         &mut self,
-        step: impl FnOnce(Vec<Buffer>) -> Result<Vec<Buffer>, DeviceError>,
+        step: impl FnOnce(Vec<DeviceArray>) -> Result<Vec<DeviceArray>, DeviceError>,
     ) -> Result<(), DeviceError> {
-        self.buffers = step(std::mem::take(&mut self.buffers))?;
+        self.arrays = step(std::mem::take(&mut self.arrays))?;
         Ok(())
     }
 
-    /// Copies all arrays to the host, with their names.
-    pub fn to_host(&self) -> Result<Vec<(String, HostTensor)>, TrainError> {
-        self.copy(self.arrays.len())
+    /// Copies all arrays to the host, with their names. Each process has to do the same.
+    pub fn to_host(&self, fleet: &Fleet) -> Result<Vec<(String, HostTensor)>, TrainError> {
+        self.copy(fleet, self.arrays.len())
     }
 
-    /// Copies the parameters to the host, with their names.
-    pub fn parameters_to_host(&self) -> Result<Vec<(String, HostTensor)>, TrainError> {
-        self.copy(self.parameters)
+    /// Copies the parameters to the host, with their names. Each process has to do the same.
+    pub fn parameters_to_host(
+        &self,
+        fleet: &Fleet,
+    ) -> Result<Vec<(String, HostTensor)>, TrainError> {
+        self.copy(fleet, self.parameters)
     }
 
-    fn copy(&self, count: usize) -> Result<Vec<(String, HostTensor)>, TrainError> {
+    fn copy(&self, fleet: &Fleet, count: usize) -> Result<Vec<(String, HostTensor)>, TrainError> {
         // All transfers are under way before the first is waited for.
-        let events: Vec<_> = self.buffers[..count]
-            .iter()
-            .map(Buffer::to_host_async)
-            .collect();
-        let arrays = self.arrays.iter().zip(events);
-        arrays
-            .map(|(a, event)| {
-                Ok((
-                    a.name.clone(),
-                    event.and_then(|e| e.wait()).map_err(DeviceError::from)?,
-                ))
-            })
+        let fetches = self.arrays[..count].iter().map(|array| fleet.fetch(array));
+        let fetches: Vec<_> = fetches.collect::<Result<_, _>>()?;
+        let named = self.ports.iter().zip(fetches);
+        named
+            .map(|(port, fetch)| Ok((port.name.clone(), fetch.wait()?)))
             .collect()
     }
 }
@@ -109,14 +106,14 @@ pub enum Rest {
     Zeros,
 }
 
-fn parameter_count(config: &Config) -> usize {
-    crate::model::Weights::of(&config.model).leaves().len()
+fn parameter_count(programs: &Programs<'_>) -> usize {
+    Weights::of(&programs.config.model).leaves().len()
 }
 
-fn element_type(array: &Array) -> ankh_pjrt::ElementType {
-    match array.shape.dtype {
-        ankh_hlo::DType::S32 => ankh_pjrt::ElementType::S32,
+fn element_type(port: &Port) -> ElementType {
+    match port.shape.dtype {
+        DType::S32 => ElementType::S32,
         // The state holds float32 arrays and a counter.
-        _ => ankh_pjrt::ElementType::F32,
+        _ => ElementType::F32,
     }
 }

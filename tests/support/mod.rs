@@ -5,15 +5,18 @@
 
 use std::sync::OnceLock;
 
-use ankh::device::{Compiled, Device};
+use ankh::config::Config;
+use ankh::fleet::{Compiled, Fleet, Hosts, Input};
+use ankh::slice::Slice;
 use ankh_hlo::Module;
-use ankh_pjrt::{Argument, HostTensor, Platform};
+use ankh_pjrt::HostTensor;
 
 /// One device for all tests of a process.
-pub fn device() -> &'static Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
+pub fn device() -> &'static Fleet {
+    static DEVICE: OnceLock<Fleet> = OnceLock::new();
     DEVICE.get_or_init(|| {
-        Device::open(Platform::Cpu, None).expect("`make plugin` puts the CPU plugin in place")
+        Fleet::open(Slice::default(), &Config::default(), Hosts::Real)
+            .expect("`make plugin` puts the CPU plugin in place")
     })
 }
 
@@ -25,12 +28,11 @@ pub fn compile(module: &Module) -> Compiled {
 
 /// A program's results.
 pub fn run(program: &Compiled, inputs: &[HostTensor]) -> Vec<HostTensor> {
-    let upload = |tensor| device().upload(tensor).unwrap();
-    let inputs: Vec<_> = inputs.iter().map(upload).collect();
-    let outputs = program
-        .start(inputs.into_iter().map(Argument::Donate).collect())
-        .unwrap();
-    outputs.iter().map(|b| b.to_host().unwrap()).collect()
+    let ports = program.parameters().iter();
+    let upload = |(port, tensor)| Input::Donate(device().upload(port, tensor).unwrap());
+    let outputs = program.start(ports.zip(inputs).map(upload).collect());
+    let fetch = |array| device().to_host(array).unwrap();
+    outputs.unwrap().iter().map(fetch).collect()
 }
 
 /// Pseudo-random numbers (SplitMix64), so that a failing seed can be run again.

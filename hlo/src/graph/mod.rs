@@ -142,6 +142,16 @@ impl Graph {
         }
     }
 
+    /// The next input of the program, lying on the mesh as `sharding` says.
+    #[track_caller]
+    pub fn sharded_parameter(&self, name: &str, shape: Shape, sharding: Sharding) -> Tensor<'_> {
+        if sharding.rank() != shape.rank() {
+            let problem = format!("a sharding of {} dimensions for {shape}", sharding.rank());
+            return self.refuse("parameter", problem);
+        }
+        self.add_parameter(name, shape, Some(sharding))
+    }
+
     #[track_caller]
     fn add_parameter(&self, name: &str, shape: Shape, sharding: Option<Sharding>) -> Tensor<'_> {
         if self.state.borrow().frames.len() > 1 {

@@ -25,11 +25,8 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn constrain(self, sharding: Sharding) -> Tensor<'g> {
         let shape = self.shape();
-        if sharding.dims.len() != shape.rank() {
-            let problem = format!(
-                "a sharding of {} dimensions for {shape}",
-                sharding.dims.len()
-            );
+        if sharding.rank() != shape.rank() {
+            let problem = format!("a sharding of {} dimensions for {shape}", sharding.rank());
             return self.graph().refuse("sharding-constraint", problem);
         }
         self.graph()

@@ -1,0 +1,179 @@
+//! Arrays on the devices: made of parts, one a device, given to programs and read back.
+
+use std::ops::Range;
+
+use ankh_hlo::Port;
+use ankh_pjrt::{Argument, Buffer, Event, HostTensor};
+
+use super::{Compiled, DeviceError, Fleet};
+
+/// An array over the devices of the mesh; this process has the parts of its own devices.
+pub struct DeviceArray {
+    /// Its shape, and where it lies.
+    port: Port,
+    /// One a device of this process, in the order of the mesh.
+    parts: Vec<Buffer>,
+}
+
+/// An array that a program is given.
+pub enum Input<'a> {
+    /// It stays as it is.
+    Keep(&'a DeviceArray),
+    /// Its memory may be taken over.
+    Donate(DeviceArray),
+}
+
+/// A whole array on its way to the host.
+pub struct Fetch {
+    whole: HostTensor,
+    parts: Vec<(Vec<Range<i64>>, Event<HostTensor>)>,
+}
+
+impl DeviceArray {
+    /// The part on this process's first device: the whole array, where it is copied to every device.
+    pub fn first(&self) -> &Buffer {
+        &self.parts[0]
+    }
+
+    /// Its shape, and where it lies.
+    pub fn port(&self) -> &Port {
+        &self.port
+    }
+}
+
+impl Compiled {
+    /// The arrays that the program takes.
+    pub fn parameters(&self) -> &[Port] {
+        self.module.parameters()
+    }
+
+    /// Starts the program on every device of this process; its results become ready later. Donated arrays are taken over.
+    pub fn start(&self, inputs: Vec<Input<'_>>) -> Result<Vec<DeviceArray>, DeviceError> {
+        let mut lists: Vec<Vec<Argument<'_>>> = self.order.iter().map(|_| Vec::new()).collect();
+        for input in inputs {
+            match input {
+                Input::Keep(array) => {
+                    for (list, part) in lists.iter_mut().zip(&array.parts) {
+                        list.push(Argument::Keep(part));
+                    }
+                }
+                Input::Donate(array) => {
+                    for (list, part) in lists.iter_mut().zip(array.parts) {
+                        list.push(Argument::Donate(part));
+                    }
+                }
+            }
+        }
+        // From the order of the mesh to the executable's, and back.
+        let mut lists: Vec<Option<Vec<Argument<'_>>>> = lists.into_iter().map(Some).collect();
+        let arguments = self.order.iter().filter_map(|&i| lists[i].take());
+        let outputs = self.executable.execute(arguments.collect())?;
+        let mut by_device: Vec<(usize, Vec<Buffer>)> =
+            self.order.iter().copied().zip(outputs).collect();
+        by_device.sort_by_key(|(index, _)| *index);
+        let mut by_device: Vec<_> = by_device
+            .into_iter()
+            .map(|(_, list)| list.into_iter())
+            .collect();
+        let results = self.module.results().iter().map(|port| DeviceArray {
+            port: port.clone(),
+            parts: by_device.iter_mut().filter_map(Iterator::next).collect(),
+        });
+        Ok(results.collect())
+    }
+}
+
+impl Fleet {
+    /// Starts moving an array to the devices, each its part, if it has the shape that a program takes.
+    pub fn upload(&self, port: &Port, tensor: &HostTensor) -> Result<DeviceArray, DeviceError> {
+        let found = format!("{}{:?}", tensor.element_type.name(), tensor.dims);
+        let expected = format!("{}{:?}", port.shape.dtype.name(), port.shape.dims);
+        if found != expected {
+            return Err(DeviceError::WrongArray {
+                name: port.name.clone(),
+                found,
+                expected,
+            });
+        }
+        self.assemble(port, |_, part| Ok(tensor.part(part)?))
+    }
+
+    /// Makes an array of what `part` gives for each device of this process: it is called with the device's place in the mesh
+    /// and the ranges of its part.
+    pub fn assemble<E: From<DeviceError>>(
+        &self,
+        port: &Port,
+        mut part: impl FnMut(usize, &[Range<i64>]) -> Result<HostTensor, E>,
+    ) -> Result<DeviceArray, E> {
+        let parts = self.local.iter().map(|local| {
+            let tensor = part(local.position, &part_of(port, local.position))?;
+            let buffer = self.client.upload(&tensor, &local.device);
+            Ok(buffer.map_err(DeviceError::from)?)
+        });
+        Ok(DeviceArray {
+            parts: parts.collect::<Result<_, E>>()?,
+            port: port.clone(),
+        })
+    }
+
+    /// The part of an array that the device at a place of the mesh holds.
+    pub fn part(&self, port: &Port, position: usize) -> Vec<Range<i64>> {
+        part_of(port, position)
+    }
+
+    /// Starts copying a whole array to the host. Where other processes hold parts of it, each of them has to do the same.
+    pub fn fetch(&self, array: &DeviceArray) -> Result<Fetch, DeviceError> {
+        let mut parts: Vec<(Vec<Range<i64>>, &Buffer)> = Vec::new();
+        for (local, buffer) in self.local.iter().zip(&array.parts) {
+            let part = part_of(&array.port, local.position);
+            if parts.iter().all(|(other, _)| *other != part) {
+                parts.push((part, buffer));
+            }
+        }
+        let cut = array.port.sharding.as_ref().map_or(1, |sharding| {
+            (0..sharding.rank())
+                .map(|dim| sharding.parts(dim))
+                .product()
+        });
+        if (parts.len() as i64) < cut {
+            return self.fetch(&self.gather(array)?);
+        }
+        let events = parts
+            .into_iter()
+            .map(|(part, buffer)| Ok((part, buffer.to_host_async()?)));
+        let element_type = array.first().element_type();
+        Ok(Fetch {
+            whole: HostTensor::zeros(element_type, array.port.shape.dims.clone()),
+            parts: events.collect::<Result<_, DeviceError>>()?,
+        })
+    }
+
+    /// Copies a whole array to the host. Where other processes hold parts of it, each of them has to do the same.
+    pub fn to_host(&self, array: &DeviceArray) -> Result<HostTensor, DeviceError> {
+        self.fetch(array)?.wait()
+    }
+}
+
+impl Fetch {
+    /// Waits until the array is here.
+    pub fn wait(self) -> Result<HostTensor, DeviceError> {
+        let mut whole = self.whole;
+        let single = self.parts.len() == 1;
+        for (part, event) in self.parts {
+            let tensor = event.wait()?;
+            if single {
+                return Ok(tensor);
+            }
+            whole.set_part(&part, &tensor)?;
+        }
+        Ok(whole)
+    }
+}
+
+/// The part of an array at a place of the mesh; all of it where there is no mesh.
+fn part_of(port: &Port, position: usize) -> Vec<Range<i64>> {
+    match &port.sharding {
+        Some(sharding) => sharding.part(position as i64, &port.shape.dims),
+        None => port.shape.dims.iter().map(|&size| 0..size).collect(),
+    }
+}

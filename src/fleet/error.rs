@@ -1,0 +1,77 @@
+//! What can go wrong with devices.
+
+use crate::layout::LayoutError;
+use crate::slice::PlacementError;
+
+/// What can go wrong with devices.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The plugin or the device reports an error.
+    #[error(transparent)]
+    Pjrt(#[from] ankh_pjrt::Error),
+    /// The configured mesh or rules do not fit the devices or the arrays.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The devices are not those of the slice.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// A program for reading an array back cannot be built.
+    #[error(transparent)]
+    Program(#[from] ankh_hlo::Error),
+    /// The plugin has no device for this process.
+    #[error("the plugin {plugin} has no device for this process")]
+    NoDevice {
+        /// The plugin's file.
+        plugin: String,
+    },
+    /// The plugin runs a program elsewhere than it was asked to.
+    #[error("{program} was compiled for device {device}, which is not one of the mesh")]
+    OtherDevice {
+        /// The program's name.
+        program: String,
+        /// The device's id.
+        device: i32,
+    },
+    /// Hosts to be played cannot share the devices.
+    #[error("{hosts} hosts cannot share {devices} devices equally")]
+    PlayedHosts {
+        /// The hosts to be played.
+        hosts: usize,
+        /// The devices of this process.
+        devices: usize,
+    },
+    /// The program needs more memory than there is.
+    #[error("{program} needs {} of memory on each of {devices} devices and {} are available", gibibytes(*.needed), gibibytes(*.available))]
+    DoesNotFit {
+        /// The program's name.
+        program: String,
+        /// Bytes it needs on a device.
+        needed: u64,
+        /// Devices that share what is available.
+        devices: usize,
+        /// Bytes there are for them.
+        available: u64,
+    },
+    /// The compiler says that the program does not fit.
+    #[error("{program} does not fit the device's memory: {message}")]
+    Exhausted {
+        /// The program's name.
+        program: String,
+        /// The compiler's message.
+        message: String,
+    },
+    /// An array has another shape than the program takes.
+    #[error("`{name}` is {found} and should be {expected}")]
+    WrongArray {
+        /// The array.
+        name: String,
+        /// Its shape.
+        found: String,
+        /// The program's.
+        expected: String,
+    },
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
+}

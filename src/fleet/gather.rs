@@ -1,0 +1,27 @@
+//! Reading back an array of which other processes hold parts: a program copies it whole to every device first.
+
+use ankh_hlo::{Graph, Sharding};
+
+use super::{DeviceArray, DeviceError, Fleet, Input};
+
+impl Fleet {
+    /// The array, whole on every device. Each process has to do the same.
+    pub(super) fn gather(&self, array: &DeviceArray) -> Result<DeviceArray, DeviceError> {
+        let g = Graph::new("gather");
+        if let Some(layout) = &self.layout {
+            g.set_layout(layout.clone());
+        }
+        let port = array.port();
+        let x = match &port.sharding {
+            Some(sharding) => g.sharded_parameter("array", port.shape.clone(), sharding.clone()),
+            None => g.parameter("array", port.shape.clone()),
+        };
+        let whole = match &self.layout {
+            Some(layout) => x.constrain(Sharding::replicated(layout.mesh(), port.shape.rank())),
+            None => x,
+        };
+        let program = self.compile(&g.finish(&[whole], &[])?)?;
+        let mut outputs = program.start(vec![Input::Keep(array)])?;
+        Ok(outputs.swap_remove(0))
+    }
+}

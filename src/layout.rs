@@ -1,0 +1,194 @@
+//! How the arrays of a run lie on the devices of a slice: the mesh that the configuration makes of them, and a check, before
+//! anything is built, that every array can be split as the rules say.
+
+use ankh_hlo::{Layout, Mesh, Shape, Sharding, ShardingForm, Uneven};
+
+use crate::config::{Axis, Config};
+use crate::slice::MeshShape;
+use crate::train::program::{self, Array, BatchSize};
+
+/// A mesh, or rules, that the devices or the arrays do not fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// The axes do not divide the devices.
+    #[error(
+        "sharding.fsdp {fsdp} times sharding.model {model} is {}, which does not divide the {devices} devices",
+        fsdp * model
+    )]
+    Devices {
+        /// `sharding.fsdp`
+        fsdp: usize,
+        /// `sharding.model`
+        model: usize,
+        /// The devices there are.
+        devices: usize,
+    },
+    /// The axes multiply to another number of devices.
+    #[error("the mesh {mesh} has {} devices, and there are {devices}", mesh.devices())]
+    Mesh {
+        /// The configured mesh.
+        mesh: MeshShape,
+        /// The devices there are.
+        devices: usize,
+    },
+    /// An array cannot be split.
+    #[error("{array}: {uneven}")]
+    Uneven {
+        /// The array with its dimensions.
+        array: String,
+        /// What is wrong with it.
+        uneven: Uneven,
+    },
+}
+
+impl LayoutError {
+    /// What to change.
+    pub fn advice(&self) -> String {
+        match self {
+            LayoutError::Devices { devices, .. } => {
+                format!(
+                    "choose two that multiply to one of {}",
+                    list(&divisors(*devices))
+                )
+            }
+            LayoutError::Mesh { .. } => {
+                "set sharding.data=0, which takes as many as the other axes leave".into()
+            }
+            LayoutError::Uneven { uneven, .. } if uneven.name == "batch" => format!(
+                "set train.batch_size so that each of train.accumulation parts is a multiple of {}",
+                uneven.parts
+            ),
+            LayoutError::Uneven { uneven, .. } => format!(
+                "make sharding.{} a divisor of {}, or take it out of sharding.rules.{}",
+                uneven.axis, uneven.size, uneven.name
+            ),
+        }
+    }
+}
+
+fn divisors(n: usize) -> Vec<usize> {
+    (1..=n).filter(|d| n.is_multiple_of(*d)).collect()
+}
+
+fn list(numbers: &[usize]) -> String {
+    let words: Vec<String> = numbers.iter().map(|n| n.to_string()).collect();
+    words.join(", ")
+}
+
+/// The mesh that the configuration makes of `devices`.
+pub fn mesh_shape(config: &Config, devices: usize) -> Result<MeshShape, LayoutError> {
+    let (data, fsdp, model) = (
+        config.sharding.data,
+        config.sharding.fsdp,
+        config.sharding.model,
+    );
+    if !devices.is_multiple_of(fsdp * model) {
+        return Err(LayoutError::Devices {
+            fsdp,
+            model,
+            devices,
+        });
+    }
+    let data = match data {
+        0 => devices / (fsdp * model),
+        data => data,
+    };
+    let mesh = MeshShape { data, fsdp, model };
+    match mesh.devices() == devices {
+        true => Ok(mesh),
+        false => Err(LayoutError::Mesh { mesh, devices }),
+    }
+}
+
+/// The configured layout on a mesh; `None` on a single device. Every array of the run can be split by it.
+pub fn layout(
+    config: &Config,
+    mesh: MeshShape,
+    form: ShardingForm,
+) -> Result<Option<Layout>, LayoutError> {
+    if mesh.devices() == 1 {
+        return Ok(None);
+    }
+    let sizes = [mesh.data, mesh.fsdp, mesh.model];
+    let axes = Axis::ALL.iter().zip(sizes);
+    let mesh = Mesh::new(axes.map(|(axis, size)| (axis.name(), size as i64)));
+    let rules = config.sharding.rules.table();
+    let rules = rules.map(|(name, axes)| {
+        let axes = axes.iter().map(|axis| axis.name().to_string());
+        (name, axes.collect::<Vec<_>>())
+    });
+    let layout = Layout::new(mesh, rules).with_form(form);
+    for array in arrays(config) {
+        sharding(&layout, &array)?;
+    }
+    Ok(Some(layout))
+}
+
+/// Where an array lies.
+pub fn sharding(layout: &Layout, array: &Array) -> Result<Sharding, LayoutError> {
+    let sharding = layout.sharding(&array.axes, &array.shape.dims);
+    sharding.map_err(|uneven| LayoutError::Uneven {
+        array: format!("`{}` {}", array.name, array.shape),
+        uneven,
+    })
+}
+
+/// All arrays that are split: the state, the batch, and the activations whose dimensions the state does not have.
+fn arrays(config: &Config) -> Vec<Array> {
+    let whole = BatchSize::of(config);
+    let part = BatchSize {
+        rows: whole.rows / config.train.accumulation,
+        ..whole
+    };
+    let heads = Array {
+        name: "attention".into(),
+        shape: Shape::new(
+            ankh_hlo::DType::F32,
+            [
+                part.rows,
+                config.model.heads,
+                whole.input,
+                config.model.d_kv,
+            ]
+            .map(|n| n as i64),
+        ),
+        axes: vec!["batch", "heads", "length", "kv"],
+    };
+    let batch = [whole, part].into_iter().flat_map(program::batch);
+    let state = program::state(config).into_iter();
+    state.chain(batch).chain([heads]).collect()
+}
+
+/// Arrays of the state of at least this many bytes are worth a word where they are whole on every device.
+const LARGE: u64 = 64 << 20;
+
+/// Large arrays that every device of an `fsdp` or `model` axis keeps whole, each with the reason.
+pub fn unsplit(config: &Config, layout: &Layout) -> Vec<(String, String)> {
+    let axes = || {
+        layout
+            .mesh()
+            .axes()
+            .iter()
+            .filter(|(name, size)| name != "data" && *size > 1)
+    };
+    if axes().count() == 0 {
+        return Vec::new();
+    }
+    let whole = |array: &Array| {
+        let sharding = layout.sharding(&array.axes, &array.shape.dims).ok()?;
+        let large = array.shape.bytes() >= LARGE;
+        (large && sharding.is_replicated()).then(|| {
+            let names: Vec<String> = axes()
+                .map(|(name, size)| format!("{name} ({size})"))
+                .collect();
+            let dims: Vec<String> = array
+                .axes
+                .iter()
+                .map(|name| format!("sharding.rules.{name}"))
+                .collect();
+            let reason = format!("none of {} names {}", dims.join(", "), names.join(" or "));
+            (format!("`{}` {}", array.name, array.shape), reason)
+        })
+    };
+    program::state(config).iter().filter_map(whole).collect()
+}
