@@ -116,11 +116,6 @@ impl Fleet {
         })
     }
 
-    /// The part of an array that the device at a place of the mesh holds.
-    pub fn part(&self, port: &Port, position: usize) -> Vec<Range<i64>> {
-        part_of(port, position)
-    }
-
     /// Starts copying a whole array to the host. Where other processes hold parts of it, each of them has to do the same.
     pub fn fetch(&self, array: &DeviceArray) -> Result<Fetch, DeviceError> {
         let mut parts: Vec<(Vec<Range<i64>>, &Buffer)> = Vec::new();
@@ -170,8 +165,8 @@ impl Fetch {
     }
 }
 
-/// The part of an array at a place of the mesh; all of it where there is no mesh.
-fn part_of(port: &Port, position: usize) -> Vec<Range<i64>> {
+/// The part of an array that the device at a place of the mesh holds; all of it where there is no mesh.
+pub fn part_of(port: &Port, position: usize) -> Vec<Range<i64>> {
     match &port.sharding {
         Some(sharding) => sharding.part(position as i64, &port.shape.dims),
         None => port.shape.dims.iter().map(|&size| 0..size).collect(),

@@ -19,7 +19,7 @@ use crate::config::{Config, Versions};
 use crate::layout;
 use crate::slice::{MeshShape, Slice};
 
-pub use array::{DeviceArray, Input};
+pub use array::{DeviceArray, Input, part_of};
 pub use error::DeviceError;
 
 /// The oldest plugins (PJRT C API, minor version) that were found to follow named shardings; older ones get tiles.

@@ -13,7 +13,7 @@ use ankh_pjrt::HostTensor;
 use super::TrainError;
 use super::program::Programs;
 use crate::config::Config;
-use crate::fleet::{DeviceArray, DeviceError, Fleet, Host};
+use crate::fleet::{DeviceArray, DeviceError, Fleet, Host, part_of};
 
 /// Settings of the batches that the data cannot meet.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ impl Source {
         let whole = batches(programs.config, split, Share::all())?;
         let ports = programs.batch_ports();
         let shares = fleet.hosts().iter().map(|host| {
-            let rows = rows_of(host, &ports[0], fleet);
+            let rows = rows_of(host, &ports[0]);
             Ok(HostShare {
                 batches: whole.with_share(Share::ranges(rows.clone()))?,
                 host: host.clone(),
@@ -92,9 +92,9 @@ impl Source {
 }
 
 /// The rows of the global batch that the devices of a host compute, as ascending ranges.
-pub fn rows_of(host: &Host, port: &Port, fleet: &Fleet) -> Vec<Range<usize>> {
+pub fn rows_of(host: &Host, port: &Port) -> Vec<Range<usize>> {
     let part = |&position: &usize| {
-        let rows = fleet.part(port, position)[0].clone();
+        let rows = part_of(port, position)[0].clone();
         rows.start as usize..rows.end as usize
     };
     let mut parts: Vec<Range<usize>> = host.positions.iter().map(part).collect();

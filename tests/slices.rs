@@ -1,0 +1,174 @@
+//! Training over the devices of a mesh equals training on one, and how the devices are shared out to hosts changes nothing.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use ankh::checkpoint::Store;
+use ankh::config::{Config, resolve};
+use ankh::fleet::{Fleet, Hosts};
+use ankh::run::{RunDirectory, Start};
+use ankh::slice::Slice;
+use ankh::train::{Outcome, train};
+use ankh_pjrt::HostTensor;
+
+const STEPS: u64 = 10;
+
+/// A model whose dimensions eight devices can split every way, with factored second moments, in float32.
+fn config(data: &Path, settings: &[&str]) -> Config {
+    let mut set: Vec<String> = [
+        "model.d_model=32",
+        "model.d_ff=64",
+        "model.heads=4",
+        "model.d_kv=8",
+        "train.batch_size=16",
+        "train.compute=float32",
+        "optimizer.min_dim_size_to_factor=16",
+        "schedule.warmup_steps=2",
+        "evaluation.every=0",
+    ]
+    .iter()
+    .chain(settings)
+    .map(|s| (*s).to_owned())
+    .collect();
+    set.push(format!("train.steps={STEPS}"));
+    let mut config = resolve(Some("tiny"), &set).unwrap();
+    config.data.dir = Some(data.to_owned());
+    config.validate().unwrap();
+    config
+}
+
+/// Sequences of 20 to 49 residues.
+fn prepare(directory: &Path) {
+    let residues = b"ALGVSREDTIPKFQNYMHWC";
+    let mut fasta = String::new();
+    for i in 0..64 {
+        let letters = (0..20 + i % 30).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
+        fasta += &format!(">protein{i}\n{}\n", letters.collect::<String>());
+    }
+    let input = directory.join("proteins.fasta");
+    fs::write(&input, fasta).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pretrain"))
+        .args(["prepare", "--output"])
+        .args([directory.join("data"), input])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// What a run leaves behind.
+#[derive(PartialEq)]
+struct Run {
+    losses: Vec<f64>,
+    state: Vec<(String, HostTensor)>,
+}
+
+/// Trains from nothing in a run directory of its own.
+fn run(config: &Config, devices: usize, hosts: Hosts) -> Run {
+    let directory = tempfile::tempdir().unwrap();
+    let slice: Slice = format!("cpu-{devices}").parse().unwrap();
+    let fleet = Fleet::open(slice, config, hosts).unwrap();
+    let run = RunDirectory::open(directory.path(), config, Start::New).unwrap();
+    let outcome = train(config, &run, &fleet, &AtomicBool::new(false)).unwrap();
+    assert!(matches!(outcome, Outcome::Finished(_)));
+    let metrics = fs::read_to_string(run.metrics()).unwrap();
+    let loss = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["loss"].as_f64().unwrap()
+    };
+    Run {
+        losses: metrics.lines().map(loss).collect(),
+        state: Store::open(run.checkpoints()).load(STEPS).unwrap().tensors,
+    }
+}
+
+/// By how much two runs differ: the losses at most, and the weights at the 99.9th percentile, both relative (a weight to the
+/// largest of its array).
+fn difference(found: &Run, expected: &Run) -> (f64, f64) {
+    assert_eq!(found.losses.len() as u64, STEPS);
+    let losses = found.losses.iter().zip(&expected.losses);
+    let losses = losses.map(|(f, e)| ((f - e) / e).abs()).fold(0.0, f64::max);
+    let mut weights = Vec::new();
+    for ((name, found), (other, expected)) in found.state.iter().zip(&expected.state) {
+        assert_eq!((name, &found.dims), (other, &expected.dims));
+        if name == "step" || name.contains('/') {
+            continue;
+        }
+        let (found, expected) = (found.to_vec_f32().unwrap(), expected.to_vec_f32().unwrap());
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let relative = |(f, e): (&f32, &f32)| f64::from((f - e).abs() / largest);
+        weights.extend(found.iter().zip(&expected).map(relative));
+    }
+    weights.sort_by(f64::total_cmp);
+    (losses, weights[(weights.len() - 1) * 999 / 1000])
+}
+
+const MESHES: [(&str, &[&str]); 4] = [
+    ("data 8", &[]),
+    ("fsdp 8", &["sharding.fsdp=8"]),
+    ("data 2 x model 4", &["sharding.model=4"]),
+    (
+        "data 2 x fsdp 2 x model 2",
+        &["sharding.fsdp=2", "sharding.model=2"],
+    ),
+];
+
+#[test]
+fn eight_devices_train_as_one_does_whoever_hosts_them() {
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path());
+    let data = directory.path().join("data");
+    let alone = run(&config(&data, &[]), 1, Hosts::Real);
+    assert!(
+        alone.losses[STEPS as usize - 1] < alone.losses[0],
+        "{:?}",
+        alone.losses
+    );
+    for (mesh, settings) in MESHES {
+        let config = config(&data, settings);
+        let together = run(&config, 8, Hosts::Played(1));
+        let (losses, weights) = difference(&together, &alone);
+        println!("{mesh}: losses {losses:.1e}, weights {weights:.1e}");
+        assert!(losses <= 1e-5, "{mesh}: losses differ by {losses:.1e}");
+        assert!(weights <= 1e-5, "{mesh}: weights differ by {weights:.1e}");
+        for hosts in [2, 4, 8] {
+            let shared = run(&config, 8, Hosts::Played(hosts));
+            assert!(shared == together, "{mesh}: {hosts} hosts change the run");
+        }
+    }
+}
+
+#[test]
+fn other_ways_to_split_the_work_change_no_result() {
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path());
+    let data = directory.path().join("data");
+    let adam = ["optimizer.name=adamw", "schedule.peak_learning_rate=1e-3"];
+    let cases: [(&[&str], &[&str]); 4] = [
+        // The optimizer's state is split over `data` too.
+        (&[], &["sharding.zero=true"]),
+        (&adam, &["sharding.zero=true", "sharding.fsdp=2"]),
+        // Each device's rows are computed in two parts.
+        (&["train.accumulation=2"], &["sharding.model=2"]),
+        // Positions are split where heads are not.
+        (
+            &[],
+            &["sharding.model=4", "sharding.rules.length=[\"model\"]"],
+        ),
+    ];
+    for (common, split) in cases {
+        let alone = run(&config(&data, common), 1, Hosts::Real);
+        let settings = [common, split].concat();
+        let together = run(&config(&data, &settings), 8, Hosts::Played(2));
+        let (losses, weights) = difference(&together, &alone);
+        println!("{settings:?}: losses {losses:.1e}, weights {weights:.1e}");
+        assert!(
+            losses <= 1e-5,
+            "{settings:?}: losses differ by {losses:.1e}"
+        );
+        assert!(
+            weights <= 1e-5,
+            "{settings:?}: weights differ by {weights:.1e}"
+        );
+    }
+}
