@@ -11,5 +11,6 @@ pub mod optim;
 pub mod run;
 pub mod slice;
 pub mod telemetry;
+pub mod tpu_vm;
 pub mod train;
 pub mod weights;

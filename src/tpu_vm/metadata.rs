@@ -1,0 +1,77 @@
+//! Compute Engine's metadata server.
+
+use std::time::Duration;
+
+use ureq::Agent;
+
+use super::TpuVmError;
+use super::facts::Facts;
+
+/// Where the server is on every machine of Compute Engine.
+pub(super) const HOST: &str = "metadata.google.internal";
+
+/// How long a question may take. The server is on the machine's own network; a laptop should not wait for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the server at `host` says of this machine: nothing if there is none.
+pub(super) fn facts(host: &str) -> Result<Facts, TpuVmError> {
+    let server = Server::new(host);
+    // Without an answer to the first question there is no server.
+    let Ok(accelerator) = server.attribute("accelerator-type") else {
+        return Ok(Facts::default());
+    };
+    let mut answers = vec![("accelerator-type", accelerator)];
+    for name in ["tpu-env", "agent-worker-number", "worker-network-endpoints"] {
+        answers.push((name, server.attribute(name).map_err(TpuVmError::Metadata)?));
+    }
+    let answer = |name: &str| {
+        let found = answers.iter().find(|(known, _)| *known == name)?;
+        found.1.clone()
+    };
+    Ok(Facts::from_attributes(&answer))
+}
+
+struct Server<'a> {
+    host: &'a str,
+    agent: Agent,
+}
+
+impl<'a> Server<'a> {
+    fn new(host: &'a str) -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // The server is never behind one.
+            .proxy(None)
+            .build();
+        Self {
+            host,
+            agent: config.into(),
+        }
+    }
+
+    /// An attribute of this machine; none if the server does not have it.
+    fn attribute(&self, name: &str) -> Result<Option<String>, String> {
+        let url = format!(
+            "http://{}/computeMetadata/v1/instance/attributes/{name}",
+            self.host
+        );
+        let answer = self.agent.get(&url).header("Metadata-Flavor", "Google");
+        let mut answer = answer.call().map_err(|error| format!("{url}: {error}"))?;
+        // Some networks answer for names that do not exist; only the real server says this.
+        let flavor = answer.headers().get("Metadata-Flavor");
+        if flavor.is_none_or(|flavor| flavor != "Google") {
+            return Err(format!("{url}: another server answered"));
+        }
+        match answer.status().as_u16() {
+            200 => {
+                let text = answer.body_mut().read_to_string();
+                let text = text.map_err(|error| format!("{url}: {error}"))?;
+                Ok(Some(text.trim().to_owned()))
+            }
+            404 => Ok(None),
+            status => Err(format!("{url}: status {status}")),
+        }
+    }
+}
