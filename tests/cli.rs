@@ -11,6 +11,33 @@ fn pretrain(arguments: &[&str]) -> Output {
     command.args(arguments).output().expect("the binary runs")
 }
 
+/// Runs in a directory, on a machine that says this of itself.
+fn pretrain_on(machine: &[(&str, &str)], directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    let command = command.args(arguments).current_dir(directory);
+    for name in [
+        "TPU_ACCELERATOR_TYPE",
+        "TPU_TOPOLOGY",
+        "TPU_CHIPS_PER_HOST_BOUNDS",
+        "TPU_WORKER_ID",
+        "CLOUD_TPU_TASK_ID",
+        "TPU_WORKER_HOSTNAMES",
+    ] {
+        command.env_remove(name);
+    }
+    let command = command.env("TPU_SKIP_MDS_QUERY", "1");
+    let machine = machine.iter().copied();
+    command.envs(machine).output().expect("the binary runs")
+}
+
+/// The third machine of a v4-32, with a libtpu that is never loaded.
+const WORKER_OF_A_V4_32: [(&str, &str); 4] = [
+    ("TPU_ACCELERATOR_TYPE", "v4-32"),
+    ("TPU_WORKER_ID", "2"),
+    ("TPU_WORKER_HOSTNAMES", "a,b,c,d"),
+    ("ANKH_PJRT_PLUGIN", env!("CARGO_BIN_EXE_pretrain")),
+];
+
 fn code(output: &Output) -> i32 {
     output.status.code().expect("no signal ended it")
 }
@@ -101,6 +128,93 @@ fn wrong_usage_exits_with_2() {
         &["v9-1", "cpu-1"],
     );
     refused(&["no-such-command"], 2, &["no-such-command"]);
+}
+
+#[test]
+fn a_tpu_slice_elsewhere_says_what_is_missing_and_what_comes_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let machine = [("ANKH_PJRT_PLUGIN", "/nowhere/libtpu.so")];
+    let output = pretrain_on(&machine, directory.path(), &["--slice", "v4-64"]);
+    let text = err(&output);
+    assert_eq!(code(&output), 2, "{text}");
+    assert_eq!(out(&output), "");
+    for words in [
+        "error: a run on v4-64 cannot start here yet",
+        "TPU VM  this machine is none",
+        "pretrain plan --slice v4-64\n",
+        "--worker all --command 'pretrain --slice v4-64 --data DIR'",
+        "libtpu  cannot read the plugin /nowhere/libtpu.so",
+        "make libtpu",
+        "data    none is given",
+        "pretrain prepare --output DIR INPUT...",
+    ] {
+        assert!(text.contains(words), "{words:?} in {text}");
+    }
+    assert!(text.lines().count() < 10, "{text}");
+    let left = fs::read_dir(directory.path()).unwrap();
+    assert_eq!(left.count(), 0, "nothing was begun");
+}
+
+#[test]
+fn only_what_is_missing_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| pretrain_on(&WORKER_OF_A_V4_32, directory.path(), arguments);
+    let output = run(&["--slice", "v4-32"]);
+    let text = err(&output);
+    assert_eq!(code(&output), 2, "{text}");
+    assert!(text.contains("data    none is given"), "{text}");
+    assert!(
+        !text.contains("libtpu") && !text.contains("TPU VM"),
+        "{text}"
+    );
+    let output = run(&["--slice", "v4-32", "--data", "no-such-place"]);
+    let text = err(&output);
+    assert_eq!(code(&output), 2, "{text}");
+    assert!(text.contains("data    no-such-place"), "{text}");
+}
+
+#[test]
+fn a_tpu_vm_of_another_slice_is_named_with_both() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["--slice", "v4-64"];
+    let output = pretrain_on(&WORKER_OF_A_V4_32, directory.path(), &arguments);
+    let text = err(&output);
+    assert_eq!(code(&output), 2, "{text}");
+    assert!(
+        text.contains("error: this TPU VM is part of a v4-32; --slice says v4-64"),
+        "{text}"
+    );
+    assert!(text.contains("help: give --slice v4-32"), "{text}");
+}
+
+#[test]
+fn doctor_says_what_the_tpu_vm_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let doctor = |slice: &str, machine: &[(&str, &str)]| {
+        let arguments = ["doctor", "--json", "--config", "tiny", "--slice", slice];
+        let output = pretrain_on(machine, directory.path(), &arguments);
+        let report: Value = serde_json::from_str(&out(&output)).unwrap();
+        let checks = report["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == "TPU VM");
+        (code(&output), check.unwrap().clone())
+    };
+    let (exit, check) = doctor("v4-32", &WORKER_OF_A_V4_32);
+    assert_eq!(exit, 0, "{check}");
+    assert_eq!(check["found"], "worker 2 of the 4 of a v4-32");
+    let (exit, check) = doctor("v4-64", &WORKER_OF_A_V4_32);
+    assert_eq!((exit, &check["status"]), (1, &"fail".into()));
+    assert_eq!(
+        check["found"],
+        "this TPU VM is part of a v4-32; --slice says v4-64"
+    );
+    let (exit, check) = doctor("v6e-8", &[]);
+    assert_eq!((exit, &check["status"]), (1, &"fail".into()));
+    assert!(
+        check["advice"]
+            .as_str()
+            .unwrap()
+            .contains("pretrain plan --slice v6e-8")
+    );
 }
 
 #[test]

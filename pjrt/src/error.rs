@@ -14,9 +14,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// No plugin was found for the platform.
     #[error(
-        "no PJRT plugin for {platform} found; searched {}; run `make plugin`, or set ANKH_PJRT_PLUGIN to the \
+        "no PJRT plugin for {platform} found; searched {}; run `make {}`, or set ANKH_PJRT_PLUGIN to the \
          path of the plugin's library",
-        searched.join(", ")
+        searched.join(", "),
+        target(*.platform)
     )]
     NoPlugin {
         /// The platform asked for.
@@ -175,6 +176,14 @@ pub enum Error {
         /// Why it does not decode.
         reason: String,
     },
+}
+
+/// What `make` is asked for to fetch a platform's plugin.
+fn target(platform: Platform) -> &'static str {
+    match platform {
+        Platform::Tpu => "libtpu",
+        Platform::Cpu | Platform::Cuda => "plugin",
+    }
 }
 
 impl Error {

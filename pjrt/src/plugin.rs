@@ -33,6 +33,16 @@ impl Plugin {
         Self::load(search::find(platform, explicit)?)
     }
 
+    /// Where [`Plugin::find`] would load a platform's plugin from; nothing is loaded.
+    pub fn locate(platform: Platform) -> Result<PathBuf> {
+        let path = search::find(platform, None)?;
+        if !path.is_file() {
+            let reason = "there is no such file".into();
+            return Err(Error::UnreadablePlugin { path, reason });
+        }
+        Ok(path)
+    }
+
     /// Loads a plugin's library, once per process.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();

@@ -13,6 +13,7 @@ use super::output::{bytes, count, json, line_of};
 use super::{CliError, Exit, Slice};
 use crate::config::{Config, Optimizer};
 use crate::run::{RunDirectory, Start};
+use crate::tpu_vm::{TpuVm, check_devices};
 
 /// Check the plugin, the devices, memory, data and storage, and say what is wrong and what to do.
 #[derive(Args)]
@@ -140,6 +141,9 @@ fn configuration(config: &Config) -> Check {
 }
 
 fn devices(slice: Slice) -> Vec<Check> {
+    if slice.platform() == Platform::Tpu {
+        return tpu(slice);
+    }
     let plugin = match Plugin::find(slice.platform(), None) {
         Ok(plugin) => plugin,
         Err(error) => return vec![Check::fail("plugin", error)],
@@ -151,6 +155,47 @@ fn devices(slice: Slice) -> Vec<Check> {
         Err(error) => Check::fail("devices", error),
     };
     vec![Check::ok("plugin", found), devices]
+}
+
+/// What can be seen from one machine of a slice, or from elsewhere.
+fn tpu(slice: Slice) -> Vec<Check> {
+    let vm = match TpuVm::here() {
+        Ok(None) => Check::fail(
+            "TPU VM",
+            CliError::failed("this machine is none").help(format!(
+                "train on a TPU VM of a {slice}; without one, `pretrain plan --slice {slice}` says how the run would be"
+            )),
+        ),
+        Ok(Some(vm)) => match vm.expect(slice) {
+            Ok(()) => {
+                let (worker, hosts) = (vm.worker, slice.hosts());
+                Check::ok("TPU VM", format!("worker {worker} of the {hosts} of a {slice}"))
+            }
+            Err(error) => Check::fail("TPU VM", error),
+        },
+        Err(error) => Check::fail("TPU VM", error),
+    };
+    let plugin = match Plugin::locate(Platform::Tpu) {
+        Ok(path) => Check::ok("plugin", path.display().to_string()),
+        Err(error) => Check::fail("plugin", error),
+    };
+    // Opening the devices of several hosts waits for all of them.
+    let open = vm.status == Status::Ok && plugin.status == Status::Ok && slice.hosts() == 1;
+    let devices = open.then(|| match tpu_devices(slice) {
+        Ok(text) => Check::ok("devices", text),
+        Err(error) => Check::fail("devices", error),
+    });
+    [vm, plugin].into_iter().chain(devices).collect()
+}
+
+fn tpu_devices(slice: Slice) -> Result<String, CliError> {
+    let plugin = Plugin::find(Platform::Tpu, None)?;
+    let client = create_client(&plugin, slice)?;
+    let devices = client.devices()?;
+    let devices: Vec<_> = devices.iter().map(|d| d.description().clone()).collect();
+    let process = usize::try_from(client.process_index()?).unwrap_or(0);
+    check_devices(slice, &devices, process)?;
+    Ok(describe(&client)?)
 }
 
 /// A client with the devices of the slice.

@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod output;
 mod prepare;
+mod readiness;
 mod tensor_file;
 mod train;
 mod weights;

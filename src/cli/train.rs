@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::configuration::{ConfigArgs, DataArgs, data_directory};
 use super::output::{json, line_of};
+use super::readiness::ready;
 use super::{CliError, Exit, Slice};
 use crate::config::Config;
 use crate::fleet::{Fleet, Hosts};
@@ -43,6 +44,7 @@ pub(super) struct TrainArgs {
 pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let directory = arguments.run_directory();
     let config = arguments.configuration(&directory)?;
+    ready(arguments.slice, &config, arguments.config.config.as_deref())?;
     data_directory(&config)?;
     let start = if arguments.resume {
         Start::Resume
