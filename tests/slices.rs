@@ -9,13 +9,14 @@ use ankh::config::{Config, resolve};
 use ankh::fleet::{Fleet, Hosts};
 use ankh::run::{RunDirectory, Start};
 use ankh::slice::Slice;
+use ankh::train::program::Programs;
 use ankh::train::{Outcome, train};
 use ankh_pjrt::HostTensor;
 
 const STEPS: u64 = 10;
 
 /// A model whose dimensions eight devices can split every way, with factored second moments, in float32.
-fn config(data: &Path, settings: &[&str]) -> Config {
+fn config_for(data: &Path, settings: &[&str]) -> Config {
     let mut set: Vec<String> = [
         "model.d_model=32",
         "model.d_ff=64",
@@ -65,11 +66,16 @@ struct Run {
 
 /// Trains from nothing in a run directory of its own.
 fn run(config: &Config, devices: usize, hosts: Hosts) -> Run {
+    run_with(config, devices, hosts, None)
+}
+
+/// The same with a step compiled before.
+fn run_with(config: &Config, devices: usize, hosts: Hosts, executable: Option<&Path>) -> Run {
     let directory = tempfile::tempdir().unwrap();
     let slice: Slice = format!("cpu-{devices}").parse().unwrap();
     let fleet = Fleet::open(slice, config, hosts).unwrap();
     let run = RunDirectory::open(directory.path(), config, Start::New).unwrap();
-    let outcome = train(config, &run, &fleet, &AtomicBool::new(false)).unwrap();
+    let outcome = train(config, &run, &fleet, executable, &AtomicBool::new(false)).unwrap();
     assert!(matches!(outcome, Outcome::Finished(_)));
     let metrics = fs::read_to_string(run.metrics()).unwrap();
     let loss = |line: &str| {
@@ -80,6 +86,70 @@ fn run(config: &Config, devices: usize, hosts: Hosts) -> Run {
         losses: metrics.lines().map(loss).collect(),
         state: Store::open(run.checkpoints()).load(STEPS).unwrap().tensors,
     }
+}
+
+#[test]
+fn a_saved_program_trains_as_one_compiled_anew_and_no_other_run_takes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path());
+    let data = directory.path().join("data");
+    let open = |settings: &[&str], devices: usize| {
+        let config = config_for(&data, settings);
+        let slice: Slice = format!("cpu-{devices}").parse().unwrap();
+        (Fleet::open(slice, &config, Hosts::Real).unwrap(), config)
+    };
+    let step = |fleet: &Fleet, config: &Config| {
+        let programs = Programs::of(config, fleet.platform(), fleet.layout());
+        programs.step().unwrap()
+    };
+    let file = directory.path().join("step.executable");
+    let (fleet, config) = open(&[], 1);
+    let program = fleet.compile(&step(&fleet, &config)).unwrap();
+    fleet.save(&program, &file).unwrap();
+    assert!(run_with(&config, 1, Hosts::Real, Some(&file)) == run(&config, 1, Hosts::Real));
+
+    let refused = |settings: &[&str], devices: usize, file: &Path| {
+        let (fleet, config) = open(settings, devices);
+        let loaded = fleet.load(&step(&fleet, &config), file);
+        loaded.err().expect("a refusal").to_string()
+    };
+    let cases: [(&[&str], usize, &str); 3] = [
+        (&["loss.z_loss=0.1"], 1, "from the program"),
+        (
+            &["compiler.flags=[\"xla_cpu_enable_fast_math=true\"]"],
+            1,
+            "with no flags, and this run has xla_cpu_enable_fast_math=true",
+        ),
+        (&[], 2, "for cpu-1, and this run has cpu-2"),
+    ];
+    for (settings, devices, reason) in cases {
+        let message = refused(settings, devices, &file);
+        assert!(message.contains(reason), "{message}");
+    }
+
+    let whole = fs::read(&file).unwrap();
+    let damaged = directory.path().join("damaged");
+    let mut other_plugin = whole.clone();
+    let place = whole.windows(4).position(|w| w == b"API ").unwrap();
+    other_plugin[place + 4] = b'9';
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let files: [(&[u8], &str); 4] = [
+        (&other_plugin, "by the plugin API 9"),
+        (&flipped, "another checksum"),
+        (&whole[..40], "it ends early"),
+        (b"ELF", "does not begin as one"),
+    ];
+    for (bytes, reason) in files {
+        fs::write(&damaged, bytes).unwrap();
+        let message = refused(&[], 1, &damaged);
+        assert!(message.contains(reason), "{message}");
+    }
+
+    let (fleet, config) = open(&[], 2);
+    let program = fleet.compile(&step(&fleet, &config)).unwrap();
+    let several = fleet.save(&program, &damaged).unwrap_err().to_string();
+    assert!(several.contains("several devices"), "{several}");
 }
 
 /// By how much two runs differ: the losses at most, and the weights at the 99.9th percentile, both relative (a weight to the
@@ -118,14 +188,14 @@ fn eight_devices_train_as_one_does_whoever_hosts_them() {
     let directory = tempfile::tempdir().unwrap();
     prepare(directory.path());
     let data = directory.path().join("data");
-    let alone = run(&config(&data, &[]), 1, Hosts::Real);
+    let alone = run(&config_for(&data, &[]), 1, Hosts::Real);
     assert!(
         alone.losses[STEPS as usize - 1] < alone.losses[0],
         "{:?}",
         alone.losses
     );
     for (mesh, settings) in MESHES {
-        let config = config(&data, settings);
+        let config = config_for(&data, settings);
         let together = run(&config, 8, Hosts::Played(1));
         let (losses, weights) = difference(&together, &alone);
         println!("{mesh}: losses {losses:.1e}, weights {weights:.1e}");
@@ -157,9 +227,9 @@ fn other_ways_to_split_the_work_change_no_result() {
         ),
     ];
     for (common, split) in cases {
-        let alone = run(&config(&data, common), 1, Hosts::Real);
+        let alone = run(&config_for(&data, common), 1, Hosts::Real);
         let settings = [common, split].concat();
-        let together = run(&config(&data, &settings), 8, Hosts::Played(2));
+        let together = run(&config_for(&data, &settings), 8, Hosts::Played(2));
         let (losses, weights) = difference(&together, &alone);
         println!("{settings:?}: losses {losses:.1e}, weights {weights:.1e}");
         assert!(

@@ -7,6 +7,7 @@ use ankh_pjrt::Code;
 
 use crate::config::ConfigError;
 use crate::fleet::DeviceError;
+use crate::fleet::saved::SavedError;
 use crate::run::RunError;
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
@@ -216,6 +217,12 @@ impl From<DeviceError> for CliError {
                 let advice = error.advice();
                 Self::usage(error).help(advice)
             }
+            DeviceError::Saved(error @ SavedError::File { .. }) => Self::failed(error),
+            DeviceError::Saved(error @ SavedError::SeveralCpuDevices) => {
+                Self::usage(error).help("leave out --output, or use --slice cpu-1")
+            }
+            DeviceError::Saved(error) => Self::usage(error)
+                .help("run without --executable to compile anew, or make it again with `pretrain plan --output`"),
             error @ (DeviceError::Placement(_) | DeviceError::PlayedHosts { .. }) => {
                 Self::usage(error)
             }

@@ -27,6 +27,9 @@ pub(super) struct TrainArgs {
     /// Play this many hosts on the devices of this machine, each feeding its own: a test of a larger slice.
     #[arg(long, value_name = "N")]
     play_hosts: Option<usize>,
+    /// A training step compiled by `pretrain plan --output`, to load in place of compiling it.
+    #[arg(long, value_name = "FILE")]
+    executable: Option<PathBuf>,
     /// Where the run's files go [default: runs/ and the name of the configuration].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -59,7 +62,13 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let hosts = arguments.play_hosts.map_or(Hosts::Real, Hosts::Played);
     let fleet = Fleet::open(arguments.slice, &config, hosts)?;
     let stop = StopFlag::on_signals().map_err(CliError::failed)?;
-    let outcome = train(&config, &run, &fleet, stop.flag())?;
+    let outcome = train(
+        &config,
+        &run,
+        &fleet,
+        arguments.executable.as_deref(),
+        stop.flag(),
+    )?;
     let (summary, exit) = match &outcome {
         Outcome::Finished(summary) => (summary, Exit::Done),
         Outcome::Stopped(summary) => (summary, Exit::Stopped),

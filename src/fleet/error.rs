@@ -1,5 +1,6 @@
 //! What can go wrong with devices.
 
+use super::saved::SavedError;
 use crate::layout::LayoutError;
 use crate::slice::PlacementError;
 
@@ -18,6 +19,9 @@ pub enum DeviceError {
     /// A program for reading an array back cannot be built.
     #[error(transparent)]
     Program(#[from] ankh_hlo::Error),
+    /// A compiled program cannot be used.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
     /// The plugin has no device for this process.
     #[error("the plugin {plugin} has no device for this process")]
     NoDevice {

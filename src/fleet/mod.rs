@@ -8,6 +8,9 @@ mod array;
 mod error;
 mod gather;
 mod memory;
+pub mod saved;
+
+use std::path::Path;
 
 use ankh_hlo::{Layout, Module, ShardingForm};
 use ankh_pjrt::{
@@ -21,6 +24,7 @@ use crate::slice::{MeshShape, Slice};
 
 pub use array::{DeviceArray, Input, part_of};
 pub use error::DeviceError;
+use saved::{Identity, SavedError};
 
 /// The oldest plugins (PJRT C API, minor version) that were found to follow named shardings; older ones get tiles.
 const NAMED_SHARDINGS: (i32, i32) = (0, 115);
@@ -29,6 +33,7 @@ const NAMED_SHARDINGS: (i32, i32) = (0, 115);
 pub struct Fleet {
     client: Client,
     platform: String,
+    slice: Slice,
     mesh: MeshShape,
     form: ShardingForm,
     layout: Option<Layout>,
@@ -117,6 +122,7 @@ impl Fleet {
             flags: config.compiler.flags.clone(),
             client,
             platform,
+            slice,
             mesh,
             form,
             layout,
@@ -189,7 +195,41 @@ impl Fleet {
                 },
                 _ => error.into(),
             })?;
-        self.check_memory(&name, &executable)?;
+        self.ready(module, executable)
+    }
+
+    /// Loads a program that was compiled before, if it was compiled from this module and for these devices.
+    pub fn load(&self, module: &Module, file: &Path) -> Result<Compiled, DeviceError> {
+        let payload = saved::load(file, &self.identity(module)?)?;
+        self.ready(module, self.client.load(&payload)?)
+    }
+
+    /// Writes a compiled program to a file, for [`Fleet::load`].
+    pub fn save(&self, program: &Compiled, file: &Path) -> Result<(), DeviceError> {
+        // Measured with PJRT C API 0.115: a program that the CPU plugin has read back starts the collectives of a step in any
+        // order, and devices that begin with different ones wait for each other for ever.
+        if self.platform == "cpu" && self.ids.len() > 1 {
+            return Err(SavedError::SeveralCpuDevices.into());
+        }
+        let identity = self.identity(&program.module)?;
+        Ok(saved::save(
+            file,
+            &identity,
+            &program.executable.serialize()?,
+        )?)
+    }
+
+    fn identity(&self, module: &Module) -> Result<Identity, DeviceError> {
+        let plugin = self.client.plugin();
+        let flags = &self.flags;
+        let identity = Identity::of(module, plugin, flags, self.slice, self.mesh, &self.ids);
+        Ok(identity?)
+    }
+
+    /// Checks that a program fits and runs where it should.
+    fn ready(&self, module: &Module, executable: Executable) -> Result<Compiled, DeviceError> {
+        let name = &module.proto().name;
+        self.check_memory(name, &executable)?;
         let order = executable.devices().iter().map(|device| {
             let found = self.local.iter().position(|l| l.device.id() == device.id());
             found.ok_or_else(|| DeviceError::OtherDevice {

@@ -1,6 +1,7 @@
 //! The training loop.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,16 +34,17 @@ pub enum Outcome {
 const STEPS_AHEAD: usize = 2;
 
 /// Trains until the configured last step, or until `stop` is set, in the run directory; goes on from its newest checkpoint
-/// if there is one.
+/// if there is one. A training step compiled before can be given as a file.
 pub fn train(
     config: &Config,
     run: &RunDirectory,
     fleet: &Fleet,
+    executable: Option<&Path>,
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainError> {
     let programs = Programs::of(config, fleet.platform(), fleet.layout());
     let training = Source::open(&programs, Split::Train, fleet)?;
-    let mut session = Session::start(&programs, run, fleet, &training)?;
+    let mut session = Session::start(&programs, run, fleet, executable, &training)?;
     while session.step < config.train.steps {
         let batch = session.next_batch()?;
         session.run(batch)?;
@@ -97,6 +99,7 @@ impl<'a> Session<'a> {
         programs: &Programs<'a>,
         run: &'a RunDirectory,
         fleet: &'a Fleet,
+        executable: Option<&Path>,
         training: &'a Source,
     ) -> Result<Session<'a>, TrainError> {
         let config = programs.config;
@@ -113,7 +116,10 @@ impl<'a> Session<'a> {
             fleet.mesh()
         );
         let began = Instant::now();
-        let program = fleet.compile(&module)?;
+        let program = match executable {
+            Some(file) => fleet.load(&module, file)?,
+            None => fleet.compile(&module)?,
+        };
         let evaluation = match held_out {
             Some(source) => {
                 let module = programs.evaluation()?;
