@@ -46,8 +46,9 @@ bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
 	$(REFERENCE_PYTHON) benches/compare.py
 
 .PHONY: goldens
-goldens: $(REFERENCE)/ready ## make tests/golden anew, from transformers and optax
+goldens: $(REFERENCE)/ready ## make tests/golden anew: from transformers and optax, and the tables of shardings
 	$(REFERENCE_PYTHON) tests/golden/make.py
+	WRITE_GOLDENS=1 cargo test --test shardings
 
 .PHONY: check-export
 check-export: plugin $(REFERENCE)/ready ## load exported models in transformers, checkpoints in zarr, and compare

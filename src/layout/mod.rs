@@ -1,11 +1,15 @@
 //! How the arrays of a run lie on the devices of a slice: the mesh that the configuration makes of them, and a check, before
 //! anything is built, that every array can be split as the rules say.
 
+mod table;
+
 use ankh_hlo::{Layout, Mesh, Shape, Sharding, ShardingForm, Uneven};
 
 use crate::config::{Axis, Config};
 use crate::slice::MeshShape;
 use crate::train::program::{self, Array, BatchSize};
+
+pub use table::{Row, activations, arrays as rows, table};
 
 /// A mesh, or rules, that the devices or the arrays do not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
