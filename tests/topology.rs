@@ -1,8 +1,14 @@
 //! What [`Slice`] says, compared with what libtpu says. `make test-tpu` runs these; no TPU is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ankh::config::resolve;
+use ankh::fleet::Host;
+use ankh::layout::{layout, mesh_shape};
 use ankh::slice::{MeshShape, Slice};
+use ankh::train::program::Programs;
+use ankh::train::rows_of;
+use ankh_hlo::ShardingForm;
 use ankh_pjrt::{DeviceDescription, Platform, Plugin};
 
 fn libtpu() -> Plugin {
@@ -97,6 +103,73 @@ fn neighbours_on_the_model_axis_are_neighbours_on_the_torus() {
                     );
                 }
             }
+        }
+    }
+}
+
+/// The hosts of a topology, each with its devices by their place in the mesh.
+fn hosts(slice: Slice, devices: &[DeviceDescription], mesh: MeshShape) -> Vec<Host> {
+    let mut hosts: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    for (position, index) in slice.order(devices, mesh).unwrap().into_iter().enumerate() {
+        let host = devices[index].process_index;
+        hosts.entry(host).or_default().push(position);
+    }
+    let hosts = hosts.into_iter().map(|(index, positions)| Host {
+        index: usize::try_from(index).unwrap(),
+        positions,
+    });
+    hosts.collect()
+}
+
+#[test]
+#[ignore = "needs libtpu: make test-tpu"]
+fn each_row_is_fed_once_by_every_host_that_computes_it_and_by_no_other() {
+    let slice: Slice = "v4-64".parse().unwrap();
+    let devices = devices(&libtpu(), slice);
+    for (sizes, hosts_of_a_row) in [
+        ([32, 1, 1], 1),
+        ([1, 32, 1], 1),
+        ([8, 4, 1], 1),
+        ([16, 1, 2], 1),
+        ([4, 4, 2], 1),
+        ([8, 1, 4], 1),
+        ([2, 4, 4], 1),
+        // Eight chips are two hosts, which both need the rows that they compute together.
+        ([4, 1, 8], 2),
+        // Two layers of sixteen chips, each with two chips of every host, so that all hosts need all rows.
+        ([2, 1, 16], 8),
+    ] {
+        let [data, fsdp, model] = sizes;
+        let settings = [
+            format!("sharding.data={data}"),
+            format!("sharding.fsdp={fsdp}"),
+            format!("sharding.model={model}"),
+        ];
+        let config = resolve(Some("ankh-large"), &settings).unwrap();
+        let mesh = mesh_shape(&config, slice.devices()).unwrap();
+        let layout = layout(&config, mesh, ShardingForm::Named).unwrap();
+        let programs = Programs::of(&config, "tpu", layout.as_ref());
+        let port = &programs.batch_ports()[0];
+
+        let batch = config.train.batch_size;
+        let hosts = hosts(slice, &devices, mesh);
+        let mut fed: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); batch];
+        for host in &hosts {
+            for row in rows_of(host, port).into_iter().flatten() {
+                assert!(fed[row].insert(host.index), "{mesh}: row {row} comes twice");
+            }
+        }
+        // The batch is split over data and fsdp, and those along model have the same rows.
+        let rows = batch / (data * fsdp);
+        for (row, fed) in fed.iter().enumerate() {
+            let computing = row / rows * model..(row / rows + 1) * model;
+            let owners = hosts.iter().filter(|host| {
+                let mut positions = host.positions.iter();
+                positions.any(|position| computing.contains(position))
+            });
+            let owners: BTreeSet<usize> = owners.map(|host| host.index).collect();
+            assert_eq!(*fed, owners, "{mesh}: row {row}");
+            assert_eq!(fed.len(), hosts_of_a_row, "{mesh}: row {row}");
         }
     }
 }
