@@ -3,6 +3,7 @@
 use super::saved::SavedError;
 use crate::layout::LayoutError;
 use crate::slice::PlacementError;
+use crate::tpu_vm::TpuVmError;
 
 /// What can go wrong with devices.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum DeviceError {
     /// The devices are not those of the slice.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// The TPU's devices are not those of the slice.
+    #[error(transparent)]
+    TpuVm(#[from] TpuVmError),
     /// A program for reading an array back cannot be built.
     #[error(transparent)]
     Program(#[from] ankh_hlo::Error),

@@ -21,6 +21,7 @@ use ankh_pjrt::{
 use crate::config::{Config, Versions};
 use crate::layout;
 use crate::slice::{MeshShape, Slice};
+use crate::tpu_vm::check_devices;
 
 pub use array::{DeviceArray, Input, part_of};
 pub use error::DeviceError;
@@ -96,6 +97,10 @@ impl Fleet {
         let devices = client.devices()?;
         let descriptions: Vec<DeviceDescription> =
             devices.iter().map(|d| d.description().clone()).collect();
+        let process = usize::try_from(client.process_index()?).unwrap_or(0);
+        if slice.platform() == Platform::Tpu {
+            check_devices(slice, &descriptions, process)?;
+        }
         let order = slice.order(&descriptions, mesh)?;
         let local: Vec<Local> = order
             .iter()
@@ -110,10 +115,9 @@ impl Fleet {
             let plugin = plugin.path().display().to_string();
             return Err(DeviceError::NoDevice { plugin });
         }
-        let process = client.process_index()?;
         let platform = client.platform_name()?.to_ascii_lowercase();
         Ok(Fleet {
-            hosts: share_out(&local, hosts, usize::try_from(process).unwrap_or(0))?,
+            hosts: share_out(&local, hosts, process)?,
             host_count: match hosts {
                 Hosts::Real => slice.hosts(),
                 Hosts::Played(count) => count,
