@@ -35,3 +35,4 @@ pub use op::{Binary, Comparison, DotDims, PadDim, Precision, Reduction, RngAlgor
 pub use ops::{Remat, ScanOptions};
 pub use shape::{DType, Shape};
 pub use sharding::{Layout, Mesh, Sharding, ShardingForm, Uneven};
+pub use text::module as text;

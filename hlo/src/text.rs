@@ -7,7 +7,7 @@ use std::fmt::Write;
 use ankh_proto::xla;
 
 /// The whole module, computations in the order that XLA reads them, the entry last.
-pub(crate) fn module(module: &xla::HloModuleProto) -> String {
+pub fn module(module: &xla::HloModuleProto) -> String {
     let names: HashMap<i64, &str> = module
         .computations
         .iter()

@@ -30,6 +30,9 @@ pub(super) struct TrainArgs {
     /// A training step compiled by `pretrain plan --output`, to load in place of compiling it.
     #[arg(long, value_name = "FILE")]
     executable: Option<PathBuf>,
+    /// Write every program to this directory, as built and as compiled.
+    #[arg(long, value_name = "DIR")]
+    dump_hlo: Option<PathBuf>,
     /// Where the run's files go [default: runs/ and the name of the configuration].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -60,7 +63,10 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
         tracing::warn!("{warning}");
     }
     let hosts = arguments.play_hosts.map_or(Hosts::Real, Hosts::Played);
-    let fleet = Fleet::open(arguments.slice, &config, hosts)?;
+    let mut fleet = Fleet::open(arguments.slice, &config, hosts)?;
+    if let Some(directory) = &arguments.dump_hlo {
+        fleet.dump_to(directory.clone());
+    }
     let stop = StopFlag::on_signals().map_err(CliError::failed)?;
     let outcome = train(
         &config,

@@ -1,5 +1,7 @@
 //! What can go wrong with devices.
 
+use std::path::PathBuf;
+
 use super::saved::SavedError;
 use crate::layout::LayoutError;
 use crate::slice::PlacementError;
@@ -67,6 +69,14 @@ pub enum DeviceError {
         program: String,
         /// The compiler's message.
         message: String,
+    },
+    /// A program cannot be written out.
+    #[error("cannot write {}: {source}", path.display())]
+    Dump {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
     },
     /// An array has another shape than the program takes.
     #[error("`{name}` is {found} and should be {expected}")]

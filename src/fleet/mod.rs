@@ -5,12 +5,13 @@
 //! also play several hosts: it then does for each what that host's process would do, and nothing else differs.
 
 mod array;
+mod dump;
 mod error;
 mod gather;
 mod memory;
 pub mod saved;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ankh_hlo::{Layout, Module, ShardingForm};
 use ankh_pjrt::{
@@ -46,6 +47,7 @@ pub struct Fleet {
     hosts: Vec<Host>,
     host_count: usize,
     flags: Vec<String>,
+    dump: Option<PathBuf>,
 }
 
 /// A device of this process.
@@ -124,6 +126,7 @@ impl Fleet {
             },
             ids: order.iter().map(|&i| descriptions[i].id).collect(),
             flags: config.compiler.flags.clone(),
+            dump: None,
             client,
             platform,
             slice,
@@ -180,8 +183,16 @@ impl Fleet {
         }
     }
 
+    /// Writes every program that is compiled from now on to this directory, as it is given to the compiler and as it comes out.
+    pub fn dump_to(&mut self, directory: PathBuf) {
+        self.dump = Some(directory);
+    }
+
     /// Compiles a program, and checks that it will fit before anything runs.
     pub fn compile(&self, module: &Module) -> Result<Compiled, DeviceError> {
+        if let Some(directory) = &self.dump {
+            dump::given(module, directory)?;
+        }
         let name = module.proto().name.clone();
         let program = Program::hlo(module.to_bytes());
         let options = compile_options(&self.ids, self.form, &self.flags);
@@ -199,6 +210,9 @@ impl Fleet {
                 },
                 _ => error.into(),
             })?;
+        if let Some(directory) = &self.dump {
+            dump::compiled(module, &executable, directory)?;
+        }
         self.ready(module, executable)
     }
 
