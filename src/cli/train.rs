@@ -50,14 +50,15 @@ pub(super) struct TrainArgs {
 pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let directory = arguments.run_directory();
     let config = arguments.configuration(&directory)?;
-    ready(arguments.slice, &config, arguments.config.config.as_deref())?;
+    let vm = ready(arguments.slice, &config, arguments.config.config.as_deref())?;
+    let worker = vm.map_or(0, |vm| vm.worker);
     data_directory(&config)?;
     let start = if arguments.resume {
         Start::Resume
     } else {
         Start::New
     };
-    let run = RunDirectory::open(directory, &config, start)?;
+    let run = RunDirectory::open_for(worker, directory, &config, start)?;
     Log::start(Some(&run.log()))?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");

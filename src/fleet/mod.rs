@@ -4,6 +4,7 @@
 //! A process drives the devices of its host, and each process runs the same programs. On virtual devices one process can
 //! also play several hosts: it then does for each what that host's process would do, and nothing else differs.
 
+mod agreement;
 mod array;
 mod dump;
 mod error;
@@ -165,11 +166,6 @@ impl Fleet {
     /// The hosts there are.
     pub fn host_count(&self) -> usize {
         self.host_count
-    }
-
-    /// Whether this process is, or plays, the host that writes what all have computed.
-    pub fn is_first(&self) -> bool {
-        self.hosts.iter().any(|host| host.index == 0)
     }
 
     /// What runs the programs, for the record.

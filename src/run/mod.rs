@@ -18,7 +18,11 @@ pub use stop::StopFlag;
 /// A directory that holds a run, or is about to.
 #[derive(Clone, Debug)]
 pub struct RunDirectory {
+    /// This worker's own files.
     path: PathBuf,
+    /// Where the saved states of the whole run are.
+    checkpoints: PathBuf,
+    worker: usize,
 }
 
 /// What the caller expects to find in the directory.
@@ -80,7 +84,26 @@ pub enum RunError {
 impl RunDirectory {
     /// Opens `path` for a run of `config`, creating it where needed. Nothing else is written yet.
     pub fn open(path: impl Into<PathBuf>, config: &Config, start: Start) -> Result<Self, RunError> {
-        let run = Self { path: path.into() };
+        Self::open_for(0, path, config, start)
+    }
+
+    /// Opens `path` for one worker of a run on several hosts. Worker 0 writes what all have computed and the saved states; the
+    /// others keep their logs in `worker-N/` below, and read the saved states where worker 0 writes them.
+    pub fn open_for(
+        worker: usize,
+        path: impl Into<PathBuf>,
+        config: &Config,
+        start: Start,
+    ) -> Result<Self, RunError> {
+        let path = path.into();
+        let run = Self {
+            checkpoints: path.join("checkpoints"),
+            path: match worker {
+                0 => path,
+                worker => path.join(format!("worker-{worker}")),
+            },
+            worker,
+        };
         if run.holds_run() {
             run.check_same(config)?;
             if start == Start::New {
@@ -129,7 +152,12 @@ impl RunDirectory {
 
     /// Holds one directory per saved step.
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.checkpoints.clone()
+    }
+
+    /// Whether this worker writes the saved states.
+    pub fn saves(&self) -> bool {
+        self.worker == 0
     }
 
     /// The saved state after `step`.
@@ -141,6 +169,9 @@ impl RunDirectory {
     /// not held against the next attempt.
     fn holds_run(&self) -> bool {
         let metrics = fs::metadata(self.metrics()).is_ok_and(|file| file.len() > 0);
+        if !self.saves() {
+            return metrics;
+        }
         let mut checkpoints = fs::read_dir(self.checkpoints()).into_iter().flatten();
         metrics || checkpoints.next().is_some()
     }

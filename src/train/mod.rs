@@ -69,6 +69,21 @@ pub enum TrainError {
         /// Examples an epoch now.
         is: u64,
     },
+    /// The hosts of a run would begin at different steps.
+    #[error(
+        "this host would begin at step {begins}, after what it finds in {}, while the hosts of the run would begin at steps from {first} to {last}",
+        checkpoints.display()
+    )]
+    OtherStep {
+        /// Where this host looks for saved states.
+        checkpoints: PathBuf,
+        /// The step this host would begin at.
+        begins: u64,
+        /// The first step that a host would begin at.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
     /// The loss is not a number any more.
     #[error("the loss is {loss} at step {step}; the last good state is in the checkpoint before")]
     Diverged {

@@ -133,8 +133,21 @@ impl<'a> Session<'a> {
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "compiled");
 
         let store = Store::open(run.checkpoints());
-        store.clean()?;
-        let (step, state) = match store.latest()? {
+        if run.saves() {
+            store.clean()?;
+        }
+        let latest = store.latest()?;
+        let begins = latest.unwrap_or(0);
+        let (first, last) = fleet.extremes(begins)?;
+        if first != last {
+            return Err(TrainError::OtherStep {
+                checkpoints: run.checkpoints(),
+                begins,
+                first,
+                last,
+            });
+        }
+        let (step, state) = match latest {
             Some(step) => (step, resume(programs, fleet, &store, step, training)?),
             None => (0, State::initial(programs, fleet)?),
         };
@@ -355,7 +368,7 @@ impl<'a> Session<'a> {
         });
         // Every process takes part in reading the state back; one writes it.
         let state = self.state.to_host(self.fleet)?;
-        if self.fleet.is_first() {
+        if self.run.saves() {
             self.saver.save(self.step, metadata, state)?;
         }
         self.saved = Some(self.step);
