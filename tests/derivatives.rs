@@ -4,7 +4,8 @@
 mod support;
 
 use ankh::config::Loss;
-use ankh::model::attention::{Bias, causal_mask, key_mask, weighted_sum};
+use ankh::model::attention::{Bias, Scores, causal_mask, key_mask, weighted_sum, weighted_sum_by};
+use ankh::model::layers::{gelu, product};
 use ankh::model::{Targets, token_loss};
 use ankh_hlo::{DType, Graph, Literal, Shape, Tensor};
 use ankh_pjrt::HostTensor;
@@ -179,6 +180,52 @@ fn attention_matches_finite_differences_and_the_plain_formula() {
             });
         }
     }
+}
+
+#[test]
+fn repeating_the_scores_changes_nothing() {
+    let shapes = [
+        vec![2, 2, 5, 4],
+        vec![2, 2, 5, 4],
+        vec![2, 2, 5, 4],
+        vec![2, 5, 5],
+    ];
+    check("scores", &shapes, &mut Random(11), |g, x| {
+        let bias = Bias {
+            relative: Some(x[3]),
+            mask: Hidden::Both.mask(g, &[1, 1, 0, 1, 0, 1, 1, 1, 1, 1], 2),
+        };
+        [Scores::Repeated, Scores::Kept]
+            .map(|way| mixed(weighted_sum_by(way, x[0], x[1], x[2], bias)))
+    });
+}
+
+#[test]
+fn gelu_matches_finite_differences_and_the_plain_formula() {
+    check("gelu", &[vec![7, 5]], &mut Random(12), |_, x| {
+        let x = x[0] * 4.0;
+        let inner = (x + x * x * x * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
+        [mixed(gelu(x)), mixed(x * (inner.tanh() + 1.0) * 0.5)]
+    });
+}
+
+#[test]
+fn only_a_narrow_weight_has_a_rounded_gradient() {
+    // Over 257 rows of ones it is 257, which bfloat16 does not have.
+    let g = Graph::new("product");
+    let x = g.full(&Shape::new(DType::Bf16, [1, 257, 2]), 1.0);
+    let gradient = |dtype: DType| {
+        let w = g.full(&Shape::new(DType::F32, [2, 3]), 1.0).convert(dtype);
+        let y = product(x, w, DType::Bf16);
+        g.gradients(y.convert(DType::F32).sum_all(), &[w])[0].convert(DType::F32)
+    };
+    let outputs = [DType::F32, DType::Bf16].map(gradient);
+    let program = compile(&g.finish(&outputs, &[]).unwrap());
+    let [wide, narrow] = &run(&program, &[])[..] else {
+        panic!("two outputs")
+    };
+    assert_eq!(wide.to_vec_f32().unwrap(), [257.0; 6]);
+    assert_ne!(narrow.to_vec_f32().unwrap(), [257.0; 6]);
 }
 
 /// The result and the gradients of queries, keys, values and relative bias, for `[batch, heads, length, kv]` = [2, 2, 3, 4].

@@ -36,7 +36,7 @@ pub fn causal_mask<'g>(graph: &'g ankh_hlo::Graph, length: i64) -> Tensor<'g> {
 }
 
 /// The element type of the scores and of sums over keys: float32, or float64 where that comes in.
-fn wide(dtype: DType) -> DType {
+pub(super) fn wide(dtype: DType) -> DType {
     match dtype {
         DType::F64 => DType::F64,
         _ => DType::F32,
@@ -65,17 +65,68 @@ pub(super) fn attention<'g>(
     project(o.reshape(&[x.dim(0), x.dim(1), heads * q.dim(3)]), p.o)
 }
 
+/// How often the scores are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scores {
+    /// Once in each pass; what is made from them reads them from memory.
+    Kept,
+    /// Anew for each thing made from them, which the compiler then fuses with the product. On a matrix unit that takes less time than
+    /// writing and reading float32 arrays of `[batch, heads, queries, keys]`; those still written are in the inputs' type.
+    Repeated,
+}
+
+impl Scores {
+    /// The quicker way: `Repeated` where the matrix products are in a narrower type than the scores.
+    fn quicker(dtype: DType) -> Scores {
+        match dtype == wide(dtype) {
+            true => Scores::Kept,
+            false => Scores::Repeated,
+        }
+    }
+
+    /// `q` once more, after `before`: with `Repeated` the compiler cannot tell that it is the same.
+    fn again<'g>(self, q: Tensor<'g>, before: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
+        match self {
+            Scores::Kept => (q, before),
+            Scores::Repeated => {
+                let both = q.graph().barrier(&[q, before]);
+                (both[0], both[1])
+            }
+        }
+    }
+
+    /// `x` as it is read by all that follows; without it the compiler may keep a wider `x` instead, to spare conversions.
+    fn settled(self, x: Tensor<'_>) -> Tensor<'_> {
+        match self {
+            Scores::Kept => x,
+            Scores::Repeated => x.graph().barrier(&[x])[0],
+        }
+    }
+}
+
 /// softmax(q k' + bias) v, for `[batch, heads, length, kv]`. A query that may see no key gets some mean of the values: its
 /// result is finite, and so are the gradients that it passes on, but neither means anything.
 pub fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
-    let g = q.graph();
-    let scores = scores(q, k, bias.mask, bias.relative);
-    let max = scores.max(&[3]).keep(&[3]);
-    let weights = (scores - max).exp();
-    let sum = weights.sum(&[3]).keep(&[3]);
+    weighted_sum_by(Scores::quicker(q.dtype()), q, k, v, bias)
+}
+
+/// [`weighted_sum`], computed in the given way.
+pub fn weighted_sum_by<'g>(
+    way: Scores,
+    q: Tensor<'g>,
+    k: Tensor<'g>,
+    v: Tensor<'g>,
+    bias: Bias<'g>,
+) -> Tensor<'g> {
+    let scores = |q| scores(q, k, bias.mask, bias.relative);
+    let max = scores(q).max(&[3]).keep(&[3]);
+    let (again, max) = way.again(q, max);
+    let sum = (scores(again) - max).exp().sum(&[3]).keep(&[3]);
+    let (again, sum) = way.again(again, sum);
+    let weights = (scores(again) - max).exp();
     let log_sum = (max + sum.log()).checkpoint("attention_log_sum");
     // Dividing the sum instead of each weight spares a pass over the square array.
-    let weighted = g.einsum_with(
+    let weighted = q.graph().einsum_with(
         "bhqs,bhsk->bhqk",
         weights.convert(v.dtype()),
         v,
@@ -86,9 +137,9 @@ pub fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<
         .convert(v.dtype())
         .checkpoint("attention_output");
     let inputs: Vec<Tensor<'g>> = [q, k, v].into_iter().chain(bias.relative).collect();
-    o.custom_gradient(&inputs, &[log_sum, bias.mask], |operands, o, dy| {
+    o.custom_gradient(&inputs, &[log_sum, bias.mask], move |operands, o, dy| {
         let (inputs, residuals) = operands.split_at(operands.len() - 2);
-        gradient(inputs, residuals[0], residuals[1], o, dy)
+        gradient(way, inputs, residuals[0], residuals[1], o, dy)
     })
 }
 
@@ -115,6 +166,7 @@ fn scores<'g>(
 
 /// The gradients of queries, keys, values and, where there is one, the relative bias.
 fn gradient<'g>(
+    way: Scores,
     inputs: &[Tensor<'g>],
     log_sum: Tensor<'g>,
     mask: Tensor<'g>,
@@ -125,20 +177,15 @@ fn gradient<'g>(
     let g = q.graph();
     let relative = inputs.get(3).copied();
     let weights = (scores(q, k, mask, relative) - log_sum).exp();
-    let dweights = g.einsum_with(
-        "bhqk,bhsk->bhqs",
-        dy,
-        v,
-        Default::default(),
-        Some(wide(q.dtype())),
-    );
     let wide = weights.dtype();
+    let weights = way.settled(weights.convert(v.dtype()));
+    let dweights = g.einsum_with("bhqk,bhsk->bhqs", dy, v, Default::default(), Some(wide));
     let row = (dy.convert(wide) * o.convert(wide)).sum(&[3]).keep(&[3]);
-    let dscores = weights * (dweights - row);
-    let (narrow, dnarrow) = (weights.convert(v.dtype()), dscores.convert(q.dtype()));
-    let dv = g.einsum("bhqs,bhqk->bhsk", narrow, dy);
-    let dq = g.einsum("bhqs,bhsk->bhqk", dnarrow, k);
-    let dk = g.einsum("bhqs,bhqk->bhsk", dnarrow, q);
-    let drelative = relative.map(|_| dscores.sum(&[0]));
+    let dscores = weights.convert(wide) * (dweights - row);
+    let dscores = way.settled(dscores.convert(q.dtype()));
+    let dv = g.einsum("bhqs,bhqk->bhsk", weights, dy);
+    let dq = g.einsum("bhqs,bhsk->bhqk", dscores, k);
+    let dk = g.einsum("bhqs,bhqk->bhsk", dscores, q);
+    let drelative = relative.map(|_| dscores.convert(wide).sum(&[0]));
     [dq, dk, dv].into_iter().chain(drelative).collect()
 }

@@ -2,6 +2,7 @@
 
 use ankh_hlo::{DType, Tensor};
 
+use super::attention::wide;
 use super::weights::{Expansion, Mlp};
 use crate::config::Activation;
 
@@ -13,9 +14,30 @@ pub fn rms_norm<'g>(x: Tensor<'g>, weight: Tensor<'g>, epsilon: f64) -> Tensor<'
     ((wide * scale) * weight).convert(x.dtype())
 }
 
-/// `x [.., in]` times `w [in, out]` in the element type of `x`.
+/// `x [batch, length, in]` times `w [in, out]` in the element type of `x`.
 pub fn project<'g>(x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
-    x.graph().einsum("bld,de->ble", x, w.convert(x.dtype()))
+    product(x, w, x.dtype())
+}
+
+/// [`project`], its sums kept in the type `to`. The gradient of `w` leaves its product, and is summed over devices, in the type that `w`
+/// comes in: a wider one than that of `x` is not rounded on the way.
+pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, to: DType) -> Tensor<'g> {
+    let g = x.graph();
+    let narrow = w.convert(x.dtype());
+    let y = g.einsum_with("bld,de->ble", x, narrow, Default::default(), Some(to));
+    if w.dtype() == x.dtype() {
+        return y;
+    }
+    y.custom_gradient(&[x, w], &[], |operands, _, dy| {
+        let (x, w) = (operands[0], operands[1]);
+        let (g, dy) = (x.graph(), dy.convert(x.dtype()));
+        let dx = g.einsum("ble,de->bld", dy, w.convert(x.dtype()));
+        let sums = Some(w.dtype());
+        vec![
+            dx,
+            g.einsum_with("bld,ble->de", x, dy, Default::default(), sums),
+        ]
+    })
 }
 
 /// The feed-forward layer; `x` is `[batch, length, embed]`.
@@ -38,8 +60,25 @@ fn nonlinearity<'g>(x: Tensor<'g>, activation: Activation) -> Tensor<'g> {
     }
 }
 
-/// GELU's tanh approximation (Hendrycks and Gimpel, 2016), `gelu_new` in Hugging Face's terms.
-fn gelu<'g>(x: Tensor<'g>) -> Tensor<'g> {
-    let inner = (x + x * x * x * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
-    x * (inner.tanh() + 1.0) * 0.5
+/// GELU's tanh approximation (Hendrycks and Gimpel, 2016), `gelu_new` in Hugging Face's terms: `x * share(x)`.
+pub fn gelu(x: Tensor<'_>) -> Tensor<'_> {
+    let y = (x.convert(wide(x.dtype())) * share(x)).convert(x.dtype());
+    // Two thirds of what the rules would compute, from `x` alone: s + x s (1 - s) (2 c x + 2 c 0.044715 x^3)'.
+    y.custom_gradient(&[x], &[], |operands, _, dy| {
+        let x = operands[0];
+        let (s, wide) = (share(x), x.convert(wide(x.dtype())));
+        let inner = wide.square() * (6.0 * GELU * 0.044715) + 2.0 * GELU;
+        let slope = s + wide * s * (1.0 - s) * inner;
+        vec![(dy.convert(wide.dtype()) * slope).convert(x.dtype())]
+    })
+}
+
+/// sqrt(2 / pi)
+const GELU: f64 = 0.797_884_560_802_865_4;
+
+/// (1 + tanh(c (x + 0.044715 x^3))) / 2, at least in float32.
+fn share(x: Tensor<'_>) -> Tensor<'_> {
+    let x = x.convert(wide(x.dtype()));
+    let inner = x * (x.square() * (GELU * 0.044715) + GELU);
+    inner.tanh() * 0.5 + 0.5
 }

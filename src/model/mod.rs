@@ -5,7 +5,7 @@
 //! lies where on which devices is the layout's matter and nothing here knows it.
 
 pub mod attention;
-mod layers;
+pub mod layers;
 mod loss;
 mod network;
 pub mod position;

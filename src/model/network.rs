@@ -3,7 +3,7 @@
 use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 
 use super::attention::{Bias, attention, causal_mask, key_mask};
-use super::layers::{feed_forward, rms_norm};
+use super::layers::{feed_forward, product, rms_norm};
 use super::position::{self, Direction};
 use super::weights::{DecoderLayer, EncoderLayer, Tree, Weights};
 use crate::config::Model;
@@ -18,6 +18,9 @@ pub struct Network<'g, 'c> {
     pub compute: DType,
     /// What a layer keeps for its derivative.
     pub remat: Remat,
+    /// The element type in which the gradients of weights leave their matrix products and are summed over devices: that of the products,
+    /// or float32.
+    pub gradients: DType,
 }
 
 /// What a forward pass gives.
@@ -104,13 +107,22 @@ impl<'g> Network<'g, '_> {
             remat: self.remat.clone(),
             ..Default::default()
         };
-        let (x, _) = self
-            .graph()
-            .scan(options, &[x], &layers.leaves(), |carry, slices| {
-                let x = layer(&layers.filled(slices), carry[0]);
-                (vec![x.named(ACTIVATION)], vec![])
-            });
+        let leaves: Vec<Tensor<'g>> = (layers.leaves().into_iter())
+            .map(|w| if w.rank() == 3 { self.narrowed(w) } else { w })
+            .collect();
+        let (x, _) = self.graph().scan(options, &[x], &leaves, |carry, slices| {
+            let x = layer(&layers.filled(slices), carry[0]);
+            (vec![x.named(ACTIVATION)], vec![])
+        });
         x[0]
+    }
+
+    /// A weight as its products get it, which is the type its gradient leaves them in.
+    fn narrowed(&self, w: Tensor<'g>) -> Tensor<'g> {
+        match self.gradients == self.compute {
+            true => w.convert(self.compute),
+            false => w,
+        }
     }
 
     fn encoder_layer(
@@ -179,17 +191,13 @@ impl<'g> Network<'g, '_> {
     /// float32 logits. A tied projection is the embedding table, scaled by `embed^-1/2` as in the first T5.
     fn logits(&self, x: Tensor<'g>) -> Tensor<'g> {
         let _scope = self.graph().scope("logits");
-        let (x, head, equation) = match self.weights.lm_head {
-            Some(head) => (x, head, "bld,dv->blv"),
-            None => (
-                x * (self.model.d_model as f64).powf(-0.5),
-                self.weights.shared,
-                "bld,vd->blv",
-            ),
+        let (x, head) = match self.weights.lm_head {
+            Some(head) => (x, head),
+            None => {
+                let scale = (self.model.d_model as f64).powf(-0.5);
+                (x * scale, self.weights.shared.transpose(&[1, 0]))
+            }
         };
-        let head = head.convert(x.dtype());
-        self.graph()
-            .einsum_with(equation, x, head, Default::default(), Some(DType::F32))
-            .named(&["batch", "length", "vocab"])
+        product(x, self.narrowed(head), DType::F32).named(&["batch", "length", "vocab"])
     }
 }

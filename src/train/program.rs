@@ -460,6 +460,7 @@ fn losses<'g>(
         weights: specs.filled(values),
         compute,
         remat: remat(config.train.remat),
+        gradients: compute,
     };
     let states = network.forward(batch[0], batch[1], batch[2]);
     let _scope = states.logits.graph().scope("loss");
