@@ -195,7 +195,12 @@ fn parts_of_a_batch_add_up_to_the_whole() {
 
 #[test]
 fn what_is_kept_for_the_derivative_changes_nothing() {
-    for remat in [Remat::Full, Remat::Named] {
+    for remat in [
+        Remat::Full,
+        Remat::Attention,
+        Remat::Projections,
+        Remat::Named,
+    ] {
         let mut config = tiny();
         config.train.remat = remat;
         Step::of(&config).assert_equals(&format!("{remat:?}"), &WHOLE);

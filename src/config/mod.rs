@@ -386,13 +386,17 @@ pub enum Compute {
     Bfloat16,
 }
 
-/// What a layer's forward pass keeps for its backward pass; the rest is computed again.
+/// What a layer's forward pass keeps for its backward pass; the rest is computed again. From least memory to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remat {
-    /// Keep only what enters the layer: least memory, a third more work.
+    /// Keep only what enters the layer: a third more work than keeping everything.
     Full,
-    /// Keep the values the model names: the outputs of the large matrix products.
+    /// Keep each attention's result too, and the logarithm of its softmax's denominators.
+    Attention,
+    /// Keep the queries, keys and values too.
+    Projections,
+    /// Keep all values the model names: the outputs of the large matrix products.
     Named,
     /// Keep everything.
     None,

@@ -15,14 +15,28 @@ pub use loss::{Targets, TokenLoss, token_loss};
 pub use network::{Network, States};
 pub use weights::{Parameter, Start, Weights};
 
-/// The names of a layer's values from which the rest of it is quickly computed again: the results of matrix products.
-pub const SAVED_NAMES: [&str; 8] = [
-    "query",
-    "key",
-    "value",
-    "attention_log_sum",
-    "attention_output",
-    "residual",
-    "mlp_hidden",
-    "mlp_gate",
-];
+/// What a layer's forward pass may keep for its derivative, besides what enters the layer: names of values, in the order in which keeping
+/// them pays. Each list goes on where the one before ends.
+pub mod saved {
+    /// What the attention's derivative needs of its softmax: the square arrays are computed once less.
+    pub const ATTENTION: &[&str] = &["attention_log_sum", "attention_output"];
+    /// And what goes into it.
+    pub const PROJECTIONS: &[&str] = &[
+        "attention_log_sum",
+        "attention_output",
+        "query",
+        "key",
+        "value",
+    ];
+    /// All results of matrix products, from which the rest is quickly computed again.
+    pub const PRODUCTS: &[&str] = &[
+        "attention_log_sum",
+        "attention_output",
+        "query",
+        "key",
+        "value",
+        "residual",
+        "mlp_hidden",
+        "mlp_gate",
+    ];
+}

@@ -10,7 +10,7 @@ use ankh_hlo::{
 
 use crate::config::{self, Axis, Config};
 use crate::model::Start;
-use crate::model::{Network, Parameter, Targets, Weights, token_loss};
+use crate::model::{Network, Parameter, Targets, Weights, saved, token_loss};
 use crate::optim::{self, Moment};
 
 /// An array that a program takes or gives.
@@ -469,15 +469,13 @@ fn losses<'g>(
 }
 
 fn remat(remat: config::Remat) -> Remat {
+    let named = |names: &[&str]| Remat::Named(names.iter().map(|n| (*n).into()).collect());
     match remat {
         config::Remat::Full => Remat::SaveNothing,
+        config::Remat::Attention => named(saved::ATTENTION),
+        config::Remat::Projections => named(saved::PROJECTIONS),
+        config::Remat::Named => named(saved::PRODUCTS),
         config::Remat::None => Remat::SaveAll,
-        config::Remat::Named => Remat::Named(
-            crate::model::SAVED_NAMES
-                .iter()
-                .map(|n| (*n).into())
-                .collect(),
-        ),
     }
 }
 
