@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod layout;
 pub mod model;
 pub mod optim;
+pub mod plan;
 pub mod run;
 pub mod slice;
 pub mod telemetry;

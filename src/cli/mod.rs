@@ -4,10 +4,12 @@
 //! [`CliError`], the one place that knows exit codes and what to advise.
 
 mod batches;
+mod compile;
 mod configuration;
 mod doctor;
 mod error;
 mod output;
+mod plan;
 mod prepare;
 mod readiness;
 mod tensor_file;
@@ -45,6 +47,9 @@ struct Cli {
 enum Command {
     Prepare(prepare::PrepareArgs),
     Batches(batches::BatchesArgs),
+    Plan(plan::PlanArgs),
+    #[command(hide = true)]
+    Compile(compile::CompileArgs),
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
@@ -63,6 +68,8 @@ pub fn main() -> ExitCode {
         None => train::run(cli.train),
         Some(Command::Prepare(arguments)) => prepare::run(arguments),
         Some(Command::Batches(arguments)) => batches::run(arguments),
+        Some(Command::Plan(arguments)) => plan::run(arguments),
+        Some(Command::Compile(arguments)) => compile::run(arguments),
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),

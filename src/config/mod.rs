@@ -387,7 +387,7 @@ pub enum Compute {
 }
 
 /// What a layer's forward pass keeps for its backward pass; the rest is computed again. From least memory to most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remat {
     /// Keep only what enters the layer: a third more work than keeping everything.
@@ -400,6 +400,17 @@ pub enum Remat {
     Named,
     /// Keep everything.
     None,
+}
+
+impl Remat {
+    /// All of them, from least memory to most.
+    pub const ALL: [Remat; 5] = [
+        Remat::Full,
+        Remat::Attention,
+        Remat::Projections,
+        Remat::Named,
+        Remat::None,
+    ];
 }
 
 /// Evaluation on the validation split during training.

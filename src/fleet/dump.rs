@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use ankh_hlo::Module;
-use ankh_pjrt::CompiledProgram;
+use ankh_proto::xla::HloModuleProto;
 use prost::Message;
 
 use super::DeviceError;
@@ -19,12 +19,11 @@ pub fn given(module: &Module, directory: &Path) -> Result<(), DeviceError> {
 /// Writes what the compiler made of a program: `NAME.optimized.txt` and `NAME.optimized.pb`.
 pub fn compiled(
     module: &Module,
-    program: &CompiledProgram,
+    optimized: &HloModuleProto,
     directory: &Path,
 ) -> Result<(), DeviceError> {
     let name = &module.proto().name;
-    let optimized = program.optimized_program()?.module()?;
-    let text = ankh_hlo::text(&optimized);
+    let text = ankh_hlo::text(optimized);
     write(directory, &format!("{name}.optimized.txt"), text.as_bytes())?;
     let proto = optimized.encode_to_vec();
     write(directory, &format!("{name}.optimized.pb"), &proto)

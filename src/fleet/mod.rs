@@ -6,7 +6,7 @@
 
 mod agreement;
 mod array;
-mod dump;
+pub mod dump;
 mod error;
 mod gather;
 mod memory;
@@ -207,7 +207,8 @@ impl Fleet {
                 _ => error.into(),
             })?;
         if let Some(directory) = &self.dump {
-            dump::compiled(module, &executable, directory)?;
+            let optimized = executable.optimized_program()?.module()?;
+            dump::compiled(module, &optimized, directory)?;
         }
         self.ready(module, executable)
     }

@@ -97,18 +97,11 @@ impl Identity {
         mesh: MeshShape,
         devices: &[i32],
     ) -> Result<Identity, SavedError> {
-        let file = plugin.path();
-        let library = fs::read(file).map_err(|source| SavedError::File {
-            action: "read",
-            path: file.to_owned(),
-            source,
-        })?;
-        let (major, minor) = plugin.api_version();
         Ok(Identity {
             name: module.proto().name.clone(),
             program: program_digest(module),
             flags: flags.to_vec(),
-            plugin: format!("API {major}.{minor}, {}", digest(&library)),
+            plugin: version(plugin)?,
             slice: slice.to_string(),
             mesh: mesh.to_string(),
             devices: devices.to_vec(),
@@ -145,6 +138,18 @@ impl Identity {
             }),
         }
     }
+}
+
+/// What tells a plugin from every other: its API and SHA-256 of its file.
+pub fn version(plugin: &Plugin) -> Result<String, SavedError> {
+    let file = plugin.path();
+    let library = fs::read(file).map_err(|source| SavedError::File {
+        action: "read",
+        path: file.to_owned(),
+        source,
+    })?;
+    let (major, minor) = plugin.api_version();
+    Ok(format!("API {major}.{minor}, {}", digest(&library)))
 }
 
 /// SHA-256 of a program, without what only tells where in the source it comes from.

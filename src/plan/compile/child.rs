@@ -1,0 +1,186 @@
+//! The child's side: one request answered.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use ankh_pjrt::{
+    Code, CompiledProgram, DeviceDescription, NamedValue, Platform, Plugin, Program, ProgramMemory,
+};
+use prost::Message;
+
+use super::to_json;
+use super::{ANSWER, CompileError, EXECUTABLE, Executable, Facts, OPTIMIZED, REQUEST, Request};
+use crate::config::Config;
+use crate::fleet;
+use crate::fleet::saved::{self, Identity, SavedError};
+use crate::layout::{self, LayoutError};
+use crate::slice::{MeshShape, PlacementError, Slice};
+use crate::train::program::Programs;
+
+/// Answers the request in `directory`: compiles, and writes down what came of it.
+pub fn answer(directory: &Path) -> io::Result<()> {
+    let request = fs::read(directory.join(REQUEST))?;
+    let request: Request = serde_json::from_slice(&request).map_err(io::Error::other)?;
+    let answer = match &request {
+        Request::Plugin { slice } => to_json(&version(slice)),
+        Request::Step {
+            config,
+            slice,
+            executable,
+        } => to_json(&compile(directory, config, slice, *executable)),
+    };
+    // Whole or not at all: a half-written answer would hide that this process died.
+    let unfinished = directory.join("unfinished");
+    fs::write(&unfinished, answer?)?;
+    fs::rename(unfinished, directory.join(ANSWER))
+}
+
+fn version(slice: &str) -> Result<String, CompileError> {
+    let slice: Slice = slice.parse().map_err(io::Error::other)?;
+    let plugin = Plugin::find(slice.platform(), None)?;
+    Ok(saved::version(&plugin)?)
+}
+
+fn compile(
+    directory: &Path,
+    config: &str,
+    slice: &str,
+    executable: Executable,
+) -> Result<Facts, CompileError> {
+    let config: Config = toml::from_str(config).map_err(io::Error::other)?;
+    let slice: Slice = slice.parse().map_err(io::Error::other)?;
+    let plugin = Plugin::find(slice.platform(), None)?;
+    let mesh = layout::mesh_shape(&config, slice.devices())?;
+    let form = fleet::sharding_form(&plugin);
+    let layout = layout::layout(&config, mesh, form)?;
+    let platform = slice.platform().to_string();
+    let module = Programs::of(&config, &platform, layout.as_ref()).step();
+    let module = module.map_err(|error| CompileError::Refused {
+        message: error.to_string(),
+    })?;
+    let options = |ids: &[i32]| fleet::compile_options(ids, form, &config.compiler.flags);
+    let start = Instant::now();
+    let done = |program: &CompiledProgram, ids: &[i32], platform_version| {
+        let seconds = start.elapsed().as_secs_f64();
+        let optimized = program.optimized_program()?.module()?;
+        fs::write(directory.join(OPTIMIZED), optimized.encode_to_vec())?;
+        if executable == Executable::Wanted {
+            fs::write(directory.join(EXECUTABLE), program.serialize()?)?;
+        }
+        let flags = &config.compiler.flags;
+        let identity = Identity::of(&module, &plugin, flags, slice, mesh, ids)?;
+        Ok(facts(
+            identity,
+            &plugin,
+            platform_version,
+            seconds,
+            &program.memory_stats()?,
+            slice,
+        ))
+    };
+    let program = Program::hlo(module.to_bytes());
+    match slice.topology() {
+        Some(wanted) => {
+            let topology = plugin.topology(&wanted.name, &wanted.options)?;
+            let ids = ids(&topology.devices()?, slice, mesh)?;
+            let compiled = topology.compile(&program, &options(&ids))?;
+            done(&compiled, &ids, topology.platform_version()?)
+        }
+        None => {
+            let count = NamedValue::int("cpu_device_count", slice.devices() as i64);
+            let create: &[NamedValue] = match slice.platform() {
+                Platform::Cpu => &[count],
+                _ => &[],
+            };
+            let client = plugin.create_client(create)?;
+            let devices = client.devices()?;
+            let devices: Vec<_> = devices.iter().map(|d| d.description().clone()).collect();
+            let ids = ids(&devices, slice, mesh)?;
+            let compiled = client.compile(&program, &options(&ids))?;
+            done(&compiled, &ids, client.platform_version()?)
+        }
+    }
+}
+
+/// The devices' ids in the order of the mesh.
+fn ids(
+    devices: &[DeviceDescription],
+    slice: Slice,
+    mesh: MeshShape,
+) -> Result<Vec<i32>, CompileError> {
+    let order = slice.order(devices, mesh)?;
+    Ok(order.into_iter().map(|i| devices[i].id).collect())
+}
+
+fn facts(
+    identity: Identity,
+    plugin: &Plugin,
+    platform_version: String,
+    seconds: f64,
+    memory: &ProgramMemory,
+    slice: Slice,
+) -> Facts {
+    let (major, minor) = plugin.api_version();
+    let bytes = |n: i64| u64::try_from(n).unwrap_or(0);
+    let all = memory.arguments + memory.outputs - memory.aliased + memory.temporary;
+    // The CPU's compiler does not follow all that lives at once.
+    let peak = match slice.platform() == Platform::Cpu {
+        true => all.max(memory.peak),
+        false => memory.peak,
+    };
+    Facts {
+        identity,
+        plugin: plugin.path().to_owned(),
+        api_version: format!("{major}.{minor}"),
+        platform_version,
+        seconds,
+        arguments: bytes(memory.arguments),
+        outputs: bytes(memory.outputs),
+        aliased: bytes(memory.aliased),
+        temporary: bytes(memory.temporary),
+        code: bytes(memory.generated_code),
+        peak: bytes(peak),
+    }
+}
+
+impl From<ankh_pjrt::Error> for CompileError {
+    fn from(error: ankh_pjrt::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            ankh_pjrt::Error::Pjrt {
+                code: Code::ResourceExhausted,
+                message,
+                ..
+            } => CompileError::Exhausted { message },
+            ankh_pjrt::Error::NoPlugin { .. } => CompileError::NoPlugin { message },
+            _ => CompileError::Refused { message },
+        }
+    }
+}
+
+impl From<LayoutError> for CompileError {
+    fn from(error: LayoutError) -> Self {
+        CompileError::Layout {
+            message: error.to_string(),
+            advice: error.advice(),
+        }
+    }
+}
+
+impl From<PlacementError> for CompileError {
+    fn from(error: PlacementError) -> Self {
+        CompileError::Refused {
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<SavedError> for CompileError {
+    fn from(error: SavedError) -> Self {
+        CompileError::Refused {
+            message: error.to_string(),
+        }
+    }
+}

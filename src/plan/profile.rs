@@ -1,0 +1,88 @@
+//! Where a compiled step's time goes, as its compiler sees it.
+//!
+//! libtpu notes with each instruction how many cycles it expects it to take. Their sum, bodies of loops weighted by how
+//! often they run, is its estimate of the step. What is sent between chips carries no cycles: see
+//! [`collectives`](super::collectives).
+
+use std::collections::BTreeMap;
+
+use ankh_proto::xla::{HloInstructionProto, HloModuleProto};
+use serde::{Deserialize, Serialize};
+
+use super::scope::{Pass, scope};
+use super::walk::{Into, Walk};
+
+/// The compiler's estimate of one run of a program on one device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// All cycles.
+    pub cycles: u64,
+    /// The same by place, most first.
+    pub places: Vec<Place>,
+}
+
+/// The cycles of one part of the model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// `encoder/attention` for example.
+    pub name: String,
+    /// Computing it.
+    pub forward: u64,
+    /// Computing it again for the derivative.
+    pub recompute: u64,
+    /// Computing its derivative.
+    pub gradient: u64,
+}
+
+impl Place {
+    /// All of it.
+    pub fn cycles(&self) -> u64 {
+        self.forward + self.recompute + self.gradient
+    }
+}
+
+impl Profile {
+    /// Reads an optimized module; `None` where its compiler leaves no estimates.
+    pub fn of(module: &HloModuleProto) -> Option<Profile> {
+        let mut places: BTreeMap<String, Place> = BTreeMap::new();
+        Walk::new(module).each(Into::ControlFlow, |visit| {
+            let Some(cycles) = estimated_cycles(visit.instruction) else {
+                return;
+            };
+            let cycles = cycles.saturating_mul(visit.times);
+            let (pass, name) = scope(visit.instruction);
+            let place = places.entry(name).or_default();
+            match pass {
+                Pass::Forward => place.forward += cycles,
+                Pass::Recompute => place.recompute += cycles,
+                Pass::Gradient => place.gradient += cycles,
+            }
+        });
+        let mut places: Vec<Place> = places
+            .into_iter()
+            .map(|(name, place)| Place { name, ..place })
+            .collect();
+        places.sort_by_key(|place| std::cmp::Reverse(place.cycles()));
+        let cycles = places.iter().map(Place::cycles).sum();
+        (cycles > 0).then_some(Profile { cycles, places })
+    }
+}
+
+/// What the compiler notes in the JSON of the backend's configuration.
+fn estimated_cycles(instruction: &HloInstructionProto) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Backend {
+        window_config: Option<Window>,
+    }
+    #[derive(Deserialize)]
+    struct Window {
+        estimated_cycles: Option<String>,
+    }
+    // Most instructions have none, and their configuration need not be read.
+    let config = std::str::from_utf8(&instruction.backend_config).ok()?;
+    if !config.contains("\"estimated_cycles\"") {
+        return None;
+    }
+    let backend: Backend = serde_json::from_str(config).ok()?;
+    backend.window_config?.estimated_cycles?.parse().ok()
+}

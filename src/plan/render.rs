@@ -1,0 +1,273 @@
+//! A plan in words.
+
+use std::fmt::{self, Display, Write};
+
+use super::{Estimate, Memory, Placed, Plan, Profile, Role};
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.header(f)?;
+        self.sharding(f)?;
+        self.memory.table(f)?;
+        self.exchanges(f)?;
+        if let Some(profile) = &self.profile {
+            profile.table(f)?;
+        }
+        self.arithmetic(f)
+    }
+}
+
+impl Plan {
+    fn header(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slice = &self.slice;
+        let torus = slice.torus.as_ref();
+        let torus = torus.map_or_else(String::new, |torus| format!(", {torus}"));
+        let hosts = plural(slice.hosts, "host");
+        let chips = plural(slice.chips, "chip");
+        writeln!(f, "slice    {}: {chips} on {hosts}{torus}", slice.name)?;
+        let mesh = &self.mesh;
+        writeln!(
+            f,
+            "mesh     data {} x fsdp {} x model {}",
+            mesh.data, mesh.fsdp, mesh.model
+        )?;
+        let step = &self.step;
+        let parameters = millions(step.parameters);
+        writeln!(
+            f,
+            "model    {parameters} parameters, {}, remat {}",
+            step.compute,
+            name(&step.remat)
+        )?;
+        writeln!(
+            f,
+            "batch    {} sequences of {} + {} positions, {} on a chip at once{}",
+            step.batch_size,
+            step.input_length,
+            step.target_length,
+            step.device_batch_size,
+            match step.accumulation {
+                1 => String::new(),
+                parts => format!(", in {parts} parts"),
+            }
+        )
+    }
+
+    fn sharding(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nparameters")?;
+        let parameters = self.arrays.iter().filter(|a| a.role == Role::Parameter);
+        let rows: Vec<[String; 4]> = parameters.map(row).collect();
+        let width = |i: usize| rows.iter().map(|r| r[i].len()).max().unwrap_or(0);
+        let [name, dims, split] = [width(0), width(1), width(2)];
+        for r in &rows {
+            writeln!(
+                f,
+                "  {:name$}  {:dims$}  {:split$}  {}",
+                r[0], r[1], r[2], r[3]
+            )?;
+        }
+        for unsplit in &self.unsplit {
+            writeln!(f, "  {} stays whole: {}", unsplit.array, unsplit.reason)?;
+        }
+        Ok(())
+    }
+
+    fn exchanges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.collectives.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nexchanges of a step    along                times  each chip puts in  and sends"
+        )?;
+        for c in &self.collectives {
+            writeln!(
+                f,
+                "  {:20} {:20} {:>5}  {:>17}  {:>9}",
+                c.kind.name(),
+                c.axes.join(" x "),
+                c.count,
+                bytes(c.bytes),
+                bytes(c.sent)
+            )?;
+        }
+        Ok(())
+    }
+
+    fn arithmetic(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\narithmetic   {} of the model a step, {} with what is computed again",
+            operations(self.model_flops),
+            operations(self.total_flops)
+        )?;
+        match &self.estimate {
+            Some(estimate) => estimate.lines(f),
+            None => writeln!(
+                f,
+                "time         not known: only the compiler for TPUs estimates it"
+            ),
+        }?;
+        write!(
+            f,
+            "compiled in  {:.0} s, by {} (PJRT C API {})",
+            self.compiled.seconds,
+            self.compiled.plugin.display(),
+            self.compiled.api_version
+        )
+    }
+}
+
+fn row(a: &Placed) -> [String; 4] {
+    let list = |dims: &[i64]| {
+        let dims: Vec<String> = dims.iter().map(i64::to_string).collect();
+        dims.join(",")
+    };
+    let split: Vec<String> = a
+        .split
+        .iter()
+        .map(|axes| match axes.is_empty() {
+            true => "-".into(),
+            false => axes.join("+"),
+        })
+        .collect();
+    [
+        a.name.clone(),
+        format!("{}[{}]", a.dtype, list(&a.dims)),
+        match a.split.iter().all(Vec::is_empty) {
+            true => "whole".into(),
+            false => format!("{} -> [{}]", split.join(","), list(&a.part)),
+        },
+        bytes(a.bytes),
+    ]
+}
+
+impl Memory {
+    fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = match self.limit {
+            Some(limit) => format!(
+                " of {} ({:.0} %)",
+                bytes(limit),
+                100.0 * self.peak as f64 / limit as f64
+            ),
+            None => String::new(),
+        };
+        writeln!(
+            f,
+            "\nmemory of a chip   {} at most{limit}",
+            bytes(self.peak)
+        )?;
+        let state = self.parameters + self.optimizer + self.batch;
+        for (name, size, note) in [
+            ("parameters", self.parameters, String::new()),
+            ("optimizer state", self.optimizer, String::new()),
+            ("batch", self.batch, String::new()),
+            (
+                "padding of these",
+                self.arguments.saturating_sub(state),
+                String::new(),
+            ),
+            ("activations kept", self.activations, String::new()),
+            ("gradients", self.gradients, String::new()),
+            ("other temporaries", self.others(), String::new()),
+            ("new results", self.outputs, String::new()),
+            ("program", self.code, String::new()),
+        ] {
+            writeln!(f, "  {name:18} {:>10}{note}", bytes(size))?;
+        }
+        Ok(())
+    }
+}
+
+impl Profile {
+    fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\ncycles of a step        forward  computed again  derivative    share"
+        )?;
+        let part = |n: u64| format!("{:.1} M", n as f64 / 1e6);
+        for place in &self.places {
+            let share = 100.0 * place.cycles() as f64 / self.cycles as f64;
+            if share < 0.05 {
+                continue;
+            }
+            writeln!(
+                f,
+                "  {:20} {:>9} {:>15} {:>11} {share:>6.1} %",
+                place.name,
+                part(place.forward),
+                part(place.recompute),
+                part(place.gradient)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Estimate {
+    fn lines(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "step         {:.3} s: {:.1} M cycles by the compiler's estimate; what chips send takes {:.3} s more if none of it is hidden",
+            self.step_seconds,
+            self.cycles as f64 / 1e6,
+            self.exchange_seconds
+        )?;
+        writeln!(
+            f,
+            "throughput   {:.0} sequences/s, {:.1} % of the chips' peak (MFU)",
+            self.examples_per_second,
+            100.0 * self.mfu
+        )?;
+        writeln!(
+            f,
+            "run          {} steps: {:.1} days, {:.0} chip-hours",
+            self.steps, self.days, self.chip_hours
+        )
+    }
+}
+
+fn name(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        count => format!("{count} {noun}s"),
+    }
+}
+
+fn millions(count: u64) -> String {
+    match count as f64 {
+        n if n >= 1e9 => format!("{:.2} billion", n / 1e9),
+        n => format!("{:.1} million", n / 1e6),
+    }
+}
+
+fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut size = n as f64;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < units.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    let mut text = String::new();
+    let digits = if unit == 0 { 0 } else { 1 };
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{size:.digits$} {}", units[unit]);
+    text
+}
+
+fn operations(flops: f64) -> String {
+    match flops {
+        n if n >= 1e15 => format!("{:.2} PFLOP", n / 1e15),
+        n if n >= 1e12 => format!("{:.2} TFLOP", n / 1e12),
+        n => format!("{:.2} GFLOP", n / 1e9),
+    }
+}
