@@ -225,7 +225,24 @@ impl Layout {
     /// # Errors
     /// The first dimension that the axes of its rule do not divide.
     pub fn sharding(&self, names: &[&str], dims: &[i64]) -> Result<Sharding, Uneven> {
-        let mut used = vec![false; self.mesh.axes.len()];
+        self.sharding_beside(&[], names, dims)
+    }
+
+    /// The same for an array that is used together with one whose dimensions are called `beside`: their axes are taken.
+    ///
+    /// # Errors
+    /// The first dimension that the axes of its rule do not divide.
+    pub fn sharding_beside(
+        &self,
+        beside: &[&str],
+        names: &[&str],
+        dims: &[i64],
+    ) -> Result<Sharding, Uneven> {
+        let taken = |axis: &String| {
+            let mut rules = self.rules.iter().filter(|r| beside.contains(&&*r.0));
+            rules.any(|r| r.1.contains(axis))
+        };
+        let mut used: Vec<bool> = self.mesh.axes.iter().map(|a| taken(&a.0)).collect();
         let dims = names.iter().zip(dims).map(|(name, &size)| {
             let mut parts = 1;
             let mut axes = Vec::new();

@@ -7,11 +7,14 @@
 
 use ankh_hlo::{DType, Tensor};
 
-use super::layers::project;
+use super::layers::{Dims, project};
 use super::weights::Attention;
 
 /// What is added to the score of a key that may not be seen. Large enough that its weight is exactly 0 in float32.
 const HIDDEN: f64 = -1e9;
+
+const TO_HEADS: Dims = ["embed", "heads"];
+const FROM_HEADS: Dims = ["heads", "embed"];
 
 /// What is added to the scores.
 #[derive(Clone, Copy)]
@@ -58,11 +61,15 @@ pub(super) fn attention<'g>(
             .transpose(&[0, 2, 1, 3]);
         t.named(&["batch", "heads", "length", "kv"])
     };
-    let q = split(project(x, p.q)).checkpoint("query");
-    let k = split(project(memory, p.k)).checkpoint("key");
-    let v = split(project(memory, p.v)).checkpoint("value");
+    let q = split(project(x, p.q, TO_HEADS)).checkpoint("query");
+    let k = split(project(memory, p.k, TO_HEADS)).checkpoint("key");
+    let v = split(project(memory, p.v, TO_HEADS)).checkpoint("value");
     let o = weighted_sum(q, k, v, bias).transpose(&[0, 2, 1, 3]);
-    project(o.reshape(&[x.dim(0), x.dim(1), heads * q.dim(3)]), p.o)
+    project(
+        o.reshape(&[x.dim(0), x.dim(1), heads * q.dim(3)]),
+        p.o,
+        FROM_HEADS,
+    )
 }
 
 /// How often the scores are computed.

@@ -14,42 +14,56 @@ pub fn rms_norm<'g>(x: Tensor<'g>, weight: Tensor<'g>, epsilon: f64) -> Tensor<'
     ((wide * scale) * weight).convert(x.dtype())
 }
 
-/// `x [batch, length, in]` times `w [in, out]` in the element type of `x`.
-pub fn project<'g>(x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
-    product(x, w, x.dtype())
+/// What the two dimensions of a weight are: those of its input and its output.
+pub type Dims = [&'static str; 2];
+
+/// `x [batch, length, in]` times `w [in, out]`, whose dimensions are `dims`, in the element type of `x`.
+pub fn project<'g>(x: Tensor<'g>, w: Tensor<'g>, dims: Dims) -> Tensor<'g> {
+    product(x, w, dims, x.dtype())
 }
 
 /// [`project`], its sums kept in the type `to`. The gradient of `w` leaves its product, and is summed over devices, in the type that `w`
 /// comes in: a wider one than that of `x` is not rounded on the way.
-pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, to: DType) -> Tensor<'g> {
+///
+/// A weight that is kept in parts by devices that share out the batch is gathered for the product, in the type of `x`; its
+/// gradient goes back in parts. Left alone, the partitioner would rather loop over the parts.
+pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, dims: Dims, to: DType) -> Tensor<'g> {
+    let whole = gathered(w, x.dtype(), dims);
     let g = x.graph();
-    let narrow = w.convert(x.dtype());
-    let y = g.einsum_with("bld,de->ble", x, narrow, Default::default(), Some(to));
-    if w.dtype() == x.dtype() {
-        return y;
-    }
-    y.custom_gradient(&[x, w], &[], |operands, _, dy| {
+    let y = g.einsum_with("bld,de->ble", x, whole, Default::default(), Some(to));
+    y.custom_gradient(&[x, w], &[], move |operands, _, dy| {
         let (x, w) = (operands[0], operands[1]);
         let (g, dy) = (x.graph(), dy.convert(x.dtype()));
-        let dx = g.einsum("ble,de->bld", dy, w.convert(x.dtype()));
+        let dx = g.einsum("ble,de->bld", dy, gathered(w, x.dtype(), dims));
         let sums = Some(w.dtype());
-        vec![
-            dx,
-            g.einsum_with("bld,ble->de", x, dy, Default::default(), sums),
-        ]
+        let dw = g.einsum_with("bld,ble->de", x, dy, Default::default(), sums);
+        vec![dx, dw.named(&dims)]
     })
 }
+
+/// A weight as its product takes it.
+fn gathered<'g>(w: Tensor<'g>, dtype: DType, dims: Dims) -> Tensor<'g> {
+    w.convert(dtype).named_beside(&["batch"], &dims)
+}
+
+const TO_MLP: Dims = ["embed", "mlp"];
+const FROM_MLP: Dims = ["mlp", "embed"];
 
 /// The feed-forward layer; `x` is `[batch, length, embed]`.
 pub fn feed_forward<'g>(p: &Mlp<Tensor<'g>>, x: Tensor<'g>, activation: Activation) -> Tensor<'g> {
     let hidden = match p.wi {
-        Expansion::Plain(wi) => nonlinearity(project(x, wi).checkpoint("mlp_hidden"), activation),
+        Expansion::Plain(wi) => {
+            nonlinearity(project(x, wi, TO_MLP).checkpoint("mlp_hidden"), activation)
+        }
         Expansion::Gated(wi_0, wi_1) => {
-            let gate = project(x, wi_1).checkpoint("mlp_gate");
-            nonlinearity(project(x, wi_0).checkpoint("mlp_hidden"), activation) * gate
+            let gate = project(x, wi_1, TO_MLP).checkpoint("mlp_gate");
+            nonlinearity(
+                project(x, wi_0, TO_MLP).checkpoint("mlp_hidden"),
+                activation,
+            ) * gate
         }
     };
-    project(hidden.named(&["batch", "length", "mlp"]), p.wo)
+    project(hidden.named(&["batch", "length", "mlp"]), p.wo, FROM_MLP)
 }
 
 fn nonlinearity<'g>(x: Tensor<'g>, activation: Activation) -> Tensor<'g> {

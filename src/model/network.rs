@@ -198,6 +198,7 @@ impl<'g> Network<'g, '_> {
                 (x * scale, self.weights.shared.transpose(&[1, 0]))
             }
         };
-        product(x, self.narrowed(head), DType::F32).named(&["batch", "length", "vocab"])
+        product(x, self.narrowed(head), ["embed", "vocab"], DType::F32)
+            .named(&["batch", "length", "vocab"])
     }
 }

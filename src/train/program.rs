@@ -460,7 +460,10 @@ fn losses<'g>(
         weights: specs.filled(values),
         compute,
         remat: remat(config.train.remat),
-        gradients: compute,
+        gradients: match config.sharding.gradients {
+            config::GradientType::Float32 => DType::F32,
+            config::GradientType::Bfloat16 => compute,
+        },
     };
     let states = network.forward(batch[0], batch[1], batch[2]);
     let _scope = states.logits.graph().scope("loss");

@@ -247,12 +247,15 @@ impl Graph {
 
     pub(crate) fn sharding(
         &self,
+        beside: &[&str],
         names: &[&str],
         dims: &[i64],
     ) -> Result<Option<Sharding>, Uneven> {
         let state = self.state.borrow();
         let layout = state.layout.as_ref();
-        layout.map(|l| l.sharding(names, dims)).transpose()
+        layout
+            .map(|l| l.sharding_beside(beside, names, dims))
+            .transpose()
     }
 
     /// Attributes the nodes made until the guard is dropped to `scope` and, if given, to `place` in place of their callers.

@@ -136,7 +136,7 @@ impl Graph {
         if names.len() != shape.rank() {
             return self.refuse("parameter", format!("{} names for {shape}", names.len()));
         }
-        match self.sharding(names, &shape.dims) {
+        match self.sharding(&[], names, &shape.dims) {
             Ok(sharding) => self.add_parameter(name, shape, sharding),
             Err(uneven) => self.refuse("parameter", format!("`{name}`: {uneven}")),
         }

@@ -8,13 +8,20 @@ impl<'g> Tensor<'g> {
     /// Says what the dimensions are, so that the graph's layout can split them over the mesh; without a layout, nothing.
     #[track_caller]
     pub fn named(self, names: &[&str]) -> Tensor<'g> {
+        self.named_beside(&[], names)
+    }
+
+    /// [`Tensor::named`] for what is used together with an array whose dimensions are called `beside`: the axes of those are
+    /// taken and split nothing here. So a weight that is split over an axis of the batch comes to its product whole.
+    #[track_caller]
+    pub fn named_beside(self, beside: &[&str], names: &[&str]) -> Tensor<'g> {
         let shape = self.shape();
         if names.len() != shape.rank() {
             return self
                 .graph()
                 .refuse("named", format!("{} names for {shape}", names.len()));
         }
-        match self.graph().sharding(names, &shape.dims) {
+        match self.graph().sharding(beside, names, &shape.dims) {
             Ok(Some(sharding)) => self.constrain(sharding),
             Ok(None) => self,
             Err(uneven) => self.graph().refuse("named", uneven.to_string()),
