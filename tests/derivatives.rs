@@ -184,16 +184,20 @@ fn attention_matches_finite_differences_and_the_plain_formula() {
 
 #[test]
 fn repeating_the_scores_changes_nothing() {
+    // Twelve sequences are three groups of four.
     let shapes = [
-        vec![2, 2, 5, 4],
-        vec![2, 2, 5, 4],
-        vec![2, 2, 5, 4],
-        vec![2, 5, 5],
+        vec![12, 1, 3, 2],
+        vec![12, 1, 3, 2],
+        vec![12, 1, 3, 2],
+        vec![1, 3, 3],
     ];
+    let tokens: Vec<i32> = (0..36)
+        .map(|i| i32::from(i % 3 == 0 || i % 5 < 3))
+        .collect();
     check("scores", &shapes, &mut Random(11), |g, x| {
         let bias = Bias {
             relative: Some(x[3]),
-            mask: Hidden::Both.mask(g, &[1, 1, 0, 1, 0, 1, 1, 1, 1, 1], 2),
+            mask: Hidden::Both.mask(g, &tokens, 12),
         };
         [Scores::Repeated, Scores::Kept]
             .map(|way| mixed(weighted_sum_by(way, x[0], x[1], x[2], bias)))

@@ -109,6 +109,26 @@ impl Scores {
             Scores::Repeated => x.graph().barrier(&[x])[0],
         }
     }
+
+    /// The sum of `x [batch, heads, queries, keys]` over the batch, in the type of the scores. Up to eight sequences are added at a time:
+    /// a reduction would write the whole sum once for each.
+    fn sum_over_batch(self, x: Tensor<'_>) -> Tensor<'_> {
+        let (g, wide, batch) = (x.graph(), wide(x.dtype()), x.dim(0));
+        let together = [8, 4, 2]
+            .into_iter()
+            .find(|n| batch % n == 0 && g.splits_evenly("batch", batch / n));
+        let (Scores::Repeated, Some(n)) = (self, together) else {
+            return x.convert(wide).sum(&[0]);
+        };
+        let rest = &x.dims()[1..];
+        let groups = x.reshape(&[&[batch / n, n], rest].concat());
+        let of_each_group = |i: i64| {
+            let slice = groups.slice_dim(1, i, i + 1).convert(wide);
+            slice.reshape(&[&[batch / n], rest].concat())
+        };
+        let sums = (1..n).fold(of_each_group(0), |sum, i| sum + of_each_group(i));
+        sums.sum(&[0])
+    }
 }
 
 /// softmax(q k' + bias) v, for `[batch, heads, length, kv]`. A query that may see no key gets some mean of the values: its
@@ -193,6 +213,6 @@ fn gradient<'g>(
     let dv = g.einsum("bhqs,bhqk->bhsk", weights, dy);
     let dq = g.einsum("bhqs,bhsk->bhqk", dscores, k);
     let dk = g.einsum("bhqs,bhqk->bhsk", dscores, q);
-    let drelative = relative.map(|_| dscores.convert(wide).sum(&[0]));
+    let drelative = relative.map(|_| way.sum_over_batch(dscores));
     [dq, dk, dv].into_iter().chain(drelative).collect()
 }

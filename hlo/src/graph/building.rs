@@ -258,6 +258,11 @@ impl Graph {
             .transpose()
     }
 
+    /// Whether the layout, if there is one, splits a dimension called `name` of this size into equal parts.
+    pub fn splits_evenly(&self, name: &str, size: i64) -> bool {
+        self.sharding(&[], &[name], &[size]).is_ok()
+    }
+
     /// Attributes the nodes made until the guard is dropped to `scope` and, if given, to `place` in place of their callers.
     pub(crate) fn attribute(
         &self,
