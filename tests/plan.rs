@@ -285,6 +285,76 @@ fn a_plan_writes_the_step_as_built_and_as_compiled() {
 }
 
 #[test]
+fn a_search_ranks_what_it_tried_and_its_best_trains() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (data, best, run, cache) = (path("data"), path("best.toml"), path("run"), path("cache"));
+    let searched = |limit: &str| {
+        planned(&[
+            "--search",
+            "--slice",
+            "cpu-2",
+            "--config",
+            "tiny",
+            "--set",
+            "sharding.model=2",
+            "--limit",
+            limit,
+            "--cache",
+            &cache,
+            "--output-config",
+            &best,
+        ])
+    };
+    let found = searched("2");
+    let tried = |found: &Value| found["ranking"]["tried"].as_array().unwrap().clone();
+    let seconds = |tried: &Value| number(tried, "/outcome/compiled/seconds");
+    assert_eq!(tried(&found).len(), 2);
+    assert!(tried(&found).is_sorted_by_key(seconds));
+    let own = &found["ranking"]["own"];
+    assert!(tried(&found).iter().any(|tried| &tried["choice"] == own));
+    // The answers of the first search are kept, and the limit counts compilations.
+    let again = searched("1");
+    assert_eq!(tried(&again).len(), 3);
+    for before in tried(&found) {
+        let kept = |after: &Value| {
+            after["choice"] == before["choice"] && after["outcome"] == before["outcome"]
+        };
+        assert!(tried(&again).iter().any(kept), "{before}");
+    }
+
+    let sample = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/data/sample/uniprot_sample.fasta.gz"
+    );
+    let prepare = [
+        "prepare",
+        "--validation-fraction",
+        "0.05",
+        "--output",
+        &data,
+        sample,
+    ];
+    let train = [
+        "--slice",
+        "cpu-2",
+        "--config",
+        &best,
+        "--data",
+        &data,
+        "--run-dir",
+        &run,
+        "--steps",
+        "2",
+    ];
+    for arguments in [&prepare[..], &train[..]] {
+        let output = pretrain().args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
 #[ignore = "needs libtpu: make test-tpu"]
 fn a_batch_that_cannot_fit_exits_with_3_and_says_what_to_change() {
     let output = plan(&[

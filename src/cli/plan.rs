@@ -11,9 +11,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::configuration::ConfigArgs;
 use super::output::{json, line_of};
 use super::{CliError, Exit};
+use crate::config::Config;
 use crate::fleet::dump;
 use crate::fleet::saved::{self, SavedError};
 use crate::plan::compile::{Compilation, CompileError, Compiler, Executable, Job};
+use crate::plan::search::{Cache, Search, SearchError};
 use crate::plan::{Draft, PlanError, too_big};
 use crate::slice::Slice;
 use crate::telemetry::print_line;
@@ -21,7 +23,7 @@ use crate::telemetry::print_line;
 /// Compile the training step for a slice, no TPU needed, and say whether it fits and how long it takes.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  pretrain plan --slice v4-64 --config ankh-large\n  pretrain plan --slice cpu-8 --config tiny --set sharding.model=2 --json"
+    after_help = "Example:\n  pretrain plan --slice v4-64 --config ankh-large\n  pretrain plan --slice cpu-8 --config tiny --set sharding.model=2 --json\n  pretrain plan --slice v4-64 --config ankh-large --search --output-config best.toml"
 )]
 pub(super) struct PlanArgs {
     #[command(flatten)]
@@ -35,9 +37,30 @@ pub(super) struct PlanArgs {
     /// Write the step's program to this directory, as built and as compiled.
     #[arg(long, value_name = "DIR")]
     dump_hlo: Option<PathBuf>,
+    /// Search for the mesh, optimizer sharding, remat policy and batch parts with the fastest step, and rank them.
+    #[arg(long, conflicts_with_all = ["output", "dump_hlo"])]
+    search: bool,
+    #[command(flatten)]
+    searching: SearchArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct SearchArgs {
+    /// Write the best of a search as a configuration that extends the one given.
+    #[arg(long, value_name = "FILE", requires = "search")]
+    output_config: Option<PathBuf>,
+    /// The most compilations of a search.
+    #[arg(long, value_name = "N", default_value_t = 18, requires = "search")]
+    limit: usize,
+    /// The longest time of a search.
+    #[arg(long, value_name = "M", default_value_t = 28, requires = "search")]
+    minutes: u64,
+    /// Where a search keeps what the compiler says, so that the next one need not ask [default: ankh/plans in XDG_CACHE_HOME or ~/.cache].
+    #[arg(long, value_name = "DIR", requires = "search")]
+    cache: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: PlanArgs) -> Result<Exit, CliError> {
@@ -46,6 +69,9 @@ pub(super) fn run(arguments: PlanArgs) -> Result<Exit, CliError> {
     let cpu = arguments.slice.platform() == Platform::Cpu;
     if cpu && arguments.slice.devices() > 1 && arguments.output.is_some() {
         return Err(CliError::usage(SavedError::SeveralCpuDevices).help("plan for cpu-1"));
+    }
+    if arguments.search {
+        return search(&config, &arguments);
     }
     let draft = Draft::new(&config, arguments.slice)?;
     if let Some(directory) = &arguments.dump_hlo {
@@ -77,6 +103,60 @@ pub(super) fn run(arguments: PlanArgs) -> Result<Exit, CliError> {
         false => line_of(&plan.to_string())?,
     }
     Ok(Exit::Done)
+}
+
+/// Searches for the best way to run the step.
+fn search(config: &Config, arguments: &PlanArgs) -> Result<Exit, CliError> {
+    let options = &arguments.searching;
+    let search = Search {
+        config,
+        slice: arguments.slice,
+        compiler: Compiler::this_program()?,
+        cache: match &options.cache {
+            Some(directory) => Some(Cache::at(directory)),
+            None => Cache::of_user(),
+        },
+        limit: options.limit,
+        time: Duration::from_secs(60 * options.minutes),
+    };
+    let mut spinner = Spinner::start(format!("laying out choices for {}", arguments.slice));
+    let ranking = search.run(|progress| {
+        // One line at a time.
+        spinner.change(&progress.to_string());
+    });
+    drop(spinner);
+    let ranking = ranking?;
+    let file = match (&options.output_config, ranking.best()) {
+        (Some(file), Some(best)) => {
+            let text = best
+                .choice
+                .apply(config)
+                .to_toml_over(arguments.config.config.as_deref())?;
+            let written = crate::run::replace_file(file, text.as_bytes());
+            written.map_err(|error| {
+                CliError::failed(format!("cannot write {}: {error}", file.display()))
+            })?;
+            Some(file)
+        }
+        _ => None,
+    };
+    if arguments.json {
+        json(&serde_json::json!({ "ranking": ranking, "config": file }))?;
+    } else {
+        line_of(&ranking.to_string())?;
+        if let Some(file) = file {
+            line_of(&format!("written to {}", file.display()))?;
+        }
+    }
+    match ranking.best() {
+        Some(_) => Ok(Exit::Done),
+        None if ranking.nothing_fits() => Err(CliError::new(
+            Exit::Memory,
+            "the step does not fit the memory of a chip, however it is laid out",
+        )
+        .help("choose a larger slice or a smaller model")),
+        None => Err(CliError::failed("no choice could be compiled")),
+    }
 }
 
 /// A compiler's error in terms of the step.
@@ -114,6 +194,16 @@ impl Spinner {
     }
 }
 
+impl Spinner {
+    /// Shows another message.
+    pub fn change(&mut self, message: &str) {
+        match &self.0 {
+            Some(bar) => bar.set_message(message.to_owned()),
+            None => print_line(message),
+        }
+    }
+}
+
 impl Drop for Spinner {
     fn drop(&mut self) {
         if let Some(bar) = &self.0 {
@@ -130,6 +220,15 @@ impl From<PlanError> for CliError {
                 CliError::usage(error).help(advice)
             }
             PlanError::Program(error) => CliError::failed(error),
+        }
+    }
+}
+
+impl From<SearchError> for CliError {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Plan(error) => error.into(),
+            SearchError::Compile(error) => error.into(),
         }
     }
 }

@@ -66,6 +66,49 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The configuration as a file that [`resolve`] reads back: what it sets otherwise than `base`, a preset or a file (the
+    /// defaults without one), which the file extends.
+    pub fn to_toml_over(&self, base: Option<&str>) -> Result<String, ConfigError> {
+        let mut extended = resolve(base, &[])?;
+        let mut file = Table::new();
+        if let Some(name) = base {
+            let name = match preset(name) {
+                Some(_) => name.to_owned(),
+                // The file may be written to any directory.
+                None => std::path::absolute(name)
+                    .map_err(|source| ConfigError::Unreadable {
+                        path: name.into(),
+                        source,
+                    })?
+                    .to_string_lossy()
+                    .into_owned(),
+            };
+            file.insert("extends".into(), Value::String(name));
+        }
+        if extended.optimizer.defaults() != self.optimizer.defaults() {
+            // Another rule starts from its own defaults.
+            extended.optimizer = self.optimizer.defaults();
+            let name = to_table(self)["optimizer"]["name"].clone();
+            put(&mut file, &["optimizer", "name"], Some(name));
+        }
+        let (before, after) = (to_table(&extended), to_table(self));
+        for (path, value) in leaves(&after) {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            if at(&before, &path) != Some(value) {
+                put(&mut file, &path, Some(value.clone()));
+            }
+        }
+        for (path, _) in leaves(&before) {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            if at(&after, &path).is_none() {
+                put(&mut file, &path, Some(Value::String("none".into())));
+            }
+        }
+        Ok(toml::to_string(&file).expect("a table of settings is TOML"))
+    }
+}
+
 /// Settings from one place.
 struct Layer {
     origin: Origin,

@@ -315,3 +315,39 @@ fn too_many_masks_for_the_sentinels_are_a_warning() {
     let config = resolve(Some("experiments/09"), &[]).unwrap();
     assert_eq!(config.warnings()[0].key, "objective.masking_rate");
 }
+
+#[test]
+fn what_is_written_over_a_base_reads_back_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().join("base.toml");
+    std::fs::write(&base, "extends = \"tiny\"\n[optimizer]\nclip_norm = 1.0\n").unwrap();
+    let written = directory.path().join("written.toml");
+    for base in [None, Some("ankh-large"), base.to_str()] {
+        for set in [
+            &[][..],
+            &[
+                "sharding.fsdp=2",
+                "train.remat=named",
+                "sharding.rules.vocab=[\"model\"]",
+            ],
+            &["optimizer.name=adamw", "optimizer.b1=0.95"],
+            &["optimizer.clip_norm=none", "data.dir=prepared"],
+        ] {
+            let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
+            let config = resolve(base, &set).unwrap();
+            std::fs::write(&written, config.to_toml_over(base).unwrap()).unwrap();
+            assert_eq!(
+                resolve(written.to_str(), &[]).unwrap(),
+                config,
+                "{base:?} {set:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_what_differs_is_written_over_a_base() {
+    let config = resolve(Some("tiny"), &["train.remat=none".into()]).unwrap();
+    let text = config.to_toml_over(Some("tiny")).unwrap();
+    assert_eq!(text, "extends = \"tiny\"\n\n[train]\nremat = \"none\"\n");
+}

@@ -177,6 +177,7 @@ enum Request {
 #[derive(Clone, Debug)]
 pub struct Compiler {
     program: PathBuf,
+    arguments: Vec<PathBuf>,
     limit: Option<Duration>,
 }
 
@@ -185,8 +186,18 @@ impl Compiler {
     pub fn this_program() -> Result<Compiler, CompileError> {
         Ok(Compiler {
             program: std::env::current_exe()?,
+            arguments: vec![],
             limit: None,
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn played_by(script: &Path) -> Compiler {
+        Compiler {
+            program: "/bin/sh".into(),
+            arguments: vec![script.to_owned()],
+            limit: None,
+        }
     }
 
     /// Gives each compilation at most this long.
@@ -228,6 +239,7 @@ impl Compiler {
         fs::write(directory.join(REQUEST), to_json(request)?)?;
         let mut command = Command::new(&self.program);
         command
+            .args(&self.arguments)
             .arg(SUBCOMMAND)
             .arg(directory)
             .stdin(Stdio::null())

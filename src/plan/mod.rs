@@ -11,6 +11,7 @@ mod memory;
 mod profile;
 mod render;
 mod scope;
+pub mod search;
 #[cfg(test)]
 mod tests;
 mod walk;

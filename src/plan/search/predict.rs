@@ -1,0 +1,215 @@
+//! What a choice will take, before any compiler is asked: cheap, rough, and corrected by what compilers say of others.
+//!
+//! Memory is a bound from below: what a step takes and must keep. Time is the matrix products at a share of the peak, and what
+//! chips send. The figures of neither have to be right: the order of the choices is what counts, and [`Search`](super::Search)
+//! holds it against what it has seen.
+
+use std::collections::HashMap;
+
+use ankh_hlo::{DType, Module, ShardingForm};
+use ankh_proto::xla::ShapeProto;
+
+use super::Choice;
+use crate::config::{Config, GradientType, Remat};
+use crate::layout;
+use crate::plan::collectives::bytes;
+use crate::plan::estimate::{Interconnect, links_used};
+use crate::plan::fit::usable;
+use crate::plan::flops::Flops;
+use crate::plan::memory::Stacks;
+use crate::slice::{Chip, Generation, Slice};
+use crate::train::program::{BatchSize, Programs, compute_type};
+
+/// Chips are held against this one where nothing is known of them.
+const NOMINAL: Generation = Generation::V4;
+
+/// The share of the peak that a step's products reach, softmax and norms included, where nothing stands in their way.
+const EFFICIENCY: f64 = 0.45;
+
+/// Rows and columns of a matrix unit.
+const MATRIX_UNIT: f64 = 128.0;
+
+/// What an update moves for each weight: the weight, its gradient and a factor of it in and out.
+const UPDATE_BYTES: f64 = 24.0;
+
+/// What is known of a choice before it is compiled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Prediction {
+    /// Seconds of a step.
+    pub seconds: f64,
+    /// Bytes of a chip that are needed at least.
+    pub least_memory: u64,
+}
+
+/// Predicts the steps of one run.
+pub(super) struct Predictor<'c> {
+    config: &'c Config,
+    slice: Slice,
+    compute: DType,
+    /// For each policy, what the graph of an undivided step says.
+    policies: HashMap<Remat, Undivided>,
+}
+
+/// A step on one device that is large enough.
+struct Undivided {
+    flops: Flops,
+    /// What layers keep whose size follows the model axis, in bytes.
+    kept_split: f64,
+    /// What layers keep besides, in bytes.
+    kept_whole: f64,
+}
+
+impl<'c> Predictor<'c> {
+    pub fn new(config: &'c Config, slice: Slice) -> Result<Predictor<'c>, ankh_hlo::Error> {
+        let compute = compute_type(config.train.compute, &slice.platform().to_string());
+        let mut policies = HashMap::new();
+        for remat in Remat::ALL {
+            let mut config = config.clone();
+            config.train.remat = remat;
+            config.train.accumulation = 1;
+            let programs = Programs::new(&config, BatchSize::of(&config), compute);
+            policies.insert(remat, Undivided::of(&config, &programs.step()?));
+        }
+        Ok(Predictor {
+            config,
+            slice,
+            compute,
+            policies,
+        })
+    }
+
+    /// What a choice takes; `None` where it cannot be laid out.
+    pub fn predict(&self, choice: &Choice) -> Option<Prediction> {
+        Some(Prediction {
+            seconds: self.seconds(choice),
+            least_memory: self.least_memory(choice)?,
+        })
+    }
+
+    /// What a chip has, where that is known.
+    pub fn memory(&self) -> Option<u64> {
+        self.slice.generation().map(usable)
+    }
+
+    fn least_memory(&self, choice: &Choice) -> Option<u64> {
+        let config = choice.apply(self.config);
+        let mesh = choice.mesh(self.slice);
+        let layout = layout::layout(&config, mesh, ShardingForm::Named).ok()?;
+        let platform = self.slice.platform().to_string();
+        let programs = Programs::of(&config, &platform, layout.as_ref());
+        let part = |port: &ankh_hlo::Port| {
+            let whole = port.shape.bytes();
+            let parts = port.sharding.as_ref().map_or(1, |sharding| {
+                (0..sharding.rank())
+                    .map(|dim| sharding.parts(dim))
+                    .product()
+            });
+            whole / parts.unsigned_abs()
+        };
+        let state: u64 = programs.state_ports().iter().map(part).sum();
+        let undivided = &self.policies[&choice.remat];
+        let shares = (mesh.data * mesh.fsdp * choice.accumulation) as f64;
+        let kept = undivided.kept_whole + undivided.kept_split / mesh.model as f64;
+        let gradients = self.weights() * self.gradient_bytes() / self.weight_shares(choice);
+        Some(state + (kept / shares + gradients) as u64)
+    }
+
+    fn seconds(&self, choice: &Choice) -> f64 {
+        let chip: &Chip = self.slice.generation().unwrap_or(NOMINAL).chip();
+        let flops = self.policies[&choice.remat].flops.total();
+        let products = flops / (self.slice.devices() as f64 * chip.peak_flops * EFFICIENCY);
+        // Weights split into strips narrower than a matrix unit leave most of it idle.
+        let strips = self.config.model.d_model as f64 / choice.fsdp as f64;
+        let strips = (MATRIX_UNIT / strips).max(1.0);
+        // Norms and residuals are computed by each device of the model axis.
+        let repeated = 1.0 + 0.1 * (choice.model as f64 - 1.0);
+        // Each part reads the weights anew.
+        let parts = 1.0 + 0.02 * (choice.accumulation as f64).log2();
+        products * strips * repeated * parts + self.updating(choice, chip) + self.sending(choice)
+    }
+
+    /// Seconds of the optimizer, which reads weights and gradients and writes weights.
+    fn updating(&self, choice: &Choice, chip: &Chip) -> f64 {
+        let weights = self.weights() / self.weight_shares(choice);
+        let own = match choice.zero {
+            true => weights / choice.mesh(self.slice).data as f64,
+            false => weights,
+        };
+        UPDATE_BYTES * own / chip.memory_bandwidth
+    }
+
+    /// Seconds of what chips send: gradients along `data`, weights and gradients along `fsdp`, activations along `model`.
+    fn sending(&self, choice: &Choice) -> f64 {
+        let interconnect = Interconnect::of(self.slice.generation().unwrap_or(NOMINAL));
+        let mesh = choice.mesh(self.slice);
+        let along = |devices: usize, bytes: f64| {
+            let others = (devices as f64 - 1.0) / devices as f64;
+            bytes * others / (links_used(devices, &interconnect) * interconnect.bandwidth)
+        };
+        let element = self.compute.byte_width() as f64;
+        let parts = choice.accumulation as f64;
+        let share = self.weights() / self.weight_shares(choice);
+        let data = along(mesh.data, 2.0 * share * self.gradient_bytes() * parts);
+        // Forward and backward each gather a layer's weights; gradients are summed and scattered.
+        let gathered = self.weights() / mesh.model as f64;
+        let fsdp = along(
+            mesh.fsdp,
+            parts * gathered * (2.0 * element + self.gradient_bytes()),
+        );
+        let model = &self.config.model;
+        let (input, target) = (
+            self.config.data.input_length,
+            self.config.data.target_length,
+        );
+        // Each sum of partial products over `model`, forward and backward: two of an encoder layer, three of a decoder layer.
+        let positions = 2 * model.encoder_layers * input + 3 * model.decoder_layers * target;
+        let rows = self.config.train.batch_size as f64 / (mesh.data * mesh.fsdp) as f64;
+        let sums = 2.0 * rows * (positions * model.d_model) as f64 * element;
+        // What each device of `data` has updated, the others need.
+        let updated = match choice.zero {
+            true => along(mesh.data, 4.0 * share),
+            false => 0.0,
+        };
+        data + updated + fsdp + along(mesh.model, 2.0 * sums)
+    }
+
+    fn weights(&self) -> f64 {
+        self.config.model.parameters() as f64
+    }
+
+    fn weight_shares(&self, choice: &Choice) -> f64 {
+        (choice.fsdp * choice.model) as f64
+    }
+
+    fn gradient_bytes(&self) -> f64 {
+        match (self.config.sharding.gradients, self.compute) {
+            (GradientType::Bfloat16, DType::Bf16) => 2.0,
+            _ => 4.0,
+        }
+    }
+}
+
+impl Undivided {
+    fn of(config: &Config, step: &Module) -> Undivided {
+        let model = &config.model;
+        let split = [model.heads, model.inner(), model.d_ff].map(|n| n as i64);
+        // The first dimension counts layers, the next one sequences.
+        let follows_model = |shape: &ShapeProto| {
+            let of_a_sequence = shape.dimensions.get(2..).unwrap_or_default();
+            of_a_sequence.iter().any(|size| split.contains(size))
+        };
+        let stacks = Stacks::of(step.proto());
+        let (mut kept_split, mut kept_whole) = (0.0, 0.0);
+        for shape in &stacks.activations {
+            match follows_model(shape) {
+                true => kept_split += bytes(shape) as f64,
+                false => kept_whole += bytes(shape) as f64,
+            }
+        }
+        Undivided {
+            flops: Flops::of(step.proto()),
+            kept_split,
+            kept_whole,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a search has found, best first.
+
+use std::fmt;
+use std::time::Duration;
+
+use indicatif::HumanDuration;
+use serde::Serialize;
+
+use super::{Choice, Outcome, Progress, Tried};
+use crate::plan::compile::CompileError;
+use crate::plan::render::name;
+use crate::slice::Slice;
+
+/// The choices that were tried, best first; those that failed last.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ranking {
+    /// The slice.
+    pub slice: String,
+    /// What the configuration had chosen.
+    pub own: Choice,
+    /// The choices.
+    pub tried: Vec<Tried>,
+    /// Choices left out because they cannot fit.
+    pub pruned: usize,
+    /// Choices not tried, because they seemed worse or for want of time.
+    pub left: usize,
+    /// The time it took.
+    pub search_seconds: f64,
+}
+
+impl Ranking {
+    pub(super) fn of(
+        slice: Slice,
+        own: Choice,
+        mut tried: Vec<Tried>,
+        pruned: usize,
+        left: usize,
+        took: Duration,
+    ) -> Ranking {
+        let seconds = |tried: &Tried| {
+            tried
+                .outcome
+                .measured()
+                .map_or(f64::INFINITY, |m| m.seconds)
+        };
+        tried.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        Ranking {
+            slice: slice.to_string(),
+            own,
+            tried,
+            pruned,
+            left,
+            search_seconds: took.as_secs_f64(),
+        }
+    }
+
+    /// The best one, if any could be compiled.
+    pub fn best(&self) -> Option<&Tried> {
+        self.tried
+            .first()
+            .filter(|t| t.outcome.measured().is_some())
+    }
+
+    /// Whether every choice needs more memory than there is.
+    pub fn nothing_fits(&self) -> bool {
+        let exhausted = |tried: &Tried| {
+            matches!(
+                tried.outcome,
+                Outcome::Failed(CompileError::Exhausted { .. })
+            )
+        };
+        self.left == 0 && self.tried.iter().all(exhausted)
+    }
+
+    /// How many times faster the best one is than the user's own.
+    pub fn gain(&self) -> Option<f64> {
+        let own = self.tried.iter().find(|tried| tried.choice == self.own)?;
+        let best = self.best()?.outcome.measured()?;
+        Some(own.outcome.measured()?.seconds / best.seconds)
+    }
+}
+
+impl fmt::Display for Ranking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "      step s   cycles M   sent s    MFU   memory GiB  fsdp  model  zero  remat        accumulation"
+        )?;
+        for (place, tried) in self.tried.iter().enumerate() {
+            let choice = &tried.choice;
+            let figures = match &tried.outcome {
+                Outcome::Compiled(m) => {
+                    let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+                    format!(
+                        "{:>8.3}  {:>9}  {:>7}  {:>5}  {:>11.1}",
+                        m.seconds,
+                        or_unknown(m.cycles.map(|c| format!("{:.1}", c as f64 / 1e6))),
+                        or_unknown(m.exchange_seconds.map(|s| format!("{s:.3}"))),
+                        or_unknown(m.mfu.map(|mfu| format!("{:.1}%", 100.0 * mfu))),
+                        m.peak as f64 / (1u64 << 30) as f64
+                    )
+                }
+                Outcome::Failed(error) => format!("{:>48}", failure(error)),
+            };
+            let own = if *choice == self.own {
+                "  (as configured)"
+            } else {
+                ""
+            };
+            let zero = if choice.zero { "yes" } else { "no" };
+            let remat = name(&choice.remat);
+            writeln!(
+                f,
+                "{:>3} {figures}  {:>4}  {:>5}  {zero:>4}  {remat:11}  {}{own}",
+                place + 1,
+                choice.fsdp,
+                choice.model,
+                choice.accumulation
+            )?;
+        }
+        write!(
+            f,
+            "{} tried in {:.0} s; {} cannot fit, {} others seemed worse or were left for want of time",
+            self.tried.len(),
+            self.search_seconds,
+            self.pruned,
+            self.left
+        )?;
+        match self.gain() {
+            Some(gain) if gain > 1.0 => write!(
+                f,
+                "\nthe first takes {:.1} % less time than the configured one",
+                100.0 * (1.0 - 1.0 / gain)
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a choice is, in the configuration's words.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "fsdp={} model={} zero={} remat={} accumulation={}",
+            self.fsdp,
+            self.model,
+            self.zero,
+            name(&self.remat),
+            self.accumulation
+        )
+    }
+}
+
+impl fmt::Display for Progress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of at most {}: {}", self.done + 1, self.of, self.now)?;
+        if let Some(best) = self.best {
+            write!(f, "; best so far {best:.3} s a step")?;
+        }
+        write!(f, "; {} left at most", HumanDuration(self.left))
+    }
+}
+
+fn failure(error: &CompileError) -> String {
+    match error {
+        CompileError::Exhausted { .. } => "does not fit".into(),
+        CompileError::Died { how, .. } => format!("the compiler ended with {how}"),
+        CompileError::TimedOut { .. } => "not done in time".into(),
+        other => other.to_string().chars().take(46).collect(),
+    }
+}
