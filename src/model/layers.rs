@@ -37,7 +37,8 @@ pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, dims: Dims, to: DType) -> Tenso
         let dx = g.einsum("ble,de->bld", dy, gathered(w, x.dtype(), dims));
         let sums = Some(w.dtype());
         let dw = g.einsum_with("bld,ble->de", x, dy, Default::default(), sums);
-        vec![dx, dw.named(&dims)]
+        // First the sum over devices, then the part: asked for the part of a product, the partitioner loops again.
+        vec![dx, dw.named_beside(&["batch"], &dims).named(&dims)]
     })
 }
 
