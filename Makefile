@@ -45,6 +45,10 @@ bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
 	cargo build --example step_time
 	$(REFERENCE_PYTHON) benches/compare.py
 
+.PHONY: plan
+plan: libtpu ## compile ankh-large for a v4-64, no TPU needed: memory, time, where it goes
+	$(PRETRAIN) plan --slice v4-64 --config ankh-large
+
 .PHONY: goldens
 goldens: $(REFERENCE)/ready ## make tests/golden anew: from transformers and optax, and the tables of shardings
 	$(REFERENCE_PYTHON) tests/golden/make.py

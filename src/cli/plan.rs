@@ -244,6 +244,9 @@ impl From<CompileError> for CliError {
             CompileError::NoPlugin { .. } => {
                 "`make libtpu` fetches the compiler for TPUs, `make plugin` that for the CPU"
             }
+            CompileError::Died { how, .. } if how == "signal 9" => {
+                "the system may have killed it for want of memory; a large step takes some 4 GiB"
+            }
             CompileError::Died { .. } => {
                 "the fault is the compiler's: try another version of the plugin, other compiler.flags or another layout"
             }

@@ -1,5 +1,5 @@
 //! What a training step will need and take on a slice that need not be here: the step is built and compiled as for
-//! training, and what the compiler says of it is put in a reader's terms.
+//! training, and what the compiler says of it is put in a reader's terms. docs/design/plan.md has the argument.
 
 mod arrays;
 mod collectives;

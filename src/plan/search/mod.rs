@@ -121,7 +121,7 @@ struct Candidate {
 }
 
 /// How much better than predicted a choice may be for each point in which it differs from all that were tried.
-const DOUBT: f64 = 0.96;
+const DOUBT: f64 = 0.97;
 
 impl Search<'_> {
     /// Searches, and shows `watch` each choice before it is compiled.

@@ -26,9 +26,6 @@ const NOMINAL: Generation = Generation::V4;
 /// The share of the peak that a step's products reach, softmax and norms included, where nothing stands in their way.
 const EFFICIENCY: f64 = 0.45;
 
-/// Rows and columns of a matrix unit.
-const MATRIX_UNIT: f64 = 128.0;
-
 /// What an update moves for each weight: the weight, its gradient and a factor of it in and out.
 const UPDATE_BYTES: f64 = 24.0;
 
@@ -118,14 +115,11 @@ impl<'c> Predictor<'c> {
         let chip: &Chip = self.slice.generation().unwrap_or(NOMINAL).chip();
         let flops = self.policies[&choice.remat].flops.total();
         let products = flops / (self.slice.devices() as f64 * chip.peak_flops * EFFICIENCY);
-        // Weights split into strips narrower than a matrix unit leave most of it idle.
-        let strips = self.config.model.d_model as f64 / choice.fsdp as f64;
-        let strips = (MATRIX_UNIT / strips).max(1.0);
         // Norms and residuals are computed by each device of the model axis.
         let repeated = 1.0 + 0.1 * (choice.model as f64 - 1.0);
         // Each part reads the weights anew.
         let parts = 1.0 + 0.02 * (choice.accumulation as f64).log2();
-        products * strips * repeated * parts + self.updating(choice, chip) + self.sending(choice)
+        products * repeated * parts + self.updating(choice, chip) + self.sending(choice)
     }
 
     /// Seconds of the optimizer, which reads weights and gradients and writes weights.
@@ -150,11 +144,15 @@ impl<'c> Predictor<'c> {
         let parts = choice.accumulation as f64;
         let share = self.weights() / self.weight_shares(choice);
         let data = along(mesh.data, 2.0 * share * self.gradient_bytes() * parts);
-        // Forward and backward each gather a layer's weights; gradients are summed and scattered.
+        // Each pass gathers a layer's weights; gradients are summed and scattered.
+        let passes = match self.policies[&choice.remat].flops.recompute {
+            0.0 => 2.0,
+            _ => 3.0,
+        };
         let gathered = self.weights() / mesh.model as f64;
         let fsdp = along(
             mesh.fsdp,
-            parts * gathered * (2.0 * element + self.gradient_bytes()),
+            parts * gathered * (passes * element + self.gradient_bytes()),
         );
         let model = &self.config.model;
         let (input, target) = (

@@ -73,10 +73,9 @@ fn predictions_follow_what_compilers_said() {
         "{}",
         plain.least_memory
     );
-    // Narrow strips of weights: several times as slow, with less memory.
-    let strips = predict(choice(32, 1, Remat::Full, 1));
-    assert!(strips.seconds > 2.0 * plain.seconds);
-    assert!(strips.least_memory < plain.least_memory);
+    // Weights in parts take less memory.
+    let split = predict(choice(32, 1, Remat::Full, 1));
+    assert!(split.least_memory < plain.least_memory / 2);
     // Everything kept does not fit; in parts it needs less.
     let kept = predict(choice(1, 1, Remat::None, 1));
     assert!(kept.least_memory > usable);
