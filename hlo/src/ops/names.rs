@@ -12,7 +12,8 @@ impl<'g> Tensor<'g> {
     }
 
     /// [`Tensor::named`] for what is used together with an array whose dimensions are called `beside`: the axes of those are
-    /// taken and split nothing here. So a weight that is split over an axis of the batch comes to its product whole.
+    /// taken and split nothing here. So a weight that is split over an axis of the batch comes to its product whole. Where that makes no
+    /// difference to its names, it says nothing, since what the compiler is told also keeps it from fusing.
     #[track_caller]
     pub fn named_beside(self, beside: &[&str], names: &[&str]) -> Tensor<'g> {
         let shape = self.shape();
@@ -21,7 +22,9 @@ impl<'g> Tensor<'g> {
                 .graph()
                 .refuse("named", format!("{} names for {shape}", names.len()));
         }
-        match self.graph().sharding(beside, names, &shape.dims) {
+        let sharding = |beside| self.graph().sharding(beside, names, &shape.dims);
+        match sharding(beside) {
+            Ok(same) if !beside.is_empty() && Ok(&same) == sharding(&[]).as_ref() => self,
             Ok(Some(sharding)) => self.constrain(sharding),
             Ok(None) => self,
             Err(uneven) => self.graph().refuse("named", uneven.to_string()),
