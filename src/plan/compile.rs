@@ -245,8 +245,12 @@ impl Compiler {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        if slice.platform() == Platform::Tpu && std::env::var_os(SKIP_METADATA).is_none() {
-            command.env(SKIP_METADATA, "1");
+        if slice.platform() == Platform::Tpu {
+            for name in [SKIP_METADATA, SHARE_LIBTPU] {
+                if std::env::var_os(name).is_none() {
+                    command.env(name, "1");
+                }
+            }
         }
         let (status, log) = self.wait(command.spawn()?)?;
         match fs::read(directory.join(ANSWER)) {
@@ -293,6 +297,9 @@ impl Compiler {
 
 /// Off a TPU VM, libtpu spends minutes asking for metadata that is not there.
 const SKIP_METADATA: &str = "TPU_SKIP_MDS_QUERY";
+
+/// Lets libtpu be loaded beside another process that has it: compiling for a topology opens no device.
+const SHARE_LIBTPU: &str = "ALLOW_MULTIPLE_LIBTPU_LOAD";
 
 /// The lines of a dead compiler's output that are shown.
 const KEPT_LINES: usize = 15;
