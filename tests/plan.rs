@@ -363,7 +363,7 @@ fn a_batch_that_cannot_fit_exits_with_3_and_says_what_to_change() {
         "--config",
         "ankh-large",
         "--set",
-        "train.batch_size=4096",
+        "train.batch_size=16384",
     ]);
     refused(
         &output,
