@@ -32,7 +32,7 @@ impl Plan {
             mesh.data, mesh.fsdp, mesh.model
         )?;
         let step = &self.step;
-        let parameters = millions(step.parameters);
+        let parameters = many(step.parameters);
         writeln!(
             f,
             "model    {parameters} parameters, {}, remat {}",
@@ -146,7 +146,7 @@ impl Memory {
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = match self.limit {
             Some(limit) => format!(
-                " of {} ({:.0} %)",
+                ", of {} ({:.0} %)",
                 bytes(limit),
                 100.0 * self.peak as f64 / limit as f64
             ),
@@ -158,22 +158,18 @@ impl Memory {
             bytes(self.peak)
         )?;
         let state = self.parameters + self.optimizer + self.batch;
-        for (name, size, note) in [
-            ("parameters", self.parameters, String::new()),
-            ("optimizer state", self.optimizer, String::new()),
-            ("batch", self.batch, String::new()),
-            (
-                "padding of these",
-                self.arguments.saturating_sub(state),
-                String::new(),
-            ),
-            ("activations kept", self.activations, String::new()),
-            ("gradients", self.gradients, String::new()),
-            ("other temporaries", self.others(), String::new()),
-            ("new results", self.outputs, String::new()),
-            ("program", self.code, String::new()),
+        for (name, size) in [
+            ("parameters", self.parameters),
+            ("optimizer state", self.optimizer),
+            ("batch", self.batch),
+            ("padding of these", self.arguments.saturating_sub(state)),
+            ("activations kept", self.activations),
+            ("gradients", self.gradients),
+            ("other temporaries", self.others()),
+            ("new results", self.outputs),
+            ("program", self.code),
         ] {
-            writeln!(f, "  {name:18} {:>10}{note}", bytes(size))?;
+            writeln!(f, "  {name:18} {:>10}", bytes(size))?;
         }
         Ok(())
     }
@@ -242,10 +238,11 @@ fn plural(count: usize, noun: &str) -> String {
     }
 }
 
-fn millions(count: u64) -> String {
+fn many(count: u64) -> String {
     match count as f64 {
         n if n >= 1e9 => format!("{:.2} billion", n / 1e9),
-        n => format!("{:.1} million", n / 1e6),
+        n if n >= 1e6 => format!("{:.1} million", n / 1e6),
+        n => format!("{n}"),
     }
 }
 

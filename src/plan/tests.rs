@@ -243,6 +243,39 @@ fn exchanges_inside_loops_and_asynchronous_operations_are_found() {
     assert_eq!((found[0].count, found[0].bytes), (6, 6 * 240));
 }
 
+#[test]
+fn what_loops_write_for_each_layer_is_told_from_what_they_read() {
+    let layers = |first: i64, scope: &str| {
+        let metadata = OpMetadata {
+            op_name: scope.into(),
+            ..Default::default()
+        };
+        let [zero, written, read, state, scan] = [0, 1, 2, 3, 4].map(|i| first + i);
+        vec![
+            instruction(zero, "constant", &[], &[]),
+            instruction(written, "broadcast", &[3, 5], &[zero]),
+            instruction(read, "parameter", &[3, 7], &[]),
+            instruction(state, "tuple", &[], &[written, read, zero]),
+            HloInstructionProto {
+                metadata: Some(metadata),
+                ..calling(instruction(scan, "while", &[], &[state]), &[1, 2])
+            },
+        ]
+    };
+    let forward = layers(10, "encoder/layer/scan");
+    let gradient = layers(20, "gradient/encoder/layer/scan");
+    let module = module(vec![
+        vec![],
+        vec![bound(1, 3)],
+        [forward, gradient].concat(),
+    ]);
+    let stacks = memory::Stacks::of(&module);
+    for shapes in [&stacks.activations, &stacks.gradients] {
+        let dims: Vec<&[i64]> = shapes.iter().map(|shape| &*shape.dimensions).collect();
+        assert_eq!(dims, [[3, 5]]);
+    }
+}
+
 fn step_flops(config: &Config, compute: DType) -> Flops {
     let programs = Programs::new(config, BatchSize::of(config), compute);
     Flops::of(programs.step().unwrap().proto())
