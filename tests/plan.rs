@@ -205,23 +205,29 @@ fn the_executable_of_a_plan_is_for_one_virtual_device_only() {
     assert!(!file.exists());
 }
 
+/// The arguments that prepare the bundled sequences.
+fn prepare(data: &str) -> [&str; 6] {
+    let sample = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/data/sample/uniprot_sample.fasta.gz"
+    );
+    let share = "0.05";
+    [
+        "prepare",
+        "--validation-fraction",
+        share,
+        "--output",
+        data,
+        sample,
+    ]
+}
+
 #[test]
 fn training_loads_the_executable_of_a_plan() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (data, step, run) = (path("data"), path("step"), path("run"));
-    let sample = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/data/sample/uniprot_sample.fasta.gz"
-    );
-    let prepare = [
-        "prepare",
-        "--validation-fraction",
-        "0.05",
-        "--output",
-        &data,
-        sample,
-    ];
+    let prepare = prepare(&data);
     let plan = [
         "plan", "--slice", "cpu-1", "--config", "tiny", "--output", &step,
     ];
@@ -323,18 +329,7 @@ fn a_search_ranks_what_it_tried_and_its_best_trains() {
         assert!(tried(&again).iter().any(kept), "{before}");
     }
 
-    let sample = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/data/sample/uniprot_sample.fasta.gz"
-    );
-    let prepare = [
-        "prepare",
-        "--validation-fraction",
-        "0.05",
-        "--output",
-        &data,
-        sample,
-    ];
+    let prepare = prepare(&data);
     let train = [
         "--slice",
         "cpu-2",

@@ -46,7 +46,6 @@ pub struct Fleet {
     local: Vec<Local>,
     /// The hosts that this process is or plays.
     hosts: Vec<Host>,
-    host_count: usize,
     flags: Vec<String>,
     dump: Option<PathBuf>,
 }
@@ -121,10 +120,6 @@ impl Fleet {
         let platform = client.platform_name()?.to_ascii_lowercase();
         Ok(Fleet {
             hosts: share_out(&local, hosts, process)?,
-            host_count: match hosts {
-                Hosts::Real => slice.hosts(),
-                Hosts::Played(count) => count,
-            },
             ids: order.iter().map(|&i| descriptions[i].id).collect(),
             flags: config.compiler.flags.clone(),
             dump: None,
@@ -143,9 +138,10 @@ impl Fleet {
         &self.platform
     }
 
-    /// What kind of devices they are, for example `TPU v4`.
-    pub fn kind(&self) -> &str {
-        self.local[0].device.kind()
+    /// The peak of all devices together in bfloat16 operations a second, for chips that have a published one.
+    pub fn peak_flops(&self) -> Option<f64> {
+        let chip = self.slice.chip()?;
+        Some(chip.peak_flops * self.slice.chips() as f64)
     }
 
     /// The mesh.
@@ -161,11 +157,6 @@ impl Fleet {
     /// The hosts that this process is or plays.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
-    }
-
-    /// The hosts there are.
-    pub fn host_count(&self) -> usize {
-        self.host_count
     }
 
     /// What runs the programs, for the record.

@@ -104,6 +104,13 @@ pub fn mesh_shape(config: &Config, devices: usize) -> Result<MeshShape, LayoutEr
     }
 }
 
+/// A mesh of this shape, its axes named.
+pub fn mesh(shape: MeshShape) -> Mesh {
+    let sizes = [shape.data, shape.fsdp, shape.model];
+    let axes = Axis::ALL.iter().zip(sizes);
+    Mesh::new(axes.map(|(axis, size)| (axis.name(), size as i64)))
+}
+
 /// The configured layout on a mesh; `None` on a single device. Every array of the run can be split by it.
 pub fn layout(
     config: &Config,
@@ -113,9 +120,7 @@ pub fn layout(
     if mesh.devices() == 1 {
         return Ok(None);
     }
-    let sizes = [mesh.data, mesh.fsdp, mesh.model];
-    let axes = Axis::ALL.iter().zip(sizes);
-    let mesh = Mesh::new(axes.map(|(axis, size)| (axis.name(), size as i64)));
+    let mesh = self::mesh(mesh);
     let rules = config.sharding.rules.table();
     let rules = rules.map(|(name, axes)| {
         let axes = axes.iter().map(|axis| axis.name().to_string());

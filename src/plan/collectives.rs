@@ -1,6 +1,6 @@
 //! What chips send one another in a compiled step: how often, how much, and along which axes of the mesh.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ankh_hlo::Mesh;
 use ankh_proto::xla::hlo_instruction_proto::ReplicaGroupList;
@@ -9,7 +9,7 @@ use ankh_proto::xla::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::walk::{Into, Walk};
+use super::walk::{Into, Walk, shapes};
 
 /// The kinds of exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -87,12 +87,7 @@ pub struct Collective {
 /// What a compiled program exchanges in one run, most first. Devices are known by their places on the mesh, as the program
 /// was compiled.
 pub fn collectives(module: &HloModuleProto, mesh: &Mesh) -> Vec<Collective> {
-    let shapes: HashMap<i64, &ShapeProto> = module
-        .computations
-        .iter()
-        .flat_map(|c| &c.instructions)
-        .filter_map(|i| Some((i.id, i.shape.as_ref()?)))
-        .collect();
+    let shapes = shapes(module);
     let mut found: BTreeMap<(CollectiveKind, Vec<usize>, usize), Collective> = BTreeMap::new();
     // One exchange that fusions have in pieces, each with the whole written into it, counts once.
     let mut seen = BTreeSet::new();

@@ -7,7 +7,7 @@ use ankh_proto::xla::{HloInstructionProto, HloModuleProto, ShapeProto};
 use serde::{Deserialize, Serialize};
 
 use super::scope::{Pass, scope};
-use super::walk::{Into, Walk};
+use super::walk::{Into, Walk, shapes};
 use crate::config::Config;
 use crate::train::program::{BatchSize, Programs};
 
@@ -25,12 +25,7 @@ pub struct Flops {
 impl Flops {
     /// Counts a module's products, in loops as often as these run.
     pub fn of(module: &HloModuleProto) -> Flops {
-        let shapes: HashMap<i64, &ShapeProto> = module
-            .computations
-            .iter()
-            .flat_map(|c| &c.instructions)
-            .filter_map(|i| Some((i.id, i.shape.as_ref()?)))
-            .collect();
+        let shapes = shapes(module);
         let mut flops = Flops::default();
         Walk::new(module).each(Into::Everything, |visit| {
             if visit.instruction.opcode != "dot" {

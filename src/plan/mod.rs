@@ -16,7 +16,7 @@ pub mod search;
 mod tests;
 mod walk;
 
-use ankh_hlo::{Mesh, Module, ShardingForm};
+use ankh_hlo::{Module, ShardingForm};
 use serde::Serialize;
 
 pub use arrays::{Placed, Role};
@@ -197,7 +197,7 @@ impl<'c> Draft<'c> {
     /// The plan, once the step is compiled.
     pub fn plan(&self, compilation: &Compilation) -> Plan {
         let optimized = &compilation.optimized;
-        let collectives = collectives(optimized, &mesh_of(self.mesh));
+        let collectives = collectives(optimized, &layout::mesh(self.mesh));
         let profile = self.slice.generation().and_then(|_| Profile::of(optimized));
         let estimate = self.slice.generation().zip(profile.as_ref());
         let estimate = estimate.map(|(generation, profile)| {
@@ -281,10 +281,4 @@ impl SliceFacts {
             clock_hz: chip.map(|chip| chip.clock_hz),
         }
     }
-}
-
-fn mesh_of(shape: MeshShape) -> Mesh {
-    let sizes = [shape.data, shape.fsdp, shape.model];
-    let axes = Axis::ALL.iter().zip(sizes);
-    Mesh::new(axes.map(|(axis, size)| (axis.name(), size as i64)))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ankh_proto::xla::{HloComputationProto, HloInstructionProto, HloModuleProto};
+use ankh_proto::xla::{HloComputationProto, HloInstructionProto, HloModuleProto, ShapeProto};
 
 /// An instruction, met on the way through a module.
 pub(super) struct Visit<'m> {
@@ -106,4 +106,12 @@ fn integer(i: &HloInstructionProto) -> Option<u64> {
         (true, _, &[value]) => Some(value.into()),
         _ => None,
     }
+}
+
+/// The shape of each instruction, by its id.
+pub(super) fn shapes(module: &HloModuleProto) -> HashMap<i64, &ShapeProto> {
+    let instructions = module.computations.iter().flat_map(|c| &c.instructions);
+    instructions
+        .filter_map(|i| Some((i.id, i.shape.as_ref()?)))
+        .collect()
 }

@@ -225,6 +225,13 @@ mod tests {
     }
 
     #[test]
+    fn a_cpu_has_no_published_peak() {
+        assert!(slice("cpu-8").chip().is_none());
+        let peak = slice("v4-64").chip().map(|chip| chip.peak_flops);
+        assert_eq!(peak, Some(275e12));
+    }
+
+    #[test]
     fn processors_and_gpus_have_no_torus() {
         for text in ["cpu-8", "cuda-2"] {
             let slice = slice(text);

@@ -12,7 +12,7 @@ pub use events::EventLog;
 pub use log::{Log, print_line};
 pub use metrics::{Metrics, MetricsLog, Validation};
 pub use progress::StepProgress;
-pub use throughput::{Meter, Rates, StepCost, peak_flops};
+pub use throughput::{Meter, Rates, StepCost};
 
 use std::path::{Path, PathBuf};
 

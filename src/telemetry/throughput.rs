@@ -46,21 +46,6 @@ fn forward_flops(model: &Model, input_length: usize, target_length: usize) -> f6
     model.encoder_layers as f64 * encoder + model.decoder_layers as f64 * decoder + logits
 }
 
-/// The vendor's peak for bfloat16 matrix products of one device, by the plugin's name for its kind. `None` for kinds without one
-/// figure to hold a program against, such as a CPU.
-pub fn peak_flops(device_kind: &str) -> Option<f64> {
-    const PEAKS: [(&str, f64); 6] = [
-        ("TPU v4", 275e12),
-        ("TPU v5 lite", 197e12),
-        ("TPU v5e", 197e12),
-        ("TPU v5p", 459e12),
-        ("TPU v5", 459e12),
-        ("TPU v6 lite", 918e12),
-    ];
-    let peak = PEAKS.iter().find(|(kind, _)| device_kind.starts_with(kind));
-    peak.map(|(_, peak)| *peak)
-}
-
 /// Counts what happens between two lines of metrics.
 pub struct Meter {
     cost: StepCost,
@@ -179,11 +164,5 @@ mod tests {
         assert_eq!(rates.examples_per_second, 8.0);
         assert_eq!(rates.tokens_per_second, 1000.0);
         assert_eq!(rates.data_wait_seconds, 0.05);
-    }
-
-    #[test]
-    fn a_cpu_has_no_published_peak() {
-        assert_eq!(peak_flops("cpu"), None);
-        assert_eq!(peak_flops("TPU v4"), Some(275e12));
     }
 }

@@ -17,9 +17,7 @@ use crate::checkpoint::{Saver, Store};
 use crate::config::Config;
 use crate::fleet::{Compiled, DeviceArray, DeviceError, Fleet, Input};
 use crate::run::RunDirectory;
-use crate::telemetry::{
-    EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation, peak_flops,
-};
+use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,10 +156,7 @@ impl<'a> Session<'a> {
         };
         let mut session = Session {
             feed: training.after(step, config.data.prefetch),
-            meter: Meter::start(
-                StepCost::of(config),
-                peak_flops(fleet.kind()).map(|peak| peak * fleet.mesh().devices() as f64),
-            ),
+            meter: Meter::start(StepCost::of(config), fleet.peak_flops()),
             metrics: MetricsLog::after(step, run.metrics())?,
             events: EventLog::create(run.path())?,
             progress: StepProgress::start(step, config.train.steps),
