@@ -23,7 +23,7 @@ mod source;
 pub mod tokenizer;
 
 pub use batches::{Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch, Share};
-pub use dataset::{Dataset, Split};
+pub use dataset::{Dataset, Lengths, Shuffle, Split};
 pub use error::{Error, Result};
 pub use frequencies::TokenFrequencies;
 pub use manifest::Manifest;

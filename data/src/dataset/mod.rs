@@ -4,6 +4,8 @@
 //! every file, the columns and each row, so that nothing after it can meet a bad token. Rows are read
 //! through `RowStore`; the one implementation here keeps all tokens in memory, one byte each.
 
+mod lengths;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::manifest::{Amount, FileInfo, Manifest, sha256};
 use crate::tokenizer::Tokenizer;
+pub use lengths::Lengths;
 
 /// A part of the data.
 #[derive(
@@ -44,59 +47,56 @@ impl fmt::Display for Split {
     }
 }
 
-/// Where rows of tokens lie. In memory today; a store that reads pages of Parquet when they are
-/// needed takes the same place.
+/// How the rows of a data set can be put in a random order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shuffle {
+    /// Any row can be had at any time: one permutation of all rows.
+    Exact,
+    /// Rows are read from their files in blocks when they are needed, so a permutation of blocks fills windows one
+    /// after the other, and the rows of a window are permuted.
+    Windows {
+        /// The first row of each block, ascending, and behind the last the number of rows.
+        blocks: Arc<[u64]>,
+        /// The residues of a window, at most; a window holds one block at least.
+        residues: u64,
+    },
+}
+
+/// Where rows of tokens lie.
 pub(crate) trait RowStore: Send + Sync {
-    /// The number of rows.
-    fn rows(&self) -> u64;
-    /// The number of tokens of a row; nothing beyond the last row.
-    fn length(&self, row: u64) -> Option<usize>;
-    /// Some tokens of a row. The range lies within its length.
-    fn read(&self, row: u64, range: Range<usize>) -> Result<Cow<'_, [u8]>>;
+    /// Some tokens of a row, which lies at `bounds` of all tokens. The range lies within its length.
+    fn read(&self, row: u64, bounds: Range<u64>, range: Range<usize>) -> Result<Cow<'_, [u8]>>;
+    /// How rows can be shuffled.
+    fn shuffle(&self) -> &Shuffle;
+    /// Which blocks will be read from now on, the most urgent first; others may be forgotten.
+    fn will_need(&self, blocks: &[u32]);
 }
 
-/// All tokens, one after the other, and where each row begins.
-struct InMemory {
-    tokens: Vec<u8>,
-    /// One more than there are rows: the last is the end.
-    starts: Vec<usize>,
-}
-
-impl InMemory {
-    fn bounds(&self, row: u64) -> Option<Range<usize>> {
-        let row = usize::try_from(row).ok()?;
-        let (&start, &end) = (self.starts.get(row)?, self.starts.get(row.checked_add(1)?)?);
-        Some(start..end)
-    }
-}
+/// All tokens, one after the other.
+struct InMemory(Vec<u8>);
 
 impl RowStore for InMemory {
-    fn rows(&self) -> u64 {
-        self.starts.len() as u64 - 1 // there is always the first start
+    fn read(&self, _: u64, bounds: Range<u64>, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        // What lies in memory has places that fit.
+        let start = bounds.start as usize;
+        Ok(Cow::Borrowed(
+            &self.0[start + range.start..start + range.end],
+        ))
     }
 
-    fn length(&self, row: u64) -> Option<usize> {
-        self.bounds(row).map(|bounds| bounds.len())
+    fn shuffle(&self) -> &Shuffle {
+        &Shuffle::Exact
     }
 
-    fn read(&self, row: u64, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
-        let tokens = self.bounds(row).and_then(|bounds| {
-            let (start, end) = (bounds.start + range.start, bounds.start + range.end);
-            (end <= bounds.end).then(|| self.tokens.get(start..end))?
-        });
-        tokens.map(Cow::Borrowed).ok_or_else(|| Error::NoSuchRow {
-            row,
-            rows: self.rows(),
-        })
-    }
+    fn will_need(&self, _: &[u32]) {}
 }
 
 /// One split of prepared data. Cloning is cheap: the rows are shared.
 #[derive(Clone)]
 pub struct Dataset {
+    lengths: Arc<Lengths>,
     store: Arc<dyn RowStore>,
     tokenizer: Tokenizer,
-    residues: u64,
     name: Arc<Path>,
 }
 
@@ -113,17 +113,14 @@ impl Dataset {
                 split,
             });
         }
-        let mut store = InMemory {
-            tokens: Vec::new(),
-            starts: vec![0],
-        };
+        let mut rows = Rows::default();
         for file in manifest.files.iter().filter(|file| file.split == split) {
-            read_file(&directory.join(&file.path), file, tokenizer, &mut store)?;
+            read_file(&directory.join(&file.path), file, tokenizer, &mut rows)?;
         }
         Ok(Dataset {
-            store: Arc::new(store),
+            lengths: Arc::new(rows.lengths),
+            store: Arc::new(InMemory(rows.tokens)),
             tokenizer,
-            residues: amount.residues,
             name: directory.into(),
         })
     }
@@ -150,31 +147,42 @@ impl Dataset {
         tokenizer: Tokenizer,
         sequences: impl IntoIterator<Item = S>,
     ) -> Dataset {
-        let mut store = InMemory {
-            tokens: Vec::new(),
-            starts: vec![0],
-        };
+        let mut rows = Rows::default();
         for sequence in sequences {
-            store.tokens.extend(tokenizer.encode(sequence.as_ref()));
-            store.starts.push(store.tokens.len());
+            rows.push(&tokenizer.encode(sequence.as_ref()));
         }
-        let residues = store.tokens.len() as u64;
         Dataset {
-            store: Arc::new(store),
+            lengths: Arc::new(rows.lengths),
+            store: Arc::new(InMemory(rows.tokens)),
             tokenizer,
-            residues,
             name: Path::new("sequences in memory").into(),
         }
     }
 
     /// The number of rows.
     pub fn rows(&self) -> u64 {
-        self.store.rows()
+        self.lengths.rows()
     }
 
     /// The number of residues of all rows together.
     pub fn residues(&self) -> u64 {
-        self.residues
+        self.lengths.total()
+    }
+
+    /// The number of residues of each row.
+    pub fn lengths(&self) -> &Lengths {
+        &self.lengths
+    }
+
+    /// How its rows can be put in a random order.
+    pub fn shuffle(&self) -> &Shuffle {
+        self.store.shuffle()
+    }
+
+    /// Says which blocks will be read from now on, the most urgent first, so that they can be read ahead and others
+    /// forgotten. Reading a row of another block is possible, and slow.
+    pub fn will_need(&self, blocks: &[u32]) {
+        self.store.will_need(blocks);
     }
 
     /// The tokenizer the ids belong to.
@@ -189,21 +197,45 @@ impl Dataset {
 
     /// The number of residues of a row.
     pub fn length(&self, row: u64) -> Result<usize> {
-        self.store.length(row).ok_or_else(|| Error::NoSuchRow {
-            row,
-            rows: self.rows(),
-        })
+        let length = self.lengths.of(row).ok_or_else(|| self.no_such(row))?;
+        Ok(length as usize)
     }
 
     /// The tokens of a row, without `</s>`.
     pub fn tokens(&self, row: u64) -> Result<Cow<'_, [u8]>> {
         let length = self.length(row)?;
-        self.store.read(row, 0..length)
+        self.window(row, 0..length)
     }
 
     /// Some of a row's tokens. The range lies within the row's length.
     pub fn window(&self, row: u64, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
-        self.store.read(row, range)
+        let bounds = self.lengths.bounds(row).ok_or_else(|| self.no_such(row))?;
+        match range.start <= range.end && range.end as u64 <= bounds.end - bounds.start {
+            true => self.store.read(row, bounds, range),
+            false => Err(self.no_such(row)),
+        }
+    }
+
+    fn no_such(&self, row: u64) -> Error {
+        Error::NoSuchRow {
+            row,
+            rows: self.rows(),
+        }
+    }
+}
+
+/// Rows that were read, one behind the other.
+#[derive(Default)]
+struct Rows {
+    tokens: Vec<u8>,
+    lengths: Lengths,
+}
+
+impl Rows {
+    fn push(&mut self, row: &[u8]) {
+        self.tokens.extend_from_slice(row);
+        // No sequence is kept that is longer than `LONGEST_SEQUENCE`, far below 2^32.
+        self.lengths.push(row.len() as u32);
     }
 }
 
@@ -218,7 +250,7 @@ fn read_file(
     path: &Path,
     expected: &FileInfo,
     tokenizer: Tokenizer,
-    store: &mut InMemory,
+    rows: &mut Rows,
 ) -> Result<()> {
     let bytes = Bytes::from(std::fs::read(path).map_err(Error::io("read", path))?);
     let found = sha256(&bytes);
@@ -231,14 +263,14 @@ fn read_file(
     }
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(Error::parquet(path))?;
     let reader = reader.build().map_err(Error::parquet(path))?;
-    let (rows, tokens) = (store.rows(), store.tokens.len());
+    let (first, residues) = (rows.lengths.rows(), rows.lengths.total());
     for batch in reader {
         let batch = batch.map_err(|error| Error::parquet(path)(error.into()))?;
-        append(path, &batch, rows, tokenizer, store)?;
+        append(path, &batch, first, tokenizer, rows)?;
     }
     let found = Amount {
-        rows: store.rows() - rows,
-        residues: (store.tokens.len() - tokens) as u64,
+        rows: rows.lengths.rows() - first,
+        residues: rows.lengths.total() - residues,
     };
     if found.rows != expected.rows || found.residues != expected.residues {
         return Err(Error::Manifest {
@@ -254,13 +286,13 @@ fn read_file(
 
 type RowOf<'a> = Box<dyn Fn(usize) -> Cow<'a, [u8]> + 'a>;
 
-/// Appends a batch of rows, checking each; `first` is the store's row at which the file began.
+/// Appends a batch of rows, checking each; `first` is the row at which the file began.
 fn append(
     path: &Path,
     batch: &RecordBatch,
     first: u64,
     tokenizer: Tokenizer,
-    store: &mut InMemory,
+    rows: &mut Rows,
 ) -> Result<()> {
     let columns = || {
         let schema = batch.schema();
@@ -299,7 +331,7 @@ fn append(
     for i in 0..batch.num_rows() {
         let wrong = |reason: String| Error::Row {
             path: path.to_path_buf(),
-            row: store.rows() - first,
+            row: rows.lengths.rows() - first,
             reason,
         };
         if tokens.is_null(i) || lengths.is_null(i) {
@@ -318,8 +350,7 @@ fn append(
                 row[at]
             )));
         }
-        store.tokens.extend_from_slice(&row);
-        store.starts.push(store.tokens.len());
+        rows.push(&row);
     }
     Ok(())
 }
