@@ -20,6 +20,7 @@ pub mod prepare;
 pub mod random;
 pub mod residues;
 mod source;
+pub mod synthetic;
 pub mod tokenizer;
 
 pub use batches::{Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch, Share};
