@@ -134,6 +134,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A Parquet file that is not laid out as prepared data is.
+    #[error("{path} is no file of prepared data: {reason}", path = path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        reason: &'static str,
+    },
     /// Data prepared with another tokenizer than asked for.
     #[error("{path} was prepared with the tokenizer {found}, but {expected} is needed", path = path.display())]
     WrongTokenizer {
@@ -209,6 +217,13 @@ impl Error {
         move |source| Error::Parquet {
             path: path.to_path_buf(),
             source,
+        }
+    }
+
+    pub(crate) fn pieces(path: &Path) -> impl FnOnce(&'static str) -> Error {
+        move |reason| Error::Layout {
+            path: path.to_path_buf(),
+            reason,
         }
     }
 

@@ -16,7 +16,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::manifest::{Amount, FileInfo};
+use crate::manifest::{Amount, FileInfo, Pieces};
 use crate::source::Meter;
 
 /// A row group ends when it holds so many residues or rows: the unit a reader decodes at least, and
@@ -193,6 +193,7 @@ impl Shard {
             residues: self.total.residues,
             bytes: self.meter.bytes(),
             sha256: self.meter.sha256(),
+            pieces: Pieces::of(&path)?,
         })
     }
 }

@@ -218,7 +218,7 @@ fn a_manifest_that_is_not_ours_is_refused() {
             "format version 99",
         ),
         (
-            r#"{"format": "ankh prepared data", "format_version": 1}"#,
+            r#"{"format": "ankh prepared data", "format_version": 2}"#,
             "missing field",
         ),
     ] {

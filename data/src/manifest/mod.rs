@@ -1,5 +1,7 @@
 //! `manifest.json`: what a directory of prepared data holds, written last and read first.
 
+mod pieces;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -10,13 +12,14 @@ use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::prepare::Report;
 use crate::tokenizer::{Tokenizer, Vocabulary};
+pub use pieces::{Footer, GroupInfo, PageInfo, Pieces};
 
 /// The name of the manifest in its directory.
 pub const MANIFEST: &str = "manifest.json";
 /// What `format` says in every manifest of ours.
 pub const FORMAT: &str = "ankh prepared data";
 /// The version of the layout this crate writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The content of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +88,9 @@ pub struct FileInfo {
     pub bytes: u64,
     /// The SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
+    /// What verifies parts of it.
+    #[serde(flatten)]
+    pub pieces: Pieces,
 }
 
 /// One input file the data was made from.
@@ -124,12 +130,17 @@ impl Manifest {
             }
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
+        Manifest::parse(&text, &path)
+    }
+
+    /// The manifest that a text is; `path` is for messages.
+    pub fn parse(text: &[u8], path: &Path) -> Result<Manifest> {
         let wrong = |reason: String| Error::Manifest {
-            path: path.clone(),
+            path: path.to_path_buf(),
             reason,
         };
         // The version comes first: another version may differ in everything else.
-        let header: Header = serde_json::from_slice(&text)
+        let header: Header = serde_json::from_slice(text)
             .map_err(|error| wrong(format!("is not a manifest of prepared data: {error}")))?;
         if header.format != FORMAT {
             let found = header.format;
@@ -144,7 +155,7 @@ impl Manifest {
             )));
         }
         let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+            serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
         manifest.check().map_err(wrong)?;
         Ok(manifest)
     }
@@ -168,12 +179,12 @@ impl Manifest {
             }
         }
         for file in &self.files {
-            if Path::new(&file.path).file_name() != Some(file.path.as_ref()) {
-                return Err(format!(
-                    "lists {:?}, which is not the name of a file",
-                    file.path
-                ));
+            let name = &file.path;
+            if Path::new(name).file_name() != Some(name.as_ref()) {
+                return Err(format!("lists {name:?}, which is not the name of a file"));
             }
+            let pieces = file.pieces.check(file.rows, file.bytes);
+            pieces.map_err(|reason| format!("lists {name}, but {reason}"))?;
         }
         Ok(())
     }
