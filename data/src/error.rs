@@ -1,9 +1,11 @@
 //! What can go wrong with data, each with the file, row or setting it is about.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::dataset::Split;
+use crate::storage::Location;
 use crate::tokenizer::Vocabulary;
 
 /// The result of this crate's fallible functions.
@@ -22,6 +24,76 @@ pub enum Error {
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// A file that could not be copied.
+    #[error("cannot copy {from} to {to}: {source}", from = from.display(), to = to.display())]
+    Copy {
+        /// The file.
+        from: PathBuf,
+        /// Where its copy was to be.
+        to: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A text that names no place for data.
+    #[error("{text:?} is not a location: {reason}")]
+    Location {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A remote file that is not there.
+    #[error("{location} does not exist")]
+    NoSuchObject {
+        /// The file.
+        location: Location,
+    },
+    /// A bucket that is not there.
+    #[error(
+        "{location} cannot be reached: there is no such bucket; check its name, and for a server of your own AWS_ENDPOINT_URL"
+    )]
+    NoSuchBucket {
+        /// What was asked for.
+        location: Location,
+    },
+    /// Bytes beyond a file's end.
+    #[error("bytes {start} to {end} of {location} were asked for, but it has {size}", start = range.start, end = range.end)]
+    NoSuchBytes {
+        /// The file.
+        location: Location,
+        /// The bytes asked for.
+        range: Range<u64>,
+        /// The file's size in bytes.
+        size: u64,
+    },
+    /// A request that the credentials do not allow, or that had none.
+    #[error(
+        "not allowed to {action} {location}: {reason}; docs/storage.md says where credentials are looked for"
+    )]
+    Refused {
+        /// What was attempted, as in "not allowed to `read`".
+        action: &'static str,
+        /// The file or directory.
+        location: Location,
+        /// The server's reason.
+        reason: String,
+    },
+    /// A remote file that became another while it was read.
+    #[error("{location} was changed while it was being read")]
+    Changed {
+        /// The file.
+        location: Location,
+    },
+    /// A request that did not succeed, after all attempts that made sense.
+    #[error("cannot {action} {location}: {reason}")]
+    Storage {
+        /// What was attempted, as in "cannot `read`".
+        action: &'static str,
+        /// The file or directory.
+        location: Location,
+        /// The last attempt's reason.
+        reason: String,
     },
     /// A sequence file without any record.
     #[error("{path} is empty: expected FASTA records", path = path.display())]
@@ -205,6 +277,30 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it says that a file, or its bucket, is not there.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Error::NoSuchObject { .. } | Error::NoSuchBucket { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The error behind one of a reader of [`crate::storage::Storage::reader`], in whatever it was wrapped.
+    pub fn reading(location: &Location, error: io::Error) -> Error {
+        match error.downcast::<Error>() {
+            Ok(error) => error,
+            Err(source) => match location.local() {
+                Some(path) => Error::io("read", path)(source),
+                None => Error::Storage {
+                    action: "read",
+                    location: location.clone(),
+                    reason: source.to_string(),
+                },
+            },
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io {
             action,

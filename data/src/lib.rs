@@ -20,6 +20,7 @@ pub mod prepare;
 pub mod random;
 pub mod residues;
 mod source;
+pub mod storage;
 pub mod synthetic;
 pub mod tokenizer;
 
@@ -31,4 +32,5 @@ pub use manifest::Manifest;
 pub use objective::{Example, Objective};
 pub use prepare::{Existing, PrepareOptions, Progress, Report, prepare};
 pub use random::Key;
+pub use storage::{CacheOptions, Location, Storage, StorageOptions};
 pub use tokenizer::{Tokenizer, Vocabulary};
