@@ -1,6 +1,6 @@
 //! Protein sequences to the masked batches a T5-like model trains on.
 //!
-//! The way of a sequence: [`prepare()`] reads FASTA ([`fasta`]) or tables, decides what its letters
+//! The way of a sequence: [`prepare()`] reads files of sequences ([`input`]), decides what their letters
 //! mean ([`residues`]) and writes token ids ([`Tokenizer`]) as Parquet with a [`Manifest`]. A
 //! [`Dataset`] opens that and verifies it. [`Batches`] picks the rows of a step ([`order`]), masks
 //! them ([`Objective`]) and lays them out as a [`Batch`].
@@ -11,8 +11,8 @@
 pub mod batches;
 pub mod dataset;
 pub mod error;
-pub mod fasta;
 pub mod frequencies;
+pub mod input;
 pub mod manifest;
 pub mod objective;
 pub mod order;
@@ -28,6 +28,7 @@ pub use batches::{Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch, S
 pub use dataset::{Dataset, Lengths, Shuffle, Split};
 pub use error::{Error, Result};
 pub use frequencies::TokenFrequencies;
+pub use input::Input;
 pub use manifest::Manifest;
 pub use objective::{Example, Objective};
 pub use prepare::{Existing, PrepareOptions, Progress, Report, prepare};

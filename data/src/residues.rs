@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fasta::LONGEST_SEQUENCE;
+use crate::input::LONGEST_SEQUENCE;
 use crate::tokenizer::Tokenizer;
 
 /// Why a record is left out.

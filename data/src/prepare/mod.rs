@@ -9,7 +9,6 @@
 mod output;
 mod report;
 mod shards;
-mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,18 +17,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::fasta::{FastaReader, Record};
+use crate::input::{Input, RecordRef};
 use crate::manifest::{
     Amount, FORMAT, FORMAT_VERSION, FileInfo, MANIFEST, Manifest, Settings, SourceInfo,
 };
 use crate::random::Key;
 use crate::residues::{Lengths, Reason, Rejection, tokenize};
-use crate::source::{Format, Meter, Source};
 use crate::tokenizer::{Tokenizer, Vocabulary};
 use output::Output;
 pub use report::{LengthBin, LengthReport, Reject, RejectExample, Report};
 use shards::Shards;
-use table::Table;
 
 /// What is done if the output directory holds prepared data already. A directory with anything else
 /// in it is never touched.
@@ -178,40 +175,6 @@ pub fn split_of(id: &str, validation_fraction: f64) -> Split {
     }
 }
 
-enum Records {
-    Fasta(FastaReader),
-    Table(Table, Meter),
-}
-
-impl Records {
-    fn open(path: &Path) -> Result<Records> {
-        let source = Source::open(path)?;
-        match source.format {
-            Format::Plain | Format::Gzip | Format::Zstd => {
-                Ok(Records::Fasta(FastaReader::new(source)?))
-            }
-            Format::Parquet => {
-                let meter = Meter::default();
-                Ok(Records::Table(Table::open(path, &meter)?, meter))
-            }
-        }
-    }
-
-    fn read(&mut self, record: &mut Record) -> Result<bool> {
-        match self {
-            Records::Fasta(reader) => reader.read(record),
-            Records::Table(table, _) => table.read(record),
-        }
-    }
-
-    fn meter(&self) -> &Meter {
-        match self {
-            Records::Fasta(reader) => &reader.source().meter,
-            Records::Table(_, meter) => meter,
-        }
-    }
-}
-
 struct Writer {
     tokenizer: Tokenizer,
     lengths: Lengths,
@@ -244,32 +207,34 @@ impl Writer {
         path: &Path,
         progress: &mut dyn FnMut(u64, &Report),
     ) -> Result<SourceInfo> {
-        let mut records = Records::open(path)?;
+        let mut input = Input::open(path)?;
         let name = match path.file_name() {
             Some(name) => name.to_string_lossy().into_owned(),
             None => path.display().to_string(),
         };
         let before = self.report.records;
-        let (mut record, mut tokens) = (Record::default(), Vec::new());
-        while records.read(&mut record)? {
-            tokens.clear();
-            self.add(&name, &record, &mut tokens)?;
-            if self.report.records.is_multiple_of(PROGRESS_EVERY) {
-                progress(records.meter().bytes(), &self.report);
-            }
+        let mut tokens = Vec::new();
+        while let Some(block) = input.next_block()? {
+            block.for_each(&mut |record| {
+                tokens.clear();
+                self.add(&name, record, &mut tokens)?;
+                if self.report.records.is_multiple_of(PROGRESS_EVERY) {
+                    progress(input.bytes_read(), &self.report);
+                }
+                Ok(())
+            })?;
         }
-        let meter = records.meter();
-        progress(meter.bytes(), &self.report);
+        progress(input.bytes_read(), &self.report);
         Ok(SourceInfo {
             name,
-            bytes: meter.bytes(),
-            sha256: meter.sha256(),
+            bytes: input.bytes_read(),
+            sha256: input.sha256(),
             records: self.report.records - before,
         })
     }
 
-    fn add(&mut self, file: &str, record: &Record, tokens: &mut Vec<u8>) -> Result<()> {
-        let sequence = &record.sequence;
+    fn add(&mut self, file: &str, record: RecordRef<'_>, tokens: &mut Vec<u8>) -> Result<()> {
+        let sequence = record.sequence;
         let result = match record.id.is_empty() {
             true => Err(Rejection {
                 reason: Reason::NoId,
@@ -289,16 +254,16 @@ impl Writer {
                 for &token in tokens.iter() {
                     self.counts[usize::from(token)] += 1;
                 }
-                match split_of(&record.id, self.settings.validation_fraction) {
-                    Split::Train => self.train.push(&record.id, tokens),
-                    Split::Validation => self.validation.push(&record.id, tokens),
+                match split_of(record.id, self.settings.validation_fraction) {
+                    Split::Train => self.train.push(record.id, tokens),
+                    Split::Validation => self.validation.push(record.id, tokens),
                 }
             }
             Err(rejection) => {
                 self.report.reject(rejection.reason, || RejectExample {
                     file: file.to_string(),
                     line: record.line,
-                    id: record.id.clone(),
+                    id: record.id.to_string(),
                     detail: rejection.detail,
                 });
                 Ok(())

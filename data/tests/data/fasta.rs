@@ -3,7 +3,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use ankh_data::Error;
-use ankh_data::fasta::{FastaReader, LONGEST_SEQUENCE, Record};
+use ankh_data::input::{Input, LONGEST_SEQUENCE};
 use proptest::prelude::*;
 
 fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
@@ -14,14 +14,17 @@ fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
+/// Id, line and sequence of each record.
 fn read(bytes: &[u8]) -> Result<Vec<(String, u64, String)>, Error> {
     let (_directory, path) = file(bytes);
-    let mut reader = FastaReader::open(path)?;
-    let (mut record, mut records) = (Record::default(), vec![]);
-    while reader.read(&mut record)? {
-        let sequence = String::from_utf8_lossy(&record.sequence).into_owned();
-        assert_eq!(record.length, record.sequence.len());
-        records.push((record.id.clone(), record.line, sequence));
+    let (mut input, mut records) = (Input::open(path)?, vec![]);
+    while let Some(block) = input.next_block()? {
+        block.for_each(&mut |record| {
+            let sequence = String::from_utf8_lossy(record.sequence).into_owned();
+            assert_eq!(record.length, record.sequence.len());
+            records.push((record.id.to_string(), record.line, sequence));
+            Ok(())
+        })?;
     }
     Ok(records)
 }
@@ -34,6 +37,12 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::stream::encode_all(bytes, 3).unwrap()
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = liblzma::write::XzEncoder::new(vec![], 1);
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// Text that does not compress well, so that its middle lies in the middle.
@@ -62,13 +71,14 @@ fn all_ways_of_writing_fasta_read_the_same() {
     assert_eq!(read(spaced).unwrap(), expected);
     let marked = b"\xef\xbb\xbf>sp|P1|ONE_HUMAN the first\n;a > b\nMKLVAC\n>two\nacde-*\n";
     assert_eq!(read(marked).unwrap(), expected);
-    for compressed in [gzip(unix), zstd(unix)] {
+    for compressed in [gzip(unix), zstd(unix), xz(unix)] {
         assert_eq!(read(&compressed).unwrap(), expected);
     }
     // Members and frames may follow one another, as `cat` and bgzip write them.
     let (one, two) = unix.split_at(20);
     assert_eq!(read(&[gzip(one), gzip(two)].concat()).unwrap(), expected);
     assert_eq!(read(&[zstd(one), zstd(two)].concat()).unwrap(), expected);
+    assert_eq!(read(&[xz(one), xz(two)].concat()).unwrap(), expected);
 }
 
 #[test]
@@ -87,7 +97,7 @@ fn an_empty_file_is_named() {
     for bytes in empties
         .iter()
         .map(|b| b.to_vec())
-        .chain([gzip(b""), zstd(b"")])
+        .chain([gzip(b""), zstd(b""), xz(b"")])
     {
         let error = read(&bytes).unwrap_err();
         assert!(matches!(error, Error::EmptyFile { .. }), "{error}");
@@ -111,9 +121,9 @@ fn a_binary_file_is_named() {
 
 #[test]
 fn other_text_is_named_with_its_line() {
-    let error = read(b"\n\nid,sequence\n1,MKL\n").unwrap_err().to_string();
+    let error = read(b"\n\nid,residues\n1,MKL\n").unwrap_err().to_string();
     assert!(error.contains("line 3"), "{error}");
-    assert!(error.contains("found \"id,sequence\""), "{error}");
+    assert!(error.contains("found \"id,residues\""), "{error}");
     for (bytes, format) in [(&b"BZh91AY"[..], "bzip2"), (b"PK\x03\x04", "zip")] {
         let error = read(bytes).unwrap_err().to_string();
         assert!(error.contains(format), "{error}");
@@ -123,7 +133,11 @@ fn other_text_is_named_with_its_line() {
 #[test]
 fn a_compressed_file_cut_short_is_named_with_the_last_line() {
     let text = large();
-    for (compressed, format) in [(gzip(&text), "gzip"), (zstd(&text), "zstd")] {
+    for (compressed, format) in [
+        (gzip(&text), "gzip"),
+        (zstd(&text), "zstd"),
+        (xz(&text), "xz"),
+    ] {
         for keep in [compressed.len() / 2, compressed.len() - 1] {
             let error = read(&compressed[..keep]).unwrap_err();
             let message = error.to_string();
@@ -141,7 +155,7 @@ fn a_compressed_file_cut_short_is_named_with_the_last_line() {
 #[test]
 fn no_part_of_a_compressed_file_passes_for_the_whole() {
     let text = b">one\nMKLVACDE\n>two\nACDEFGHIKL\n>three\nMNPQRSTVWY\n";
-    for compressed in [gzip(text), zstd(text)] {
+    for compressed in [gzip(text), zstd(text), xz(text)] {
         assert_eq!(read(&compressed).unwrap().len(), 3);
         for keep in 0..compressed.len() {
             assert!(read(&compressed[..keep]).is_err(), "{keep} bytes");
@@ -155,19 +169,27 @@ fn a_sequence_without_end_takes_bounded_memory() {
     text.resize(LONGEST_SEQUENCE + 5006, b'A');
     text.extend(b"\n>next\nMKL\n");
     let (_directory, path) = file(&gzip(&text));
-    let mut reader = FastaReader::open(path).unwrap();
-    let mut record = Record::default();
-    assert!(reader.read(&mut record).unwrap());
-    assert_eq!(record.sequence.len(), LONGEST_SEQUENCE);
-    assert_eq!(record.length, LONGEST_SEQUENCE + 5000);
-    assert!(reader.read(&mut record).unwrap());
-    assert_eq!((record.id.as_str(), record.line), ("next", 3));
+    let (mut input, mut records) = (Input::open(path).unwrap(), vec![]);
+    while let Some(block) = input.next_block().unwrap() {
+        block
+            .for_each(&mut |record| {
+                let kept = record.sequence.len();
+                records.push((record.id.to_string(), record.line, kept, record.length));
+                Ok(())
+            })
+            .unwrap();
+    }
+    let expected = [
+        ("bomb".into(), 1, LONGEST_SEQUENCE, LONGEST_SEQUENCE + 5000),
+        ("next".into(), 3, 3, 3),
+    ];
+    assert_eq!(records, expected);
 }
 
 #[test]
 fn a_damaged_compressed_file_is_named() {
     let text = large();
-    for mut compressed in [gzip(&text), zstd(&text)] {
+    for mut compressed in [gzip(&text), zstd(&text), xz(&text)] {
         // The checksum, or the content itself.
         let place = compressed.len() - 6;
         compressed[place] ^= 0x55;
@@ -193,7 +215,7 @@ fn a_sequence_of_100_000_residues_is_read() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = FastaReader::open("/nowhere/sequences.fasta").err().unwrap();
+    let error = Input::open("/nowhere/sequences.fasta").err().unwrap();
     let expected = "cannot open /nowhere/sequences.fasta: ";
     assert!(error.to_string().starts_with(expected), "{error}");
 }

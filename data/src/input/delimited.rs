@@ -1,0 +1,222 @@
+//! CSV and TSV: rows of a table whose header names the sequence column.
+//!
+//! Where a row ends depends on the quotes before it, so rows are found in order, and only their
+//! sequence and id are kept. A row with more or fewer columns than the header is an error: its
+//! sequence may stand in another column.
+
+use std::io::{self, Read};
+
+use memchr::memchr;
+
+use super::source::Text;
+use super::{
+    BLOCK_ROWS, Block, Columns, Content, LONGEST_SEQUENCE, RecordRef, without_white_space,
+};
+use crate::error::{Error, Result};
+
+/// The most bytes of a row, so that a quote that is never closed cannot claim all memory.
+const LONGEST_ROW: usize = 4 * LONGEST_SEQUENCE;
+/// What may stand between columns: the first that makes the header one of a table.
+const DELIMITERS: [u8; 3] = [b'\t', b',', b';'];
+
+/// The first line of a table.
+pub(super) struct Header {
+    delimiter: u8,
+    columns: Columns,
+}
+
+impl Header {
+    /// Nothing if the line names no sequence column.
+    pub(super) fn read(line: &[u8]) -> Option<Header> {
+        DELIMITERS.into_iter().find_map(|delimiter| {
+            let mut row = csv::StringRecord::new();
+            let read = builder(delimiter).from_reader(line).read_record(&mut row);
+            let columns = match read {
+                Ok(true) => Columns::find(row.iter().map(Some)),
+                _ => None,
+            };
+            columns.map(|columns| Header { delimiter, columns })
+        })
+    }
+}
+
+fn builder(delimiter: u8) -> csv::ReaderBuilder {
+    let mut builder = csv::ReaderBuilder::new();
+    builder.delimiter(delimiter).has_headers(false);
+    builder
+}
+
+/// The blocks of a table as text.
+pub(super) struct Delimited {
+    rows: csv::Reader<RowReader>,
+    columns: Columns,
+    /// The line of the header.
+    first_line: u64,
+    /// Rows read, the header among them.
+    read: u64,
+    row: csv::ByteRecord,
+}
+
+impl Delimited {
+    /// The text stands at the header.
+    pub(super) fn new(text: Text, header: Header) -> Delimited {
+        let first_line = text.line;
+        let reader = RowReader {
+            text,
+            taken: 0,
+            left: LONGEST_ROW,
+        };
+        Delimited {
+            rows: builder(header.delimiter).from_reader(reader),
+            columns: header.columns,
+            first_line,
+            read: 0,
+            row: csv::ByteRecord::new(),
+        }
+    }
+
+    pub(super) fn next_block(&mut self, bytes: usize) -> Result<Option<Block>> {
+        let mut rows = Rows::default();
+        while rows.text.len() < bytes && rows.ends.len() < BLOCK_ROWS {
+            let Some(line) = self.next_row()? else {
+                break;
+            };
+            if self.read == 1 {
+                continue;
+            }
+            // All rows have the header's columns.
+            let sequence = self.row.get(self.columns.sequence).unwrap_or_default();
+            match self.columns.id {
+                None => rows.id(format!("row{}", self.read - 1).as_bytes()),
+                Some(id) => rows.id(self.row.get(id).unwrap_or_default()),
+            }
+            rows.end(sequence, line);
+        }
+        let records = rows.ends.len() as u64;
+        Ok((records > 0).then(|| Block {
+            path: self.rows.get_ref().text.path.clone(),
+            records,
+            content: Content::Rows(rows),
+        }))
+    }
+
+    /// Reads a row; its line, if there is one.
+    fn next_row(&mut self) -> Result<Option<u64>> {
+        self.rows.get_mut().left = LONGEST_ROW;
+        let read = self.rows.read_byte_record(&mut self.row);
+        let line = self.first_line + self.row.position().map_or(0, |place| place.line() - 1);
+        if !read.map_err(|error| self.failed(error))? {
+            return Ok(None);
+        }
+        if memchr(0, self.row.as_slice()).is_some() {
+            return Err(self.rows.get_ref().text.binary(line));
+        }
+        self.read += 1;
+        Ok(Some(line))
+    }
+
+    fn failed(&self, error: csv::Error) -> Error {
+        let text = &self.rows.get_ref().text;
+        let line = self.first_line + self.rows.position().line() - 1;
+        let wrong = |line, reason| Error::Row {
+            path: text.path.to_path_buf(),
+            row: line,
+            reason,
+        };
+        let shown = error.to_string();
+        match error.into_kind() {
+            csv::ErrorKind::Io(error) if self.rows.get_ref().left > 0 => text.failed(error, line),
+            csv::ErrorKind::UnequalLengths {
+                pos,
+                expected_len,
+                len,
+            } => {
+                let line = pos.map_or(line, |place| self.first_line + place.line() - 1);
+                let found = format!("expected the header's {expected_len} columns, found {len}");
+                wrong(line, found)
+            }
+            csv::ErrorKind::Io(_) => {
+                let reason = format!(
+                    "expected a row of at most {LONGEST_ROW} bytes: is a quote never closed?"
+                );
+                wrong(line, reason)
+            }
+            _ => wrong(line, shown),
+        }
+    }
+}
+
+/// Gives the text of at most one long row; then it must be told that the row is over.
+struct RowReader {
+    text: Text,
+    /// Bytes given of what is pending in the text.
+    taken: usize,
+    /// Bytes that may still be given.
+    left: usize,
+}
+
+impl Read for RowReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::Error::other("a row is too long"));
+        }
+        let pending = &self.text.pending[self.taken..];
+        let count = if pending.is_empty() {
+            self.text.read(buffer)?
+        } else {
+            let count = pending.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&pending[..count]);
+            self.taken += count;
+            count
+        };
+        self.left = self.left.saturating_sub(count);
+        Ok(count)
+    }
+}
+
+/// Ids and sequences, one behind the other.
+#[derive(Default)]
+pub(super) struct Rows {
+    text: Vec<u8>,
+    ends: Vec<Ends>,
+}
+
+struct Ends {
+    id: usize,
+    sequence: usize,
+    line: u64,
+}
+
+impl Rows {
+    fn id(&mut self, id: &[u8]) {
+        self.text.extend_from_slice(id);
+    }
+
+    fn end(&mut self, sequence: &[u8], line: u64) {
+        let id = self.text.len();
+        self.text.extend_from_slice(sequence);
+        let sequence = self.text.len();
+        self.ends.push(Ends { id, sequence, line });
+    }
+
+    pub(super) fn for_each(
+        &self,
+        each: &mut impl FnMut(RecordRef<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut room = Vec::new();
+        let mut start = 0;
+        for ends in &self.ends {
+            let id = String::from_utf8_lossy(&self.text[start..ends.id]);
+            let (sequence, length) =
+                without_white_space(&self.text[ends.id..ends.sequence], &mut room);
+            each(RecordRef {
+                id: &id,
+                line: ends.line,
+                sequence,
+                length,
+            })?;
+            start = ends.sequence;
+        }
+        Ok(())
+    }
+}

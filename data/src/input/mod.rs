@@ -1,0 +1,329 @@
+//! Input files: cut into blocks of whole records, which any thread can parse.
+//!
+//! What a file is, its first bytes say: FASTA, a CSV or TSV table whose header names a sequence
+//! column (each plain or compressed by gzip, zstd or xz), or Parquet. [`Input::next_block`] does
+//! what must be done in order, and as little of it as it can: it decompresses, hashes, and finds
+//! where records begin. [`Block::for_each`] does the rest. Memory is bounded by a block, and by
+//! [`LONGEST_SEQUENCE`] for a longer record, whatever the file holds.
+//!
+//! Written here rather than taken from a crate: what a pre-training set needs from a reader is to
+//! survive hostile files with a message that names file and line. The published FASTA readers leave
+//! compression errors without a line, or grow their buffer with the record.
+//!
+//! A sequence is given as it is written, without white space: what its letters mean is decided in
+//! [`crate::residues`].
+
+mod delimited;
+mod fasta;
+mod meter;
+mod source;
+mod table;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use delimited::{Delimited, Rows};
+use fasta::Fasta;
+pub(crate) use meter::Meter;
+use source::{Beginning, Format, Text};
+use table::{Bytes, Table};
+
+/// A longer sequence is not kept, so that a file cannot claim all memory. The longest known protein
+/// has some 45,000 residues.
+pub const LONGEST_SEQUENCE: usize = 1 << 24;
+/// About how many bytes of text a block holds.
+const BLOCK: usize = 1 << 20;
+/// The most rows of a table in a block.
+const BLOCK_ROWS: usize = 4096;
+
+/// One input file, from its beginning to its end.
+pub struct Input {
+    meter: Meter,
+    total_bytes: Option<u64>,
+    /// About how many bytes of text a block holds.
+    block: usize,
+    reader: Reader,
+}
+
+enum Reader {
+    Fasta(Fasta),
+    Delimited(Delimited),
+    Table(Table),
+}
+
+/// Some records that follow one another in a file.
+pub struct Block {
+    path: Arc<Path>,
+    records: u64,
+    content: Content,
+}
+
+enum Content {
+    /// Whole records of FASTA as they are written.
+    Text { text: Vec<u8>, line: u64 },
+    /// A record too long for a block of text.
+    Long(fasta::Record),
+    /// Rows of CSV or TSV.
+    Rows(Rows),
+    /// Rows of Parquet.
+    Batch(table::Batch),
+}
+
+/// One record as it stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// The first word of the header, or the value of the id column.
+    pub id: &'a str,
+    /// The line the record begins on, or the row of a Parquet table, counted from 1.
+    pub line: u64,
+    /// The sequence's bytes without white space, at most [`LONGEST_SEQUENCE`] of them.
+    pub sequence: &'a [u8],
+    /// How many bytes the sequence has in the file, without white space.
+    pub length: usize,
+}
+
+impl Input {
+    /// Opens a file and finds out what it is. Fails if it is nothing that is read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Input> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let size = file.metadata().map_err(Error::io("open", path))?.len();
+        let parquet = |_: Beginning| {
+            // Not one file's clones: they would share their place in it.
+            let open = || File::open(path).map_err(Error::io("open", path));
+            Ok((
+                Bytes::File(open()?),
+                Box::new(open()?) as Box<dyn Read + Send>,
+            ))
+        };
+        let mut input = Input::begin(path, Box::new(file), parquet)?;
+        input.total_bytes = Some(size);
+        Ok(input)
+    }
+
+    /// Reads from anything; `name` stands in messages in the place of a path. A Parquet table is
+    /// held in memory, as its end comes first.
+    pub fn from_reader(name: &str, reader: Box<dyn Read + Send>) -> Result<Input> {
+        let path = Path::new(name);
+        Input::begin(path, reader, |mut beginning| {
+            let mut bytes = Vec::new();
+            let read = beginning.read_to_end(&mut bytes);
+            read.map_err(Error::io("read", path))?;
+            let bytes = bytes::Bytes::from(bytes);
+            let hashed: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(bytes.clone()));
+            Ok((Bytes::Memory(bytes), hashed))
+        })
+    }
+
+    /// `parquet` gives a table's bytes, at random and once more in order.
+    fn begin(
+        path: &Path,
+        reader: Box<dyn Read + Send>,
+        parquet: impl FnOnce(Beginning) -> Result<(Bytes, Box<dyn Read + Send>)>,
+    ) -> Result<Input> {
+        let path: Arc<Path> = Arc::from(path);
+        let meter = Meter::default();
+        let beginning = Beginning::read(reader).map_err(Error::io("read", &path))?;
+        let format = beginning
+            .format()
+            .map_err(|format| Error::UnsupportedFormat {
+                path: path.to_path_buf(),
+                format,
+            })?;
+        let (meter, reader) = match format {
+            Format::Parquet => {
+                let (bytes, hashed) = parquet(beginning)?;
+                let table = Table::open(&path, bytes, hashed)?;
+                (table.meter().clone(), Reader::Table(table))
+            }
+            Format::Text(compression) => {
+                let mut text = Text::new(&path, beginning, compression, &meter)?;
+                let reader = match text.begins_with_header()? {
+                    None => Reader::Fasta(Fasta::new(text)),
+                    Some(header) => Reader::Delimited(Delimited::new(text, header)),
+                };
+                (meter, reader)
+            }
+        };
+        Ok(Input {
+            meter,
+            total_bytes: None,
+            block: BLOCK,
+            reader,
+        })
+    }
+
+    /// About how many bytes of text a block is to hold. The records are the same whatever it is.
+    pub fn with_block_bytes(mut self, bytes: usize) -> Input {
+        self.block = bytes.max(1);
+        self
+    }
+
+    /// The next records, in the order of the file; none at its end.
+    pub fn next_block(&mut self) -> Result<Option<Block>> {
+        match &mut self.reader {
+            Reader::Fasta(fasta) => fasta.next_block(self.block),
+            Reader::Delimited(rows) => rows.next_block(self.block),
+            Reader::Table(table) => table.next_block(),
+        }
+    }
+
+    /// How much of the file has been read, in bytes as stored.
+    pub fn bytes_read(&self) -> u64 {
+        match &self.reader {
+            Reader::Table(table) => table.bytes_read(),
+            _ => self.meter.bytes(),
+        }
+    }
+
+    /// The file's size as stored. Of a reader, whose size is not known, what has been read so far.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes.unwrap_or_else(|| self.bytes_read())
+    }
+
+    /// The SHA-256 of the file as stored, in hexadecimal. Only after the last block is it that of
+    /// the whole file.
+    pub fn sha256(&self) -> String {
+        self.meter.sha256()
+    }
+}
+
+impl Block {
+    /// How many records it holds.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Parses the records and gives each to `each`, in order. Ends at the first error, be it of a
+    /// record or of `each`.
+    pub fn for_each(&self, each: &mut impl FnMut(RecordRef<'_>) -> Result<()>) -> Result<()> {
+        match &self.content {
+            Content::Text { text, line } => fasta::parse(&self.path, text, *line, each),
+            Content::Long(record) => each(record.as_ref()),
+            Content::Rows(rows) => rows.for_each(each),
+            Content::Batch(batch) => batch.for_each(each),
+        }
+    }
+}
+
+/// A sequence without its white space, and its length. `room` is for the copy, if there must be one.
+fn without_white_space<'a>(sequence: &'a [u8], room: &'a mut Vec<u8>) -> (&'a [u8], usize) {
+    if !has_white_space(sequence) {
+        let kept = sequence.len().min(LONGEST_SEQUENCE);
+        return (&sequence[..kept], sequence.len());
+    }
+    room.clear();
+    let mut length = 0;
+    append_without_white_space(sequence, room, &mut length);
+    (room, length)
+}
+
+/// Appends the bytes that are no white space to `kept`, up to [`LONGEST_SEQUENCE`] of them all
+/// together, and counts them in `length`.
+fn append_without_white_space(text: &[u8], kept: &mut Vec<u8>, length: &mut usize) {
+    let room = LONGEST_SEQUENCE - kept.len();
+    if !has_white_space(text) {
+        *length += text.len();
+        kept.extend_from_slice(&text[..text.len().min(room)]);
+        return;
+    }
+    let letters = || text.iter().filter(|byte| !byte.is_ascii_whitespace());
+    *length += letters().count();
+    kept.extend(letters().take(room));
+}
+
+fn has_white_space(text: &[u8]) -> bool {
+    // Without an early exit, so that it compiles to vector instructions.
+    text.iter()
+        .fold(false, |found, byte| found | byte.is_ascii_whitespace())
+}
+
+/// Which columns hold the sequences and their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Columns {
+    sequence: usize,
+    /// Without one, rows are numbered.
+    id: Option<usize>,
+}
+
+impl Columns {
+    /// Names of the sequence column: the first that is there wins, case does not matter. `text` is
+    /// what the published UniRef50 tables call it, "reference sequence" what UniProt's do.
+    const SEQUENCE: [&str; 5] = [
+        "sequence",
+        "seq",
+        "aa_sequence",
+        "protein_sequence",
+        "reference sequence",
+    ];
+    /// Names of the id column.
+    const ID: [&str; 8] = [
+        "id",
+        "accession",
+        "entry",
+        "name",
+        "primary_accession",
+        "uniref_id",
+        "cluster id",
+        "cluster_id",
+    ];
+
+    /// What a table must have, for messages.
+    const EXPECTED: &str = "a text column `sequence` (or `seq`, or `text`)";
+
+    /// The columns with these names; nothing without a sequence. Those that hold no text have none.
+    fn find<'a>(names: impl Iterator<Item = Option<&'a str>> + Clone) -> Option<Columns> {
+        let find = |wanted: &[&str]| {
+            wanted.iter().find_map(|wanted| {
+                let is_it = |name: Option<&str>| {
+                    name.is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted))
+                };
+                names.clone().position(is_it)
+            })
+        };
+        let sequence = find(&Self::SEQUENCE)?;
+        Some(Columns {
+            sequence,
+            id: find(&Self::ID),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_and_blocks_go_to_other_threads() {
+        fn is_send<T: Send>() {}
+        is_send::<Input>();
+        is_send::<Block>();
+    }
+
+    #[test]
+    fn white_space_is_removed_and_the_rest_counted() {
+        let mut room = vec![];
+        assert_eq!(without_white_space(b"MKL", &mut room), (&b"MKL"[..], 3));
+        let spaced = b" M\tK\r\nL\x0c";
+        assert_eq!(without_white_space(spaced, &mut room), (&b"MKL"[..], 3));
+    }
+
+    #[test]
+    fn columns_are_found_in_the_order_of_their_names() {
+        let find = |names: &[&'static str]| Columns::find(names.iter().map(|&name| Some(name)));
+        let columns = |sequence, id| Some(Columns { sequence, id });
+        // The tables of UniRef50 on the hub; a table that describes its sequences; UniProt's own.
+        assert_eq!(
+            find(&["Cluster ID", "Cluster Name", "Reference sequence"]),
+            columns(2, Some(0))
+        );
+        assert_eq!(
+            find(&["Entry", "Entry Name", "Sequence"]),
+            columns(2, Some(0))
+        );
+        assert_eq!(find(&["id", "residues"]), None);
+    }
+}
