@@ -24,7 +24,9 @@ pub mod storage;
 pub mod synthetic;
 pub mod tokenizer;
 
-pub use batches::{Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch, Share};
+pub use batches::{
+    Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch, Rows, Seen, Sequence, Share,
+};
 pub use dataset::{Dataset, Lengths, Shuffle, Split};
 pub use error::{Error, Result};
 pub use frequencies::TokenFrequencies;

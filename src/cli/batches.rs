@@ -67,7 +67,8 @@ fn listing(batch: &Batch, tokenizer: Tokenizer) -> String {
         100.0 * batch.padding_efficiency()
     )];
     let inputs = batch.input_ids.chunks(batch.input_length);
-    let masks = batch.attention_mask.chunks(batch.input_length);
+    let mask = batch.attention_mask();
+    let masks = mask.chunks(batch.input_length);
     let targets = batch.labels.chunks(batch.target_length);
     for (((row, input), mask), target) in batch.examples.iter().zip(inputs).zip(masks).zip(targets)
     {

@@ -181,7 +181,7 @@ fn arrays(batch: &Batch) -> [HostTensor; 4] {
     };
     [
         array(batch.input_length, &batch.input_ids),
-        array(batch.input_length, &batch.attention_mask),
+        array(batch.input_length, &batch.attention_mask()),
         array(batch.target_length, &batch.decoder_input_ids),
         array(batch.target_length, &batch.labels),
     ]

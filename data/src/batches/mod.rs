@@ -5,6 +5,7 @@
 //! batch can be made by any host, on any number of threads, at any time, and is always the same.
 //! Shapes are static: every row is padded to the plan's lengths.
 
+mod assemble;
 mod batch;
 mod plan;
 mod prefetch;
@@ -13,17 +14,15 @@ mod share;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::objective::{Example, Objective};
 use crate::order::{Order, Place};
 use crate::random::Key;
-use crate::tokenizer::{EOS, PAD};
-pub use batch::{Batch, IGNORED};
+use assemble::RowArrays;
+pub use batch::{Batch, IGNORED, Seen, Sequence};
 use plan::Examples;
-pub use plan::{BatchPlan, LongSequences};
+pub use plan::{BatchPlan, LongSequences, Rows};
 pub use prefetch::Prefetch;
 pub use share::Share;
 
@@ -52,8 +51,8 @@ struct Shared {
     key: Key,
     /// The residues an example shows at most.
     window: usize,
-    /// None: the caller's thread does the work.
-    pool: Option<rayon::ThreadPool>,
+    /// Its threads make the rows of a batch together.
+    pool: rayon::ThreadPool,
 }
 
 impl Batches {
@@ -107,18 +106,11 @@ impl Batches {
         if examples.count() == 0 {
             return Err(Error::setting("data", "has no rows"));
         }
-        let pool = match threads {
-            1 => None,
-            _ => Some(
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .thread_name(|i| format!("batches-{i}"))
-                    .build()
-                    .map_err(|error| {
-                        Error::setting("data.threads", format!("cannot be had: {error}"))
-                    })?,
-            ),
-        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("batches-{i}"))
+            .build()
+            .map_err(|error| Error::setting("data.threads", format!("cannot be had: {error}")))?;
         Ok(Batches {
             shared: Arc::new(Shared {
                 order: order(examples.count()),
@@ -192,44 +184,63 @@ impl Batches {
     /// The share's rows of a step: a pure function of the seed, the step and the share, in which each
     /// row is as in the whole batch. Evaluation batches beyond the last are empty.
     pub fn batch(&self, step: u64) -> Result<Batch> {
+        self.shared.pool.install(|| self.make(step))
+    }
+
+    fn make(&self, step: u64) -> Result<Batch> {
         let shared = &*self.shared;
-        let rows = self.rows();
-        let first = u128::from(step) * shared.plan.global_batch as u128;
+        let plan = &shared.plan;
+        let first = u128::from(step) * plan.global_batch as u128;
         // Places end with the data, so rows without one are the last of the share as of the batch.
-        let place = |range: &Range<usize>| {
-            let first = first + range.start as u128;
-            shared.order.places(first, range.len())
-        };
-        let places: Vec<Place> = self.ranges.iter().flat_map(place).collect();
-        let row = |&place: &Place| shared.row(place);
-        let examples: Result<Vec<Row>> = match &shared.pool {
-            None => places.iter().map(row).collect(),
-            Some(pool) => pool.install(|| places.par_iter().map(row).collect()),
-        };
-        let examples = examples?;
-        let epoch = shared.order.places(first, 1);
-        let mut batch = shared.empty_batch(rows);
+        let whole = shared.order.places(first, plan.global_batch);
+        let places: Vec<Option<Place>> = self
+            .ranges
+            .iter()
+            .flat_map(|range| range.clone().map(|row| whole.get(row).copied()))
+            .collect();
+        let (inputs, targets) = (plan.input_length, plan.target_length);
+        let mut batch = Batch::blank(plan.rows, places.len(), inputs, targets);
         batch.step = step;
-        batch.epoch = epoch.first().map_or(0, |place| place.epoch);
-        for (i, row) in examples.iter().enumerate() {
-            batch.write(i, row);
-        }
-        for i in examples.len()..rows {
-            batch.write_empty(i);
-        }
+        batch.epoch = whole.first().map_or(0, |place| place.epoch);
+        batch.whole = shared.seen(&whole)?;
+        batch.fill(|i, row| match places[i] {
+            Some(place) => shared.fill(place, row),
+            None => {
+                row.leave_empty();
+                Ok(())
+            }
+        })?;
         Ok(batch)
     }
 }
 
 /// A masked example, and where it is from.
-struct Row {
+struct Masked {
     row: u64,
     residues: usize,
     example: Example,
 }
 
 impl Shared {
-    fn row(&self, place: Place) -> Result<Row> {
+    fn fill(&self, place: Place, row: &mut RowArrays<'_>) -> Result<()> {
+        let masked = self.masked(place)?;
+        row.push(masked.row, masked.residues, &masked.example, 0);
+        Ok(())
+    }
+
+    /// How much those places show, by lengths alone.
+    fn seen(&self, places: &[Place]) -> Result<Seen> {
+        let mut seen = Seen::default();
+        for place in places {
+            let piece = self.examples.piece(place.index);
+            let length = piece.range(self.dataset.length(piece.row)?).len();
+            seen.sequences += 1;
+            seen.residues += length.min(self.window) as u64;
+        }
+        Ok(seen)
+    }
+
+    fn masked(&self, place: Place) -> Result<Masked> {
         let piece = self.examples.piece(place.index);
         let key = self.key.with(place.epoch).with(piece.row).with(piece.piece);
         let range = piece.range(self.dataset.length(piece.row)?);
@@ -246,58 +257,10 @@ impl Shared {
         let example = self
             .objective
             .apply(self.dataset.tokenizer(), &tokens, masks);
-        Ok(Row {
+        Ok(Masked {
             row: piece.row,
             residues: length,
             example,
         })
-    }
-
-    fn empty_batch(&self, rows: usize) -> Batch {
-        let (inputs, targets) = (self.plan.input_length, self.plan.target_length);
-        Batch {
-            rows,
-            input_length: inputs,
-            target_length: targets,
-            input_ids: vec![i32::from(PAD); rows * inputs],
-            attention_mask: vec![0; rows * inputs],
-            decoder_input_ids: vec![i32::from(PAD); rows * targets],
-            labels: vec![IGNORED; rows * targets],
-            ..Batch::default()
-        }
-    }
-}
-
-impl Batch {
-    /// Fills row `i`. The input fits, because the window was chosen so; the target may not.
-    fn write(&mut self, i: usize, row: &Row) {
-        let Example { input, target, .. } = &row.example;
-        let start = i * self.input_length;
-        for (place, &id) in (start..start + self.input_length).zip(input) {
-            self.input_ids[place] = i32::from(id);
-            self.attention_mask[place] = 1;
-        }
-        let start = i * self.target_length;
-        let end = start + self.target_length;
-        for (place, &id) in (start..end).zip(target) {
-            self.labels[place] = i32::from(id);
-            if place + 1 < end {
-                self.decoder_input_ids[place + 1] = i32::from(id);
-            }
-        }
-        self.examples.push(row.row);
-        self.residues += row.residues as u64;
-        self.masked += row.example.masked as u64;
-        self.unmasked_for_lack_of_sentinels += row.example.unmasked_for_lack_of_sentinels as u64;
-        self.truncated_targets += u64::from(target.len() > self.target_length);
-        self.input_tokens += input.len().min(self.input_length) as u64;
-        self.target_tokens += target.len().min(self.target_length) as u64;
-    }
-
-    /// Fills row `i` with a lone `</s>` and no labels.
-    fn write_empty(&mut self, i: usize) {
-        let place = i * self.input_length;
-        self.input_ids[place] = i32::from(EOS);
-        self.attention_mask[place] = 1;
     }
 }

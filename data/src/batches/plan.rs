@@ -18,6 +18,17 @@ pub enum LongSequences {
     Split,
 }
 
+/// What a row of a batch holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rows {
+    /// One sequence, and padding behind it.
+    #[default]
+    Padded,
+    /// As many whole sequences as fit input and target, told apart by segment numbers.
+    Packed,
+}
+
 /// The shape of a run's batches. Together with the data set and the objective it determines every
 /// byte of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +36,7 @@ pub enum LongSequences {
 pub struct BatchPlan {
     /// What order and masks are drawn from.
     pub seed: u64,
-    /// Sequences of a step, over all hosts.
+    /// Rows of a step, over all hosts.
     pub global_batch: usize,
     /// Tokens of an encoder input, `</s>` included.
     pub input_length: usize,
@@ -33,6 +44,8 @@ pub struct BatchPlan {
     pub target_length: usize,
     /// What is done with sequences that do not fit.
     pub long_sequences: LongSequences,
+    /// What a row of a batch holds.
+    pub rows: Rows,
 }
 
 impl Default for BatchPlan {
@@ -43,6 +56,7 @@ impl Default for BatchPlan {
             input_length: 512,
             target_length: 256,
             long_sequences: LongSequences::Crop,
+            rows: Rows::Padded,
         }
     }
 }

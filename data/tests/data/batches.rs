@@ -50,7 +50,10 @@ fn join(parts: &[Batch]) -> Batch {
         whole.rows += part.rows;
         whole.examples.extend(&part.examples);
         whole.input_ids.extend(&part.input_ids);
-        whole.attention_mask.extend(&part.attention_mask);
+        whole.segments.extend(&part.segments);
+        whole.components.extend(&part.components);
+        whole.input_segments.extend(&part.input_segments);
+        whole.target_segments.extend(&part.target_segments);
         whole.decoder_input_ids.extend(&part.decoder_input_ids);
         whole.labels.extend(&part.labels);
         whole.residues += part.residues;
@@ -154,7 +157,7 @@ fn arrays_are_what_a_t5_expects() {
     assert_eq!(batch.labels.len(), 10 * 40);
     for row in 0..10 {
         let input = &batch.input_ids[row * 64..][..64];
-        let mask = &batch.attention_mask[row * 64..][..64];
+        let mask = &batch.attention_mask()[row * 64..][..64];
         let labels = &batch.labels[row * 40..][..40];
         let decoder = &batch.decoder_input_ids[row * 40..][..40];
         let end = input.iter().position(|&id| id == 1).unwrap();
@@ -172,7 +175,7 @@ fn arrays_are_what_a_t5_expects() {
         assert!(labels[end + 1..].iter().all(|&id| id == IGNORED));
     }
     let tokens = batch
-        .attention_mask
+        .attention_mask()
         .iter()
         .filter(|&&mask| mask == 1)
         .count();
@@ -186,6 +189,19 @@ fn arrays_are_what_a_t5_expects() {
     assert_eq!(
         batch.padding_efficiency(),
         (tokens + labels) as f64 / (10.0 * 104.0)
+    );
+    for (row, sequence) in batch.sequences().enumerate() {
+        assert_eq!((sequence.row, sequence.segment), (row, 1));
+        assert_eq!(sequence.example, batch.examples[row]);
+        assert_eq!(sequence.input.last(), Some(&1));
+        let end = sequence.target.len();
+        assert_eq!(sequence.target, &batch.labels[row * 40..][..end]);
+        assert_eq!(batch.target_segments[row * 40..][..end], vec![1; end]);
+    }
+    assert_eq!(batch.sequences().count(), 10);
+    assert_eq!(
+        (batch.whole.sequences, batch.whole.residues),
+        (10, batch.residues)
     );
     let value: serde_json::Value = serde_json::from_str(&json(&batch)).unwrap();
     assert_eq!(value["input_ids"].as_array().unwrap().len(), 10);
@@ -299,7 +315,7 @@ fn evaluation_sees_each_row_once_and_never_changes() {
     for row in 5..8 {
         let labels = &all[2].labels[row * 40..][..40];
         assert!(labels.iter().all(|&label| label == IGNORED));
-        let mask = &all[2].attention_mask[row * 64..][..64];
+        let mask = &all[2].attention_mask()[row * 64..][..64];
         assert_eq!(mask.iter().sum::<i32>(), 1);
     }
     for (step, batch) in all.iter().enumerate() {
@@ -424,7 +440,8 @@ proptest! {
         prop_assert!(share.examples.iter().copied().eq(filled));
         for (part, all, length) in [
             (&share.input_ids, &whole.input_ids, 64),
-            (&share.attention_mask, &whole.attention_mask, 64),
+            (&share.input_segments, &whole.input_segments, 64),
+            (&share.target_segments, &whole.target_segments, 40),
             (&share.decoder_input_ids, &whole.decoder_input_ids, 40),
             (&share.labels, &whole.labels, 40),
         ] {

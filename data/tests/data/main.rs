@@ -3,6 +3,7 @@
 mod batches;
 mod fasta;
 mod masking;
+mod pinned;
 mod preparing;
 mod sample;
 
