@@ -96,21 +96,21 @@ pub enum Error {
         reason: String,
     },
     /// A sequence file without any record.
-    #[error("{path} is empty: expected FASTA records", path = path.display())]
+    #[error("{path} is empty: expected sequences", path = path.display())]
     EmptyFile {
         /// The file.
         path: PathBuf,
     },
-    /// A file that is not text where FASTA was expected.
-    #[error("{path}, line {line}: binary data where FASTA text was expected", path = path.display())]
+    /// A file that is not text where text was expected.
+    #[error("{path}, line {line}: binary data where text was expected", path = path.display())]
     Binary {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1, after decompression.
         line: u64,
     },
-    /// Text that does not begin like FASTA.
-    #[error("{path}, line {line}: expected a FASTA header starting with '>', found {found:?}", path = path.display())]
+    /// Text that begins neither like FASTA nor like a table of sequences.
+    #[error("{path}, line {line}: expected a FASTA header starting with '>', or the header of a CSV or TSV table with a column `sequence`, found {found:?}", path = path.display())]
     NotFasta {
         /// The file.
         path: PathBuf,
@@ -118,6 +118,16 @@ pub enum Error {
         line: u64,
         /// How the line begins.
         found: String,
+    },
+    /// A line that breaks the format.
+    #[error("{path}, line {line}: {reason}", path = path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, after decompression.
+        line: u64,
+        /// What was expected and what was found.
+        reason: String,
     },
     /// A compressed file that ends before its data does.
     #[error("{path} is cut short: its {format} data ends in the middle, after line {line}", path = path.display())]
@@ -142,7 +152,7 @@ pub enum Error {
         reason: String,
     },
     /// A known format that is not read.
-    #[error("{path} is {format}, which is not read: expected FASTA (plain, gzip or zstd) or Parquet", path = path.display())]
+    #[error("{path} is {format}, which is not read: expected FASTA, CSV or TSV (plain, gzip, zstd or xz), or Parquet", path = path.display())]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,

@@ -19,7 +19,6 @@ pub mod order;
 pub mod prepare;
 pub mod random;
 pub mod residues;
-mod source;
 pub mod storage;
 pub mod synthetic;
 pub mod tokenizer;

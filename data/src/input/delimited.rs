@@ -118,9 +118,9 @@ impl Delimited {
     fn failed(&self, error: csv::Error) -> Error {
         let text = &self.rows.get_ref().text;
         let line = self.first_line + self.rows.position().line() - 1;
-        let wrong = |line, reason| Error::Row {
+        let wrong = |line, reason| Error::Line {
             path: text.path.to_path_buf(),
-            row: line,
+            line,
             reason,
         };
         let shown = error.to_string();

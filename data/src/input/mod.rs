@@ -17,19 +17,21 @@ mod delimited;
 mod fasta;
 mod meter;
 mod source;
+mod stored;
 mod table;
 
-use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::storage::{Location, Storage, StorageOptions};
 use delimited::{Delimited, Rows};
 use fasta::Fasta;
 pub(crate) use meter::Meter;
 use source::{Beginning, Format, Text};
-use table::{Bytes, Table};
+use stored::{RandomAccess, Stored};
+use table::Table;
 
 /// A longer sequence is not kept, so that a file cannot claim all memory. The longest known protein
 /// has some 45,000 residues.
@@ -87,19 +89,18 @@ pub struct RecordRef<'a> {
 
 impl Input {
     /// Opens a file and finds out what it is. Fails if it is nothing that is read.
-    pub fn open(path: impl AsRef<Path>) -> Result<Input> {
-        let path = path.as_ref();
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let size = file.metadata().map_err(Error::io("open", path))?.len();
-        let parquet = |_: Beginning| {
-            // Not one file's clones: they would share their place in it.
-            let open = || File::open(path).map_err(Error::io("open", path));
-            Ok((
-                Bytes::File(open()?),
-                Box::new(open()?) as Box<dyn Read + Send>,
-            ))
+    pub fn open(location: &Location, options: &StorageOptions) -> Result<Input> {
+        let (path, file) = match location.local() {
+            Some(path) => (path.to_path_buf(), Stored::Local(path.to_path_buf())),
+            None => {
+                let (storage, name) = Storage::of_file(location, options)?;
+                let shown = PathBuf::from(location.to_string());
+                (shown, Stored::Remote(storage, name))
+            }
         };
-        let mut input = Input::begin(path, Box::new(file), parquet)?;
+        let size = file.size()?;
+        let parquet = |_: Beginning| Ok((file.bytes(size)?, file.reader()?));
+        let mut input = Input::begin(&path, file.reader()?, parquet)?;
         input.total_bytes = Some(size);
         Ok(input)
     }
@@ -114,7 +115,7 @@ impl Input {
             read.map_err(Error::io("read", path))?;
             let bytes = bytes::Bytes::from(bytes);
             let hashed: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(bytes.clone()));
-            Ok((Bytes::Memory(bytes), hashed))
+            Ok((RandomAccess::Memory(bytes), hashed))
         })
     }
 
@@ -122,11 +123,11 @@ impl Input {
     fn begin(
         path: &Path,
         reader: Box<dyn Read + Send>,
-        parquet: impl FnOnce(Beginning) -> Result<(Bytes, Box<dyn Read + Send>)>,
+        parquet: impl FnOnce(Beginning) -> Result<(RandomAccess, Box<dyn Read + Send>)>,
     ) -> Result<Input> {
         let path: Arc<Path> = Arc::from(path);
         let meter = Meter::default();
-        let beginning = Beginning::read(reader).map_err(Error::io("read", &path))?;
+        let beginning = Beginning::read(reader).map_err(source::failure(&path))?;
         let format = beginning
             .format()
             .map_err(|format| Error::UnsupportedFormat {
@@ -252,12 +253,13 @@ struct Columns {
 impl Columns {
     /// Names of the sequence column: the first that is there wins, case does not matter. `text` is
     /// what the published UniRef50 tables call it, "reference sequence" what UniProt's do.
-    const SEQUENCE: [&str; 5] = [
+    const SEQUENCE: [&str; 6] = [
         "sequence",
         "seq",
         "aa_sequence",
         "protein_sequence",
         "reference sequence",
+        "text",
     ];
     /// Names of the id column.
     const ID: [&str; 8] = [
@@ -315,6 +317,8 @@ mod tests {
     fn columns_are_found_in_the_order_of_their_names() {
         let find = |names: &[&'static str]| Columns::find(names.iter().map(|&name| Some(name)));
         let columns = |sequence, id| Some(Columns { sequence, id });
+        assert_eq!(find(&["id", "name", "text"]), columns(2, Some(0)));
+        assert_eq!(find(&["text", "Sequence"]), columns(1, None));
         // The tables of UniRef50 on the hub; a table that describes its sequences; UniProt's own.
         assert_eq!(
             find(&["Cluster ID", "Cluster Name", "Reference sequence"]),

@@ -157,11 +157,12 @@ impl Text {
 
     /// A reader's failure in words. `line` is the last that could be read.
     pub(super) fn failed(&self, error: io::Error, line: u64) -> Error {
+        let of_the_file = error.raw_os_error().is_some() || error.get_ref().is_some_and(is_ours);
+        if self.compression == Compression::None || of_the_file {
+            return failure(&self.path)(error);
+        }
         let path = self.path.to_path_buf();
         let format = self.compression.name();
-        if self.compression == Compression::None || error.raw_os_error().is_some() {
-            return Error::io("read", &path)(error);
-        }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::Truncated { path, format, line },
             _ => Error::Corrupt {
@@ -233,6 +234,19 @@ impl Text {
                     .to_string(),
             }),
         }
+    }
+}
+
+fn is_ours(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.is::<Error>()
+}
+
+/// Why a file could not be read.
+pub(super) fn failure(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    // A storage's errors say what and where themselves.
+    move |error| match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) => Error::io("read", path)(error),
     }
 }
 

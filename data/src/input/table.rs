@@ -5,7 +5,6 @@
 //! own reads it from beginning to end at the same time. Memory holds a batch of rows and a page of
 //! each column.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,44 +19,13 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::reader::Length;
 
 use super::meter::Meter;
+use super::source::failure;
+use super::stored::{Failure, RandomAccess};
 use super::{BLOCK, BLOCK_ROWS, Block, Columns, Content, RecordRef, without_white_space};
 use crate::error::{Error, Result};
-
-/// The bytes of a table, at random.
-pub(super) enum Bytes {
-    File(File),
-    Memory(bytes::Bytes),
-}
-
-impl Length for Bytes {
-    fn len(&self) -> u64 {
-        match self {
-            Bytes::File(file) => file.len(),
-            Bytes::Memory(bytes) => bytes.len() as u64,
-        }
-    }
-}
-
-impl ChunkReader for Bytes {
-    type T = Box<dyn Read>;
-
-    fn get_read(&self, start: u64) -> parquet::errors::Result<Box<dyn Read>> {
-        Ok(match self {
-            Bytes::File(file) => Box::new(file.get_read(start)?),
-            Bytes::Memory(bytes) => Box::new(bytes.get_read(start)?),
-        })
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<bytes::Bytes> {
-        match self {
-            Bytes::File(file) => file.get_bytes(start, length),
-            Bytes::Memory(bytes) => bytes.get_bytes(start, length),
-        }
-    }
-}
 
 /// The blocks of a Parquet file.
 pub(super) struct Table {
@@ -69,6 +37,7 @@ pub(super) struct Table {
     rows: u64,
     total_rows: u64,
     total_bytes: u64,
+    failure: Failure,
     hash: Hash,
 }
 
@@ -76,14 +45,15 @@ impl Table {
     /// `hashed` gives the same bytes in order.
     pub(super) fn open(
         path: &Arc<Path>,
-        bytes: Bytes,
+        bytes: RandomAccess,
         hashed: Box<dyn Read + Send>,
     ) -> Result<Table> {
         let total_bytes = bytes.len();
+        let failure = bytes.failure();
         // Of the types that other programs noted beside the table's own none is of use here.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
-            .map_err(Error::parquet(path))?;
+            .map_err(|error| failure.or(path, error))?;
         let fields = builder.schema().fields();
         let text = |field: &Field| matches!(field.data_type(), DataType::Utf8 | DataType::Binary);
         let names = fields
@@ -110,7 +80,7 @@ impl Table {
             .with_projection(mask)
             .with_batch_size(batch)
             .build()
-            .map_err(Error::parquet(path))?;
+            .map_err(|error| failure.or(path, error))?;
         // A batch has the wanted columns alone, in the table's order.
         let place = |column, other: Option<usize>| match other {
             Some(other) if other < column => 1,
@@ -127,6 +97,7 @@ impl Table {
             rows: 0,
             total_rows,
             total_bytes,
+            failure,
             hash: Hash::start(path, hashed)?,
         })
     }
@@ -150,7 +121,7 @@ impl Table {
                 self.hash.finish(&self.path)?;
                 return Ok(None);
             };
-            let batch = batch.map_err(|error| Error::parquet(&self.path)(error.into()))?;
+            let batch = batch.map_err(|error| self.failure.or(&self.path, error.into()))?;
             let first_row = self.rows + 1;
             let records = batch.num_rows() as u64;
             self.rows += records;
@@ -222,7 +193,7 @@ impl Hash {
         let read = self.thread.take().map(JoinHandle::join);
         match read {
             None => Ok(()),
-            Some(Ok(read)) => read.map_err(Error::io("read", path)),
+            Some(Ok(read)) => read.map_err(failure(path)),
             Some(Err(_)) => Err(Error::io("read", path)(std::io::Error::other(
                 "the thread that makes its hash died",
             ))),

@@ -23,6 +23,7 @@ use crate::manifest::{
 };
 use crate::random::Key;
 use crate::residues::{Lengths, Reason, Rejection, tokenize};
+use crate::storage::StorageOptions;
 use crate::tokenizer::{Tokenizer, Vocabulary};
 use output::Output;
 pub use report::{LengthBin, LengthReport, Reject, RejectExample, Report};
@@ -207,7 +208,7 @@ impl Writer {
         path: &Path,
         progress: &mut dyn FnMut(u64, &Report),
     ) -> Result<SourceInfo> {
-        let mut input = Input::open(path)?;
+        let mut input = Input::open(&path.into(), &StorageOptions::default())?;
         let name = match path.file_name() {
             Some(name) => name.to_string_lossy().into_owned(),
             None => path.display().to_string(),

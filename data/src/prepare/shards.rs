@@ -16,8 +16,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use crate::dataset::Split;
 use crate::error::{Error, Result};
+use crate::input::Meter;
 use crate::manifest::{Amount, FileInfo, Pieces};
-use crate::source::Meter;
 
 /// A row group ends when it holds so many residues or rows: the unit a reader decodes at least, and
 /// what is in memory while writing.

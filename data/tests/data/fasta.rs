@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ankh_data::Error;
 use ankh_data::input::{Input, LONGEST_SEQUENCE};
+use ankh_data::storage::{Location, StorageOptions};
 use proptest::prelude::*;
 
 fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
@@ -14,10 +15,14 @@ fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
+fn open(path: &str) -> Result<Input, Error> {
+    Input::open(&Location::parse(path).unwrap(), &StorageOptions::default())
+}
+
 /// Id, line and sequence of each record.
 fn read(bytes: &[u8]) -> Result<Vec<(String, u64, String)>, Error> {
     let (_directory, path) = file(bytes);
-    let (mut input, mut records) = (Input::open(path)?, vec![]);
+    let (mut input, mut records) = (open(path.to_str().unwrap())?, vec![]);
     while let Some(block) = input.next_block()? {
         block.for_each(&mut |record| {
             let sequence = String::from_utf8_lossy(record.sequence).into_owned();
@@ -169,7 +174,7 @@ fn a_sequence_without_end_takes_bounded_memory() {
     text.resize(LONGEST_SEQUENCE + 5006, b'A');
     text.extend(b"\n>next\nMKL\n");
     let (_directory, path) = file(&gzip(&text));
-    let (mut input, mut records) = (Input::open(path).unwrap(), vec![]);
+    let (mut input, mut records) = (open(path.to_str().unwrap()).unwrap(), vec![]);
     while let Some(block) = input.next_block().unwrap() {
         block
             .for_each(&mut |record| {
@@ -215,7 +220,7 @@ fn a_sequence_of_100_000_residues_is_read() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = Input::open("/nowhere/sequences.fasta").err().unwrap();
+    let error = open("/nowhere/sequences.fasta").err().unwrap();
     let expected = "cannot open /nowhere/sequences.fasta: ";
     assert!(error.to_string().starts_with(expected), "{error}");
 }

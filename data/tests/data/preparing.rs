@@ -380,13 +380,13 @@ fn a_parquet_table_with_a_sequence_column_is_read() {
     );
 
     let without = RecordBatch::try_from_iter(vec![(
-        "text",
+        "residues",
         Arc::new(StringArray::from(vec!["MK"])) as ArrayRef,
     )]);
     let without = write("without.parquet", &without.unwrap());
     let error = prepare(&[without], place.at("none"), &options(), &mut |_| {}).unwrap_err();
     assert!(
-        error.to_string().contains("found the columns text"),
+        error.to_string().contains("found the columns residues"),
         "{error}"
     );
 }

@@ -1,3 +1,0 @@
-//! What counts and hashes bytes.
-
-pub(crate) use crate::input::Meter;
