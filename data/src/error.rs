@@ -235,14 +235,24 @@ pub enum Error {
         expected: Vocabulary,
     },
     /// A prepared file whose bytes are not those that were written.
-    #[error("{path} was changed or damaged: its sha256 is {found}, but the manifest says {expected}", path = path.display())]
+    #[error("{path} was changed or damaged ({part}): its sha256 is {found}, but the manifest says {expected}", path = path.display())]
     Checksum {
         /// The file.
         path: PathBuf,
+        /// Which part of it does not fit its own checksum.
+        part: String,
         /// The checksum in the manifest.
         expected: String,
         /// The checksum of the file.
         found: String,
+    },
+    /// A part of a prepared file whose bytes are not those that were written.
+    #[error("{path} was changed or damaged: {part}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The row group and page, or the part of the file, and what is wrong with it.
+        part: String,
     },
     /// A row of a prepared file that breaks the format.
     #[error("{path}, row {row}: {reason}", path = path.display())]

@@ -26,7 +26,7 @@ pub mod tokenizer;
 pub use batches::{
     Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch, Rows, Seen, Sequence, Share,
 };
-pub use dataset::{Dataset, Lengths, Shuffle, Split};
+pub use dataset::{Dataset, Lengths, ReadOptions, Shuffle, Split};
 pub use error::{Error, Result};
 pub use frequencies::TokenFrequencies;
 pub use input::Input;

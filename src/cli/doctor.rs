@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ankh_data::{Manifest, Split};
+use ankh_data::{Manifest, Split, Storage};
 use ankh_pjrt::{Client, NamedValue, Platform, Plugin};
 use clap::Args;
 use serde::Serialize;
@@ -271,7 +271,7 @@ fn data(config: &Config) -> Check {
             "give a prepared directory with --data; `pretrain prepare` makes one",
         );
     };
-    let manifest = match Manifest::read(directory) {
+    let manifest = match Manifest::read(&Storage::local(directory)) {
         Ok(manifest) => manifest,
         Err(error) => return Check::fail("data", error),
     };

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use ankh_data::Manifest;
+use ankh_data::{Manifest, Storage};
 use ankh_pjrt::{Platform, Plugin};
 
 use super::{CliError, Slice};
@@ -68,7 +68,7 @@ fn report(slice: Slice, missing: &[Missing]) -> String {
 /// The data that is configured, or why it cannot be used.
 fn data(config: &Config) -> Result<(), String> {
     let directory = config.data.dir.as_ref().ok_or("none is given")?;
-    match Manifest::read(directory) {
+    match Manifest::read(&Storage::local(directory)) {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use ankh_data::{Batch, Batches, Dataset, Prefetch, Share, Split};
+use ankh_data::{Batch, Batches, Dataset, Prefetch, ReadOptions, Share, Split};
 use ankh_hlo::Port;
 use ankh_pjrt::HostTensor;
 
@@ -28,7 +28,8 @@ pub enum BatchError {
 /// A share of the configured batches of one split. The validation split is read in stored order, each row once.
 pub fn batches(config: &Config, split: Split, share: Share) -> Result<Batches, TrainError> {
     let directory = config.data.dir.as_ref().ok_or(BatchError::NoData)?;
-    let dataset = Dataset::open_for(directory, split, config.tokenizer())?;
+    let dataset = Dataset::open(directory.as_path(), split, &ReadOptions::default())?
+        .expecting(config.tokenizer())?;
     let make = match split {
         Split::Validation => Batches::evaluation,
         _ => Batches::new,

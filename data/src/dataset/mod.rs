@@ -1,29 +1,29 @@
 //! Prepared data, opened: rows of token ids by number.
 //!
-//! A [`Dataset`] is one split of a prepared directory. Opening verifies the manifest, the checksum of
-//! every file, the columns and each row, so that nothing after it can meet a bad token. Rows are read
-//! through `RowStore`; the one implementation here keeps all tokens in memory, one byte each.
+//! A [`Dataset`] is one split of a prepared directory. What fits a memory budget is read when it is opened, and all of
+//! it verified; of other data the lengths are read, and pages of rows when they are needed, each verified before its
+//! rows are given out. So nothing that comes later can meet a bad token.
 
+mod file;
 mod lengths;
+mod pages;
+mod rows;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{UInt8Type, UInt32Type};
-use arrow_array::{Array, RecordBatch};
-use arrow_schema::DataType;
-use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::manifest::{Amount, FileInfo, Manifest, sha256};
+use crate::manifest::Manifest;
+use crate::storage::{Location, Storage, StorageOptions};
 use crate::tokenizer::Tokenizer;
+use file::Listed;
 pub use lengths::Lengths;
+use pages::Pages;
 
 /// A part of the data.
 #[derive(
@@ -73,22 +73,51 @@ pub(crate) trait RowStore: Send + Sync {
 }
 
 /// All tokens, one after the other.
-struct InMemory(Vec<u8>);
+struct InMemory {
+    tokens: Vec<u8>,
+    shuffle: Shuffle,
+}
+
+impl InMemory {
+    fn new(tokens: Vec<u8>) -> InMemory {
+        let shuffle = Shuffle::Exact;
+        InMemory { tokens, shuffle }
+    }
+}
 
 impl RowStore for InMemory {
     fn read(&self, _: u64, bounds: Range<u64>, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
         // What lies in memory has places that fit.
         let start = bounds.start as usize;
         Ok(Cow::Borrowed(
-            &self.0[start + range.start..start + range.end],
+            &self.tokens[start + range.start..start + range.end],
         ))
     }
 
     fn shuffle(&self) -> &Shuffle {
-        &Shuffle::Exact
+        &self.shuffle
     }
 
     fn will_need(&self, _: &[u32]) {}
+}
+
+/// How prepared data is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Bytes of memory for tokens, one each. A split with more residues is read by pages, and shuffled in windows of
+    /// half as many: the one in use, and the next.
+    pub memory: u64,
+    /// How remote data is read.
+    pub storage: StorageOptions,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        ReadOptions {
+            memory: 8 << 30,
+            storage: StorageOptions::default(),
+        }
+    }
 }
 
 /// One split of prepared data. Cloning is cheap: the rows are shared.
@@ -97,49 +126,72 @@ pub struct Dataset {
     lengths: Arc<Lengths>,
     store: Arc<dyn RowStore>,
     tokenizer: Tokenizer,
-    name: Arc<Path>,
+    name: Arc<str>,
 }
 
 impl Dataset {
-    /// Opens one split of a prepared directory, and verifies all of it.
-    pub fn open(directory: impl AsRef<Path>, split: Split) -> Result<Dataset> {
-        let directory = directory.as_ref();
-        let manifest = Manifest::read(directory)?;
+    /// Opens one split of a directory of prepared data.
+    pub fn open(
+        location: impl Into<Location>,
+        split: Split,
+        options: &ReadOptions,
+    ) -> Result<Dataset> {
+        let location = location.into();
+        let storage = Storage::open(&location, &options.storage)?;
+        let manifest = Manifest::read(&storage)?;
         let tokenizer = Tokenizer::of(manifest.tokenizer.name);
         let amount = manifest.amount(split);
         if amount.rows == 0 {
             return Err(Error::EmptySplit {
-                path: directory.to_path_buf(),
+                path: location.to_string().into(),
                 split,
             });
         }
-        let mut rows = Rows::default();
-        for file in manifest.files.iter().filter(|file| file.split == split) {
-            read_file(&directory.join(&file.path), file, tokenizer, &mut rows)?;
-        }
-        Ok(Dataset {
-            lengths: Arc::new(rows.lengths),
-            store: Arc::new(InMemory(rows.tokens)),
+        let files = manifest.files.iter().filter(|file| file.split == split);
+        let listed = |info| Listed {
+            storage: &storage,
+            info,
             tokenizer,
-            name: directory.into(),
+        };
+        let files: Vec<Listed<'_>> = files.map(listed).collect();
+        let (lengths, store): (Lengths, Arc<dyn RowStore>) = match amount.residues <= options.memory
+        {
+            true => {
+                let (lengths, tokens) = read_all(&files, amount.residues)?;
+                (lengths, Arc::new(InMemory::new(tokens)))
+            }
+            false => {
+                let opened: Vec<Result<_>> = files.par_iter().map(Listed::open).collect();
+                let opened = opened.into_iter().collect::<Result<Vec<_>>>()?;
+                let (files, lengths): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
+                let lengths = Arc::new(Lengths::from_iter(lengths.into_iter().flatten()));
+                let store = Pages::new(files, lengths.clone(), options.memory / 2);
+                return Ok(Dataset {
+                    lengths,
+                    store: Arc::new(store),
+                    tokenizer,
+                    name: location.to_string().into(),
+                });
+            }
+        };
+        Ok(Dataset {
+            lengths: Arc::new(lengths),
+            store,
+            tokenizer,
+            name: location.to_string().into(),
         })
     }
 
-    /// Like [`Dataset::open`], for a model that needs a particular tokenizer.
-    pub fn open_for(
-        directory: impl AsRef<Path>,
-        split: Split,
-        tokenizer: Tokenizer,
-    ) -> Result<Dataset> {
-        let dataset = Dataset::open(&directory, split)?;
-        if dataset.tokenizer != tokenizer {
-            return Err(Error::WrongTokenizer {
-                path: directory.as_ref().to_path_buf(),
-                found: dataset.tokenizer.vocabulary(),
+    /// The same data, if it was prepared with the tokenizer that a model needs.
+    pub fn expecting(self, tokenizer: Tokenizer) -> Result<Dataset> {
+        match self.tokenizer == tokenizer {
+            true => Ok(self),
+            false => Err(Error::WrongTokenizer {
+                path: self.name().into(),
+                found: self.tokenizer.vocabulary(),
                 expected: tokenizer.vocabulary(),
-            });
+            }),
         }
-        Ok(dataset)
     }
 
     /// A data set of the given sequences of letters, in memory.
@@ -147,15 +199,18 @@ impl Dataset {
         tokenizer: Tokenizer,
         sequences: impl IntoIterator<Item = S>,
     ) -> Dataset {
-        let mut rows = Rows::default();
+        let (mut lengths, mut tokens) = (Lengths::default(), Vec::new());
         for sequence in sequences {
-            rows.push(&tokenizer.encode(sequence.as_ref()));
+            let before = tokens.len();
+            tokens.extend(tokenizer.encode(sequence.as_ref()));
+            // No sequence in memory is longer than 2^32.
+            lengths.push((tokens.len() - before) as u32);
         }
         Dataset {
-            lengths: Arc::new(rows.lengths),
-            store: Arc::new(InMemory(rows.tokens)),
+            lengths: Arc::new(lengths),
+            store: Arc::new(InMemory::new(tokens)),
             tokenizer,
-            name: Path::new("sequences in memory").into(),
+            name: "sequences in memory".into(),
         }
     }
 
@@ -190,8 +245,8 @@ impl Dataset {
         self.tokenizer
     }
 
-    /// The directory, or what stands for it.
-    pub fn name(&self) -> &Path {
+    /// Where it is, or what stands for that.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
@@ -224,133 +279,31 @@ impl Dataset {
     }
 }
 
-/// Rows that were read, one behind the other.
-#[derive(Default)]
-struct Rows {
-    tokens: Vec<u8>,
-    lengths: Lengths,
-}
-
-impl Rows {
-    fn push(&mut self, row: &[u8]) {
-        self.tokens.extend_from_slice(row);
-        // No sequence is kept that is longer than `LONGEST_SEQUENCE`, far below 2^32.
-        self.lengths.push(row.len() as u32);
-    }
-}
-
 impl fmt::Debug for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Dataset({}, {} rows)", self.name.display(), self.rows())
+        write!(f, "Dataset({}, {} rows)", self.name, self.rows())
     }
 }
 
-/// Appends the rows of one file. The bytes are read once, so what is decoded is what was verified.
-fn read_file(
-    path: &Path,
-    expected: &FileInfo,
-    tokenizer: Tokenizer,
-    rows: &mut Rows,
-) -> Result<()> {
-    let bytes = Bytes::from(std::fs::read(path).map_err(Error::io("read", path))?);
-    let found = sha256(&bytes);
-    if found != expected.sha256 {
-        return Err(Error::Checksum {
-            path: path.to_path_buf(),
-            expected: expected.sha256.clone(),
-            found,
-        });
+/// All rows of some files, one behind the other. Each file is read straight to its place.
+fn read_all(files: &[Listed<'_>], residues: u64) -> Result<(Lengths, Vec<u8>)> {
+    // Chosen because it fits the memory budget.
+    let mut tokens = vec![0; residues as usize];
+    let mut rest = &mut tokens[..];
+    let mut places = Vec::new();
+    for file in files {
+        // The manifest was checked: its files' residues add up to the split's.
+        let (place, after) = rest.split_at_mut(file.info.residues as usize);
+        places.push((file, place));
+        rest = after;
     }
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(Error::parquet(path))?;
-    let reader = reader.build().map_err(Error::parquet(path))?;
-    let (first, residues) = (rows.lengths.rows(), rows.lengths.total());
-    for batch in reader {
-        let batch = batch.map_err(|error| Error::parquet(path)(error.into()))?;
-        append(path, &batch, first, tokenizer, rows)?;
+    let read: Vec<Result<Vec<u32>>> = places
+        .into_par_iter()
+        .map(|(file, place)| file.read(place))
+        .collect();
+    let mut lengths = Lengths::default();
+    for file in read {
+        lengths.extend(file?);
     }
-    let found = Amount {
-        rows: rows.lengths.rows() - first,
-        residues: rows.lengths.total() - residues,
-    };
-    if found.rows != expected.rows || found.residues != expected.residues {
-        return Err(Error::Manifest {
-            path: path.to_path_buf(),
-            reason: format!(
-                "holds {} rows with {} residues, but the manifest says {} and {}",
-                found.rows, found.residues, expected.rows, expected.residues
-            ),
-        });
-    }
-    Ok(())
-}
-
-type RowOf<'a> = Box<dyn Fn(usize) -> Cow<'a, [u8]> + 'a>;
-
-/// Appends a batch of rows, checking each; `first` is the row at which the file began.
-fn append(
-    path: &Path,
-    batch: &RecordBatch,
-    first: u64,
-    tokenizer: Tokenizer,
-    rows: &mut Rows,
-) -> Result<()> {
-    let columns = || {
-        let schema = batch.schema();
-        let column =
-            |field: &arrow_schema::FieldRef| format!("{}: {}", field.name(), field.data_type());
-        Error::Columns {
-            path: path.to_path_buf(),
-            expected: "`tokens` as binary or list of uint8, and `length` as uint32",
-            found: schema
-                .fields()
-                .iter()
-                .map(column)
-                .collect::<Vec<_>>()
-                .join(", "),
-        }
-    };
-    let tokens = batch.column_by_name("tokens").ok_or_else(columns)?;
-    let lengths = batch.column_by_name("length").ok_or_else(columns)?;
-    let lengths = lengths
-        .as_primitive_opt::<UInt32Type>()
-        .ok_or_else(columns)?;
-    let row_of: RowOf<'_> = match tokens.data_type() {
-        DataType::Binary => {
-            let tokens = tokens.as_binary::<i32>();
-            Box::new(move |i| Cow::Borrowed(tokens.value(i)))
-        }
-        DataType::List(item) if item.data_type() == &DataType::UInt8 => {
-            let lists = tokens.as_list::<i32>();
-            Box::new(move |i| {
-                let list = lists.value(i);
-                Cow::Owned(list.as_primitive::<UInt8Type>().values().to_vec())
-            })
-        }
-        _ => return Err(columns()),
-    };
-    for i in 0..batch.num_rows() {
-        let wrong = |reason: String| Error::Row {
-            path: path.to_path_buf(),
-            row: rows.lengths.rows() - first,
-            reason,
-        };
-        if tokens.is_null(i) || lengths.is_null(i) {
-            return Err(wrong("has no value".into()));
-        }
-        let row = row_of(i);
-        if row.len() != lengths.value(i) as usize {
-            let (found, said) = (row.len(), lengths.value(i));
-            return Err(wrong(format!(
-                "has {found} tokens, but its length says {said}"
-            )));
-        }
-        if let Some(at) = row.iter().position(|&id| tokenizer.residue(id).is_none()) {
-            return Err(wrong(format!(
-                "token {at} is {}, which is no residue",
-                row[at]
-            )));
-        }
-        rows.push(&row);
-    }
-    Ok(())
+    Ok((lengths, tokens))
 }

@@ -3,7 +3,7 @@
 mod pieces;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::prepare::Report;
+use crate::storage::Storage;
 use crate::tokenizer::{Tokenizer, Vocabulary};
+pub(crate) use pieces::{COLUMNS, Places, with_pages};
 pub use pieces::{Footer, GroupInfo, PageInfo, Pieces};
 
 /// The name of the manifest in its directory.
@@ -119,18 +121,15 @@ pub struct Settings {
 
 impl Manifest {
     /// Reads the manifest of a directory, and checks that this crate understands it.
-    pub fn read(directory: &Path) -> Result<Manifest> {
-        let path = directory.join(MANIFEST);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::NotPrepared {
-                    path: directory.to_path_buf(),
-                });
-            }
-            Err(error) => return Err(Error::io("read", &path)(error)),
-        };
-        Manifest::parse(&text, &path)
+    pub fn read(storage: &Storage) -> Result<Manifest> {
+        let path = PathBuf::from(storage.location(MANIFEST).to_string());
+        match storage.read(MANIFEST) {
+            Ok(text) => Manifest::parse(&text, &path),
+            Err(error) if error.is_missing() => Err(Error::NotPrepared {
+                path: path.parent().unwrap_or(&path).to_path_buf(),
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     /// The manifest that a text is; `path` is for messages.

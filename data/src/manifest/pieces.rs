@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// The columns of prepared data, in order.
-const COLUMNS: [&str; 3] = ["id", "tokens", "length"];
+pub(crate) const COLUMNS: [&str; 3] = ["id", "tokens", "length"];
 const TOKENS: usize = 1;
 const LENGTHS: usize = 2;
 

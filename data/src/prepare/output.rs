@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::Existing;
 use crate::error::{Error, Result};
 use crate::manifest::{MANIFEST, Manifest};
+use crate::storage::Storage;
 
 /// An output directory in the making: a temporary directory beside it, removed on drop.
 pub(super) struct Output {
@@ -22,7 +23,7 @@ impl Output {
         if replaceable(target)? && existing == Existing::Keep {
             return Err(Error::AlreadyPrepared {
                 path: target.to_path_buf(),
-                rows: Manifest::read(target).map_or(0, |manifest| manifest.rows),
+                rows: Manifest::read(&Storage::local(target)).map_or(0, |manifest| manifest.rows),
             });
         }
         let absolute = std::path::absolute(target).map_err(Error::io("create", target))?;
@@ -102,7 +103,7 @@ fn replaceable(path: &Path) -> Result<bool> {
     if entries.next().is_none() {
         return Ok(false);
     }
-    match Manifest::read(path) {
+    match Manifest::read(&Storage::local(path)) {
         Ok(_) => Ok(true),
         Err(_) => Err(foreign()),
     }

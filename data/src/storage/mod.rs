@@ -112,6 +112,15 @@ impl Storage {
         })
     }
 
+    /// A directory on a local disk.
+    pub fn local(directory: impl Into<PathBuf>) -> Storage {
+        let directory = directory.into();
+        Storage {
+            location: Location::from(directory.clone()),
+            kind: Kind::Local(directory),
+        }
+    }
+
     /// The directory that a file is in, and its name there.
     ///
     /// # Errors

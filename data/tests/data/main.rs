@@ -5,6 +5,7 @@ mod fasta;
 mod masking;
 mod pinned;
 mod preparing;
+mod reading;
 mod sample;
 
 use ankh_data::{Dataset, Key, Tokenizer};

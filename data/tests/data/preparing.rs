@@ -6,7 +6,7 @@ use ankh_data::prepare::split_of;
 use ankh_data::residues::Reason;
 use ankh_data::{
     BatchPlan, Batches, Dataset, Error, Existing, LongSequences, Manifest, Objective,
-    PrepareOptions, Share, Split, Tokenizer, Vocabulary, prepare,
+    PrepareOptions, ReadOptions, Share, Split, Storage, Tokenizer, Vocabulary, prepare,
 };
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
@@ -75,7 +75,10 @@ fn what_is_prepared_is_what_was_written() {
     let input = place.write("a.fasta", fasta(&sequences));
     let manifest = place.prepare(&input, &options()).unwrap();
     assert_eq!(place.names(), ["a.fasta", "out"]);
-    assert_eq!(manifest, Manifest::read(&place.at("out")).unwrap());
+    assert_eq!(
+        manifest,
+        Manifest::read(&Storage::local(place.at("out"))).unwrap()
+    );
     assert_eq!(manifest.rows, 500);
     assert!(manifest.files.len() > 3, "{:?}", manifest.files);
     let residues: usize = sequences.iter().map(String::len).sum();
@@ -98,7 +101,7 @@ fn what_is_prepared_is_what_was_written() {
             .filter(|i| split_of(&format!("id{i}"), 0.2) == split)
             .map(|i| &sequences[i])
             .collect();
-        let data = Dataset::open(place.at("out"), split).unwrap();
+        let data = Dataset::open(place.at("out"), split, &ReadOptions::default()).unwrap();
         assert_eq!(data.rows(), expected.len() as u64);
         assert_eq!(manifest.amount(split).rows, data.rows());
         for (row, sequence) in expected.iter().enumerate() {
@@ -182,12 +185,13 @@ fn a_flipped_byte_is_detected_and_named() {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, &bad).unwrap();
-            let error = Dataset::open(place.at("out"), file.split).unwrap_err();
+            let error =
+                Dataset::open(place.at("out"), file.split, &ReadOptions::default()).unwrap_err();
             assert!(matches!(error, Error::Checksum { .. }), "{error}");
             assert!(error.to_string().contains(&file.path), "{error}");
         }
         fs::remove_file(&path).unwrap();
-        let error = Dataset::open(place.at("out"), file.split)
+        let error = Dataset::open(place.at("out"), file.split, &ReadOptions::default())
             .unwrap_err()
             .to_string();
         assert!(
@@ -196,14 +200,18 @@ fn a_flipped_byte_is_detected_and_named() {
         );
         fs::write(&path, &good).unwrap();
     }
-    Dataset::open(place.at("out"), Split::Train).unwrap();
+    Dataset::open(place.at("out"), Split::Train, &ReadOptions::default()).unwrap();
 }
 
 #[test]
 fn a_manifest_that_is_not_ours_is_refused() {
     let place = Place::new();
     let error = |place: &Place| {
-        let result = Dataset::open(place.directory.path(), Split::Train);
+        let result = Dataset::open(
+            place.directory.path(),
+            Split::Train,
+            &ReadOptions::default(),
+        );
         result.unwrap_err().to_string()
     };
     assert!(error(&place).contains("has no manifest.json"));
@@ -238,7 +246,9 @@ fn another_tokenizer_is_refused() {
         ..PrepareOptions::default()
     };
     place.prepare(&input, &options).unwrap();
-    let open = |tokenizer| Dataset::open_for(place.at("out"), Split::Train, tokenizer);
+    let open = |tokenizer| {
+        Dataset::open(place.at("out"), Split::Train, &ReadOptions::default())?.expecting(tokenizer)
+    };
     assert!(open(Tokenizer::ankh3()).is_ok());
     let error = open(Tokenizer::ankh()).unwrap_err().to_string();
     assert!(
@@ -294,7 +304,7 @@ fn rejected_records_are_counted_with_file_and_line() {
         report.stops_removed,
     );
     assert_eq!((changes, report.lower_case), ((1, 1, 1), 2));
-    let data = Dataset::open(place.at("out"), Split::Train).unwrap();
+    let data = Dataset::open(place.at("out"), Split::Train, &ReadOptions::default()).unwrap();
     assert_eq!(Tokenizer::ankh().decode(&data.tokens(1).unwrap()), "MKX");
 }
 
@@ -345,7 +355,12 @@ fn only_prepared_data_is_replaced_and_only_when_asked() {
     let error = place.prepare(&second, &options()).unwrap_err();
     assert!(error.to_string().contains("(30 rows)"), "{error}");
     assert_eq!(place.prepare(&second, &replace).unwrap().rows, 40);
-    assert_eq!(Manifest::read(&place.at("out")).unwrap().rows, 40);
+    assert_eq!(
+        Manifest::read(&Storage::local(place.at("out")))
+            .unwrap()
+            .rows,
+        40
+    );
     assert_eq!(place.names(), ["a.fasta", "b.fasta", "out"]);
     // A file in the way.
     let error = prepare(&[first], place.at("b.fasta"), &replace, &mut |_| {}).unwrap_err();
@@ -448,7 +463,7 @@ fn a_sequence_of_100_000_residues_becomes_batches() {
         place.prepare(&input, &options).unwrap().report.lengths.max,
         100_000
     );
-    let data = Dataset::open(place.at("out"), Split::Train).unwrap();
+    let data = Dataset::open(place.at("out"), Split::Train, &ReadOptions::default()).unwrap();
     for (long_sequences, examples) in [
         (LongSequences::Crop, 1),
         (LongSequences::Truncate, 1),
@@ -466,7 +481,8 @@ fn a_sequence_of_100_000_residues_becomes_batches() {
         assert_eq!(batch.truncated_targets, 0);
         assert!(batches.longest_target() <= 256);
     }
-    let error = Dataset::open(place.at("out"), Split::Validation).unwrap_err();
+    let error =
+        Dataset::open(place.at("out"), Split::Validation, &ReadOptions::default()).unwrap_err();
     assert!(
         error.to_string().contains("has no validation rows"),
         "{error}"

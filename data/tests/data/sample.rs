@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use ankh_data::objective::{Objective, TargetFormat};
 use ankh_data::{
-    BatchPlan, Batches, Dataset, LongSequences, PrepareOptions, Share, Split, TokenFrequencies,
-    prepare,
+    BatchPlan, Batches, Dataset, LongSequences, PrepareOptions, ReadOptions, Share, Split,
+    TokenFrequencies, prepare,
 };
 
 /// The whole way on real proteins. Published figure: targets are about 36 % as long as inputs with
@@ -17,7 +17,7 @@ fn the_bundled_sample_becomes_targets_of_the_published_length() {
     let manifest = prepare(&[sample], &output, &options, &mut |_| {}).unwrap();
     assert_eq!((manifest.rows, manifest.report.rejected), (4800, 0));
 
-    let train = Dataset::open(&output, Split::Train).unwrap();
+    let train = Dataset::open(output.as_path(), Split::Train, &ReadOptions::default()).unwrap();
     let plan = BatchPlan {
         global_batch: 64,
         long_sequences: LongSequences::Crop,
