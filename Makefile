@@ -13,6 +13,9 @@ SAMPLE := data/sample/uniprot_sample.fasta.gz
 REFERENCE := target/python
 REFERENCE_PYTHON := $(REFERENCE)/bin/python
 
+# Servers that the tests start on loopback.
+SERVERS := target/servers
+
 .PHONY: help
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -25,7 +28,7 @@ demo: plugin ## train a small model on the bundled proteins, in minutes
 	$(PRETRAIN) --config demo --data demo/data --run-dir demo/run
 
 .PHONY: test
-test: plugin ## run every test
+test: plugin $(SERVERS)/ready ## run every test
 	cargo test --workspace
 
 # Off a TPU, libtpu would spend minutes asking a metadata server that is not there, and let one process at a time load it.
@@ -77,4 +80,10 @@ $(REFERENCE)/ready: tests/python/requirements.txt
 	rm -rf $(REFERENCE)
 	$(PYTHON) -m venv $(REFERENCE)
 	$(REFERENCE_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(SERVERS)/ready: tests/python/servers.txt
+	rm -rf $(SERVERS)
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@

@@ -159,13 +159,7 @@ impl Storage {
         let location = self.checked(name)?;
         match &self.kind {
             Kind::Local(root) => local::read(&root.join(name)),
-            Kind::Remote(remote) => {
-                let size = remote.look(&location)?.size;
-                let whole = 0..size;
-                let read = remote.read_ranges(&location, std::slice::from_ref(&whole))?;
-                // One range gives one result.
-                Ok(read.into_iter().next().unwrap_or_default())
-            }
+            Kind::Remote(remote) => remote.read(&location),
         }
     }
 

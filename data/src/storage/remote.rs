@@ -269,7 +269,8 @@ fn client(location: &Location, options: &StorageOptions) -> Result<Box<dyn Store
         max_retries: 0,
         ..RetryConfig::default()
     };
-    let timeout = format!("{}ms", options.timeout.as_millis());
+    // Later than the one that counts.
+    let timeout = format!("{}ms", 2 * options.timeout.as_millis());
     let wrong = |error: object_store::Error| Error::Storage {
         action: "open",
         location: location.clone(),
