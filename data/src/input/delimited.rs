@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use memchr::memchr;
 
-use super::source::Text;
+use super::source::{Text, lines};
 use super::{
     BLOCK_ROWS, Block, Columns, Content, LONGEST_SEQUENCE, RecordRef, without_white_space,
 };
@@ -42,7 +42,11 @@ impl Header {
 
 fn builder(delimiter: u8) -> csv::ReaderBuilder {
     let mut builder = csv::ReaderBuilder::new();
-    builder.delimiter(delimiter).has_headers(false);
+    // A CR at a line's end stays in the last column: if it ended the row, as by default it does, the
+    // LF behind it would count to the next row, and what line a row is on could not be said.
+    let line_feed = csv::Terminator::Any(b'\n');
+    builder.delimiter(delimiter).terminator(line_feed);
+    builder.has_headers(false).flexible(true);
     builder
 }
 
@@ -52,7 +56,9 @@ pub(super) struct Delimited {
     columns: Columns,
     /// The line of the header.
     first_line: u64,
-    /// Rows read, the header among them.
+    /// How many columns the header has; none before it was read.
+    width: Option<usize>,
+    /// Rows read after the header.
     read: u64,
     row: csv::ByteRecord,
 }
@@ -65,11 +71,13 @@ impl Delimited {
             text,
             taken: 0,
             left: LONGEST_ROW,
+            last: b'\n',
         };
         Delimited {
             rows: builder(header.delimiter).from_reader(reader),
             columns: header.columns,
             first_line,
+            width: None,
             read: 0,
             row: csv::ByteRecord::new(),
         }
@@ -81,14 +89,21 @@ impl Delimited {
             let Some(line) = self.next_row()? else {
                 break;
             };
-            if self.read == 1 {
+            let width = *self.width.get_or_insert(self.row.len());
+            if self.row.len() != width {
+                let found = self.row.len();
+                let reason = format!("expected the header's {width} columns, found {found}");
+                return Err(self.wrong(line, reason));
+            }
+            if line == self.first_line {
                 continue;
             }
+            self.read += 1;
             // All rows have the header's columns.
             let sequence = self.row.get(self.columns.sequence).unwrap_or_default();
             match self.columns.id {
-                None => rows.id(format!("row{}", self.read - 1).as_bytes()),
-                Some(id) => rows.id(self.row.get(id).unwrap_or_default()),
+                None => rows.id(format!("row{}", self.read).as_bytes()),
+                Some(id) => rows.id(self.row.get(id).unwrap_or_default().trim_ascii_end()),
             }
             rows.end(sequence, line);
         }
@@ -100,59 +115,63 @@ impl Delimited {
         }))
     }
 
-    /// Reads a row; its line, if there is one.
+    /// Reads a row that is not blank; its first line, if there is one.
     fn next_row(&mut self) -> Result<Option<u64>> {
-        self.rows.get_mut().left = LONGEST_ROW;
-        let read = self.rows.read_byte_record(&mut self.row);
-        let line = self.first_line + self.row.position().map_or(0, |place| place.line() - 1);
-        if !read.map_err(|error| self.failed(error))? {
-            return Ok(None);
+        loop {
+            self.rows.get_mut().left = LONGEST_ROW;
+            let read = self.rows.read_byte_record(&mut self.row);
+            if !read.map_err(|error| self.failed(error))? {
+                return Ok(None);
+            }
+            let text = self.row.as_slice();
+            // Its last line break has been read; those within it are in its columns.
+            let line = self.line().saturating_sub(1 + lines(text));
+            if memchr(0, text).is_some() {
+                return Err(self.rows.get_ref().text.binary(line));
+            }
+            if self.row.len() > 1 || !text.trim_ascii().is_empty() {
+                return Ok(Some(line));
+            }
         }
-        if memchr(0, self.row.as_slice()).is_some() {
-            return Err(self.rows.get_ref().text.binary(line));
+    }
+
+    /// The line that is read next.
+    fn line(&self) -> u64 {
+        self.first_line + self.rows.position().line() - 1
+    }
+
+    fn wrong(&self, line: u64, reason: String) -> Error {
+        Error::Line {
+            path: self.rows.get_ref().text.path.to_path_buf(),
+            line,
+            reason,
         }
-        self.read += 1;
-        Ok(Some(line))
     }
 
     fn failed(&self, error: csv::Error) -> Error {
-        let text = &self.rows.get_ref().text;
-        let line = self.first_line + self.rows.position().line() - 1;
-        let wrong = |line, reason| Error::Line {
-            path: text.path.to_path_buf(),
-            line,
-            reason,
-        };
+        let reader = self.rows.get_ref();
         let shown = error.to_string();
         match error.into_kind() {
-            csv::ErrorKind::Io(error) if self.rows.get_ref().left > 0 => text.failed(error, line),
-            csv::ErrorKind::UnequalLengths {
-                pos,
-                expected_len,
-                len,
-            } => {
-                let line = pos.map_or(line, |place| self.first_line + place.line() - 1);
-                let found = format!("expected the header's {expected_len} columns, found {len}");
-                wrong(line, found)
-            }
-            csv::ErrorKind::Io(_) => {
-                let reason = format!(
-                    "expected a row of at most {LONGEST_ROW} bytes: is a quote never closed?"
-                );
-                wrong(line, reason)
-            }
-            _ => wrong(line, shown),
+            csv::ErrorKind::Io(error) if reader.left > 0 => reader.text.failed(error, self.line()),
+            csv::ErrorKind::Io(_) => self.wrong(
+                self.line(),
+                format!("expected a row of at most {LONGEST_ROW} bytes: is a quote never closed?"),
+            ),
+            _ => self.wrong(self.line(), shown),
         }
     }
 }
 
-/// Gives the text of at most one long row; then it must be told that the row is over.
+/// Gives the text of at most one long row; then it must be told that the row is over. The last line
+/// ends, whether it does in the file or not.
 struct RowReader {
     text: Text,
     /// Bytes given of what is pending in the text.
     taken: usize,
     /// Bytes that may still be given.
     left: usize,
+    /// The last byte given.
+    last: u8,
 }
 
 impl Read for RowReader {
@@ -161,7 +180,7 @@ impl Read for RowReader {
             return Err(io::Error::other("a row is too long"));
         }
         let pending = &self.text.pending[self.taken..];
-        let count = if pending.is_empty() {
+        let mut count = if pending.is_empty() {
             self.text.read(buffer)?
         } else {
             let count = pending.len().min(buffer.len());
@@ -169,6 +188,11 @@ impl Read for RowReader {
             self.taken += count;
             count
         };
+        if count == 0 && self.last != b'\n' && !buffer.is_empty() {
+            buffer[0] = b'\n';
+            count = 1;
+        }
+        self.last = buffer[..count].last().copied().unwrap_or(self.last);
         self.left = self.left.saturating_sub(count);
         Ok(count)
     }

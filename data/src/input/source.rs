@@ -218,22 +218,24 @@ impl Text {
             return Ok(None);
         }
         let is_text = |&byte: &u8| byte >= b' ' || matches!(byte, b'\t' | b'\r' | b'\n');
+        let end = memchr::memchr(b'\n', &self.pending);
+        let first = &self.pending[..end.unwrap_or(self.pending.len())];
+        if first.len() < FIRST_LINE
+            && first.iter().all(is_text)
+            && let Some(header) = Header::read(first)
+        {
+            return Ok(Some(header));
+        }
         let looked_at = self.pending.len().min(512);
         if !self.pending[..looked_at].iter().all(is_text) {
             return Err(self.binary(self.line));
         }
-        let end = memchr::memchr(b'\n', &self.pending);
-        let first = &self.pending[..end.unwrap_or(self.pending.len())];
-        match Header::read(first).filter(|_| first.len() < FIRST_LINE) {
-            Some(header) => Ok(Some(header)),
-            None => Err(Error::NotFasta {
-                path: self.path.to_path_buf(),
-                line: self.line,
-                found: String::from_utf8_lossy(&first[..first.len().min(40)])
-                    .trim_end()
-                    .to_string(),
-            }),
-        }
+        let shown = String::from_utf8_lossy(&first[..first.len().min(40)]);
+        Err(Error::NotFasta {
+            path: self.path.to_path_buf(),
+            line: self.line,
+            found: shown.trim_end().to_string(),
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod batches;
 mod fasta;
+mod inputs;
 mod masking;
 mod pinned;
 mod preparing;
