@@ -4,7 +4,9 @@
 mod support;
 
 use ankh::config::Loss;
-use ankh::model::attention::{Bias, Scores, causal_mask, key_mask, weighted_sum, weighted_sum_by};
+use ankh::model::attention::{
+    Bias, Order, Scores, Visible, causal_mask, key_mask, weighted_sum, weighted_sum_by,
+};
 use ankh::model::layers::{gelu, product};
 use ankh::model::{Targets, token_loss};
 use ankh_hlo::{DType, Graph, Literal, Shape, Tensor};
@@ -108,14 +110,19 @@ fn mixed<'g>(y: Tensor<'g>) -> Tensor<'g> {
     ((places * 0.7 + 0.3).sin() * y.reshape(&[count])).sum_all()
 }
 
-/// softmax(q k' + bias) v as it is written down.
-fn plain_attention<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
+/// softmax(q k' + relative) v as it is written down, without the keys that are hidden: a pred of `[batch, 1, queries, keys]`.
+fn plain_attention<'g>(
+    [q, k, v]: [Tensor<'g>; 3],
+    relative: Option<Tensor<'g>>,
+    hidden: Tensor<'g>,
+) -> Tensor<'g> {
     let g = q.graph();
-    let scores = g.einsum("bhqk,bhsk->bhqs", q, k) + bias.mask.convert(q.dtype());
-    let scores = match bias.relative {
+    let scores = g.einsum("bhqk,bhsk->bhqs", q, k);
+    let scores = match relative {
         Some(relative) => scores + relative,
         None => scores,
     };
+    let scores = hidden.select(scores.like(-1e9), scores);
     g.einsum("bhqs,bhsk->bhqk", scores.softmax(), v)
 }
 
@@ -128,17 +135,73 @@ enum Hidden {
     Later,
     /// Both.
     Both,
+    /// Those of other segments.
+    Others,
+    /// Those, and the keys after the query.
+    OthersAndLater,
 }
 
 impl Hidden {
-    fn mask<'g>(self, g: &'g Graph, tokens: &[i32], batch: i64) -> Tensor<'g> {
-        let keys = tokens.len() as i64 / batch;
-        let padding = || key_mask(g.literal(Literal::s32(&[batch, keys], tokens).unwrap()));
-        match self {
-            Hidden::Padding => padding(),
-            Hidden::Later => causal_mask(g, keys),
-            Hidden::Both => padding() + causal_mask(g, keys),
+    /// Numbers for the positions of `batch` rows, as the variant reads them: 1 on tokens, or segment numbers and 0 on padding.
+    fn numbers(self, random: &mut Random, batch: i64, length: i64) -> Vec<i32> {
+        let mut numbers = Vec::new();
+        for _ in 0..batch {
+            let mut segment = 1;
+            for i in 0..length {
+                let cut = i > 0 && random.uniform() < 0.4;
+                numbers.push(match self {
+                    Hidden::Others | Hidden::OthersAndLater => {
+                        segment += i32::from(cut);
+                        segment % 4
+                    }
+                    _ => i32::from(!cut),
+                });
+            }
         }
+        numbers
+    }
+
+    /// What the model makes of the numbers of queries and keys.
+    fn visible<'g>(self, g: &'g Graph, [queries, keys]: [&[i32]; 2], batch: i64) -> Visible<'g> {
+        let array = |numbers: &[i32]| {
+            let length = numbers.len() as i64 / batch;
+            g.literal(Literal::s32(&[batch, length], numbers).unwrap())
+        };
+        let segments = |order| Visible::Segments {
+            queries: array(queries),
+            keys: array(keys),
+            order,
+        };
+        let later = || causal_mask(g, keys.len() as i64 / batch);
+        match self {
+            Hidden::Padding => Visible::Masked(key_mask(array(keys))),
+            Hidden::Later => Visible::Masked(later()),
+            Hidden::Both => Visible::Masked(key_mask(array(keys)) + later()),
+            Hidden::Others => segments(Order::Free),
+            Hidden::OthersAndLater => segments(Order::Causal),
+        }
+    }
+
+    /// Which keys are hidden from which queries, pair by pair.
+    fn pairs<'g>(self, g: &'g Graph, [queries, keys]: [&[i32]; 2], batch: i64) -> Tensor<'g> {
+        let sizes = [queries, keys].map(|numbers| numbers.len() / batch as usize);
+        let mut hidden = Vec::new();
+        for (row, queries) in queries.chunks(sizes[0]).enumerate() {
+            for (i, query) in queries.iter().enumerate() {
+                for (j, key) in keys[row * sizes[1]..][..sizes[1]].iter().enumerate() {
+                    hidden.push(i32::from(match self {
+                        Hidden::Padding => *key == 0,
+                        Hidden::Later => j > i,
+                        Hidden::Both => *key == 0 || j > i,
+                        Hidden::Others => key != query,
+                        Hidden::OthersAndLater => key != query || j > i,
+                    }));
+                }
+            }
+        }
+        let dims = [batch, 1, sizes[0] as i64, sizes[1] as i64];
+        let hidden = g.literal(Literal::s32(&dims, &hidden).unwrap());
+        hidden.greater(hidden.zeros_like())
     }
 }
 
@@ -149,6 +212,9 @@ fn attention_matches_finite_differences_and_the_plain_formula() {
         (2, Hidden::Later),
         (3, Hidden::Both),
         (4, Hidden::Padding),
+        (5, Hidden::Others),
+        (6, Hidden::OthersAndLater),
+        (8, Hidden::Others),
     ] {
         for relative in [true, false] {
             let random = &mut Random(seed);
@@ -156,12 +222,15 @@ fn attention_matches_finite_differences_and_the_plain_formula() {
                 [3, 3, 4, 5, 4].map(|most| 1 + random.below(most));
             // A causal mask is square.
             let queries = match hidden {
-                Hidden::Padding => queries,
+                Hidden::Padding | Hidden::Others => queries,
                 _ => keys,
             };
-            let tokens: Vec<i32> = (0..batch * keys)
-                .map(|i| i32::from(i % keys == 0 || random.uniform() < 0.6))
-                .collect();
+            let of_keys = hidden.numbers(random, batch, keys);
+            let of_queries = match queries == keys {
+                true => of_keys.clone(),
+                false => hidden.numbers(random, batch, queries),
+            };
+            let numbers = [&of_queries[..], &of_keys];
             let mut shapes = vec![
                 vec![batch, heads, queries, kv],
                 vec![batch, heads, keys, kv],
@@ -170,13 +239,18 @@ fn attention_matches_finite_differences_and_the_plain_formula() {
             if relative {
                 shapes.push(vec![heads, queries, keys]);
             }
-            let case = format!("seed {seed}, {hidden:?}, {shapes:?}");
+            let case = format!("seed {seed}, {hidden:?}, {numbers:?}, {shapes:?}");
             check(&case, &shapes, random, |g, x| {
+                let relative = x.get(3).copied();
                 let bias = Bias {
-                    relative: x.get(3).copied(),
-                    mask: hidden.mask(g, &tokens, batch),
+                    relative,
+                    visible: hidden.visible(g, numbers, batch),
                 };
-                [weighted_sum, plain_attention].map(|f| mixed(f(x[0], x[1], x[2], bias)))
+                let pairs = hidden.pairs(g, numbers, batch);
+                [
+                    mixed(weighted_sum(x[0], x[1], x[2], bias)),
+                    mixed(plain_attention([x[0], x[1], x[2]], relative, pairs)),
+                ]
             });
         }
     }
@@ -191,17 +265,18 @@ fn repeating_the_scores_changes_nothing() {
         vec![12, 1, 3, 2],
         vec![1, 3, 3],
     ];
-    let tokens: Vec<i32> = (0..36)
-        .map(|i| i32::from(i % 3 == 0 || i % 5 < 3))
-        .collect();
-    check("scores", &shapes, &mut Random(11), |g, x| {
-        let bias = Bias {
-            relative: Some(x[3]),
-            mask: Hidden::Both.mask(g, &tokens, 12),
-        };
-        [Scores::Repeated, Scores::Kept]
-            .map(|way| mixed(weighted_sum_by(way, x[0], x[1], x[2], bias)))
-    });
+    for hidden in [Hidden::Both, Hidden::OthersAndLater] {
+        let random = &mut Random(11);
+        let numbers = hidden.numbers(random, 12, 3);
+        check(&format!("{hidden:?}"), &shapes, random, |g, x| {
+            let bias = Bias {
+                relative: Some(x[3]),
+                visible: hidden.visible(g, [&numbers, &numbers], 12),
+            };
+            [Scores::Repeated, Scores::Kept]
+                .map(|way| mixed(weighted_sum_by(way, x[0], x[1], x[2], bias)))
+        });
+    }
 }
 
 #[test]
@@ -233,7 +308,7 @@ fn only_a_narrow_weight_has_a_rounded_gradient() {
 }
 
 /// The result and the gradients of queries, keys, values and relative bias, for `[batch, heads, length, kv]` = [2, 2, 3, 4].
-fn attend(dtype: DType, tokens: &[i32]) -> Vec<Vec<f64>> {
+fn attend(dtype: DType, hidden: Hidden, numbers: [&[i32]; 2]) -> Vec<Vec<f64>> {
     let g = Graph::new("attention");
     let shape = |dims: &[i64]| Shape::new(DType::F64, dims);
     let shapes = [
@@ -250,7 +325,7 @@ fn attend(dtype: DType, tokens: &[i32]) -> Vec<Vec<f64>> {
     let bias = Bias {
         // The bias is float32 whatever the queries are.
         relative: Some(x[3].convert(DType::F32)),
-        mask: Hidden::Padding.mask(&g, tokens, 2),
+        visible: hidden.visible(&g, numbers, 2),
     };
     let y = weighted_sum(x[0], x[1], x[2], bias);
     let mut outputs = vec![y.convert(DType::F64)];
@@ -265,16 +340,24 @@ fn attend(dtype: DType, tokens: &[i32]) -> Vec<Vec<f64>> {
 
 #[test]
 fn a_query_without_visible_keys_stays_finite_and_changes_no_other() {
-    let visible = attend(DType::F32, &[1, 1, 0, 1, 1, 1]);
-    for dtype in [DType::F32, DType::Bf16] {
-        let found = attend(dtype, &[1, 1, 0, 0, 0, 0]);
-        for value in found.iter().flatten() {
-            assert!(value.is_finite(), "{dtype:?}");
-        }
-        if dtype == DType::F32 {
-            // The first sequence's half of the result and of the gradients of queries, keys and values.
-            for (found, visible) in found[..4].iter().zip(&visible) {
-                assert_eq!(found[..24], visible[..24]);
+    let cases = [
+        (Hidden::Padding, [1, 1, 0, 1, 1, 1], [1, 1, 0, 0, 0, 0]),
+        // The last query is of the second segment, which has no keys in the second row.
+        (Hidden::Others, [1, 2, 2, 1, 1, 2], [1, 2, 2, 1, 1, 0]),
+    ];
+    for (hidden, visible, missing) in cases {
+        let queries = [1, 1, 2, 1, 1, 2];
+        let visible = attend(DType::F32, hidden, [&queries, &visible]);
+        for dtype in [DType::F32, DType::Bf16] {
+            let found = attend(dtype, hidden, [&queries, &missing]);
+            for value in found.iter().flatten() {
+                assert!(value.is_finite(), "{hidden:?}, {dtype:?}");
+            }
+            if dtype == DType::F32 {
+                // The first row's half of the result and of the gradients of queries, keys and values.
+                for (found, visible) in found[..4].iter().zip(&visible) {
+                    assert_eq!(found[..24], visible[..24], "{hidden:?}");
+                }
             }
         }
     }
@@ -282,13 +365,23 @@ fn a_query_without_visible_keys_stays_finite_and_changes_no_other() {
 
 #[test]
 fn a_hidden_key_and_its_value_have_no_gradient() {
-    let found = attend(DType::F32, &[1, 1, 0, 1, 0, 1]);
-    for (what, gradient) in [("keys", &found[2]), ("values", &found[3])] {
-        for (row, gradient) in gradient.chunks(4).enumerate() {
-            // Sequence 0 hides key 2, sequence 1 hides key 1; rows count [batch, heads, keys].
-            let hidden = matches!((row / 6, row % 3), (0, 2) | (1, 1));
-            let zero = gradient.iter().all(|v| *v == 0.0);
-            assert_eq!(zero, hidden, "{what}, row {row}: {gradient:?}");
+    // The first row hides key 2 from all queries, the second key 1.
+    let cases = [
+        (Hidden::Padding, [1; 6], [1, 1, 0, 1, 0, 1]),
+        (Hidden::Others, [1, 1, 1, 2, 2, 2], [1, 1, 3, 2, 3, 2]),
+    ];
+    for (hidden, queries, keys) in cases {
+        let found = attend(DType::F32, hidden, [&queries, &keys]);
+        for (what, gradient) in [("keys", &found[2]), ("values", &found[3])] {
+            for (row, gradient) in gradient.chunks(4).enumerate() {
+                // Rows count [batch, heads, keys].
+                let expected = matches!((row / 6, row % 3), (0, 2) | (1, 1));
+                let zero = gradient.iter().all(|v| *v == 0.0);
+                assert_eq!(
+                    zero, expected,
+                    "{hidden:?}, {what}, row {row}: {gradient:?}"
+                );
+            }
         }
     }
 }

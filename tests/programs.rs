@@ -5,12 +5,14 @@ mod support;
 
 use std::sync::LazyLock;
 
-use ankh::config::{AdamW, Compute, Config, Initialization, Loss, Optimizer, Remat, ScheduleKind};
-use ankh::model::{Start, Weights};
+use ankh::config::{
+    AdamW, Compute, Config, Initialization, Loss, Optimizer, Remat, Rows, ScheduleKind,
+};
+use ankh::model::Weights;
 use ankh::train::program::{self, BatchSize, Gradients, Programs};
 use ankh_hlo::DType;
 use ankh_pjrt::{ElementType, HostTensor};
-use support::{Random, compile, run};
+use support::{Random, compile, run, weights};
 
 /// The preset for tests, with an optimizer whose first step is a smooth function of the gradient: `g / (|g| + 1)`.
 fn tiny() -> Config {
@@ -82,24 +84,8 @@ const SIZE: BatchSize = BatchSize {
     rows: 4,
     input: 12,
     target: 8,
+    layout: Rows::Padded,
 };
-
-/// Weights of about the size they start with.
-fn weights(config: &Config) -> Vec<HostTensor> {
-    let random = &mut Random(6);
-    let leaves = Weights::of(&config.model).leaves();
-    let weight = |p: &ankh::model::Parameter| {
-        let values = random
-            .signed(p.elements())
-            .into_iter()
-            .map(|u| match p.start {
-                Start::Ones => (1.0 + 0.2 * u) as f32,
-                Start::Normal(deviation) => (u * deviation) as f32,
-            });
-        HostTensor::from_f32(p.dims.clone(), &values.collect::<Vec<_>>())
-    };
-    leaves.iter().map(weight).collect()
-}
 
 /// What one step gives.
 struct Step {
@@ -341,6 +327,7 @@ fn padding_changes_no_sum() {
         rows: SIZE.rows + 1,
         input: SIZE.input + 5,
         target: SIZE.target + 3,
+        ..SIZE
     };
     let found = evaluate(&config, padded);
     assert_near("cross-entropy", found[0], expected[0], 1e-6);

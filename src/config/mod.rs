@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use ankh_data::{LongSequences, Objective, Vocabulary};
+pub use ankh_data::{LongSequences, Objective, Rows, Vocabulary};
 pub use error::{ConfigError, Origin, Problem};
 pub use presets::preset_names;
 pub use resolve::{RESOLVED_HEADER, Versions, resolve};
@@ -163,10 +163,12 @@ pub struct Data {
     pub dir: Option<PathBuf>,
     /// The ids the sequences were prepared with.
     pub tokenizer: Vocabulary,
-    /// Encoder positions per sequence, the closing `</s>` included.
+    /// Encoder positions a row, the closing `</s>` included.
     pub input_length: usize,
-    /// Decoder positions per sequence, the closing `</s>` included.
+    /// Decoder positions a row, the closing `</s>` included.
     pub target_length: usize,
+    /// Whether a row of a batch holds one sequence or as many as fit.
+    pub rows: Rows,
     /// What becomes of a sequence that does not fit `input_length`.
     pub long_sequences: LongSequences,
     /// Seeds the order of the rows and the masks.
@@ -184,6 +186,7 @@ impl Default for Data {
             tokenizer: Vocabulary::Ankh,
             input_length: 512,
             target_length: 256,
+            rows: Rows::Padded,
             long_sequences: LongSequences::Crop,
             seed: 0,
             threads: 0,
@@ -346,7 +349,7 @@ pub struct Loss {
 pub struct Train {
     /// The last step.
     pub steps: u64,
-    /// Sequences in one update, over all devices.
+    /// Rows in one update, over all devices.
     pub batch_size: usize,
     /// Parts a batch is computed in, one after the other, to save memory.
     pub accumulation: usize,

@@ -5,7 +5,7 @@
 //! (as FlashAttention does: Dao et al., 2022). With `P` the weights, `O = P V` and `dP = dO V'`:
 //! `dS = P * (dP - rowsum(dO * O))`.
 
-use ankh_hlo::{DType, Tensor};
+use ankh_hlo::{DType, Graph, Shape, Tensor};
 
 use super::layers::{Dims, project};
 use super::weights::Attention;
@@ -16,13 +16,91 @@ const HIDDEN: f64 = -1e9;
 const TO_HEADS: Dims = ["embed", "heads"];
 const FROM_HEADS: Dims = ["heads", "embed"];
 
-/// What is added to the scores.
+/// What becomes of the scores before the softmax.
 #[derive(Clone, Copy)]
 pub struct Bias<'g> {
     /// Learned, by relative position: `[heads, queries, keys]`.
     pub relative: Option<Tensor<'g>>,
-    /// Which keys may not be seen, as 0 or a very negative number; broadcasts to `[batch, heads, queries, keys]`.
-    pub mask: Tensor<'g>,
+    /// Which of them count.
+    pub visible: Visible<'g>,
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy)]
+pub enum Visible<'g> {
+    /// As the mask says, by 0 or a very negative number; it broadcasts to `[batch, heads, queries, keys]`.
+    Masked(Tensor<'g>),
+    /// Those of the query's own segment of the row. Only the numbers of the segments are kept for the derivative: to compare them where
+    /// the scores are made costs less than to read a mask of all pairs.
+    Segments {
+        /// s32 `[batch, queries]`: the number of the segment, 0 on padding.
+        queries: Tensor<'g>,
+        /// s32 `[batch, keys]`, likewise.
+        keys: Tensor<'g>,
+        /// Whether the keys after a query are among those it sees.
+        order: Order,
+    },
+}
+
+/// Which keys of a segment are seen from within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// All.
+    Free,
+    /// None at a later position than the query's.
+    Causal,
+}
+
+impl<'g> Visible<'g> {
+    /// The scores `[batch, heads, queries, keys]`, those of keys that are not seen so low that their weight is 0.
+    ///
+    /// Padding has the number 0 on both sides and so sees padding: what it computes is finite and reaches no token, and one
+    /// comparison is enough for all.
+    fn applied_to(self, scores: Tensor<'g>) -> Tensor<'g> {
+        match self {
+            Visible::Masked(mask) => scores + mask.convert(scores.dtype()),
+            Visible::Segments {
+                queries,
+                keys,
+                order,
+            } => {
+                let own = queries.keep(&[1, 3]).equal(keys.keep(&[1, 2]));
+                let seen = match order {
+                    Order::Free => own,
+                    Order::Causal => {
+                        let grid = Shape::new(DType::S32, [1, 1, queries.dim(1), keys.dim(1)]);
+                        let g = scores.graph();
+                        own & g.iota(grid.clone(), 3).less_equal(g.iota(grid, 2))
+                    }
+                };
+                seen.select(scores, scores.like(HIDDEN))
+            }
+        }
+    }
+
+    /// The tensors it is made of, and the order within segments where it is about those.
+    fn parts(self) -> (Vec<Tensor<'g>>, Option<Order>) {
+        match self {
+            Visible::Masked(mask) => (vec![mask], None),
+            Visible::Segments {
+                queries,
+                keys,
+                order,
+            } => (vec![queries, keys], Some(order)),
+        }
+    }
+
+    /// What [`Visible::parts`] gave, perhaps of another program.
+    fn of_parts(parts: &[Tensor<'g>], order: Option<Order>) -> Self {
+        match order {
+            None => Visible::Masked(parts[0]),
+            Some(order) => Visible::Segments {
+                queries: parts[0],
+                keys: parts[1],
+                order,
+            },
+        }
+    }
 }
 
 /// The mask of keys `[batch, keys]` that are 1 where there is a token: `[batch, 1, 1, keys]`.
@@ -32,8 +110,8 @@ pub fn key_mask<'g>(tokens: Tensor<'g>) -> Tensor<'g> {
 }
 
 /// The mask that hides the keys after each query: `[1, 1, length, length]`.
-pub fn causal_mask<'g>(graph: &'g ankh_hlo::Graph, length: i64) -> Tensor<'g> {
-    let grid = ankh_hlo::Shape::new(DType::S32, [1, 1, length, length]);
+pub fn causal_mask<'g>(graph: &'g Graph, length: i64) -> Tensor<'g> {
+    let grid = Shape::new(DType::S32, [1, 1, length, length]);
     let later = graph.iota(grid.clone(), 3).greater(graph.iota(grid, 2));
     later.convert(DType::F32) * HIDDEN
 }
@@ -145,7 +223,7 @@ pub fn weighted_sum_by<'g>(
     v: Tensor<'g>,
     bias: Bias<'g>,
 ) -> Tensor<'g> {
-    let scores = |q| scores(q, k, bias.mask, bias.relative);
+    let scores = |q| scores(q, k, bias);
     let max = scores(q).max(&[3]).keep(&[3]);
     let (again, max) = way.again(q, max);
     let sum = (scores(again) - max).exp().sum(&[3]).keep(&[3]);
@@ -164,19 +242,20 @@ pub fn weighted_sum_by<'g>(
         .convert(v.dtype())
         .checkpoint("attention_output");
     let inputs: Vec<Tensor<'g>> = [q, k, v].into_iter().chain(bias.relative).collect();
-    o.custom_gradient(&inputs, &[log_sum, bias.mask], move |operands, o, dy| {
-        let (inputs, residuals) = operands.split_at(operands.len() - 2);
-        gradient(way, inputs, residuals[0], residuals[1], o, dy)
+    let (count, (parts, order)) = (inputs.len(), bias.visible.parts());
+    let residuals: Vec<Tensor<'g>> = [log_sum].into_iter().chain(parts).collect();
+    o.custom_gradient(&inputs, &residuals, move |operands, o, dy| {
+        let (inputs, residuals) = operands.split_at(count);
+        let bias = Bias {
+            relative: inputs.get(3).copied(),
+            visible: Visible::of_parts(&residuals[1..], order),
+        };
+        gradient(way, inputs, bias, residuals[0], o, dy)
     })
 }
 
 /// The scores, at least in float32: `[batch, heads, queries, keys]`.
-fn scores<'g>(
-    q: Tensor<'g>,
-    k: Tensor<'g>,
-    mask: Tensor<'g>,
-    relative: Option<Tensor<'g>>,
-) -> Tensor<'g> {
+fn scores<'g>(q: Tensor<'g>, k: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
     let s = q.graph().einsum_with(
         "bhqk,bhsk->bhqs",
         q,
@@ -184,26 +263,25 @@ fn scores<'g>(
         Default::default(),
         Some(wide(q.dtype())),
     );
-    let s = match relative {
+    let s = match bias.relative {
         Some(r) => s + r,
         None => s,
     };
-    s + mask.convert(s.dtype())
+    bias.visible.applied_to(s)
 }
 
 /// The gradients of queries, keys, values and, where there is one, the relative bias.
 fn gradient<'g>(
     way: Scores,
     inputs: &[Tensor<'g>],
+    bias: Bias<'g>,
     log_sum: Tensor<'g>,
-    mask: Tensor<'g>,
     o: Tensor<'g>,
     dy: Tensor<'g>,
 ) -> Vec<Tensor<'g>> {
     let (q, k, v) = (inputs[0], inputs[1], inputs[2]);
     let g = q.graph();
-    let relative = inputs.get(3).copied();
-    let weights = (scores(q, k, mask, relative) - log_sum).exp();
+    let weights = (scores(q, k, bias) - log_sum).exp();
     let wide = weights.dtype();
     let weights = way.settled(weights.convert(v.dtype()));
     let dweights = g.einsum_with("bhqk,bhsk->bhqs", dy, v, Default::default(), Some(wide));
@@ -213,6 +291,6 @@ fn gradient<'g>(
     let dv = g.einsum("bhqs,bhqk->bhsk", weights, dy);
     let dq = g.einsum("bhqs,bhsk->bhqk", dscores, k);
     let dk = g.einsum("bhqs,bhqk->bhsk", dscores, q);
-    let drelative = relative.map(|_| way.sum_over_batch(dscores));
+    let drelative = bias.relative.map(|_| way.sum_over_batch(dscores));
     [dq, dk, dv].into_iter().chain(drelative).collect()
 }

@@ -12,7 +12,7 @@ pub mod position;
 mod weights;
 
 pub use loss::{Targets, TokenLoss, token_loss};
-pub use network::{Network, States};
+pub use network::{Network, States, Tokens};
 pub use weights::{Parameter, Start, Weights};
 
 /// What a layer's forward pass may keep for its derivative, besides what enters the layer: names of values, in the order in which keeping

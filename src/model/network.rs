@@ -2,7 +2,7 @@
 
 use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 
-use super::attention::{Bias, attention, causal_mask, key_mask};
+use super::attention::{Bias, Order, Visible, attention, causal_mask, key_mask};
 use super::layers::{feed_forward, product, rms_norm};
 use super::position::{self, Direction};
 use super::weights::{DecoderLayer, EncoderLayer, Tree, Weights};
@@ -23,6 +23,23 @@ pub struct Network<'g, 'c> {
     pub gradients: DType,
 }
 
+/// Where the tokens of a batch are, and which belong together; s32.
+#[derive(Clone, Copy)]
+pub enum Tokens<'g> {
+    /// A sequence a row: 1 on the tokens of its input, `[batch, input length]`.
+    Padded {
+        /// 0 on padding.
+        attention_mask: Tensor<'g>,
+    },
+    /// Several sequences a row, one after the other: the number of each token's sequence in its row, from 1; 0 on padding.
+    Packed {
+        /// `[batch, input length]`
+        input_segments: Tensor<'g>,
+        /// `[batch, target length]`
+        target_segments: Tensor<'g>,
+    },
+}
+
 /// What a forward pass gives.
 #[derive(Clone, Copy)]
 pub struct States<'g> {
@@ -35,17 +52,24 @@ pub struct States<'g> {
 const ACTIVATION: &[&str] = &["batch", "length", "embed"];
 
 impl<'g> Network<'g, '_> {
-    /// Logits for each decoder position. `input_ids` and `attention_mask` (1 on tokens) are s32 `[batch, input length]`,
-    /// `decoder_input_ids` is s32 `[batch, target length]`.
+    /// Logits for each decoder position. `input_ids` is s32 `[batch, input length]`, `decoder_input_ids` is s32
+    /// `[batch, target length]`.
     pub fn forward(
         &self,
         input_ids: Tensor<'g>,
-        attention_mask: Tensor<'g>,
         decoder_input_ids: Tensor<'g>,
+        tokens: Tokens<'g>,
     ) -> States<'g> {
-        let hidden = key_mask(attention_mask);
-        let encoder = self.encode(input_ids, hidden);
-        let decoder = self.decode(decoder_input_ids, encoder, hidden);
+        let inputs = match tokens {
+            Tokens::Padded { attention_mask } => Visible::Masked(key_mask(attention_mask)),
+            Tokens::Packed { input_segments, .. } => Visible::Segments {
+                queries: input_segments,
+                keys: input_segments,
+                order: Order::Free,
+            },
+        };
+        let encoder = self.encode(input_ids, inputs);
+        let decoder = self.decode(decoder_input_ids, encoder, inputs, tokens);
         States {
             encoder,
             logits: self.logits(decoder),
@@ -57,31 +81,57 @@ impl<'g> Network<'g, '_> {
     }
 
     /// `[batch, length]` to `[batch, length, embed]`.
-    fn encode(&self, ids: Tensor<'g>, hidden: Tensor<'g>) -> Tensor<'g> {
+    fn encode(&self, ids: Tensor<'g>, inputs: Visible<'g>) -> Tensor<'g> {
         let _scope = self.graph().scope("encoder");
         let p = &self.weights.encoder;
         let relative = self.relative(p.relative_bias, Direction::Both, ids.dim(1));
         let bias = Bias {
             relative: Some(relative),
-            mask: hidden,
+            visible: inputs,
         };
         let x = self.stack(ids, &p.layers, |p, x| self.encoder_layer(p, x, bias));
         rms_norm(x, p.final_norm, self.model.norm_epsilon).named(ACTIVATION)
     }
 
-    /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`.
-    fn decode(&self, ids: Tensor<'g>, memory: Tensor<'g>, hidden: Tensor<'g>) -> Tensor<'g> {
+    /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`, the encoder's states of `inputs`.
+    fn decode(
+        &self,
+        ids: Tensor<'g>,
+        memory: Tensor<'g>,
+        inputs: Visible<'g>,
+        tokens: Tokens<'g>,
+    ) -> Tensor<'g> {
         let _scope = self.graph().scope("decoder");
         let p = &self.weights.decoder;
         let length = ids.dim(1);
         let relative = self.relative(p.relative_bias, Direction::Backward, length);
+        let (own, of_inputs) = match tokens {
+            Tokens::Padded { .. } => {
+                let later = causal_mask(self.graph(), length);
+                (Visible::Masked(later), inputs)
+            }
+            Tokens::Packed {
+                input_segments,
+                target_segments,
+            } => {
+                let among = |keys, order| Visible::Segments {
+                    queries: target_segments,
+                    keys,
+                    order,
+                };
+                (
+                    among(target_segments, Order::Causal),
+                    among(input_segments, Order::Free),
+                )
+            }
+        };
         let bias = Bias {
             relative: Some(relative),
-            mask: causal_mask(self.graph(), length),
+            visible: own,
         };
         let cross = Bias {
             relative: None,
-            mask: hidden,
+            visible: of_inputs,
         };
         let x = self.stack(ids, &p.layers, |p, x| {
             self.decoder_layer(p, x, memory, bias, cross)
@@ -177,6 +227,8 @@ impl<'g> Network<'g, '_> {
         feed_forward(p, self.norm(x, norm), self.model.activation)
     }
 
+    /// The bias by relative position. It is the same for packed rows: a sequence takes up consecutive positions, so the distances
+    /// within it are those of the sequence alone, and those between sequences are never looked at.
     fn relative(&self, table: Tensor<'g>, direction: Direction, length: i64) -> Tensor<'g> {
         let _scope = self.graph().scope("relative_bias");
         position::bias(

@@ -1,6 +1,7 @@
 //! A forward pass of given weights on a given batch, with gradients and optimizer steps where asked for: what compares us
 //! with other implementations, number by number.
 
+use ankh_data::Rows;
 use ankh_pjrt::HostTensor;
 
 use super::TrainError;
@@ -26,7 +27,8 @@ pub struct Forward {
 }
 
 /// Runs the configured model with `parameters` on `batch`, the arrays `input_ids`, `attention_mask`, `decoder_input_ids`
-/// and `labels`, s32. Then takes `steps` optimizer steps on it, as configured.
+/// and `labels`, s32; or, packed, with `input_segments` and `target_segments` in place of `attention_mask`. Then takes `steps`
+/// optimizer steps on it, as configured.
 pub fn forward(
     config: &Config,
     fleet: &Fleet,
@@ -117,9 +119,14 @@ fn size_of(batch: &[(String, HostTensor)]) -> Result<BatchSize, TrainError> {
         }),
     };
     let ((rows, input), (_, target)) = (dims("input_ids")?, dims("decoder_input_ids")?);
+    let packed = find(batch, "input_segments").is_ok();
     Ok(BatchSize {
         rows,
         input,
         target,
+        layout: match packed {
+            true => Rows::Packed,
+            false => Rows::Padded,
+        },
     })
 }

@@ -4,13 +4,14 @@
 //! the number of steps done. A step takes the state and a batch and gives the next state, in the memory of the last one,
 //! and a few numbers to log.
 
+use ankh_data::Rows;
 use ankh_hlo::{
     DType, Error, Graph, Layout, Literal, Module, Port, Remat, Shape, Sharding, Tensor,
 };
 
 use crate::config::{self, Axis, Config};
 use crate::model::Start;
-use crate::model::{Network, Parameter, Targets, Weights, saved, token_loss};
+use crate::model::{Network, Parameter, Targets, Tokens, Weights, saved, token_loss};
 use crate::optim::{self, Moment};
 
 /// An array that a program takes or gives.
@@ -24,15 +25,17 @@ pub struct Array {
     pub axes: Vec<&'static str>,
 }
 
-/// The sizes of a batch, in positions.
+/// The shape of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSize {
-    /// Sequences.
+    /// Rows.
     pub rows: usize,
-    /// Encoder positions a sequence.
+    /// Encoder positions a row.
     pub input: usize,
-    /// Decoder positions a sequence.
+    /// Decoder positions a row.
     pub target: usize,
+    /// What a row holds.
+    pub layout: Rows,
 }
 
 impl BatchSize {
@@ -42,6 +45,7 @@ impl BatchSize {
             rows: config.train.batch_size,
             input: config.data.input_length,
             target: config.data.target_length,
+            layout: config.data.rows,
         }
     }
 
@@ -97,18 +101,77 @@ pub fn state(config: &Config) -> Vec<Array> {
 }
 
 /// The batch's arrays, in order.
-pub fn batch(size: BatchSize) -> [Array; 4] {
+pub fn batch(size: BatchSize) -> Vec<Array> {
     let array = |name: &str, length: usize| Array {
         name: name.into(),
         shape: Shape::new(DType::S32, [size.rows as i64, length as i64]),
         axes: vec!["batch", "length"],
     };
-    [
-        array("input_ids", size.input),
-        array("attention_mask", size.input),
-        array("decoder_input_ids", size.target),
-        array("labels", size.target),
-    ]
+    let (input, target) = (size.input, size.target);
+    match size.layout {
+        Rows::Padded => vec![
+            array("input_ids", input),
+            array("attention_mask", input),
+            array("decoder_input_ids", target),
+            array("labels", target),
+        ],
+        Rows::Packed => vec![
+            array("input_ids", input),
+            array("input_segments", input),
+            array("decoder_input_ids", target),
+            array("target_segments", target),
+            array("labels", target),
+        ],
+    }
+}
+
+/// The arrays of [`batch`] as a program's tensors.
+#[derive(Clone, Copy)]
+struct Fed<'g> {
+    input_ids: Tensor<'g>,
+    tokens: Tokens<'g>,
+    decoder_input_ids: Tensor<'g>,
+    targets: Targets<'g>,
+}
+
+impl<'g> Fed<'g> {
+    fn of(arrays: &[Tensor<'g>]) -> Fed<'g> {
+        match *arrays {
+            [input_ids, attention_mask, decoder_input_ids, labels] => Fed {
+                input_ids,
+                tokens: Tokens::Padded { attention_mask },
+                decoder_input_ids,
+                targets: Targets(labels),
+            },
+            [
+                input_ids,
+                input_segments,
+                decoder_input_ids,
+                target_segments,
+                labels,
+            ] => Fed {
+                input_ids,
+                tokens: Tokens::Packed {
+                    input_segments,
+                    target_segments,
+                },
+                decoder_input_ids,
+                targets: Targets(labels),
+            },
+            _ => unreachable!("`batch` lists four arrays or five"),
+        }
+    }
+
+    /// How many positions of the inputs hold a token, float32.
+    fn input_tokens(self) -> Tensor<'g> {
+        let ones = match self.tokens {
+            Tokens::Padded { attention_mask } => attention_mask,
+            Tokens::Packed { input_segments, .. } => {
+                input_segments.not_equal(input_segments.zeros_like())
+            }
+        };
+        ones.convert(DType::F32).sum_all()
+    }
 }
 
 fn parameter_array(p: &Parameter) -> Array {
@@ -284,7 +347,7 @@ impl<'c> Programs<'c> {
         let (values, rest) = inputs.split_at(parameters.len());
         let (slots, count) = rest.split_at(rest.len() - 1);
 
-        let tokens = Targets(fed[3]).count();
+        let tokens = Fed::of(&fed).targets.count();
         let (gradients, cross_entropy, correct) =
             accumulate(&g, config, &specs, values, &fed, tokens, compute);
         let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
@@ -324,7 +387,7 @@ impl<'c> Programs<'c> {
                 correct / tokens,
                 norm,
                 rate,
-                fed[1].convert(DType::F32).sum_all(),
+                Fed::of(&fed).input_tokens(),
                 tokens,
             ],
         );
@@ -346,7 +409,11 @@ impl<'c> Programs<'c> {
         let sums = losses(config, &specs, &values, &fed, compute).1;
         let out = vector(
             &g,
-            &[sums.cross_entropy, sums.correct, Targets(fed[3]).count()],
+            &[
+                sums.cross_entropy,
+                sums.correct,
+                Fed::of(&fed).targets.count(),
+            ],
         );
         g.finish(&[out], &[])
     }
@@ -364,7 +431,7 @@ impl<'c> Programs<'c> {
         let (specs, values) = parameters(&g, config);
         let fed = declare(&g, &batch(size));
         let (states, sums) = losses(config, &specs, &values, &fed, compute);
-        let loss = sums.objective / Targets(fed[3]).count();
+        let loss = sums.objective / Fed::of(&fed).targets.count();
         let mut outputs = vec![states.logits, states.encoder.convert(DType::F32), loss];
         if gradients == Gradients::Yes {
             outputs.extend(g.gradients(loss, &values));
@@ -465,9 +532,10 @@ fn losses<'g>(
             config::GradientType::Bfloat16 => compute,
         },
     };
-    let states = network.forward(batch[0], batch[1], batch[2]);
+    let fed = Fed::of(batch);
+    let states = network.forward(fed.input_ids, fed.decoder_input_ids, fed.tokens);
     let _scope = states.logits.graph().scope("loss");
-    let loss = token_loss(states.logits, Targets(batch[3]), &config.loss);
+    let loss = token_loss(states.logits, fed.targets, &config.loss);
     (states, loss)
 }
 

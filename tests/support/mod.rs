@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use ankh::config::Config;
 use ankh::fleet::{Compiled, Fleet, Hosts, Input};
+use ankh::model::{Parameter, Start, Weights};
 use ankh::slice::Slice;
 use ankh_hlo::Module;
 use ankh_pjrt::HostTensor;
@@ -33,6 +34,23 @@ pub fn run(program: &Compiled, inputs: &[HostTensor]) -> Vec<HostTensor> {
     let outputs = program.start(ports.zip(inputs).map(upload).collect());
     let fetch = |array| device().to_host(array).unwrap();
     outputs.unwrap().iter().map(fetch).collect()
+}
+
+/// Weights of about the size they start with.
+pub fn weights(config: &Config) -> Vec<HostTensor> {
+    let random = &mut Random(6);
+    let leaves = Weights::of(&config.model).leaves();
+    let weight = |p: &Parameter| {
+        let values = random
+            .signed(p.elements())
+            .into_iter()
+            .map(|u| match p.start {
+                Start::Ones => (1.0 + 0.2 * u) as f32,
+                Start::Normal(deviation) => (u * deviation) as f32,
+            });
+        HostTensor::from_f32(p.dims.clone(), &values.collect::<Vec<_>>())
+    };
+    leaves.iter().map(weight).collect()
 }
 
 /// Pseudo-random numbers (SplitMix64), so that a failing seed can be run again.
