@@ -4,11 +4,11 @@
 
 use std::time::Instant;
 
-use ankh::config::resolve;
+use ankh::config::{Config, resolve};
 use ankh::fleet::{DeviceArray, Fleet, Hosts, Input};
 use ankh::model::Weights;
 use ankh::slice::Slice;
-use ankh::train::program::{BatchSize, Programs};
+use ankh::train::program::{self, BatchSize, Programs};
 use ankh_pjrt::HostTensor;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,7 +20,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = resolve(Some(&preset), &set)?;
     config.validate()?;
 
-    let size = BatchSize::of(&config);
     let fleet = Fleet::open(Slice::default(), &config, Hosts::Real)?;
     let programs = Programs::of(&config, fleet.platform(), fleet.layout());
     let start = Instant::now();
@@ -30,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seed = fleet.upload(&initial.parameters()[0], &HostTensor::from_u64([], &[0]))?;
     let mut state = initial.start(vec![Input::Keep(&seed)])?;
 
-    let batch = batch(size);
+    let batch = batch(&config);
     let ports = programs.batch_ports();
     let fed: Vec<DeviceArray> = ports
         .iter()
@@ -73,23 +72,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Residue tokens, the same in each run (a linear congruential sequence), without padding.
-fn batch(size: BatchSize) -> [HostTensor; 4] {
+/// Residue tokens, the same in each run (a linear congruential sequence), without padding: a row is one sequence.
+fn batch(config: &Config) -> Vec<HostTensor> {
     let mut state = 1u32;
-    let mut tokens = |length: usize| -> Vec<i32> {
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            3 + (state >> 16) as i32 % 20
-        };
-        (0..size.rows * length).map(|_| next()).collect()
+    let mut token = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        3 + (state >> 16) as i32 % 20
     };
-    let array = |length: usize, values: &[i32]| {
-        HostTensor::from_i32([size.rows as i64, length as i64], values)
+    let arrays = program::batch(BatchSize::of(config)).into_iter();
+    let fill = |array: program::Array| {
+        let marks = array.name.ends_with("mask") || array.name.ends_with("segments");
+        let next = |_| if marks { 1 } else { token() };
+        let values: Vec<i32> = (0..array.shape.elements()).map(next).collect();
+        HostTensor::from_i32(array.shape.dims, &values)
     };
-    [
-        array(size.input, &tokens(size.input)),
-        array(size.input, &vec![1; size.rows * size.input]),
-        array(size.target, &tokens(size.target)),
-        array(size.target, &tokens(size.target)),
-    ]
+    arrays.map(fill).collect()
 }

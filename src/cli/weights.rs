@@ -28,7 +28,8 @@ pub(super) struct ForwardArgs {
     /// A Hugging Face directory, a checkpoint or a run directory.
     #[arg(long, value_name = "PATH")]
     weights: PathBuf,
-    /// Holds int32 input_ids and attention_mask [B,S], decoder_input_ids and labels [B,T] (-100 is not counted).
+    /// Holds int32 input_ids and attention_mask [B,S], decoder_input_ids and labels [B,T] (-100 is not counted); with packed rows
+    /// input_segments [B,S] and target_segments [B,T] in place of attention_mask.
     #[arg(long, value_name = "FILE")]
     batch: PathBuf,
     /// Receives logits, encoder and loss.

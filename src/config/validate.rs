@@ -1,7 +1,7 @@
 //! What no type can say about a configuration: values that make no sense, or not together.
 
 use ankh_data::objective::{Kind, Touching};
-use ankh_data::{BatchPlan, Rows, Tokenizer};
+use ankh_data::{BatchPlan, Tokenizer};
 
 use super::{Config, ConfigError, Optimizer, Problem};
 
@@ -65,7 +65,7 @@ impl Config {
             input_length: self.data.input_length,
             target_length: self.data.target_length,
             long_sequences: self.data.long_sequences,
-            rows: Rows::Padded,
+            rows: self.data.rows,
         }
     }
 

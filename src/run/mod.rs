@@ -236,6 +236,7 @@ const IDENTITY: [(&str, &[&str]); 5] = [
             "tokenizer",
             "input_length",
             "target_length",
+            "rows",
             "long_sequences",
             "seed",
         ],
@@ -319,6 +320,10 @@ mod tests {
                 "objective.masking_rate is 0.2 there and 0.15 here",
             ),
             ("data.seed=3", "data.seed is 0 there and 3 here"),
+            (
+                "data.rows=packed",
+                "data.rows is \"padded\" there and \"packed\" here",
+            ),
             (
                 "train.batch_size=8",
                 "train.batch_size is 4 there and 8 here",

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use ankh_data::{Batch, Batches, Dataset, Prefetch, ReadOptions, Share, Split};
+use ankh_data::{Batch, Batches, Dataset, Prefetch, ReadOptions, Rows, Share, Split};
 use ankh_hlo::Port;
 use ankh_pjrt::HostTensor;
 
@@ -136,7 +136,7 @@ impl Feed<'_> {
             }
         }
         let waited = start.elapsed();
-        let hosts: Vec<[HostTensor; 4]> = batches.iter().map(arrays).collect();
+        let hosts: Vec<Vec<HostTensor>> = batches.iter().map(arrays).collect();
         let upload = |(number, port): (usize, &Port)| {
             fleet.assemble(port, |position, part| {
                 let of = |s: &HostShare| s.host.positions.contains(&position);
@@ -176,14 +176,27 @@ impl HostShare {
 }
 
 /// A host's arrays, in the order that programs take them.
-fn arrays(batch: &Batch) -> [HostTensor; 4] {
+fn arrays(batch: &Batch) -> Vec<HostTensor> {
     let array = |length: usize, values: &[i32]| {
         HostTensor::from_i32([batch.rows as i64, length as i64], values)
     };
-    [
-        array(batch.input_length, &batch.input_ids),
-        array(batch.input_length, &batch.attention_mask()),
-        array(batch.target_length, &batch.decoder_input_ids),
-        array(batch.target_length, &batch.labels),
-    ]
+    let (inputs, targets) = (batch.input_length, batch.target_length);
+    let ids = array(inputs, &batch.input_ids);
+    let decoder_ids = array(targets, &batch.decoder_input_ids);
+    let labels = array(targets, &batch.labels);
+    match batch.layout {
+        Rows::Padded => vec![
+            ids,
+            array(inputs, &batch.attention_mask()),
+            decoder_ids,
+            labels,
+        ],
+        Rows::Packed => vec![
+            ids,
+            array(inputs, &batch.input_segments),
+            decoder_ids,
+            array(targets, &batch.target_segments),
+            labels,
+        ],
+    }
 }
