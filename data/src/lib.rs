@@ -16,15 +16,18 @@ pub mod input;
 pub mod manifest;
 pub mod objective;
 pub mod order;
+mod packing;
 pub mod prepare;
 pub mod random;
 pub mod residues;
 pub mod storage;
 pub mod synthetic;
+mod threads;
 pub mod tokenizer;
 
 pub use batches::{
-    Batch, BatchPlan, Batches, IGNORED, LongSequences, Prefetch, Rows, Seen, Sequence, Share,
+    Batch, BatchPlan, Batches, Component, IGNORED, LongSequences, Mixture, Prefetch, Rows, Seen,
+    Sequence, Share,
 };
 pub use dataset::{Dataset, Lengths, ReadOptions, Shuffle, Split};
 pub use error::{Error, Result};

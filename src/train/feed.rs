@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use ankh_data::{Batch, Batches, Dataset, Prefetch, ReadOptions, Rows, Share, Split};
+use ankh_data::{Batch, Batches, Dataset, Mixture, Prefetch, ReadOptions, Rows, Share, Split};
 use ankh_hlo::Port;
 use ankh_pjrt::HostTensor;
 
@@ -30,17 +30,12 @@ pub fn batches(config: &Config, split: Split, share: Share) -> Result<Batches, T
     let directory = config.data.dir.as_ref().ok_or(BatchError::NoData)?;
     let dataset = Dataset::open(directory.as_path(), split, &ReadOptions::default())?
         .expecting(config.tokenizer())?;
-    let make = match split {
-        Split::Validation => Batches::evaluation,
-        _ => Batches::new,
-    };
-    Ok(make(
-        dataset,
-        config.objective.clone(),
-        config.batch_plan(),
-        share,
-        config.data.threads,
-    )?)
+    let (plan, threads) = (config.batch_plan(), config.data.threads);
+    let objective = config.objective.clone();
+    Ok(match split {
+        Split::Validation => Batches::evaluation(dataset, objective, plan, share, threads),
+        _ => Batches::new(Mixture::one(dataset, objective), plan, share, threads),
+    }?)
 }
 
 /// The batches of one split, as the hosts of this process feed them.

@@ -71,6 +71,11 @@ impl RowArrays<'_> {
         filled.truncated_targets += u64::from(example.target.len() > length);
     }
 
+    /// Says which component of the mixture the row belongs to.
+    pub(super) fn belongs_to(&mut self, component: usize) {
+        self.filled.component = component;
+    }
+
     /// Fills a row that has no sequence: a lone `</s>`, so that attention has something to attend
     /// to, and no labels.
     pub(super) fn leave_empty(&mut self) {
@@ -96,11 +101,12 @@ impl Batch {
         }
     }
 
-    /// Fills every row, on the threads of the pool this runs in. Rows depend
+    /// Fills every row with what `fill` puts in the row of that number, on the threads of the pool this runs in. Rows depend
     /// on nothing but their number, so the order in which they are made does not matter.
-    pub(super) fn fill<F>(&mut self, fill: F) -> Result<()>
+    pub(super) fn fill<S, F>(&mut self, fill: F) -> Result<()>
     where
-        F: Fn(usize, &mut RowArrays<'_>) -> Result<()> + Sync,
+        S: Default,
+        F: Fn(usize, &mut RowArrays<'_>, &mut S) -> Result<()> + Sync,
     {
         let (inputs, targets) = (self.input_length, self.target_length);
         let rows = self
@@ -111,19 +117,21 @@ impl Batch {
             .zip(self.target_segments.par_chunks_mut(targets))
             .zip(self.labels.par_chunks_mut(targets))
             .enumerate();
-        let one = |(i, ((((input_ids, input_segments), decoder), target_segments), labels))| {
-            let mut row = RowArrays {
-                input_ids,
-                input_segments,
-                decoder_input_ids: decoder,
-                target_segments,
-                labels,
-                filled: Filled::default(),
+        let one =
+            |scratch: &mut S,
+             (i, ((((input_ids, input_segments), decoder), target_segments), labels))| {
+                let mut row = RowArrays {
+                    input_ids,
+                    input_segments,
+                    decoder_input_ids: decoder,
+                    target_segments,
+                    labels,
+                    filled: Filled::default(),
+                };
+                fill(i, &mut row, scratch)?;
+                Ok(row.filled)
             };
-            fill(i, &mut row)?;
-            Ok(row.filled)
-        };
-        let all: Vec<Filled> = rows.map(one).collect::<Result<_>>()?;
+        let all: Vec<Filled> = rows.map_init(S::default, one).collect::<Result<_>>()?;
         all.into_iter().for_each(|row| self.count(row));
         Ok(())
     }

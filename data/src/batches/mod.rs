@@ -1,30 +1,34 @@
 //! Batches as a pure function of (seed, step).
 //!
-//! [`Batches`] joins a data set, an objective and a plan. Which examples make up a step is a matter
-//! of arithmetic (`docs/design/data-order.md`), and each row is masked under a key of its own, so a
-//! batch can be made by any host, on any number of threads, at any time, and is always the same.
-//! Shapes are static: every row is padded to the plan's lengths.
+//! [`Batches`] joins a mixture of data sets and objectives with a plan. Which examples make up a step
+//! is a matter of arithmetic (`docs/design/data-order.md`), and each sequence is masked under a key
+//! of its own, so a batch can be made by any host, on any number of threads, at any time, and is
+//! always the same. Shapes are static: rows hold one sequence or several, and padding behind them.
 
 mod assemble;
 mod batch;
+mod mixture;
 mod plan;
 mod prefetch;
 mod share;
+mod source;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::objective::{Example, Objective};
-use crate::order::{Order, Place};
+use crate::objective::Objective;
+use crate::order::{Course, Held, Stretches};
 use crate::random::Key;
-use assemble::RowArrays;
 pub use batch::{Batch, IGNORED, Seen, Sequence};
-use plan::Examples;
+pub use mixture::{Component, Mixture};
 pub use plan::{BatchPlan, LongSequences, Rows};
 pub use prefetch::Prefetch;
 pub use share::Share;
+use source::{Scratch, Source};
 
 /// What a key is for, so that no two uses draw the same numbers.
 mod purpose {
@@ -32,6 +36,7 @@ mod purpose {
     pub const CROP: u64 = 2;
     pub const MASKS: u64 = 3;
     pub const EVALUATION: u64 = 4;
+    pub const COMPONENT: u64 = 5;
 }
 
 /// The batches of one process, which may feed a share of each global batch. Cloning is cheap.
@@ -43,40 +48,26 @@ pub struct Batches {
 }
 
 struct Shared {
-    dataset: Dataset,
-    objective: Objective,
+    mixture: Mixture,
     plan: BatchPlan,
-    order: Order,
-    examples: Examples,
-    key: Key,
-    /// The residues an example shows at most.
-    window: usize,
+    /// One for each component.
+    sources: Vec<Source>,
     /// Its threads make the rows of a batch together.
     pool: rayon::ThreadPool,
 }
 
 impl Batches {
-    /// A share of the training batches: endless, in an order of its own every epoch. `threads` make a
-    /// batch together (0: as many as there are cores); their number changes nothing but the time it
-    /// takes.
-    pub fn new(
-        dataset: Dataset,
-        objective: Objective,
-        plan: BatchPlan,
-        share: Share,
-        threads: usize,
-    ) -> Result<Batches> {
+    /// A share of the training batches: endless, each component in an order of its own every epoch.
+    /// `threads` make a batch together (0: as many as there are cores); their number changes nothing
+    /// but the time it takes.
+    pub fn new(mixture: Mixture, plan: BatchPlan, share: Share, threads: usize) -> Result<Batches> {
         let key = Key::new(plan.seed);
-        let order = |rows| Order::Shuffled {
-            rows,
-            key: key.with(purpose::ORDER),
-        };
-        Batches::with_order(dataset, objective, plan, share, threads, key, order)
+        Batches::with_course(mixture, plan, share, threads, key, Course::Endless)
     }
 
-    /// A share of the evaluation batches: every example once, in stored order, with masks that are
-    /// the same at every evaluation. The last batch is filled up with empty rows, which hold a
-    /// single `</s>` (so that attention has something to attend to) and no label that counts.
+    /// A share of the evaluation batches: every example once, with masks that are the same at every
+    /// evaluation; padded rows in stored order. The last batch is filled up with empty rows, which
+    /// hold a single `</s>` (so that attention has something to attend to) and no label that counts.
     pub fn evaluation(
         dataset: Dataset,
         objective: Objective,
@@ -85,41 +76,40 @@ impl Batches {
         threads: usize,
     ) -> Result<Batches> {
         let key = Key::new(plan.seed).with(purpose::EVALUATION);
-        let order = |rows| Order::Stored { rows };
-        Batches::with_order(dataset, objective, plan, share, threads, key, order)
+        let mixture = Mixture::one(dataset, objective);
+        Batches::with_course(mixture, plan, share, threads, key, Course::Once)
     }
 
-    fn with_order(
-        dataset: Dataset,
-        objective: Objective,
+    fn with_course(
+        mixture: Mixture,
         plan: BatchPlan,
         share: Share,
         threads: usize,
         key: Key,
-        order: impl FnOnce(u64) -> Order,
+        course: Course,
     ) -> Result<Batches> {
         plan.validate()?;
-        objective.validate_for(dataset.tokenizer())?;
         let ranges = share.of(plan.global_batch)?;
-        let window = objective.window(plan.input_length, plan.target_length);
-        let examples = Examples::new(&dataset, window, plan.long_sequences)?;
-        if examples.count() == 0 {
-            return Err(Error::setting("data", "has no rows"));
-        }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("batches-{i}"))
             .build()
             .map_err(|error| Error::setting("data.threads", format!("cannot be had: {error}")))?;
+        let threads = pool.current_num_threads();
+        let components = mixture.components().iter().enumerate();
+        let sources = components.map(|(number, component)| {
+            // The first has the order it would have alone.
+            let key = match number {
+                0 => key,
+                _ => key.with(purpose::COMPONENT).with(number as u64),
+            };
+            Source::new(component, &plan, key, course, threads)
+        });
         Ok(Batches {
             shared: Arc::new(Shared {
-                order: order(examples.count()),
-                dataset,
-                objective,
+                sources: sources.collect::<Result<_>>()?,
+                mixture,
                 plan,
-                examples,
-                key,
-                window,
                 pool,
             }),
             ranges: ranges.into(),
@@ -137,20 +127,36 @@ impl Batches {
     /// The number of steps until the batches end; nothing if they do not.
     pub fn steps(&self) -> Option<u64> {
         let batch = self.shared.plan.global_batch as u64;
-        match self.shared.order {
-            Order::Shuffled { .. } => None,
-            Order::Stored { rows } => Some(rows.div_ceil(batch)),
-        }
+        // Batches that end have one component.
+        let rows = self.shared.sources.first()?.order.rows()?;
+        Some(rows.div_ceil(batch))
     }
 
-    /// The number of examples of one epoch: rows, or pieces of rows.
+    /// The number of examples of one epoch, rows or pieces of rows: those of all components together.
     pub fn examples_per_epoch(&self) -> u64 {
-        self.shared.examples.count()
+        let sources = self.shared.sources.iter();
+        sources.map(|source| source.order.examples().count()).sum()
     }
 
-    /// How many epochs have passed before a step.
+    /// How often a sequence was shown before a step, on average over all. With one component these
+    /// are its epochs.
     pub fn epochs_before(&self, step: u64) -> f64 {
-        step as f64 * self.shared.plan.global_batch as f64 / self.examples_per_epoch() as f64
+        let all = self.examples_per_epoch() as f64;
+        let sources = self.shared.sources.iter();
+        let parts = sources.zip(self.component_epochs_before(step));
+        parts
+            .map(|(source, epochs)| epochs * (source.order.examples().count() as f64 / all))
+            .sum()
+    }
+
+    /// How often each component's sequences were shown before a step.
+    pub fn component_epochs_before(&self, step: u64) -> Vec<f64> {
+        let shared = &*self.shared;
+        let rows = shared.mixture.before(self.first_row(step));
+        let sources = shared.sources.iter().zip(rows);
+        sources
+            .map(|(source, row)| source.order.epochs_before(row))
+            .collect()
     }
 
     /// The rows of the share in one step.
@@ -158,12 +164,17 @@ impl Batches {
         self.ranges.iter().map(Range::len).sum()
     }
 
-    /// The longest target a row can have. If it is longer than the plan's target length, some
+    /// The longest target a sequence can have. If it is longer than the plan's target length, some
     /// targets may be cut.
     pub fn longest_target(&self) -> usize {
-        let tokenizer = self.shared.dataset.tokenizer();
-        let objective = &self.shared.objective;
-        objective.longest_target(tokenizer, self.shared.window)
+        let longest = |source: &Source| {
+            let Component {
+                dataset, objective, ..
+            } = &source.component;
+            objective.longest_target(dataset.tokenizer(), source.order.examples().window())
+        };
+        let sources = self.shared.sources.iter();
+        sources.map(longest).max().unwrap_or(0)
     }
 
     /// The plan the batches follow.
@@ -171,96 +182,73 @@ impl Batches {
         &self.shared.plan
     }
 
-    /// The objective the batches are made for.
-    pub fn objective(&self) -> &Objective {
-        &self.shared.objective
+    /// What the batches are made from.
+    pub fn mixture(&self) -> &Mixture {
+        &self.shared.mixture
     }
 
-    /// The data set the batches are made from.
-    pub fn dataset(&self) -> &Dataset {
-        &self.shared.dataset
+    /// The bytes of memory that finding the examples of a step takes, beside the lengths of rows.
+    pub fn index_bytes(&self) -> usize {
+        let sources = self.shared.sources.iter();
+        sources.map(|source| source.order.bytes()).sum()
     }
 
     /// The share's rows of a step: a pure function of the seed, the step and the share, in which each
     /// row is as in the whole batch. Evaluation batches beyond the last are empty.
     pub fn batch(&self, step: u64) -> Result<Batch> {
-        self.shared.pool.install(|| self.make(step))
+        let shared = &*self.shared;
+        let first = self.first_row(step);
+        let (from, to) = (first, first + shared.plan.global_batch as u128);
+        let ranges = shared.mixture.before(from).into_iter();
+        let ranges = ranges.zip(shared.mixture.before(to));
+        // Outside the pool, whose threads must not wait for each other.
+        let stretches: Vec<Stretches<'_>> = ranges
+            .zip(&shared.sources)
+            .map(|((from, to), source)| source.order.stretches(from..to))
+            .collect();
+        shared.pool.install(|| self.make(step, first, &stretches))
     }
 
-    fn make(&self, step: u64) -> Result<Batch> {
-        let shared = &*self.shared;
-        let plan = &shared.plan;
-        let first = u128::from(step) * plan.global_batch as u128;
-        // Places end with the data, so rows without one are the last of the share as of the batch.
-        let whole = shared.order.places(first, plan.global_batch);
-        let places: Vec<Option<Place>> = self
-            .ranges
-            .iter()
-            .flat_map(|range| range.clone().map(|row| whole.get(row).copied()))
-            .collect();
+    fn make(&self, step: u64, first: u128, stretches: &[Stretches<'_>]) -> Result<Batch> {
+        let Shared {
+            mixture,
+            plan,
+            sources,
+            ..
+        } = &*self.shared;
+        let rows: Vec<usize> = self.ranges.iter().flat_map(Range::clone).collect();
         let (inputs, targets) = (plan.input_length, plan.target_length);
-        let mut batch = Batch::blank(plan.rows, places.len(), inputs, targets);
+        let mut batch = Batch::blank(plan.rows, rows.len(), inputs, targets);
         batch.step = step;
-        batch.epoch = whole.first().map_or(0, |place| place.epoch);
-        batch.whole = shared.seen(&whole)?;
-        batch.fill(|i, row| match places[i] {
-            Some(place) => shared.fill(place, row),
-            None => {
-                row.leave_empty();
-                Ok(())
-            }
+        let (component, row) = mixture.place(first);
+        batch.epoch = stretches[component].epoch(row).unwrap_or(0);
+        batch.whole = (0..plan.global_batch)
+            .into_par_iter()
+            .with_min_len(64)
+            .map(|row| {
+                let (component, row) = mixture.place(first + row as u128);
+                stretches[component].held(row)
+            })
+            .reduce(Held::default, Held::and)
+            .into();
+        batch.fill(|row, arrays, scratch: &mut Scratch| {
+            let (component, row) = mixture.place(first + rows[row] as u128);
+            sources[component].fill(component, &stretches[component], row, arrays, scratch)
         })?;
         Ok(batch)
     }
-}
 
-/// A masked example, and where it is from.
-struct Masked {
-    row: u64,
-    residues: usize,
-    example: Example,
-}
-
-impl Shared {
-    fn fill(&self, place: Place, row: &mut RowArrays<'_>) -> Result<()> {
-        let masked = self.masked(place)?;
-        row.push(masked.row, masked.residues, &masked.example, 0);
-        Ok(())
+    /// The first row of a step, in the whole run.
+    fn first_row(&self, step: u64) -> u128 {
+        u128::from(step) * self.shared.plan.global_batch as u128
     }
+}
 
-    /// How much those places show, by lengths alone.
-    fn seen(&self, places: &[Place]) -> Result<Seen> {
-        let mut seen = Seen::default();
-        for place in places {
-            let piece = self.examples.piece(place.index);
-            let length = piece.range(self.dataset.length(piece.row)?).len();
-            seen.sequences += 1;
-            seen.residues += length.min(self.window) as u64;
+impl From<Held> for Seen {
+    fn from(held: Held) -> Seen {
+        Seen {
+            sequences: held.sequences,
+            residues: held.residues,
         }
-        Ok(seen)
-    }
-
-    fn masked(&self, place: Place) -> Result<Masked> {
-        let piece = self.examples.piece(place.index);
-        let key = self.key.with(place.epoch).with(piece.row).with(piece.piece);
-        let range = piece.range(self.dataset.length(piece.row)?);
-        let length = range.len().min(self.window);
-        let spare = range.len() - length;
-        let offset = match self.plan.long_sequences {
-            LongSequences::Crop => key.with(purpose::CROP).stream().below(spare + 1),
-            // A piece of a split row has nothing to spare.
-            LongSequences::Truncate | LongSequences::Split => 0,
-        };
-        let start = range.start + offset;
-        let tokens = self.dataset.window(piece.row, start..start + length)?;
-        let masks = key.with(purpose::MASKS);
-        let example = self
-            .objective
-            .apply(self.dataset.tokenizer(), &tokens, masks);
-        Ok(Masked {
-            row: piece.row,
-            residues: length,
-            example,
-        })
     }
 }

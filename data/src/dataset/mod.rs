@@ -229,6 +229,11 @@ impl Dataset {
         &self.lengths
     }
 
+    /// The number of residues of each row, to keep.
+    pub(crate) fn shared_lengths(&self) -> Arc<Lengths> {
+        self.lengths.clone()
+    }
+
     /// How its rows can be put in a random order.
     pub fn shuffle(&self) -> &Shuffle {
         self.store.shuffle()

@@ -3,7 +3,8 @@ use std::ops::Range;
 
 use ankh_data::objective::{Kind, Objective};
 use ankh_data::{
-    Batch, BatchPlan, Batches, Dataset, IGNORED, LongSequences, Share, TokenFrequencies, Tokenizer,
+    Batch, BatchPlan, Batches, Dataset, IGNORED, LongSequences, Mixture, Share, TokenFrequencies,
+    Tokenizer,
 };
 use proptest::prelude::*;
 
@@ -20,7 +21,13 @@ fn plan(global_batch: usize) -> BatchPlan {
 }
 
 fn batches(data: &Dataset, plan: BatchPlan, share: Share, threads: usize) -> Batches {
-    Batches::new(data.clone(), Objective::default(), plan, share, threads).unwrap()
+    Batches::new(
+        Mixture::one(data.clone(), Objective::default()),
+        plan,
+        share,
+        threads,
+    )
+    .unwrap()
 }
 
 fn json(batch: &Batch) -> String {
@@ -81,8 +88,7 @@ fn hosts_partition_the_global_batch() {
             }
         }
         let uneven = Batches::new(
-            data.clone(),
-            Objective::default(),
+            Mixture::one(data.clone(), Objective::default()),
             plan(global),
             Share::host(0, 5),
             1,
@@ -289,7 +295,7 @@ fn targets_that_do_not_fit_are_cut_and_counted() {
         kind: Kind::FullReconstruction,
         ..Objective::default()
     };
-    let batches = Batches::new(data, objective, plan, Share::all(), 1).unwrap();
+    let batches = Batches::new(Mixture::one(data, objective), plan, Share::all(), 1).unwrap();
     let batch = batches.batch(0).unwrap();
     assert_eq!(batch.truncated_targets, 5);
     assert_eq!(batch.target_tokens, 5 * 32);
@@ -365,12 +371,16 @@ fn wrong_plans_are_named() {
             "data.target_length",
         ),
     ] {
-        let error = Batches::new(data.clone(), Objective::default(), plan, Share::all(), 1);
+        let error = Batches::new(
+            Mixture::one(data.clone(), Objective::default()),
+            plan,
+            Share::all(),
+            1,
+        );
         assert!(error.err().unwrap().to_string().starts_with(name));
     }
     let beyond = Batches::new(
-        data.clone(),
-        Objective::default(),
+        Mixture::one(data.clone(), Objective::default()),
         plan(4),
         Share::host(2, 2),
         1,
@@ -398,7 +408,12 @@ fn ranges_that_are_no_share_are_refused() {
     ];
     for ranges in refused {
         let share = Share::ranges(ranges.iter().cloned());
-        let made = Batches::new(data.clone(), Objective::default(), plan(4), share, 1);
+        let made = Batches::new(
+            Mixture::one(data.clone(), Objective::default()),
+            plan(4),
+            share,
+            1,
+        );
         let message = made.err().unwrap().to_string();
         assert!(message.starts_with("rows must"), "{ranges:?}: {message}");
     }
@@ -428,8 +443,14 @@ proptest! {
     ) {
         prop_assume!(chosen.contains(&true));
         let data = dataset(12, 60, 1..200);
-        let make = if evaluation { Batches::evaluation } else { Batches::new };
-        let of = |share| make(data.clone(), Objective::default(), plan(24), share, 1).unwrap();
+        let of = |share| {
+            let (data, objective) = (data.clone(), Objective::default());
+            let made = match evaluation {
+                true => Batches::evaluation(data, objective, plan(24), share, 1),
+                false => Batches::new(Mixture::one(data, objective), plan(24), share, 1),
+            };
+            made.unwrap()
+        };
         let ranges = ranges(&chosen);
         let share = of(Share::ranges(ranges.clone())).batch(step).unwrap();
         let whole = of(Share::all()).batch(step).unwrap();

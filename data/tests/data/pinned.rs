@@ -1,7 +1,7 @@
 //! Values that are a contract: another value means that a resumed run would see other batches.
 
 use ankh_data::objective::{Count, Kind, Objective, Selection, Touching};
-use ankh_data::{Batch, BatchPlan, Batches, LongSequences, Share};
+use ankh_data::{Batch, BatchPlan, Batches, LongSequences, Mixture, Share};
 
 use crate::dataset;
 
@@ -37,7 +37,13 @@ fn padded_batches_never_change() {
     let data = dataset(31, 50, 1..200);
     let objective = Objective::default;
     let of = |long| {
-        let batches = Batches::new(data.clone(), objective(), plan(long), Share::all(), 1).unwrap();
+        let batches = Batches::new(
+            Mixture::one(data.clone(), objective()),
+            plan(long),
+            Share::all(),
+            1,
+        )
+        .unwrap();
         digest((0..9).map(|step| batches.batch(step).unwrap()))
     };
     assert_eq!(of(LongSequences::Crop), 0xde03_ad63_5dc3_a2b0);
@@ -124,7 +130,12 @@ fn masks_never_change() {
     ];
     for (objective, pinned) in objectives {
         let plan = plan(LongSequences::Crop);
-        let batches = Batches::new(data.clone(), objective.clone(), plan, Share::all(), 1);
+        let batches = Batches::new(
+            Mixture::one(data.clone(), objective.clone()),
+            plan,
+            Share::all(),
+            1,
+        );
         let batches = batches.unwrap();
         let found = digest((0..5).map(|step| batches.batch(step).unwrap()));
         assert_eq!(found, pinned, "{objective:?}");

@@ -473,8 +473,13 @@ fn a_sequence_of_100_000_residues_becomes_batches() {
             long_sequences,
             ..BatchPlan::default()
         };
-        let batches =
-            Batches::new(data.clone(), Objective::default(), plan, Share::all(), 1).unwrap();
+        let batches = Batches::new(
+            ankh_data::Mixture::one(data.clone(), Objective::default()),
+            plan,
+            Share::all(),
+            1,
+        )
+        .unwrap();
         assert_eq!(batches.examples_per_epoch(), examples);
         let batch = batches.batch(0).unwrap();
         assert!(batch.residues > 8 * 500 && batch.residues <= 8 * 511);

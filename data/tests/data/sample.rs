@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use ankh_data::objective::{Objective, TargetFormat};
 use ankh_data::{
-    BatchPlan, Batches, Dataset, LongSequences, PrepareOptions, ReadOptions, Share, Split,
+    BatchPlan, Batches, Dataset, LongSequences, Mixture, PrepareOptions, ReadOptions, Share, Split,
     TokenFrequencies, prepare,
 };
 
@@ -28,8 +28,13 @@ fn the_bundled_sample_becomes_targets_of_the_published_length() {
             target_format,
             ..Objective::default()
         };
-        let batches =
-            Batches::new(train.clone(), objective, plan.clone(), Share::all(), 2).unwrap();
+        let batches = Batches::new(
+            Mixture::one(train.clone(), objective),
+            plan.clone(),
+            Share::all(),
+            2,
+        )
+        .unwrap();
         let (mut inputs, mut targets) = (0, 0);
         let mut frequencies = TokenFrequencies::new(144);
         for step in 0..20 {

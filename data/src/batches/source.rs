@@ -1,0 +1,119 @@
+//! One component of a mixture: its order, and its sequences masked.
+
+use super::assemble::RowArrays;
+use super::{BatchPlan, Component, LongSequences, Rows, purpose};
+use crate::error::Result;
+use crate::order::{self, Course, Examples, Order, Stretches};
+use crate::packing::Sizes;
+use crate::random::Key;
+
+/// A component, ready to fill rows.
+pub(super) struct Source {
+    pub component: Component,
+    pub order: Order,
+    key: Key,
+    long_sequences: LongSequences,
+}
+
+/// What a thread needs to fill a row, kept from one row to the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    examples: Vec<u64>,
+}
+
+impl Source {
+    /// Indexes the component's data set as the plan needs it.
+    pub(super) fn new(
+        component: &Component,
+        plan: &BatchPlan,
+        key: Key,
+        course: Course,
+        threads: usize,
+    ) -> Result<Source> {
+        let Component {
+            dataset, objective, ..
+        } = component;
+        let tokenizer = dataset.tokenizer();
+        objective.validate_for(tokenizer)?;
+        let lengths = (plan.input_length, plan.target_length);
+        let window = objective.window(plan.input_length, plan.target_length);
+        let sizes = match plan.rows {
+            Rows::Padded => None,
+            Rows::Packed => Some(Sizes::new(objective, tokenizer, window, lengths)?),
+        };
+        let reader = dataset.clone();
+        let order = Order::new(order::Plan {
+            examples: Examples::new(dataset.shared_lengths(), window, plan.long_sequences),
+            shuffle: dataset.shuffle().clone(),
+            sizes,
+            course,
+            key: key.with(purpose::ORDER),
+            threads,
+            announce: Box::new(move |blocks| reader.will_need(blocks)),
+        })?;
+        Ok(Source {
+            component: component.clone(),
+            order,
+            key,
+            long_sequences: plan.long_sequences,
+        })
+    }
+
+    /// Fills a row of a batch with what row `row` of the component's run holds.
+    pub(super) fn fill(
+        &self,
+        number: usize,
+        stretches: &Stretches<'_>,
+        row: u128,
+        arrays: &mut RowArrays<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        scratch.examples.clear();
+        let Some(epoch) = stretches.row(row, &mut scratch.examples) else {
+            arrays.leave_empty();
+            return Ok(());
+        };
+        arrays.belongs_to(number);
+        let examples = self.order.examples();
+        let kept = |example| match self.order.sizes() {
+            None => 0,
+            Some(sizes) => sizes.target(examples.shown(example)),
+        };
+        // Every sequence leaves the room that was kept for those behind it.
+        let mut reserved: usize = scratch.examples.iter().map(|&example| kept(example)).sum();
+        for &example in &scratch.examples {
+            reserved -= kept(example);
+            self.push(epoch, example, reserved, arrays)?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &self,
+        epoch: u64,
+        example: u64,
+        reserved: usize,
+        arrays: &mut RowArrays<'_>,
+    ) -> Result<()> {
+        let Component {
+            dataset, objective, ..
+        } = &self.component;
+        let examples = self.order.examples();
+        let piece = examples.piece(example);
+        let key = self.key.with(epoch).with(piece.row).with(piece.piece);
+        let range = piece.range(dataset.length(piece.row)?);
+        let length = range.len().min(examples.window());
+        let spare = range.len() - length;
+        let offset = match self.long_sequences {
+            LongSequences::Crop => key.with(purpose::CROP).stream().below(spare + 1),
+            // A piece of a split row has nothing to spare.
+            LongSequences::Truncate | LongSequences::Split => 0,
+        };
+        let start = range.start + offset;
+        let tokens = dataset.window(piece.row, start..start + length)?;
+        let masks = key.with(purpose::MASKS);
+        let masked = objective.apply(dataset.tokenizer(), &tokens, masks);
+        arrays.push(piece.row, length, &masked, reserved);
+        Ok(())
+    }
+}
