@@ -184,6 +184,46 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// Prepared data where parts of other data were to be prepared or merged, or in a bucket.
+    #[error("{location} already holds prepared data: choose another output")]
+    AlreadyInPlace {
+        /// Where.
+        location: String,
+    },
+    /// Another process prepares in the same place.
+    #[error("another process is at work here: it holds {path}", path = path.display())]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// Work that was begun with other inputs or options.
+    #[error("{location} holds unfinished work of another kind: {differences}")]
+    OtherPreparation {
+        /// Where.
+        location: String,
+        /// What is asked for now, and what was begun.
+        differences: String,
+    },
+    /// A note on unfinished work that cannot be understood.
+    #[error("{location} cannot be understood: {reason}")]
+    Note {
+        /// The note.
+        location: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Parts of prepared data without a manifest.
+    #[error("{path} holds parts of prepared data that are not merged", path = path.display())]
+    NotMerged {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Parts that make no data set together.
+    #[error("the parts cannot be merged: {}", problems.join("; "))]
+    CannotMerge {
+        /// What is missing, and what contradicts.
+        problems: Vec<String>,
+    },
     /// A Parquet file that cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     Parquet {
@@ -292,7 +332,7 @@ pub enum Error {
     #[error("input and target do not fit: {0}")]
     Unmask(String),
     /// A background thread ended without a result; its panic message is on stderr.
-    #[error("the thread that prepares batches died")]
+    #[error("a working thread died")]
     WorkerDied,
 }
 

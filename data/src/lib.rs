@@ -35,7 +35,7 @@ pub use frequencies::TokenFrequencies;
 pub use input::Input;
 pub use manifest::Manifest;
 pub use objective::{Example, Objective};
-pub use prepare::{Existing, PrepareOptions, Progress, Report, prepare};
+pub use prepare::{Duplicates, Existing, PrepareOptions, Progress, Report, Unfinished, prepare};
 pub use random::Key;
 pub use storage::{CacheOptions, Location, Storage, StorageOptions};
 pub use tokenizer::{Tokenizer, Vocabulary};

@@ -28,6 +28,8 @@ pub enum Reason {
     TooShort,
     /// It is longer than asked for, or than can be read.
     TooLong,
+    /// Its residues are those of an earlier record.
+    Duplicate,
 }
 
 impl Reason {
@@ -40,6 +42,7 @@ impl Reason {
             Reason::NotAResidue => "a character that is no residue",
             Reason::TooShort => "too short",
             Reason::TooLong => "too long",
+            Reason::Duplicate => "the same residues as an earlier one",
         }
     }
 }

@@ -179,7 +179,26 @@ impl From<ankh_data::Error> for CliError {
                 Some("make it with `pretrain prepare --output DIR INPUT...`"),
             ),
             E::AlreadyPrepared { .. } => (Exit::Usage, Some("give another --output, or --replace")),
-            E::ForeignOutput { .. } => (Exit::Usage, Some("give another --output")),
+            E::ForeignOutput { .. } | E::AlreadyInPlace { .. } => {
+                (Exit::Usage, Some("give another --output"))
+            }
+            E::OtherPreparation { .. } => (
+                Exit::Usage,
+                Some(
+                    "finish it with the command that began it, throw it away with --restart, or give another --output",
+                ),
+            ),
+            E::NotMerged { .. } => (
+                Exit::Usage,
+                Some(
+                    "when all parts are done, `pretrain prepare --merge --output` makes one data set of them",
+                ),
+            ),
+            E::CannotMerge { .. } => (
+                Exit::Failed,
+                Some("prepare what is missing with --part, from the same inputs"),
+            ),
+            E::Busy { .. } => (Exit::Failed, Some("wait for it, or give another --output")),
             E::WrongTokenizer { .. } => (
                 Exit::Usage,
                 Some("set data.tokenizer to that of the data, or prepare it anew"),

@@ -1,42 +1,84 @@
-//! `pretrain prepare`: sequence files to tokenised Parquet.
+//! `pretrain prepare`: sequence files to tokenised Parquet, on this machine or on many.
 
-use std::path::{Path, PathBuf};
+mod bar;
+mod summary;
 
-use ankh_data::{Existing, Manifest, PrepareOptions, Progress, Split, Vocabulary, prepare};
+use ankh_data::prepare::{Part, merge, prepare_part};
+use ankh_data::{
+    Duplicates, Existing, Location, PrepareOptions, StorageOptions, Unfinished, Vocabulary, prepare,
+};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::{count, json, line_of};
+use super::output::{json, line_of};
 use super::{CliError, Exit};
+use bar::Bar;
 
-/// Turn FASTA (plain, gzip, zstd) or Parquet into the tokenised data that training reads.
+/// Turn FASTA, CSV or Parquet into the tokenised data that training reads.
+///
+/// Text may be compressed by gzip, bgzip, zstd or xz. Work that was interrupted is continued when the
+/// same command is given again.
 #[derive(Args)]
-#[command(after_help = "Example:\n  pretrain prepare --output prepared uniref50.fasta.gz")]
+#[command(
+    after_help = "Example:\n  pretrain prepare --output prepared uniref50.fasta.gz\n\n\
+    On several machines, one command each, and then one to put the parts together:\n  \
+    pretrain prepare --part 0/3 --output s3://bucket/prepared s3://bucket/uniref50.fasta.gz\n  \
+    pretrain prepare --merge --output s3://bucket/prepared"
+)]
 pub(super) struct PrepareArgs {
-    /// Where the Parquet files and manifest.json go.
-    #[arg(long, value_name = "DIR")]
-    output: PathBuf,
-    /// Sequence files, read in this order.
-    #[arg(required = true, value_name = "INPUT")]
-    inputs: Vec<PathBuf>,
+    /// Where the Parquet files and manifest.json go: a directory, s3://BUCKET/KEY or gs://BUCKET/KEY.
+    #[arg(long, value_name = "PLACE")]
+    output: Location,
+    /// Sequence files, read in this order, here or in a bucket. With --merge, the outputs of the parts,
+    /// if they are not all in the output already.
+    #[arg(required_unless_present = "merge", value_name = "INPUT")]
+    inputs: Vec<Location>,
+    #[command(flatten)]
+    how: How,
+    /// Make one of several machines' shares of the output: from 0/N to N-1/N.
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["replace", "restart"])]
+    part: Option<Part>,
+    /// Make one data set of the parts.
+    #[arg(long, conflicts_with_all = ["part", "restart", "How"])]
+    merge: bool,
+    /// Replace prepared data that is in the output directory.
+    #[arg(long)]
+    replace: bool,
+    /// Throw unfinished work away that was begun with other inputs or options.
+    #[arg(long)]
+    restart: bool,
+    /// Print the manifest as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What becomes of the sequences.
+#[derive(Args)]
+#[group(multiple = true)]
+struct How {
     /// Whose token ids to write.
     #[arg(long, value_enum, default_value_t = TokenizerArg::Ankh)]
     tokenizer: TokenizerArg,
-    /// The share of sequences held out for evaluation, chosen by their ids.
+    /// The share of sequences held out to look at while training, chosen by their ids.
     #[arg(long, value_name = "SHARE", default_value_t = PrepareOptions::default().validation_fraction)]
     validation_fraction: f64,
+    /// The share of sequences held out for the end, chosen by their ids.
+    #[arg(long, value_name = "SHARE", default_value_t = PrepareOptions::default().test_fraction)]
+    test_fraction: f64,
     /// Leave shorter sequences out.
     #[arg(long, value_name = "RESIDUES", default_value_t = PrepareOptions::default().min_length)]
     min_length: usize,
     /// Leave longer sequences out.
     #[arg(long, value_name = "RESIDUES")]
     max_length: Option<usize>,
-    /// Replace prepared data that is in the output directory.
+    /// Keep only the first of the records that have the same residues; reads the inputs twice.
     #[arg(long)]
-    replace: bool,
-    /// Print the manifest as JSON.
-    #[arg(long)]
-    json: bool,
+    remove_duplicates: bool,
+    /// Threads to work with; 0 for one a core. They change no byte.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    threads: usize,
+    /// So many records of the inputs share their files, and are the unit of continuing.
+    #[arg(long, hide = true, value_name = "NUMBER", default_value_t = PrepareOptions::default().chunk_records)]
+    chunk_records: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -47,80 +89,66 @@ enum TokenizerArg {
     Ankh3,
 }
 
-pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
-    let options = PrepareOptions {
-        tokenizer: match arguments.tokenizer {
-            TokenizerArg::Ankh => Vocabulary::Ankh,
-            TokenizerArg::Ankh3 => Vocabulary::Ankh3,
-        },
-        validation_fraction: arguments.validation_fraction,
-        min_length: arguments.min_length,
-        max_length: arguments.max_length,
-        existing: if arguments.replace {
-            Existing::Replace
-        } else {
-            Existing::Keep
-        },
-        ..PrepareOptions::default()
-    };
-    let bar = ProgressBar::new(0);
-    let style = "{bar:24} {binary_bytes}/{binary_total_bytes}  {msg}  {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));
-    let mut show = |progress: Progress<'_>| {
-        bar.set_length(progress.total_bytes);
-        bar.set_position(progress.bytes);
-        bar.set_message(format!("{} sequences", count(progress.rows)));
-    };
-    let manifest = prepare(&arguments.inputs, &arguments.output, &options, &mut show);
-    bar.finish_and_clear();
-    let manifest = manifest?;
-    if arguments.json {
-        json(&manifest)?;
-    } else {
-        line_of(&report(&manifest, &arguments.output))?;
+impl PrepareArgs {
+    fn existing(&self) -> Existing {
+        match self.replace {
+            true => Existing::Replace,
+            false => Existing::Keep,
+        }
     }
-    Ok(Exit::Done)
+
+    fn options(&self) -> PrepareOptions {
+        PrepareOptions {
+            tokenizer: match self.how.tokenizer {
+                TokenizerArg::Ankh => Vocabulary::Ankh,
+                TokenizerArg::Ankh3 => Vocabulary::Ankh3,
+            },
+            validation_fraction: self.how.validation_fraction,
+            test_fraction: self.how.test_fraction,
+            min_length: self.how.min_length,
+            max_length: self.how.max_length,
+            duplicates: match self.how.remove_duplicates {
+                true => Duplicates::Remove,
+                false => Duplicates::Keep,
+            },
+            chunk_records: self.how.chunk_records,
+            threads: self.how.threads,
+            existing: self.existing(),
+            unfinished: match self.restart {
+                true => Unfinished::Discard,
+                false => Unfinished::Continue,
+            },
+            storage: StorageOptions::default(),
+        }
+    }
 }
 
-fn report(manifest: &Manifest, output: &Path) -> String {
-    let found = &manifest.report;
-    let rows = |split| count(manifest.amount(split).rows);
-    let mut lines = vec![
-        format!(
-            "{} sequences, {} residues",
-            count(manifest.rows),
-            count(manifest.residues)
-        ),
-        format!(
-            "  train {}, validation {}",
-            rows(Split::Train),
-            rows(Split::Validation)
-        ),
-        format!(
-            "  lengths {} to {}, mean {:.1}",
-            count(found.lengths.min),
-            count(found.lengths.max),
-            found.lengths.mean
-        ),
-    ];
-    let changes = [
-        (found.replaced_by_x, "unknown letters read as X"),
-        (found.gaps_removed, "gaps removed"),
-        (found.stops_removed, "stops removed"),
-        (found.lower_case, "lower-case letters read as upper case"),
-    ];
-    for (number, what) in changes.into_iter().filter(|(number, _)| *number > 0) {
-        lines.push(format!("  {} {what}", count(number)));
+pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
+    let options = arguments.options();
+    let (inputs, output) = (&arguments.inputs, &arguments.output);
+    if let Some(part) = arguments.part {
+        let bar = Bar::new();
+        let report = prepare_part(inputs, output, part, &options, &mut |p| bar.show(&p));
+        bar.finish();
+        let report = report?;
+        match arguments.json {
+            true => json(&report)?,
+            false => line_of(&summary::of_part(&report, output))?,
+        }
+        return Ok(Exit::Done);
     }
-    if found.rejected > 0 {
-        let words = found.rejects_in_words();
-        lines.push(format!("  {} left out: {words}", count(found.rejected)));
+    let manifest = match arguments.merge {
+        true => merge(output, inputs, options.existing, &options.storage),
+        false => {
+            let bar = Bar::new();
+            let manifest = prepare(inputs, output, &options, &mut |p| bar.show(&p));
+            bar.finish();
+            manifest
+        }
+    }?;
+    match arguments.json {
+        true => json(&manifest)?,
+        false => line_of(&summary::of(&manifest, output))?,
     }
-    let files = manifest.files.len();
-    let plural = if files == 1 { "" } else { "s" };
-    lines.push(format!(
-        "{files} file{plural} and manifest.json in {}",
-        output.display()
-    ));
-    lines.join("\n")
+    Ok(Exit::Done)
 }

@@ -34,8 +34,15 @@ pub enum Split {
     /// What the model learns from.
     #[default]
     Train,
-    /// What is held out.
+    /// What is held out, to look at while training.
     Validation,
+    /// What is held out for the end.
+    Test,
+}
+
+impl Split {
+    /// Every split, in the order of a manifest's files.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 }
 
 impl fmt::Display for Split {
@@ -43,6 +50,7 @@ impl fmt::Display for Split {
         f.write_str(match self {
             Split::Train => "train",
             Split::Validation => "validation",
+            Split::Test => "test",
         })
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::prepare::Report;
+use crate::prepare::{Duplicates, NOTES, Report};
 use crate::storage::Storage;
 use crate::tokenizer::{Tokenizer, Vocabulary};
 pub(crate) use pieces::{COLUMNS, Places, with_pages};
@@ -113,10 +113,16 @@ pub struct SourceInfo {
 pub struct Settings {
     /// The share of ids that goes to validation.
     pub validation_fraction: f64,
+    /// The share of ids that goes to the test.
+    pub test_fraction: f64,
     /// Shorter sequences were left out.
     pub min_length: usize,
     /// Longer sequences were left out.
     pub max_length: Option<usize>,
+    /// What was done with repeated sequences.
+    pub duplicates: Duplicates,
+    /// The records of the inputs that share their files.
+    pub chunk_records: u64,
 }
 
 impl Manifest {
@@ -125,9 +131,14 @@ impl Manifest {
         let path = PathBuf::from(storage.location(MANIFEST).to_string());
         match storage.read(MANIFEST) {
             Ok(text) => Manifest::parse(&text, &path),
-            Err(error) if error.is_missing() => Err(Error::NotPrepared {
-                path: path.parent().unwrap_or(&path).to_path_buf(),
-            }),
+            Err(error) if error.is_missing() => {
+                let path = path.parent().unwrap_or(&path).to_path_buf();
+                let parts = storage.list(&format!("{NOTES}/"))?;
+                Err(match parts.is_empty() {
+                    true => Error::NotPrepared { path },
+                    false => Error::NotMerged { path },
+                })
+            }
             Err(error) => Err(error),
         }
     }
@@ -168,7 +179,7 @@ impl Manifest {
                 residues: sum.residues.saturating_add(file.residues),
             })
         };
-        for split in [Split::Train, Split::Validation] {
+        for split in Split::ALL {
             let (said, summed) = (self.amount(split), of(split));
             if said != summed {
                 return Err(format!(

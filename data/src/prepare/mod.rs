@@ -1,36 +1,45 @@
-//! Sequence files to a directory of tokenised Parquet.
+//! Sequence files to a directory of tokenised Parquet, on all cores or on many machines.
 //!
-//! Records stream through: read, tokenise, choose the split, write; memory holds one record and one
-//! row group. The same inputs and options give the same bytes on any machine. The directory appears
-//! whole or not at all: everything is written beside it and renamed at the end, the manifest last.
-//! Whether a record is held out depends on its id alone, so that adding sequences later never moves
-//! one between the splits. Ids need not be unique: a record that comes twice is kept twice.
+//! Records stream through: cut into blocks, tokenised by workers, put in order again, encoded by workers,
+//! written in order. Every 2^20 records of the inputs, a *chunk*, have files of their own, so that
+//! the bytes of a file are a function of the inputs and the options: not of the number of threads, nor
+//! of who made which chunk, nor of how often it was interrupted. A chunk that is done is noted; who
+//! starts again goes on after it. Whether a record is held out depends on its id alone, so that
+//! adding sequences later never moves one between the splits. Ids need not be unique.
+//!
+//! Memory, whatever the inputs hold: 64 MiB, and 64 MiB a thread; 128 MiB more while duplicates are
+//! looked for. A record longer than that is not read whole. `docs/design/prepare.md` has the argument.
 
-mod output;
+mod collect;
+mod duplicates;
+mod engine;
+mod groups;
+mod inputs;
+mod merge;
+mod notes;
+mod parts;
 mod report;
-mod shards;
-
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod rows;
+mod sort;
+mod work;
+mod workplace;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::input::{Input, RecordRef};
-use crate::manifest::{
-    Amount, FORMAT, FORMAT_VERSION, FileInfo, MANIFEST, Manifest, Settings, SourceInfo,
-};
-use crate::random::Key;
-use crate::residues::{Lengths, Reason, Rejection, tokenize};
-use crate::storage::StorageOptions;
-use crate::tokenizer::{Tokenizer, Vocabulary};
-use output::Output;
+use crate::manifest::Manifest;
+use crate::storage::{Location, StorageOptions};
+use crate::tokenizer::Vocabulary;
+pub use merge::merge;
+pub use parts::{Part, PartReport, prepare_part};
 pub use report::{LengthBin, LengthReport, Reject, RejectExample, Report};
-use shards::Shards;
+pub use rows::Shares;
+use work::Job;
+pub(crate) use workplace::NOTES;
+use workplace::Workplace;
 
-/// What is done if the output directory holds prepared data already. A directory with anything else
-/// in it is never touched.
+/// What is done if the output holds prepared data already. A directory with anything else in it is
+/// never touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Existing {
@@ -41,22 +50,53 @@ pub enum Existing {
     Replace,
 }
 
+/// What is done with work that was interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfinished {
+    /// It is continued. If it was begun with other inputs or options, preparing fails before any work.
+    #[default]
+    Continue,
+    /// It is thrown away.
+    Discard,
+}
+
+/// What is done with records that have the same residues as an earlier one, of any input and split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Duplicates {
+    /// They are kept.
+    #[default]
+    Keep,
+    /// They are left out. The inputs are read twice.
+    Remove,
+}
+
 /// How to prepare.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PrepareOptions {
     /// Which ids to write.
     pub tokenizer: Vocabulary,
-    /// The share of ids to hold out.
+    /// The share of ids to hold out for evaluation while training.
     pub validation_fraction: f64,
+    /// The share of ids to hold out for the end.
+    pub test_fraction: f64,
     /// Shorter sequences are left out.
     pub min_length: usize,
     /// Longer sequences are left out.
     pub max_length: Option<usize>,
-    /// A file ends when it holds so many residues.
-    pub file_residues: u64,
+    /// What is done with repeated sequences.
+    pub duplicates: Duplicates,
+    /// So many records of the inputs make a chunk, which has files of its own.
+    pub chunk_records: u64,
+    /// Worker threads; 0 for one a core. They change no byte.
+    pub threads: usize,
     /// What is done with data that is there already.
     pub existing: Existing,
+    /// What is done with work that was interrupted.
+    pub unfinished: Unfinished,
+    /// How remote inputs and outputs are reached.
+    pub storage: StorageOptions,
 }
 
 impl Default for PrepareOptions {
@@ -64,251 +104,110 @@ impl Default for PrepareOptions {
         PrepareOptions {
             tokenizer: Vocabulary::Ankh,
             validation_fraction: 0.01,
+            test_fraction: 0.0,
             min_length: 1,
             max_length: None,
-            file_residues: 1 << 28,
+            duplicates: Duplicates::Keep,
+            chunk_records: 1 << 20,
+            threads: 0,
             existing: Existing::Keep,
+            unfinished: Unfinished::Continue,
+            storage: StorageOptions::default(),
         }
     }
+}
+
+/// What the inputs are being read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pass {
+    /// To find the records that repeat earlier ones.
+    FindDuplicates,
+    /// To write the rows.
+    Write,
 }
 
 /// How far preparing has come.
 #[derive(Clone, Debug)]
 pub struct Progress<'a> {
-    /// The file that is being read.
-    pub path: &'a Path,
-    /// Bytes read of all files, as stored.
+    /// What the inputs are being read for.
+    pub pass: Pass,
+    /// The input that is being read.
+    pub input: &'a str,
+    /// Bytes read of all inputs in this pass, as stored.
     pub bytes: u64,
-    /// Bytes of all files together.
+    /// Bytes of all inputs together.
     pub total_bytes: u64,
-    /// Records read.
+    /// Records read in this pass.
     pub records: u64,
-    /// Records kept.
+    /// Rows made, in this run or one before it.
     pub rows: u64,
-    /// Residues kept.
+    /// Residues of those rows.
     pub residues: u64,
 }
 
-/// Records between two calls of the progress callback.
-const PROGRESS_EVERY: u64 = 1024;
-
 /// Prepares the inputs, in their order, and returns the manifest that was written. `progress` is
-/// called now and then, and at the end of every file.
+/// called now and then, and at the end.
+///
+/// A local output appears whole or not at all. A remote one gets its manifest last, and must not hold
+/// prepared data before. Work that was interrupted is continued: the inputs are read again, but the chunks
+/// that were done are only counted.
 pub fn prepare(
-    inputs: &[PathBuf],
-    output: impl AsRef<Path>,
+    inputs: &[Location],
+    output: &Location,
     options: &PrepareOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
-    options.validate()?;
-    if inputs.is_empty() {
-        return Err(Error::NoInputs);
+    let job = Job::new(inputs, options)?;
+    let workplace = match output.local() {
+        Some(path) => Workplace::beside(path, &job.plan, options.existing, options.unfinished)?,
+        None => {
+            let (unfinished, storage) = (options.unfinished, &options.storage);
+            Workplace::within(output, &job.plan, "whole", unfinished, storage)?
+        }
+    };
+    let made = job.make(&workplace, |_| true, progress).and_then(|made| {
+        let chunks = made.chunks.into_values().collect();
+        job.plan.clone().manifest(made.source, chunks)
+    });
+    match made {
+        Ok(manifest) => {
+            workplace.commit(&manifest)?;
+            Ok(manifest)
+        }
+        Err(error) => {
+            workplace.abandon(&error);
+            Err(error)
+        }
     }
-    let mut total_bytes = 0;
-    for path in inputs {
-        let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
-        total_bytes += metadata.len();
-    }
-    let output = Output::begin(output.as_ref(), options.existing)?;
-    let mut writer = Writer::new(&output, options);
-    let mut source = Vec::new();
-    for path in inputs {
-        let before: u64 = source.iter().map(|source: &SourceInfo| source.bytes).sum();
-        let mut told = |bytes: u64, report: &Report| {
-            progress(Progress {
-                path,
-                bytes: before + bytes,
-                total_bytes,
-                records: report.records,
-                rows: report.rows,
-                residues: report.residues,
-            });
-        };
-        source.push(writer.read_file(path, &mut told)?);
-    }
-    let manifest = writer.finish(source)?;
-    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| Error::Manifest {
-        path: output.path().join(MANIFEST),
-        reason: error.to_string(),
-    })?;
-    output.commit(&text)?;
-    Ok(manifest)
 }
 
 impl PrepareOptions {
     /// Checks each option.
     pub fn validate(&self) -> Result<()> {
-        if !(0.0..1.0).contains(&self.validation_fraction) {
-            let reason = format!(
-                "must be at least 0 and below 1, but is {}",
-                self.validation_fraction
-            );
-            return Err(Error::setting("validation_fraction", reason));
+        let shares = [
+            ("validation_fraction", self.validation_fraction),
+            ("test_fraction", self.test_fraction),
+        ];
+        for (name, share) in shares {
+            if !(0.0..1.0).contains(&share) {
+                let reason = format!("must be at least 0 and below 1, but is {share}");
+                return Err(Error::setting(name, reason));
+            }
+        }
+        if self.validation_fraction + self.test_fraction >= 1.0 {
+            let reason = "and validation_fraction must leave something to train on";
+            return Err(Error::setting("test_fraction", reason));
         }
         if self.max_length.is_some_and(|most| most < self.min_length) {
             let reason = format!("must be at least min_length = {}", self.min_length);
             return Err(Error::setting("max_length", reason));
         }
+        if self.chunk_records == 0 {
+            return Err(Error::setting(
+                "chunk_records",
+                "must be at least 1, but is 0",
+            ));
+        }
         Ok(())
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            validation_fraction: self.validation_fraction,
-            min_length: self.min_length,
-            max_length: self.max_length,
-        }
-    }
-}
-
-/// The split of an id: its hash, as a fraction, is below the held-out share or not.
-pub fn split_of(id: &str, validation_fraction: f64) -> Split {
-    // A contract: another constant or hash would move sequences between the splits.
-    let mut key = Key::new(0x616e_6b68_2073_706c).with(id.len() as u64);
-    for chunk in id.as_bytes().chunks(8) {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        key = key.with(u64::from_le_bytes(word));
-    }
-    match key.stream().unit() < validation_fraction {
-        true => Split::Validation,
-        false => Split::Train,
-    }
-}
-
-struct Writer {
-    tokenizer: Tokenizer,
-    lengths: Lengths,
-    settings: Settings,
-    train: Shards,
-    validation: Shards,
-    report: Report,
-    counts: [u64; 256],
-}
-
-impl Writer {
-    fn new(output: &Output, options: &PrepareOptions) -> Writer {
-        let shards = |split| Shards::new(output.path(), split, options.file_residues);
-        Writer {
-            tokenizer: Tokenizer::of(options.tokenizer),
-            lengths: Lengths {
-                min: options.min_length,
-                max: options.max_length,
-            },
-            settings: options.settings(),
-            train: shards(Split::Train),
-            validation: shards(Split::Validation),
-            report: Report::default(),
-            counts: [0; 256],
-        }
-    }
-
-    fn read_file(
-        &mut self,
-        path: &Path,
-        progress: &mut dyn FnMut(u64, &Report),
-    ) -> Result<SourceInfo> {
-        let mut input = Input::open(&path.into(), &StorageOptions::default())?;
-        let name = match path.file_name() {
-            Some(name) => name.to_string_lossy().into_owned(),
-            None => path.display().to_string(),
-        };
-        let before = self.report.records;
-        let mut tokens = Vec::new();
-        while let Some(block) = input.next_block()? {
-            block.for_each(&mut |record| {
-                tokens.clear();
-                self.add(&name, record, &mut tokens)?;
-                if self.report.records.is_multiple_of(PROGRESS_EVERY) {
-                    progress(input.bytes_read(), &self.report);
-                }
-                Ok(())
-            })?;
-        }
-        progress(input.bytes_read(), &self.report);
-        Ok(SourceInfo {
-            name,
-            bytes: input.bytes_read(),
-            sha256: input.sha256(),
-            records: self.report.records - before,
-        })
-    }
-
-    fn add(&mut self, file: &str, record: RecordRef<'_>, tokens: &mut Vec<u8>) -> Result<()> {
-        let sequence = record.sequence;
-        let result = match record.id.is_empty() {
-            true => Err(Rejection {
-                reason: Reason::NoId,
-                detail: "expected an id directly after '>'".into(),
-            }),
-            false => tokenize(
-                self.tokenizer,
-                self.lengths,
-                sequence,
-                record.length,
-                tokens,
-            ),
-        };
-        match result {
-            Ok(changes) => {
-                self.report.keep(tokens.len() as u64, changes);
-                for &token in tokens.iter() {
-                    self.counts[usize::from(token)] += 1;
-                }
-                match split_of(record.id, self.settings.validation_fraction) {
-                    Split::Train => self.train.push(record.id, tokens),
-                    Split::Validation => self.validation.push(record.id, tokens),
-                }
-            }
-            Err(rejection) => {
-                self.report.reject(rejection.reason, || RejectExample {
-                    file: file.to_string(),
-                    line: record.line,
-                    id: record.id.to_string(),
-                    detail: rejection.detail,
-                });
-                Ok(())
-            }
-        }
-    }
-
-    fn finish(mut self, source: Vec<SourceInfo>) -> Result<Manifest> {
-        if self.report.rows == 0 {
-            return Err(Error::NoUsableRecords {
-                records: self.report.records,
-                reasons: self.report.rejects_in_words(),
-            });
-        }
-        self.report.finish();
-        for (id, &count) in (0..=u8::MAX).zip(&self.counts) {
-            if let (Some(letter), 1..) = (self.tokenizer.residue(id), count) {
-                self.report.residue_counts.insert(letter, count);
-            }
-        }
-        let mut files = self.train.finish()?;
-        files.extend(self.validation.finish()?);
-        let amount = |split| {
-            let of_split = files.iter().filter(|file: &&FileInfo| file.split == split);
-            of_split.fold(Amount::default(), |sum, file| Amount {
-                rows: sum.rows + file.rows,
-                residues: sum.residues + file.residues,
-            })
-        };
-        let splits = [Split::Train, Split::Validation];
-        Ok(Manifest {
-            format: FORMAT.into(),
-            format_version: FORMAT_VERSION,
-            tokenizer: self.tokenizer.into(),
-            rows: self.report.rows,
-            residues: self.report.residues,
-            splits: splits
-                .map(|split| (split, amount(split)))
-                .into_iter()
-                .collect::<BTreeMap<_, _>>(),
-            files,
-            source,
-            settings: self.settings,
-            report: self.report,
-        })
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::residues::{Changes, Reason};
+use crate::tokenizer::Tokenizer;
 
 /// Examples kept for each reason.
 const EXAMPLES: usize = 5;
@@ -73,7 +74,8 @@ pub struct LengthReport {
     pub histogram: Vec<LengthBin>,
 }
 
-/// One bar of the histogram; each spans twice the lengths of the one before.
+/// One bar of the histogram. Lengths below 16 have a bar each; from there on, the lengths from one power
+/// of two to the next share eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LengthBin {
     /// The least length.
@@ -82,6 +84,29 @@ pub struct LengthBin {
     pub to: u64,
     /// Sequences.
     pub rows: u64,
+}
+
+impl LengthBin {
+    /// The bar that counts a length.
+    fn number(length: u64) -> usize {
+        let length = length.max(1);
+        let octave = length.ilog2().saturating_sub(3);
+        8 * octave as usize + (length >> octave) as usize - 1
+    }
+
+    /// An empty bar.
+    fn numbered(number: usize) -> LengthBin {
+        let from = |number: u64| match number {
+            0..8 => number + 1,
+            _ => (8 + (number + 1) % 8) << ((number + 1) / 8 - 1),
+        };
+        let number = number as u64;
+        LengthBin {
+            from: from(number),
+            to: from(number + 1) - 1,
+            rows: 0,
+        }
+    }
 }
 
 impl Report {
@@ -98,22 +123,75 @@ impl Report {
         self.gaps_removed += changes.gaps;
         self.stops_removed += changes.stops;
         self.lower_case += changes.lower_case;
-        let bin = length.max(1).ilog2() as usize;
+        self.count_length(length, 1);
+    }
+
+    fn count_length(&mut self, length: u64, rows: u64) {
+        let bin = LengthBin::number(length);
         while self.lengths.histogram.len() <= bin {
-            let from = 1u64 << self.lengths.histogram.len();
-            self.lengths.histogram.push(LengthBin {
-                from,
-                to: 2 * from - 1,
-                rows: 0,
-            });
+            let next = LengthBin::numbered(self.lengths.histogram.len());
+            self.lengths.histogram.push(next);
         }
-        self.lengths.histogram[bin].rows += 1;
+        self.lengths.histogram[bin].rows += rows;
+    }
+
+    /// Counts tokens by their residues, and clears the counts.
+    pub(super) fn count_residues(&mut self, tokenizer: Tokenizer, counts: &mut [u64; 256]) {
+        for (id, count) in (0..=u8::MAX).zip(counts) {
+            if let (Some(letter), 1..) = (tokenizer.residue(id), *count) {
+                *self.residue_counts.entry(letter).or_default() += *count;
+            }
+            *count = 0;
+        }
+    }
+
+    /// Adds what was found in later records.
+    pub(super) fn add(&mut self, later: &Report) {
+        if later.rows > 0 {
+            self.lengths.min = match self.rows {
+                0 => later.lengths.min,
+                _ => self.lengths.min.min(later.lengths.min),
+            };
+        }
+        self.lengths.max = self.lengths.max.max(later.lengths.max);
+        self.records += later.records;
+        self.rows += later.rows;
+        self.residues += later.residues;
+        self.rejected += later.rejected;
+        self.replaced_by_x += later.replaced_by_x;
+        self.gaps_removed += later.gaps_removed;
+        self.stops_removed += later.stops_removed;
+        self.lower_case += later.lower_case;
+        for bin in &later.lengths.histogram {
+            self.count_length(bin.from, bin.rows);
+        }
+        for (&letter, count) in &later.residue_counts {
+            *self.residue_counts.entry(letter).or_default() += count;
+        }
+        for reject in &later.rejects {
+            let place = self.place_of(reject.reason);
+            let ours = &mut self.rejects[place];
+            ours.count += reject.count;
+            let room = EXAMPLES.saturating_sub(ours.examples.len());
+            ours.examples
+                .extend(reject.examples.iter().take(room).cloned());
+        }
     }
 
     pub(super) fn reject(&mut self, reason: Reason, example: impl FnOnce() -> RejectExample) {
         self.records += 1;
         self.rejected += 1;
-        let place = match self.rejects.iter().position(|r| r.reason >= reason) {
+        let place = self.place_of(reason);
+        let reject = &mut self.rejects[place];
+        reject.count += 1;
+        if reject.examples.len() < EXAMPLES {
+            reject.examples.push(example());
+        }
+    }
+
+    /// Where the rejects of a reason are listed, in the order of the reasons.
+    fn place_of(&mut self, reason: Reason) -> usize {
+        match self.rejects.iter().position(|r| r.reason >= reason) {
             Some(place) if self.rejects[place].reason == reason => place,
             place => {
                 let place = place.unwrap_or(self.rejects.len());
@@ -125,14 +203,10 @@ impl Report {
                 self.rejects.insert(place, new);
                 place
             }
-        };
-        let reject = &mut self.rejects[place];
-        reject.count += 1;
-        if reject.examples.len() < EXAMPLES {
-            reject.examples.push(example());
         }
     }
 
+    /// Works out what the sums give.
     pub(super) fn finish(&mut self) {
         if self.rows > 0 {
             self.lengths.mean = self.residues as f64 / self.rows as f64;

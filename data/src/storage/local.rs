@@ -63,7 +63,7 @@ pub(super) fn list(root: &Path) -> Result<Vec<Entry>> {
             let Some(name) = file.file_name().to_str().map(str::to_owned) else {
                 continue;
             };
-            if name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1) {
+            if is_unfinished(&name) {
                 continue;
             }
             // Follows links, and passes over what vanished meanwhile.
@@ -129,6 +129,21 @@ pub(super) fn delete(path: &Path) -> Result<()> {
 
 /// How the names of unfinished files begin and end.
 const UNFINISHED: (&str, &str) = (".ankh-", ".unfinished");
+
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1)
+}
+
+/// Removes the unfinished files in a directory.
+pub(super) fn sweep(root: &Path) -> Result<()> {
+    for file in fs::read_dir(root).map_err(Error::io("list", root))? {
+        let file = file.map_err(Error::io("list", root))?;
+        if file.file_name().to_str().is_some_and(is_unfinished) {
+            delete(&file.path())?;
+        }
+    }
+    Ok(())
+}
 
 fn unfinished<'a>() -> tempfile::Builder<'a, 'a> {
     let mut builder = tempfile::Builder::new();

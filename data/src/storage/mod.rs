@@ -250,6 +250,18 @@ impl Storage {
         }
     }
 
+    /// Removes what was left of files by writers that were killed. Only while nobody writes; a remote storage
+    /// has none.
+    ///
+    /// # Errors
+    /// A missing directory, a file that cannot be deleted.
+    pub fn sweep(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Local(root) => local::sweep(root),
+            Kind::Remote(_) => Ok(()),
+        }
+    }
+
     /// Attempts that failed and were followed by another, so far.
     pub fn retries(&self) -> u64 {
         match &self.kind {

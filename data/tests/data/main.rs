@@ -1,6 +1,7 @@
 //! The crate from outside: files in, batches out.
 
 mod batches;
+mod chunks;
 mod fasta;
 mod inputs;
 mod masking;

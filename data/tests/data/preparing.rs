@@ -2,10 +2,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ankh_data::prepare::split_of;
+use ankh_data::prepare::Shares;
 use ankh_data::residues::Reason;
 use ankh_data::{
-    BatchPlan, Batches, Dataset, Error, Existing, LongSequences, Manifest, Objective,
+    BatchPlan, Batches, Dataset, Error, Existing, Location, LongSequences, Manifest, Objective,
     PrepareOptions, ReadOptions, Share, Split, Storage, Tokenizer, Vocabulary, prepare,
 };
 use arrow_array::cast::AsArray;
@@ -36,11 +36,27 @@ impl Place {
     }
 
     fn prepare(&self, input: &Path, options: &PrepareOptions) -> Result<Manifest, Error> {
-        prepare(&[input.to_path_buf()], self.at("out"), options, &mut |_| {})
+        prepared(&[input], self.at("out"), options)
     }
 
     fn names(&self) -> Vec<String> {
         names(self.directory.path())
+    }
+}
+
+fn prepared(
+    inputs: &[&Path],
+    output: PathBuf,
+    options: &PrepareOptions,
+) -> Result<Manifest, Error> {
+    let inputs: Vec<Location> = inputs.iter().map(|&input| input.into()).collect();
+    prepare(&inputs, &output.into(), options, &mut |_| {})
+}
+
+fn validation(share: f64) -> Shares {
+    Shares {
+        validation: share,
+        test: 0.0,
     }
 }
 
@@ -63,7 +79,7 @@ fn fasta(sequences: &[String]) -> String {
 fn options() -> PrepareOptions {
     PrepareOptions {
         validation_fraction: 0.2,
-        file_residues: 10_000,
+        chunk_records: 100,
         ..PrepareOptions::default()
     }
 }
@@ -98,7 +114,7 @@ fn what_is_prepared_is_what_was_written() {
 
     for split in [Split::Train, Split::Validation] {
         let expected: Vec<&String> = (0..500)
-            .filter(|i| split_of(&format!("id{i}"), 0.2) == split)
+            .filter(|i| validation(0.2).split_of(&format!("id{i}")) == split)
             .map(|i| &sequences[i])
             .collect();
         let data = Dataset::open(place.at("out"), split, &ReadOptions::default()).unwrap();
@@ -319,7 +335,7 @@ fn nothing_usable_is_an_error_that_says_why() {
         "{error}"
     );
     assert_eq!(place.names(), ["a.fasta"], "nothing is left behind");
-    let error = prepare(&[], place.at("out"), &options(), &mut |_| {}).unwrap_err();
+    let error = prepared(&[], place.at("out"), &options()).unwrap_err();
     assert!(matches!(error, Error::NoInputs));
 }
 
@@ -328,7 +344,7 @@ fn a_failure_leaves_nothing_behind() {
     let place = Place::new();
     let good = place.write("good.fasta", fasta(&random_sequences(6, 100, 1..50)));
     let bad = place.write("bad.fasta", b">a\nMK\0\n");
-    let error = prepare(&[good, bad], place.at("out"), &options(), &mut |_| {}).unwrap_err();
+    let error = prepared(&[&good, &bad], place.at("out"), &options()).unwrap_err();
     assert!(error.to_string().contains("bad.fasta, line 2"), "{error}");
     assert_eq!(place.names(), ["bad.fasta", "good.fasta"]);
 }
@@ -363,7 +379,7 @@ fn only_prepared_data_is_replaced_and_only_when_asked() {
     );
     assert_eq!(place.names(), ["a.fasta", "b.fasta", "out"]);
     // A file in the way.
-    let error = prepare(&[first], place.at("b.fasta"), &replace, &mut |_| {}).unwrap_err();
+    let error = prepared(&[&first], place.at("b.fasta"), &replace).unwrap_err();
     assert!(matches!(error, Error::ForeignOutput { .. }), "{error}");
 }
 
@@ -387,7 +403,7 @@ fn a_parquet_table_with_a_sequence_column_is_read() {
     let table = write("table.parquet", &batch);
     let from_table = place.prepare(&table, &options()).unwrap();
     let input = place.write("a.fasta", fasta(&sequences));
-    let from_fasta = prepare(&[input], place.at("other"), &options(), &mut |_| {}).unwrap();
+    let from_fasta = prepared(&[&input], place.at("other"), &options()).unwrap();
     assert_eq!(from_table.files, from_fasta.files);
     assert_eq!(
         from_table.source[0].bytes,
@@ -399,7 +415,7 @@ fn a_parquet_table_with_a_sequence_column_is_read() {
         Arc::new(StringArray::from(vec!["MK"])) as ArrayRef,
     )]);
     let without = write("without.parquet", &without.unwrap());
-    let error = prepare(&[without], place.at("none"), &options(), &mut |_| {}).unwrap_err();
+    let error = prepared(&[&without], place.at("none"), &options()).unwrap_err();
     assert!(
         error.to_string().contains("found the columns residues"),
         "{error}"
@@ -414,10 +430,16 @@ fn progress_reaches_the_end() {
         place.write("b.fasta", fasta(&random_sequences(11, 10, 1..50))),
     ];
     let mut told = vec![];
-    prepare(&inputs, place.at("out"), &options(), &mut |progress| {
-        assert!(progress.bytes <= progress.total_bytes);
-        told.push((progress.bytes, progress.total_bytes, progress.records));
-    })
+    let inputs = inputs.map(Location::from);
+    prepare(
+        &inputs,
+        &place.at("out").into(),
+        &options(),
+        &mut |progress| {
+            assert!(progress.bytes <= progress.total_bytes);
+            told.push((progress.bytes, progress.total_bytes, progress.records));
+        },
+    )
     .unwrap();
     assert!(told.len() > 3 && told.is_sorted());
     let (bytes, total, records) = *told.last().unwrap();
@@ -429,17 +451,17 @@ fn progress_reaches_the_end() {
 #[test]
 fn the_split_is_a_stable_function_of_the_id() {
     let held_out = (0..10_000)
-        .filter(|i| split_of(&format!("UniRef50_{i}"), 0.05) == Split::Validation)
+        .filter(|i| validation(0.05).split_of(&format!("UniRef50_{i}")) == Split::Validation)
         .count();
     assert!((400..600).contains(&held_out), "{held_out}");
-    let split = |id: &str| split_of(id, 0.5);
+    let split = |id: &str| validation(0.5).split_of(id);
     let found = ["", "P12345", "UniRef50_A0A024", "sp|P69905|HBA_HUMAN"].map(split);
     assert_eq!(found, PINNED_SPLITS);
     // Raising the share moves ids one way only.
     for i in 0..1000 {
         let id = format!("x{i}");
-        if split_of(&id, 0.1) == Split::Validation {
-            assert_eq!(split_of(&id, 0.3), Split::Validation);
+        if validation(0.1).split_of(&id) == Split::Validation {
+            assert_eq!(validation(0.3).split_of(&id), Split::Validation);
         }
     }
 }

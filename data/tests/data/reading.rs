@@ -30,10 +30,16 @@ fn prepared(directory: &Path) -> Manifest {
     let input = directory.join("a.fasta");
     fs::write(&input, text).unwrap();
     let options = PrepareOptions {
-        file_residues: 200_000,
+        chunk_records: 2000,
         ..PrepareOptions::default()
     };
-    prepare(&[input], directory.join("out"), &options, &mut |_| {}).unwrap()
+    prepare(
+        &[input.into()],
+        &directory.join("out").into(),
+        &options,
+        &mut |_| {},
+    )
+    .unwrap()
 }
 
 fn open(directory: &Path, split: Split, options: &ReadOptions) -> Result<Dataset> {

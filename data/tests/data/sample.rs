@@ -14,7 +14,13 @@ fn the_bundled_sample_becomes_targets_of_the_published_length() {
     let directory = tempfile::tempdir().unwrap();
     let output = directory.path().join("prepared");
     let options = PrepareOptions::default();
-    let manifest = prepare(&[sample], &output, &options, &mut |_| {}).unwrap();
+    let manifest = prepare(
+        &[sample.into()],
+        &output.as_path().into(),
+        &options,
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!((manifest.rows, manifest.report.rejected), (4800, 0));
 
     let train = Dataset::open(output.as_path(), Split::Train, &ReadOptions::default()).unwrap();

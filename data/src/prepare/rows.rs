@@ -1,0 +1,206 @@
+//! What a worker makes of a block of records: rows of tokens with their split, and what to report.
+
+use super::PrepareOptions;
+use super::duplicates::{Hashed, hash};
+use super::engine::Numbered;
+use super::report::{RejectExample, Report};
+use crate::dataset::Split;
+use crate::error::Result;
+use crate::input::RecordRef;
+use crate::random::Key;
+use crate::residues::{Changes, Lengths, Reason, Rejection, tokenize};
+use crate::tokenizer::Tokenizer;
+
+/// The rows of a block that belong to one chunk.
+pub(super) struct Piece {
+    /// The chunk's number.
+    pub(super) chunk: u64,
+    /// What was found in the block's records of this chunk.
+    pub(super) report: Report,
+    rows: Vec<Row>,
+    ids: String,
+    tokens: Vec<u8>,
+}
+
+struct Row {
+    split: Split,
+    /// Where its id and its tokens end; they begin where those of the row before end.
+    ids: usize,
+    tokens: usize,
+}
+
+impl Piece {
+    fn new(chunk: u64) -> Piece {
+        Piece {
+            chunk,
+            report: Report::default(),
+            rows: Vec::new(),
+            ids: String::new(),
+            tokens: Vec::new(),
+        }
+    }
+
+    /// The split, the id and the tokens of each row, in order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (Split, &str, &[u8])> {
+        let (mut id, mut token) = (0, 0);
+        self.rows.iter().map(move |row| {
+            let ids = std::mem::replace(&mut id, row.ids)..row.ids;
+            let tokens = std::mem::replace(&mut token, row.tokens)..row.tokens;
+            (row.split, &self.ids[ids], &self.tokens[tokens])
+        })
+    }
+}
+
+/// The shares of ids that are held out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shares {
+    /// For evaluation while training.
+    pub validation: f64,
+    /// For the end.
+    pub test: f64,
+}
+
+impl Shares {
+    /// The split of an id: where its hash, as a fraction, lies. Validation comes first, so that holding
+    /// out for a test moves no id into or out of validation.
+    pub fn split_of(self, id: &str) -> Split {
+        // A contract: another constant or hash would move sequences between the splits.
+        let mut key = Key::new(0x616e_6b68_2073_706c).with(id.len() as u64);
+        for chunk in id.as_bytes().chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            key = key.with(u64::from_le_bytes(word));
+        }
+        let place = key.stream().unit();
+        if place < self.validation {
+            Split::Validation
+        } else if place < self.validation + self.test {
+            Split::Test
+        } else {
+            Split::Train
+        }
+    }
+}
+
+/// How records become rows.
+pub(super) struct Recipe {
+    tokenizer: Tokenizer,
+    lengths: Lengths,
+    shares: Shares,
+    pub(super) chunk_records: u64,
+}
+
+impl Recipe {
+    pub(super) fn new(options: &PrepareOptions) -> Recipe {
+        Recipe {
+            tokenizer: Tokenizer::of(options.tokenizer),
+            lengths: Lengths {
+                min: options.min_length,
+                max: options.max_length,
+            },
+            shares: Shares {
+                validation: options.validation_fraction,
+                test: options.test_fraction,
+            },
+            chunk_records: options.chunk_records,
+        }
+    }
+
+    /// The rows of a block's records in the chunks that are `wanted`, chunk by chunk.
+    pub(super) fn rows(
+        &self,
+        block: &Numbered,
+        wanted: impl Fn(u64) -> bool,
+    ) -> Result<Vec<Piece>> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut counts = [0u64; 256];
+        let mut number = block.first;
+        let mut duplicates = block.duplicates.iter().peekable();
+        block.block.for_each(&mut |record| {
+            let this = number;
+            number += 1;
+            let duplicate = duplicates.next_if_eq(&&this).is_some();
+            let chunk = this / self.chunk_records;
+            if pieces.last().is_none_or(|piece| piece.chunk != chunk) {
+                if !wanted(chunk) {
+                    return Ok(());
+                }
+                if let Some(last) = pieces.last_mut() {
+                    last.report.count_residues(self.tokenizer, &mut counts);
+                }
+                pieces.push(Piece::new(chunk));
+            }
+            let Some(piece) = pieces.last_mut() else {
+                return Ok(());
+            };
+            let start = piece.tokens.len();
+            let result = match self.tokens(record, &mut piece.tokens) {
+                Ok(_) if duplicate => {
+                    piece.tokens.truncate(start);
+                    Err(Rejection {
+                        reason: Reason::Duplicate,
+                        detail: "an earlier record has the same residues".into(),
+                    })
+                }
+                result => result,
+            };
+            match result {
+                Ok(changes) => {
+                    let tokens = &piece.tokens[start..];
+                    for &token in tokens {
+                        counts[usize::from(token)] += 1;
+                    }
+                    piece.report.keep(tokens.len() as u64, changes);
+                    piece.ids.push_str(record.id);
+                    piece.rows.push(Row {
+                        split: self.shares.split_of(record.id),
+                        ids: piece.ids.len(),
+                        tokens: piece.tokens.len(),
+                    });
+                }
+                Err(rejection) => piece.report.reject(rejection.reason, || RejectExample {
+                    file: block.file.to_string(),
+                    line: record.line,
+                    id: record.id.to_string(),
+                    detail: rejection.detail,
+                }),
+            }
+            Ok(())
+        })?;
+        if let Some(last) = pieces.last_mut() {
+            last.report.count_residues(self.tokenizer, &mut counts);
+        }
+        Ok(pieces)
+    }
+
+    /// The hash of each record that would become a row, with the record's number.
+    pub(super) fn hashes(&self, block: &Numbered) -> Result<Vec<Hashed>> {
+        let (mut hashes, mut tokens) = (Vec::new(), Vec::new());
+        let mut number = block.first;
+        block.block.for_each(&mut |record| {
+            tokens.clear();
+            if self.tokens(record, &mut tokens).is_ok() {
+                hashes.push(hash(&tokens, number));
+            }
+            number += 1;
+            Ok(())
+        })?;
+        Ok(hashes)
+    }
+
+    /// Appends the tokens of a record that can be a row.
+    fn tokens(
+        &self,
+        record: RecordRef<'_>,
+        tokens: &mut Vec<u8>,
+    ) -> std::result::Result<Changes, Rejection> {
+        if record.id.is_empty() {
+            return Err(Rejection {
+                reason: Reason::NoId,
+                detail: "expected an id directly after '>'".into(),
+            });
+        }
+        let (sequence, length) = (record.sequence, record.length);
+        tokenize(self.tokenizer, self.lengths, sequence, length, tokens)
+    }
+}

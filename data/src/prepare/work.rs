@@ -1,0 +1,178 @@
+//! The work itself: the chunks of one workplace that are wanted and not yet there.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use super::collect::Collector;
+use super::duplicates::Dropped;
+use super::engine::{self, Choice, Reach};
+use super::groups::Encoder;
+use super::inputs::{Inputs, Named};
+use super::notes::{ChunkNote, Plan};
+use super::rows::Recipe;
+use super::workplace::Workplace;
+use super::{Duplicates, Pass, PrepareOptions, Progress};
+use crate::error::{Error, Result};
+use crate::manifest::{Amount, SourceInfo};
+use crate::storage::Location;
+
+/// Inputs and what is to be made of them.
+pub(super) struct Job {
+    inputs: Inputs,
+    total_bytes: u64,
+    recipe: Recipe,
+    duplicates: Duplicates,
+    threads: usize,
+    /// The job as others can compare it.
+    pub(super) plan: Plan,
+}
+
+/// What has been made.
+pub(super) struct Made {
+    /// The inputs as they were read.
+    pub(super) source: Vec<SourceInfo>,
+    /// The number of chunks of all inputs, whoever makes them.
+    pub(super) all_chunks: u64,
+    /// The chunks that were wanted.
+    pub(super) chunks: BTreeMap<u64, ChunkNote>,
+}
+
+impl Job {
+    /// Checks the options, and that the inputs are there.
+    pub(super) fn new(inputs: &[Location], options: &PrepareOptions) -> Result<Job> {
+        options.validate()?;
+        if inputs.is_empty() {
+            return Err(Error::NoInputs);
+        }
+        let inputs = inputs
+            .iter()
+            .map(|input| Named::look(input, &options.storage))
+            .collect::<Result<Inputs>>()?;
+        let planned: Vec<_> = inputs.iter().map(Named::planned).collect();
+        Ok(Job {
+            total_bytes: planned.iter().map(|input| input.bytes).sum(),
+            plan: Plan::new(planned, options),
+            recipe: Recipe::new(options),
+            duplicates: options.duplicates,
+            threads: match options.threads {
+                0 => thread::available_parallelism().map_or(1, |cores| cores.get()),
+                threads => threads,
+            },
+            inputs,
+        })
+    }
+
+    /// Makes the chunks that `owned` says, in a workplace.
+    pub(super) fn make(
+        &self,
+        workplace: &Workplace,
+        owned: impl Fn(u64) -> bool + Sync,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Made> {
+        let finished = workplace.finished()?;
+        let encoder = Encoder::new().map_err(Error::parquet(workplace.scratch()))?;
+        let mut dropped = match self.duplicates {
+            Duplicates::Keep => Dropped::none(),
+            Duplicates::Remove => {
+                let mut tick = |reach: &Reach| {
+                    self.tell(Pass::FindDuplicates, reach, Amount::default(), progress);
+                };
+                let (inputs, recipe) = (self.inputs.clone(), &self.recipe);
+                let scratch = workplace.scratch();
+                Dropped::find(inputs, recipe, self.threads, &encoder, scratch, &mut tick)?
+            }
+        };
+        let wanted = |chunk: u64| owned(chunk) && !finished.contains_key(&chunk);
+        let size = self.recipe.chunk_records;
+        let choose = |records: Range<u64>| {
+            let duplicates = dropped.within(&records)?;
+            let mut chunks = records.start / size..=(records.end.max(1) - 1) / size;
+            Ok(match chunks.any(wanted) {
+                true => Choice::Read(duplicates),
+                false => Choice::Skip,
+            })
+        };
+        let before = finished.values().filter(|note| owned(note.chunk));
+        let before = before.fold(Amount::default(), |sum, note| Amount {
+            rows: sum.rows + note.report.rows,
+            residues: sum.residues + note.report.residues,
+        });
+        let amount = Cell::new(before);
+        let mut tick = |reach: &Reach| self.tell(Pass::Write, reach, amount.get(), progress);
+        let (source, new) = thread::scope(|scope| {
+            // One chunk waits while another is made last; a third has to wait.
+            let (complete, chunks) = sync_channel(1);
+            let keeper = scope.spawn(move || {
+                let keep = |chunk| workplace.keep(chunk);
+                chunks
+                    .into_iter()
+                    .map(keep)
+                    .collect::<Result<Vec<ChunkNote>>>()
+            });
+            let read = engine::run(
+                self.inputs.clone(),
+                self.threads,
+                choose,
+                |block| self.recipe.rows(block, wanted),
+                &encoder,
+                &mut tick,
+                |engine| {
+                    let scratch = workplace.scratch();
+                    let mut collector = Collector::new(&encoder, scratch, self.threads, complete);
+                    while let Some(pieces) = engine.next_block()? {
+                        for piece in &pieces {
+                            collector.add(piece, engine)?;
+                            amount.set(Amount {
+                                rows: amount.get().rows + piece.report.rows,
+                                residues: amount.get().residues + piece.report.residues,
+                            });
+                        }
+                        engine.tick();
+                    }
+                    let sources = engine.sources()?;
+                    collector.finish(engine)?;
+                    engine.tick();
+                    Ok(sources)
+                },
+            );
+            // The keeper's error comes first: with it the collector cannot go on.
+            let kept = keeper.join().unwrap_or(Err(Error::WorkerDied))?;
+            Ok((read?, kept))
+        })?;
+        let records: u64 = source
+            .iter()
+            .map(|source: &SourceInfo| source.records)
+            .sum();
+        let mut chunks = finished;
+        chunks.retain(|&chunk, _| owned(chunk));
+        chunks.extend(new.into_iter().map(|note| (note.chunk, note)));
+        Ok(Made {
+            all_chunks: records.div_ceil(size),
+            source,
+            chunks,
+        })
+    }
+
+    fn tell(
+        &self,
+        pass: Pass,
+        reach: &Reach,
+        amount: Amount,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) {
+        let input = self.inputs.get(reach.input.load(Relaxed));
+        progress(Progress {
+            pass,
+            input: input.map_or("", |input| &input.name),
+            bytes: reach.bytes.load(Relaxed).min(self.total_bytes),
+            total_bytes: self.total_bytes,
+            records: reach.records.load(Relaxed),
+            rows: amount.rows,
+            residues: amount.residues,
+        });
+    }
+}

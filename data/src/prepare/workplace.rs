@@ -1,0 +1,443 @@
+//! Where a preparation happens: finished files, notes on what is finished, and room to work.
+//!
+//! A file is written in the room to work and given its place when it is complete; the note that says
+//! so comes after it. So whenever the work is interrupted, what the notes say is true, and what they do
+//! not mention is made again. There are two forms. Beside the output: the data appears whole or not at
+//! all. In the output: several machines work on their parts at once, and a manifest makes it a data
+//! set in the end. `docs/design/prepare.md` has the argument.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+use super::collect::{Complete, is_chunk_file};
+use super::groups::Closed;
+use super::notes::{ChunkNote, PLAN, PartNote, Plan, chunk_note, to_json};
+use super::{Existing, Unfinished};
+use crate::error::{Error, Result};
+use crate::input::Meter;
+use crate::manifest::{FORMAT, FileInfo, MANIFEST, Manifest, Pieces};
+use crate::storage::{Location, Storage, StorageOptions};
+
+/// The directory of the notes in an output that is prepared in parts.
+pub(crate) const NOTES: &str = ".preparing";
+/// Whoever holds it works here; others are refused.
+const LOCK: &str = "lock";
+
+/// A place to prepare in.
+pub(super) struct Workplace {
+    location: Location,
+    data: Storage,
+    notes: Storage,
+    scratch: Scratch,
+    plan: String,
+    form: Form,
+    /// Released by the system when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+enum Form {
+    /// In a directory beside the target, which takes its place in the end.
+    Beside {
+        target: PathBuf,
+        directory: PathBuf,
+        existing: Existing,
+    },
+    /// In the output.
+    Within,
+}
+
+/// Room for files in the making, empty at the beginning.
+enum Scratch {
+    Fixed(PathBuf),
+    Temporary(TempDir),
+}
+
+impl Scratch {
+    fn path(&self) -> &Path {
+        match self {
+            Scratch::Fixed(path) => path,
+            Scratch::Temporary(directory) => directory.path(),
+        }
+    }
+
+    fn temporary() -> Result<Scratch> {
+        let directory = tempfile::Builder::new().prefix("ankh-prepare-").tempdir();
+        let directory =
+            directory.map_err(Error::io("create a directory in", &std::env::temp_dir()))?;
+        Ok(Scratch::Temporary(directory))
+    }
+
+    fn fixed(path: PathBuf) -> Result<Scratch> {
+        remove(&path)?;
+        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        Ok(Scratch::Fixed(path))
+    }
+}
+
+impl Workplace {
+    /// A workplace beside a local directory, which is checked before any work is done.
+    pub(super) fn beside(
+        target: &Path,
+        plan: &Plan,
+        existing: Existing,
+        unfinished: Unfinished,
+    ) -> Result<Workplace> {
+        if replaceable(target)? && existing == Existing::Keep {
+            return Err(Error::AlreadyPrepared {
+                path: target.to_path_buf(),
+                rows: Manifest::read(&Storage::local(target)).map_or(0, |manifest| manifest.rows),
+            });
+        }
+        let target = std::path::absolute(target).map_err(Error::io("create", target))?;
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(Error::ForeignOutput { path: target });
+        };
+        let directory = parent.join(format!(".{}.preparing", name.to_string_lossy()));
+        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+        let lock = lock(&directory.join(LOCK))?;
+        let data = directory.join("data");
+        let location = Location::from(directory.as_path());
+        let options = StorageOptions::default();
+        let notes = Storage::open(&location, &options)?;
+        let begun = begun(&location, &notes, plan, unfinished)?;
+        if !begun {
+            // The plan last: until it is there, nothing here counts.
+            remove(&data)?;
+            for entry in notes.list("")?.iter().filter(|entry| entry.name != LOCK) {
+                notes.delete(&entry.name)?;
+            }
+            notes.write(PLAN, &to_json(PLAN, plan)?)?;
+        }
+        fs::create_dir_all(&data).map_err(Error::io("create", &data))?;
+        Ok(Workplace {
+            data: Storage::open(&Location::from(data.as_path()), &options)?,
+            notes,
+            scratch: Scratch::fixed(directory.join("scratch"))?,
+            location,
+            plan: plan.digest()?,
+            form: Form::Beside {
+                target,
+                directory,
+                existing,
+            },
+            _lock: Some(lock),
+        })
+    }
+
+    /// A workplace in the output itself. `label` tells apart those who work here at the same time.
+    pub(super) fn within(
+        output: &Location,
+        plan: &Plan,
+        label: &str,
+        unfinished: Unfinished,
+        options: &StorageOptions,
+    ) -> Result<Workplace> {
+        let data = Storage::open(output, options)?;
+        let notes = Storage::open(&output.join(NOTES), options)?;
+        if exists(&data, MANIFEST)? {
+            return Err(Error::AlreadyInPlace {
+                location: output.to_string(),
+            });
+        }
+        let plan = plan.without_times();
+        let begun = begun(output, &notes, &plan, unfinished)?;
+        if !begun {
+            match unfinished {
+                Unfinished::Continue => refuse_other(output, &data)?,
+                Unfinished::Discard => {
+                    notes.delete(PLAN)?;
+                    remove_notes(output, &notes)?;
+                    for entry in data.list("")?.iter().filter(|e| is_chunk_file(&e.name)) {
+                        data.delete(&entry.name)?;
+                    }
+                }
+            }
+        }
+        let (scratch, lock) = match output.local() {
+            None => (Scratch::temporary()?, None),
+            Some(path) => {
+                let directory = path.join(NOTES);
+                fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+                let lock = lock(&directory.join(format!("{label}.{LOCK}")))?;
+                let scratch = Scratch::fixed(directory.join(format!("scratch-{label}")))?;
+                (scratch, Some(lock))
+            }
+        };
+        if !begun {
+            notes.write(PLAN, &to_json(PLAN, &plan)?)?;
+        }
+        Ok(Workplace {
+            location: output.clone(),
+            data,
+            notes,
+            scratch,
+            plan: plan.digest()?,
+            form: Form::Within,
+            _lock: lock,
+        })
+    }
+
+    /// A local directory for files in the making.
+    pub(super) fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// The chunks that are done, and whose files are there.
+    pub(super) fn finished(&self) -> Result<BTreeMap<u64, ChunkNote>> {
+        finished(&self.data, &self.notes, &self.plan)
+    }
+
+    /// Gives the files of a chunk their place, and notes that it is done.
+    pub(super) fn keep(&self, complete: Complete) -> Result<ChunkNote> {
+        let mut files = Vec::new();
+        for Closed {
+            path,
+            name,
+            split,
+            total,
+        } in complete.files
+        {
+            let (bytes, sha256) = measure(&path)?;
+            let pieces = Pieces::of(&path)?;
+            self.data.upload(&name, &path)?;
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            files.push(FileInfo {
+                path: name,
+                split,
+                rows: total.rows,
+                residues: total.residues,
+                bytes,
+                sha256,
+                pieces,
+            });
+        }
+        let note = ChunkNote {
+            plan: self.plan.clone(),
+            chunk: complete.chunk,
+            files,
+            report: complete.report,
+        };
+        let name = chunk_note(note.chunk);
+        self.notes.write(&name, &to_json(&name, &note)?)?;
+        Ok(note)
+    }
+
+    /// Notes that a part is done.
+    pub(super) fn end_part(&self, note: PartNote) -> Result<()> {
+        let name = note.name();
+        let plan = self.plan.clone();
+        self.notes
+            .write(&name, &to_json(&name, &PartNote { plan, ..note })?)
+    }
+
+    /// Writes the manifest, and puts the data where it belongs.
+    pub(super) fn commit(self, manifest: &Manifest) -> Result<()> {
+        // Nobody else writes here any more.
+        self.data.sweep()?;
+        self.data.write(MANIFEST, &to_json(MANIFEST, manifest)?)?;
+        match &self.form {
+            Form::Within => remove_notes(&self.location, &self.notes),
+            Form::Beside {
+                target,
+                directory,
+                existing,
+            } => {
+                // Looked at again: much may have happened since the work began.
+                if replaceable(target)? {
+                    if *existing == Existing::Keep {
+                        return Err(Error::AlreadyPrepared {
+                            path: target.clone(),
+                            rows: Manifest::read(&Storage::local(target))
+                                .map_or(0, |manifest| manifest.rows),
+                        });
+                    }
+                    let aside = directory.join("replaced");
+                    remove(&aside)?;
+                    fs::rename(target, aside).map_err(Error::io("replace", target))?;
+                }
+                fs::rename(directory.join("data"), target).map_err(Error::io("create", target))?;
+                remove(directory)
+            }
+        }
+    }
+
+    /// Ends without result. What is finished stays for another try; without that, nothing stays.
+    pub(super) fn abandon(self, error: &Error) {
+        if let Form::Beside { directory, .. } = &self.form {
+            let useless = matches!(error, Error::NoUsableRecords { .. });
+            let finished = self.notes.list("chunk-").map(|notes| notes.len());
+            if useless || finished.is_ok_and(|chunks| chunks == 0) {
+                // The error that brought us here is the one to tell.
+                let _ = remove(directory);
+            }
+        }
+    }
+}
+
+/// Whether this plan is being followed here; an error if it is another.
+fn begun(
+    location: &Location,
+    notes: &Storage,
+    plan: &Plan,
+    unfinished: Unfinished,
+) -> Result<bool> {
+    if unfinished == Unfinished::Discard {
+        return Ok(false);
+    }
+    let Some(begun) = read_note::<Plan>(notes, PLAN)? else {
+        return Ok(false);
+    };
+    let differences = plan.differences(&begun);
+    if differences.is_empty() {
+        return Ok(true);
+    }
+    Err(Error::OtherPreparation {
+        location: location.to_string(),
+        differences: differences.join("; "),
+    })
+}
+
+/// A note; nothing where there is none.
+pub(super) fn read_note<T: DeserializeOwned>(notes: &Storage, name: &str) -> Result<Option<T>> {
+    let text = match notes.read(name) {
+        Err(error) if error.is_missing() => return Ok(None),
+        text => text?,
+    };
+    let note = serde_json::from_slice(&text).map_err(|error| Error::Note {
+        location: notes.location(name).to_string(),
+        reason: error.to_string(),
+    })?;
+    Ok(Some(note))
+}
+
+pub(super) fn exists(storage: &Storage, name: &str) -> Result<bool> {
+    match storage.size(name) {
+        Err(error) if error.is_missing() => Ok(false),
+        size => size.map(|_| true),
+    }
+}
+
+/// The chunks of a plan that are done, and whose files are there with the right size.
+pub(super) fn finished(
+    data: &Storage,
+    notes: &Storage,
+    plan: &str,
+) -> Result<BTreeMap<u64, ChunkNote>> {
+    let entries = data.list("")?.into_iter();
+    let sizes: BTreeMap<String, u64> = entries.map(|entry| (entry.name, entry.size)).collect();
+    let mut finished = BTreeMap::new();
+    for entry in notes.list("chunk-")? {
+        // A note that cannot be read is no reason to stop: the chunk is made again.
+        let Ok(Some(note)) = read_note::<ChunkNote>(notes, &entry.name) else {
+            continue;
+        };
+        let whole = |file: &FileInfo| sizes.get(&file.path) == Some(&file.bytes);
+        if note.plan == plan && note.files.iter().all(whole) {
+            finished.insert(note.chunk, note);
+        }
+    }
+    Ok(finished)
+}
+
+/// Refuses an output that holds anything but notes.
+fn refuse_other(output: &Location, data: &Storage) -> Result<()> {
+    let foreign = match output.local() {
+        None => {
+            let entries = data.list("")?;
+            entries.iter().any(|entry| !entry.name.starts_with(NOTES))
+        }
+        // Only this directory: a mistaken one may have everything below it.
+        Some(path) => match fs::read_dir(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            entries => entries
+                .map_err(Error::io("read", path))?
+                .any(|entry| entry.is_ok_and(|entry| entry.file_name() != NOTES)),
+        },
+    };
+    match foreign {
+        true => Err(Error::ForeignOutput {
+            path: output.to_string().into(),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Whether there is prepared data at a path that new data could take the place of. An error if
+/// there is anything else but an empty directory.
+fn replaceable(path: &Path) -> Result<bool> {
+    let foreign = || Error::ForeignOutput {
+        path: path.to_path_buf(),
+    };
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io("look at", path)(error)),
+        Ok(metadata) if !metadata.is_dir() => return Err(foreign()),
+        Ok(_) => {}
+    }
+    let mut entries = fs::read_dir(path).map_err(Error::io("read", path))?;
+    if entries.next().is_none() {
+        return Ok(false);
+    }
+    if path.join(NOTES).join(PLAN).exists() && !path.join(MANIFEST).exists() {
+        return Err(Error::NotMerged { path: path.into() });
+    }
+    match is_ours(&path.join(MANIFEST)) {
+        true => Ok(true),
+        false => Err(foreign()),
+    }
+}
+
+/// Whether a manifest is of prepared data, of this version or another.
+fn is_ours(manifest: &Path) -> bool {
+    let text = fs::read(manifest).unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    value["format"] == FORMAT
+}
+
+/// Removes the notes, and for a local output their directory.
+fn remove_notes(output: &Location, notes: &Storage) -> Result<()> {
+    match output.local() {
+        Some(path) => remove(&path.join(NOTES)),
+        None => notes
+            .list("")?
+            .iter()
+            .try_for_each(|entry| notes.delete(&entry.name)),
+    }
+}
+
+/// The size and the SHA-256 of a file.
+fn measure(path: &Path) -> Result<(u64, String)> {
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let (meter, mut buffer) = (Meter::default(), vec![0; 1 << 18]);
+    loop {
+        match file.read(&mut buffer).map_err(Error::io("read", path))? {
+            0 => return Ok((meter.bytes(), meter.sha256())),
+            count => meter.count(&buffer[..count]),
+        }
+    }
+}
+
+/// Removes a directory with everything in it, if there is one.
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Error::io("remove", directory)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Keeps other processes of this machine out, and where the file system knows how, of other machines.
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).map_err(Error::io("create", path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::Busy { path: path.into() }),
+        // A file system without locks is no reason to stop.
+        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+    }
+}
