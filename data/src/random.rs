@@ -75,18 +75,31 @@ impl Stream {
 
     /// `count` of the numbers `0..from`, ascending; every subset of that size is equally likely.
     pub fn choose(&mut self, count: usize, from: usize) -> Vec<usize> {
-        let mut wanted = count.min(from);
-        let mut chosen = Vec::with_capacity(wanted);
+        let mut chosen = Vec::new();
+        self.choose_into(count, from, &mut chosen);
+        chosen
+    }
+
+    /// [`Stream::choose`], into a list that is used again; what was in it is lost.
+    pub(crate) fn choose_into(&mut self, count: usize, from: usize, chosen: &mut Vec<usize>) {
+        let count = count.min(from);
+        // One place more than are chosen: each number is written behind those chosen so far, and kept
+        // by counting it. Whether it is kept cannot be guessed, so there is no branch on it.
+        chosen.clear();
+        chosen.resize(count + 1, 0);
+        let mut kept = 0;
+        let mut counter = self.counter;
         for i in 0..from {
-            if wanted == 0 {
+            if kept == count {
                 break;
             }
-            if self.below(from - i) < wanted {
-                chosen.push(i);
-                wanted -= 1;
-            }
+            let draw = u128::from(self.key.at(counter)) * (from - i) as u128;
+            counter = counter.wrapping_add(1);
+            chosen[kept] = i;
+            kept += usize::from(((draw >> 64) as usize) < count - kept);
         }
-        chosen
+        self.counter = counter;
+        chosen.truncate(count);
     }
 }
 

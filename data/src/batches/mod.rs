@@ -238,6 +238,11 @@ impl Batches {
         Ok(batch)
     }
 
+    /// How many threads make a batch together.
+    fn threads(&self) -> usize {
+        self.shared.pool.current_num_threads()
+    }
+
     /// The first row of a step, in the whole run.
     fn first_row(&self, step: u64) -> u128 {
         u128::from(step) * self.shared.plan.global_batch as u128

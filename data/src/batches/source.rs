@@ -3,6 +3,7 @@
 use super::assemble::RowArrays;
 use super::{BatchPlan, Component, LongSequences, Rows, purpose};
 use crate::error::Result;
+use crate::objective::Masking;
 use crate::order::{self, Course, Examples, Order, Stretches};
 use crate::packing::Sizes;
 use crate::random::Key;
@@ -19,6 +20,7 @@ pub(super) struct Source {
 #[derive(Default)]
 pub(super) struct Scratch {
     examples: Vec<u64>,
+    masking: Masking,
 }
 
 impl Source {
@@ -83,7 +85,7 @@ impl Source {
         let mut reserved: usize = scratch.examples.iter().map(|&example| kept(example)).sum();
         for &example in &scratch.examples {
             reserved -= kept(example);
-            self.push(epoch, example, reserved, arrays)?;
+            self.push(epoch, example, reserved, arrays, &mut scratch.masking)?;
         }
         Ok(())
     }
@@ -94,6 +96,7 @@ impl Source {
         example: u64,
         reserved: usize,
         arrays: &mut RowArrays<'_>,
+        masking: &mut Masking,
     ) -> Result<()> {
         let Component {
             dataset, objective, ..
@@ -112,8 +115,8 @@ impl Source {
         let start = range.start + offset;
         let tokens = dataset.window(piece.row, start..start + length)?;
         let masks = key.with(purpose::MASKS);
-        let masked = objective.apply(dataset.tokenizer(), &tokens, masks);
-        arrays.push(piece.row, length, &masked, reserved);
+        objective.apply_with(dataset.tokenizer(), &tokens, masks, masking);
+        arrays.push(piece.row, length, &masking.example, reserved);
         Ok(())
     }
 }

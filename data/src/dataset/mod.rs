@@ -128,6 +128,25 @@ impl Default for ReadOptions {
     }
 }
 
+/// Rows of another store, in another order.
+struct Shuffled {
+    store: Arc<dyn RowStore>,
+    shuffle: Shuffle,
+}
+
+impl RowStore for Shuffled {
+    fn read(&self, row: u64, bounds: Range<u64>, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        self.store.read(row, bounds, range)
+    }
+
+    fn shuffle(&self) -> &Shuffle {
+        &self.shuffle
+    }
+
+    // The blocks are not the store's own.
+    fn will_need(&self, _: &[u32]) {}
+}
+
 /// One split of prepared data. Cloning is cheap: the rows are shared.
 #[derive(Clone)]
 pub struct Dataset {
@@ -245,6 +264,13 @@ impl Dataset {
     /// How its rows can be put in a random order.
     pub fn shuffle(&self) -> &Shuffle {
         self.store.shuffle()
+    }
+
+    /// The same rows, put in order in another way: as they would be if they were read by these blocks.
+    pub fn shuffled(mut self, shuffle: Shuffle) -> Dataset {
+        let store = self.store;
+        self.store = Arc::new(Shuffled { store, shuffle });
+        self
     }
 
     /// Says which blocks will be read from now on, the most urgent first, so that they can be read ahead and others

@@ -28,15 +28,23 @@ pub(super) fn segment_count(masked: usize, mean_span: f64) -> usize {
 }
 
 impl Objective {
-    /// The spans to hide in a sequence, ascending and not overlapping.
-    pub(super) fn spans(&self, tokens: &[u8], random: &mut Stream) -> Vec<Span> {
+    /// The spans to hide in a sequence, ascending and not overlapping. `places` is for work in
+    /// between.
+    pub(super) fn spans(
+        &self,
+        tokens: &[u8],
+        random: &mut Stream,
+        places: &mut Vec<usize>,
+        spans: &mut Vec<Span>,
+    ) {
+        spans.clear();
         match self.kind {
-            Kind::Completion => Vec::new(),
-            Kind::SpanCorruption => self.segments(tokens.len(), random),
+            Kind::Completion => {}
+            Kind::SpanCorruption => self.segments(tokens.len(), random, spans),
             _ => {
-                let spans = self.grams(tokens, random);
+                self.grams(tokens, random, places, spans);
                 match self.touching {
-                    Touching::Separate => spans,
+                    Touching::Separate => {}
                     Touching::Merged => merge(spans),
                 }
             }
@@ -45,21 +53,24 @@ impl Objective {
 
     /// Spans of `ngram` residues. Placing `m` spans of length `g` on `n` residues without overlap is
     /// choosing `m` of `n - m (g - 1)` places, so every placement is equally likely.
-    fn grams(&self, tokens: &[u8], random: &mut Stream) -> Vec<Span> {
+    fn grams(
+        &self,
+        tokens: &[u8],
+        random: &mut Stream,
+        places: &mut Vec<usize>,
+        spans: &mut Vec<Span>,
+    ) {
         let (n, g) = (tokens.len(), self.ngram.max(1));
         let count = self.draw_count(n, g, random);
-        let places = match self.selection {
-            Selection::Uniform => random.choose(count, n - count * (g - 1)),
-            Selection::EachDistinct => each_distinct(tokens, count, random),
+        match self.selection {
+            Selection::Uniform => random.choose_into(count, n - count * (g - 1), places),
+            Selection::EachDistinct => *places = each_distinct(tokens, count, random),
         };
-        places
-            .into_iter()
-            .enumerate()
-            .map(|(before, place)| Span {
-                start: place + before * (g - 1),
-                length: g,
-            })
-            .collect()
+        let span = |(before, &place): (usize, &usize)| Span {
+            start: place + before * (g - 1),
+            length: g,
+        };
+        spans.extend(places.iter().enumerate().map(span));
     }
 
     /// How many spans of `g` residues to hide among `n`.
@@ -74,19 +85,17 @@ impl Objective {
 
     /// T5's spans: the masked and the unmasked residues are each cut into as many non-empty pieces
     /// as there are spans, and the pieces alternate, an unmasked one first.
-    fn segments(&self, n: usize, random: &mut Stream) -> Vec<Span> {
+    fn segments(&self, n: usize, random: &mut Stream, spans: &mut Vec<Span>) {
         let masked = self.draw_count(n, 1, random).min(n.saturating_sub(1));
         let count = segment_count(masked, self.mean_span).min(n - masked);
         let hidden = pieces(masked, count, random);
         let shown = pieces(n - masked, count, random);
         let mut start = 0;
-        let mut spans = Vec::with_capacity(count);
         for (shown, length) in shown.into_iter().zip(hidden) {
             start += shown;
             spans.push(Span { start, length });
             start += length;
         }
-        spans
     }
 }
 
@@ -129,13 +138,12 @@ fn each_distinct(tokens: &[u8], count: usize, random: &mut Stream) -> Vec<usize>
 }
 
 /// Touching spans become one.
-pub(super) fn merge(spans: Vec<Span>) -> Vec<Span> {
-    let mut merged: Vec<Span> = Vec::with_capacity(spans.len());
-    for span in spans {
-        match merged.last_mut() {
-            Some(last) if last.end() == span.start => last.length += span.length,
-            _ => merged.push(span),
+pub(super) fn merge(spans: &mut Vec<Span>) {
+    spans.dedup_by(|next, last| {
+        let touch = last.end() == next.start;
+        if touch {
+            last.length += next.length;
         }
-    }
-    merged
+        touch
+    });
 }

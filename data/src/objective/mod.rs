@@ -121,7 +121,7 @@ impl Default for Objective {
 }
 
 /// One sequence as the model sees it. Both ends carry `</s>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Example {
     /// The encoder's tokens.
     pub input: Vec<u8>,
@@ -131,6 +131,14 @@ pub struct Example {
     pub masked: usize,
     /// How many residues were chosen but left unmasked because the sentinels had run out.
     pub unmasked_for_lack_of_sentinels: usize,
+}
+
+/// An example and the lists it was made with, to be used again for the next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Masking {
+    pub example: Example,
+    spans: Vec<Span>,
+    places: Vec<usize>,
 }
 
 impl Objective {
@@ -298,20 +306,44 @@ impl Objective {
 
     /// The example made of a sequence, without `</s>` or task mark, under a key.
     pub fn apply(&self, tokenizer: Tokenizer, tokens: &[u8], key: Key) -> Example {
+        let mut masking = Masking::default();
+        self.apply_with(tokenizer, tokens, key, &mut masking);
+        masking.example
+    }
+
+    /// [`Objective::apply`], with the lists of an earlier example; the example is left in `masking`.
+    pub(crate) fn apply_with(
+        &self,
+        tokenizer: Tokenizer,
+        tokens: &[u8],
+        key: Key,
+        masking: &mut Masking,
+    ) {
+        let Masking {
+            example,
+            spans,
+            places,
+        } = masking;
         if self.kind == Kind::Completion {
             let (first, second) = tokens.split_at(tokens.len().div_ceil(2));
-            return self.example(tokenizer, first.to_vec(), second.to_vec(), 0, 0);
+            self.begin(tokenizer, example);
+            example.input.extend_from_slice(first);
+            example.target.extend_from_slice(second);
+            return example.end(0, 0);
         }
         let mut random = key.stream();
-        let mut spans = self.spans(tokens, &mut random);
+        self.spans(tokens, &mut random, places, spans);
         let chosen: usize = spans.iter().map(|span| span.length).sum();
         let most = self.most_spans(tokenizer);
         if spans.len() > most {
-            let kept = random.choose(most, spans.len());
-            spans = kept.into_iter().map(|i| spans[i]).collect();
+            random.choose_into(most, spans.len(), places);
+            for (to, &from) in places.iter().enumerate() {
+                // Chosen in ascending order, so nothing is overwritten before it was moved.
+                spans[to] = spans[from];
+            }
+            spans.truncate(most);
         }
-        let masked = spans.iter().map(|span| span.length).sum();
-        self.with_spans(tokenizer, tokens, &spans, masked, chosen - masked)
+        self.with_spans(tokenizer, tokens, spans, chosen, example);
     }
 
     /// The example with exactly these residues masked: positions ascending, each masked on its own.
@@ -324,12 +356,13 @@ impl Objective {
             .collect();
         spans.dedup();
         if self.touching == Touching::Merged {
-            spans = mask::merge(spans);
+            mask::merge(&mut spans);
         }
         let chosen: usize = spans.iter().map(|span| span.length).sum();
         spans.truncate(self.most_spans(tokenizer));
-        let masked = spans.iter().map(|span| span.length).sum();
-        self.with_spans(tokenizer, tokens, &spans, masked, chosen - masked)
+        let mut example = Example::default();
+        self.with_spans(tokenizer, tokens, &spans, chosen, &mut example);
+        example
     }
 
     /// How many spans the sentinels can name. In [`TargetFormat::Runs`] a target has one sentinel
@@ -342,18 +375,22 @@ impl Objective {
         }
     }
 
+    /// Hides those of the chosen residues that the spans hold.
     fn with_spans(
         &self,
         tokenizer: Tokenizer,
         tokens: &[u8],
         spans: &[Span],
-        masked: usize,
-        dropped: usize,
-    ) -> Example {
+        chosen: usize,
+        example: &mut Example,
+    ) {
         // Never more spans than most_spans, so every sentinel asked for below exists.
         let sentinel = |i| tokenizer.sentinel(i).unwrap_or(crate::tokenizer::UNK);
-        let mut input = Vec::with_capacity(tokens.len() + 2);
-        let mut target = Vec::with_capacity(masked + 2 * spans.len() + 2);
+        self.begin(tokenizer, example);
+        let Example { input, target, .. } = example;
+        let masked = spans.iter().map(|span| span.length).sum();
+        input.reserve(tokens.len() + 1);
+        target.reserve(masked + spans.len() + 2);
         let mut runs = 0;
         let mut end = 0;
         for (i, span) in spans.iter().enumerate() {
@@ -378,29 +415,26 @@ impl Objective {
             target.push(sentinel(runs));
         }
         if self.kind == Kind::FullReconstruction {
-            target = tokens.to_vec();
+            target.clear();
+            target.extend_from_slice(tokens);
         }
-        self.example(tokenizer, input, target, masked, dropped)
+        example.end(masked, chosen - masked);
     }
 
-    fn example(
-        &self,
-        tokenizer: Tokenizer,
-        mut input: Vec<u8>,
-        mut target: Vec<u8>,
-        masked: usize,
-        dropped: usize,
-    ) -> Example {
-        if let Some(mark) = self.task.and_then(|task| tokenizer.task(task)) {
-            input.insert(0, mark);
-        }
-        input.push(EOS);
-        target.push(EOS);
-        Example {
-            input,
-            target,
-            masked,
-            unmasked_for_lack_of_sentinels: dropped,
-        }
+    /// Empties an example but for the task mark.
+    fn begin(&self, tokenizer: Tokenizer, example: &mut Example) {
+        example.input.clear();
+        example.target.clear();
+        let mark = self.task.and_then(|task| tokenizer.task(task));
+        example.input.extend(mark);
+    }
+}
+
+impl Example {
+    fn end(&mut self, masked: usize, dropped: usize) {
+        self.input.push(EOS);
+        self.target.push(EOS);
+        self.masked = masked;
+        self.unmasked_for_lack_of_sentinels = dropped;
     }
 }

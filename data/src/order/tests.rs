@@ -271,3 +271,85 @@ fn a_window_stays_wanted_until_the_last_row_of_it_is_made() {
     assert_eq!(all[0][2..], all[1][..2]);
     assert_eq!(all[1][2..], all[2][..2]);
 }
+
+/// UniRef50's number of sequences, with lengths distributed as its are.
+fn uniref50() -> Vec<u32> {
+    let mut random = Key::new(62).stream();
+    let drawn: Vec<u32> = (0..1 << 16)
+        .map(|_| crate::synthetic::uniref50_length(&mut random))
+        .collect();
+    let key = Key::new(63);
+    let length = |row: u64| drawn[(key.at(row) >> 48) as usize];
+    (0..62_000_000).map(length).collect()
+}
+
+/// The seconds this thread has run, where the system says so; else those that have passed.
+fn seconds(since: std::time::Instant) -> f64 {
+    let of_thread = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanoseconds = of_thread.and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    nanoseconds.map_or(since.elapsed().as_secs_f64(), |n| n / 1e9)
+}
+
+#[test]
+fn any_epoch_of_uniref50_is_found_in_seconds_with_little_memory() {
+    let objective = Objective::default();
+    let lengths = Arc::new(uniref50().into_iter().collect::<Lengths>());
+    let rows = lengths.rows();
+    let mut blocks: Vec<u64> = (0..rows).step_by(900).collect();
+    blocks.push(rows);
+    let windows = Shuffle::Windows {
+        blocks: blocks.into(),
+        residues: 4 << 30,
+    };
+    for shuffle in [Shuffle::Exact, windows] {
+        let since = std::time::Instant::now();
+        let start = seconds(since);
+        let window = objective.window(512, 256);
+        let sizes = Sizes::new(&objective, Tokenizer::ankh(), window, (512, 256));
+        let order = Order::new(Plan {
+            examples: Examples::new(lengths.clone(), window, LongSequences::Crop),
+            shuffle,
+            sizes: Some(sizes.unwrap()),
+            course: Course::Endless,
+            key: Key::new(1),
+            // All of the work is this thread's.
+            threads: 1,
+            announce: Box::new(|_| {}),
+        });
+        let order = order.unwrap();
+        // In epoch 68: a sequence takes 0.465 of a row on average.
+        let row = 3185 * u128::from(rows) / 100;
+        let mut examples = Vec::new();
+        let epoch = order.stretches(row..row + 1).row(row, &mut examples);
+        let took = seconds(since) - start;
+        let bytes = order.bytes() + lengths.bytes();
+        println!("{took:.2} s of one core, {} MiB", bytes >> 20);
+        assert_eq!(epoch, Some(68));
+        assert!(took < 5.0, "{took} s");
+        assert!(bytes < 1 << 30, "{bytes} bytes");
+    }
+}
+
+/// Who shares a row with sequence 0, over 4,600 epochs of 24 sequences, two a row: 22 degrees of
+/// freedom, 99.99th percentile about 54.
+#[test]
+fn any_two_sequences_of_a_length_share_a_row_equally_often() {
+    let lengths = [15; 24];
+    let exact = order(&lengths, Shuffle::Exact, LongSequences::Crop, true, false);
+    let one_window = windows(&lengths, 4, 1000);
+    let windowed = order(&lengths, one_window, LongSequences::Crop, true, false);
+    for order in [exact, windowed] {
+        let epochs = 200 * 23;
+        let mut partners = [0u32; 24];
+        for (_, examples) in rows(&order, 0..12 * epochs) {
+            assert_eq!(examples.len(), 2);
+            match examples[..] {
+                [0, other] | [other, 0] => partners[other as usize] += 1,
+                _ => {}
+            }
+        }
+        let term = |&count: &u32| (f64::from(count) - 200.0).powi(2) / 200.0;
+        let chi_square: f64 = partners[1..].iter().map(term).sum();
+        assert!(chi_square < 54.0, "{partners:?}");
+    }
+}

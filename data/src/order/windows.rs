@@ -289,7 +289,7 @@ impl Windows {
         match (&self.histograms, &plan.sizes) {
             (Some(histograms), Some(sizes)) => {
                 let blocks = blocks.iter().map(|&block| block as usize);
-                Packing::count(sizes, &histograms.sum(sizes, blocks))
+                Packing::count(sizes, &histograms.sum(blocks))
             }
             _ => examples,
         }

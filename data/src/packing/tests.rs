@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -46,6 +48,36 @@ fn any_objective() -> impl Strategy<Value = Objective> {
             }
         },
     )
+}
+
+proptest! {
+    #[test]
+    fn histograms_of_blocks_add_up(
+        blocks in prop::collection::vec((0u64..200_000, 1u32..40, any::<u32>()), 1..20),
+        chosen in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+    ) {
+        // Blocks of many sequences and few classes, and the other way round.
+        let sizes = sizes(&Objective::default(), (40, 30));
+        let classes = sizes.classes() as u32;
+        let class = |block: u64, row: u64| {
+            let (_, spread, first) = blocks[block as usize];
+            (first % classes + (row as u32 * 7) % spread) % classes
+        };
+        let rows: Vec<Range<u64>> = (0u64..)
+            .zip(&blocks)
+            .map(|(block, (count, ..))| block << 32..(block << 32) + count % 300 * (count % 300))
+            .collect();
+        let visit = |rows: Range<u64>, visit: &mut dyn FnMut(u32)| {
+            rows.for_each(|row| visit(class(row >> 32, row & 0xffff_ffff)));
+        };
+        let histograms = Histograms::new(&sizes, &rows, 2, visit);
+        let chosen: Vec<usize> = chosen.iter().map(|index| index.index(blocks.len())).collect();
+        let mut expected = vec![0u64; sizes.classes()];
+        for &block in &chosen {
+            visit(rows[block].clone(), &mut |class| expected[class as usize] += 1);
+        }
+        prop_assert_eq!(histograms.sum(chosen.into_iter()), expected);
+    }
 }
 
 proptest! {

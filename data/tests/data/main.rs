@@ -5,6 +5,7 @@ mod chunks;
 mod fasta;
 mod inputs;
 mod masking;
+mod packed;
 mod pinned;
 mod preparing;
 mod reading;
