@@ -195,6 +195,12 @@ fn a_run_leaves_what_its_readers_rely_on() {
         2,
         &["the data the run was begun with"],
     );
+    let windows = ["--resume", "--set", "data.memory=1 kB"];
+    expect(
+        bench.train("run", &windows).output().unwrap(),
+        2,
+        &["shuffled as a whole, and this run has", "in windows of"],
+    );
     flip_a_byte(&bench.checkpoint("run", 20));
     expect(
         bench
@@ -209,8 +215,14 @@ fn a_run_leaves_what_its_readers_rely_on() {
 #[test]
 fn resuming_equals_never_stopping() {
     let bench = Bench::new();
-    // Large enough that step 20 is some time after step 10.
+    // Large enough that step 20 is some time after step 10; packed, so that what a step shows follows from a plan.
     let size = [
+        "--set",
+        "data.rows=packed",
+        "--set",
+        "data.input_length=64",
+        "--set",
+        "data.target_length=48",
         "--set",
         "model.d_model=64",
         "--set",
@@ -251,7 +263,11 @@ fn resuming_equals_never_stopping() {
             .map(|line| line.into_iter().filter(|(name, _)| !timed(name)).collect())
             .collect::<Vec<Map<_, _>>>()
     };
-    assert_eq!(untimed("whole"), untimed("killed"));
+    let whole = untimed("whole");
+    assert_eq!(whole, untimed("killed"));
+    let last = &whole[whole.len() - 1];
+    // The mean sequence has 34 residues, and rows hold more than one.
+    assert!(last["residues"].as_u64() > Some(20 * 64 * 40), "{last:?}");
     let arrays = |run: &str| {
         let all = files(&bench.checkpoint(run, 20)).into_iter();
         all.filter(|(name, _)| name.components().any(|part| part.as_os_str() == "c"))
@@ -264,6 +280,30 @@ fn resuming_equals_never_stopping() {
         assert!(whole == killed, "{} differs", name.display());
     }
     assert_eq!(whole.len(), killed.len());
+}
+
+#[test]
+fn a_mixture_trains_and_stays_the_mixture_it_is() {
+    let bench = Bench::new();
+    bench.prepare("more", 40);
+    let more = format!("mixture.rare.dir={}", bench.path("more").display());
+    let mixture = [
+        "--set",
+        "mixture.often.weight=3",
+        "--set",
+        "mixture.rare.ngram=2",
+        "--set",
+        &more,
+    ];
+    let train = |arguments: &[&str]| {
+        let arguments = [&mixture[..], arguments].concat();
+        bench.train("run", &arguments).output().unwrap()
+    };
+    let words = ["done: step 4", "often: ", "rare: ", "shuffled as a whole"];
+    expect(train(&["--steps", "4"]), 0, &words);
+    let other = ["--resume", "--steps", "6", "--set", "mixture.rare.weight=2"];
+    expect(train(&other), 2, &["mixture.rare is"]);
+    expect(train(&["--resume", "--steps", "6"]), 0, &["done: step 6"]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn config_for(data: &Path, settings: &[&str]) -> Config {
     .collect();
     set.push(format!("train.steps={STEPS}"));
     let mut config = resolve(Some("tiny"), &set).unwrap();
-    config.data.dir = Some(data.to_owned());
+    config.data.dir = Some(data.into());
     config.validate().unwrap();
     config
 }

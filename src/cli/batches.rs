@@ -3,7 +3,7 @@
 use ankh_data::{Batch, IGNORED, Share, Split, Tokenizer};
 use clap::Args;
 
-use super::configuration::{ConfigArgs, DataArgs, data_directory};
+use super::configuration::{ConfigArgs, DataArgs, data_locations};
 use super::output::{json, line_of};
 use super::{CliError, Exit};
 use crate::train::batches;
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: BatchesArgs) -> Result<Exit, CliError> {
     if arguments.hosts == 0 {
         return Err(CliError::usage("--hosts is 0: expected 1 or more"));
     }
-    data_directory(&config)?;
+    data_locations(&config)?;
     let tokenizer = config.tokenizer();
     let share = Share::host(arguments.host, arguments.hosts);
     let batches = batches(&config, Split::Train, share)?;

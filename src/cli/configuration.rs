@@ -1,15 +1,13 @@
 //! The options that choose a configuration, shared by the commands that have one.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::CliError;
-use crate::config::{Config, resolve};
+use crate::config::{Config, Location, resolve};
 
 #[derive(Args)]
 pub(super) struct ConfigArgs {
-    /// A preset (ankh-base, ankh-large, ankh2-large, ankh3-large, ankh3-xl, demo, small, tiny, experiments/00 to /23) or a TOML file.
+    /// A preset (ankh-base, ankh-large, ankh2-large, ankh3-large, ankh3-xl, demo, small, tiny, experiments/00 to /23 and /mixture) or a TOML file.
     #[arg(long, value_name = "FILE|PRESET")]
     pub config: Option<String>,
     /// Changes one setting, for example train.steps=100; may be repeated.
@@ -19,9 +17,9 @@ pub(super) struct ConfigArgs {
 
 #[derive(Args)]
 pub(super) struct DataArgs {
-    /// A directory written by `pretrain prepare` [default: data.dir of the configuration].
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    /// What `pretrain prepare` wrote: a directory, or a gs:// or s3:// URL [default: data.dir of the configuration].
+    #[arg(long, value_name = "DIR|URL")]
+    pub data: Option<Location>,
 }
 
 impl ConfigArgs {
@@ -32,7 +30,7 @@ impl ConfigArgs {
 }
 
 impl DataArgs {
-    /// Lays the option over the configuration's own directory.
+    /// Lays the option over the configuration's own place of data.
     pub fn lay_over(self, config: &mut Config) {
         if let Some(data) = self.data {
             config.data.dir = Some(data);
@@ -40,10 +38,10 @@ impl DataArgs {
     }
 }
 
-/// The data directory, which must have been given.
-pub(super) fn data_directory(config: &Config) -> Result<&PathBuf, CliError> {
-    config.data.dir.as_ref().ok_or_else(|| {
-        CliError::usage("no data: give a prepared directory with --data")
-            .help("make one with `pretrain prepare --output DIR INPUT...`")
+/// Where all data of the run is, which must have been said.
+pub(super) fn data_locations(config: &Config) -> Result<Vec<Location>, CliError> {
+    config.data_locations().ok_or_else(|| {
+        CliError::usage("no data: give prepared data with --data")
+            .help("make it with `pretrain prepare --output DIR INPUT...`")
     })
 }

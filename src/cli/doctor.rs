@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::configuration::{ConfigArgs, DataArgs};
 use super::output::{bytes, count, json, line_of};
 use super::{CliError, Exit, Slice};
-use crate::config::{Config, Optimizer};
+use crate::config::{Config, Location, Optimizer};
 use crate::run::{RunDirectory, Start};
 use crate::tpu_vm::{TpuVm, check_devices};
 
@@ -264,43 +264,28 @@ fn available_memory() -> Option<u64> {
 }
 
 fn data(config: &Config) -> Check {
-    let Some(directory) = &config.data.dir else {
+    let Some(locations) = config.data_locations() else {
         return Check::warn(
             "data",
             "none given",
-            "give a prepared directory with --data; `pretrain prepare` makes one",
+            "give prepared data with --data; `pretrain prepare` makes it",
         );
     };
-    let manifest = match Manifest::read(&Storage::local(directory)) {
-        Ok(manifest) => manifest,
-        Err(error) => return Check::fail("data", error),
-    };
-    if manifest.tokenizer.name != config.data.tokenizer {
-        return Check::fail(
-            "data",
-            ankh_data::Error::WrongTokenizer {
-                path: directory.clone(),
-                found: manifest.tokenizer.name,
-                expected: config.data.tokenizer,
-            },
-        );
+    let mut manifests = Vec::new();
+    for location in locations.iter().chain(config.held_out()) {
+        match manifest(config, location) {
+            Ok(manifest) => manifests.push(manifest),
+            Err(error) => return Check::fail("data", error),
+        }
     }
-    let missing = manifest
-        .files
-        .iter()
-        .find(|file| !directory.join(&file.path).is_file());
-    if let Some(file) = missing {
-        let error = format!("{} is missing", directory.join(&file.path).display());
-        return Check::fail(
-            "data",
-            CliError::failed(error).help("prepare the data anew"),
-        );
-    }
-    let [train, validation] =
-        [Split::Train, Split::Validation].map(|split| manifest.amount(split).rows);
+    // The last is where the held-out sequences are, once more.
+    let held_out = manifests.pop();
+    let train = manifests.iter().map(|m| m.amount(Split::Train).rows).sum();
+    let validation = held_out.map_or(0, |m| m.amount(Split::Validation).rows);
+    let places: Vec<String> = locations.iter().map(Location::to_string).collect();
     let found = format!(
         "{}: {} sequences to train on, {} held out",
-        directory.display(),
+        places.join(", "),
         count(train),
         count(validation)
     );
@@ -323,6 +308,28 @@ fn data(config: &Config) -> Check {
         return Check::warn("data", found, advice);
     }
     Check::ok("data", found)
+}
+
+/// What the data at a place says of itself, where it is whole and of the right kind.
+fn manifest(config: &Config, location: &Location) -> Result<Manifest, CliError> {
+    let storage = Storage::open(location, &config.read_options().storage)?;
+    let manifest = Manifest::read(&storage)?;
+    if manifest.tokenizer.name != config.data.tokenizer {
+        return Err(CliError::from(ankh_data::Error::WrongTokenizer {
+            path: location.to_string().into(),
+            found: manifest.tokenizer.name,
+            expected: config.data.tokenizer,
+        }));
+    }
+    let there = storage.list("")?;
+    let is_there = |path: &str| there.iter().any(|entry| entry.name == path);
+    match manifest.files.iter().find(|file| !is_there(&file.path)) {
+        None => Ok(manifest),
+        Some(file) => {
+            let error = format!("{} is missing", location.join(&file.path));
+            Err(CliError::failed(error).help("prepare the data anew"))
+        }
+    }
 }
 
 fn run_directory(path: &Path, config: &Config) -> Check {

@@ -264,6 +264,9 @@ impl From<TrainError> for CliError {
             error @ TrainError::Batch(_) => Self::usage(error),
             error @ TrainError::OtherData { .. } => Self::usage(error)
                 .help("give the data the run was begun with, or another --run-dir"),
+            error @ TrainError::OtherOrder { .. } => Self::usage(error).help(
+                "give the data and the data.memory the run was begun with, or another --run-dir",
+            ),
             error @ TrainError::OtherStep { .. } => Self::usage(error)
                 .help("give every host the same --run-dir on storage that all of them share"),
             error @ TrainError::Diverged { .. } => Self::failed(error).help(

@@ -67,11 +67,12 @@ fn report(slice: Slice, missing: &[Missing]) -> String {
 
 /// The data that is configured, or why it cannot be used.
 fn data(config: &Config) -> Result<(), String> {
-    let directory = config.data.dir.as_ref().ok_or("none is given")?;
-    match Manifest::read(&Storage::local(directory)) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
+    let locations = config.data_locations().ok_or("none is given")?;
+    let options = config.read_options().storage;
+    locations.iter().try_for_each(|location| {
+        let manifest = Storage::open(location, &options).and_then(|s| Manifest::read(&s));
+        manifest.map(|_| ()).map_err(|error| error.to_string())
+    })
 }
 
 /// What the user asked for, to be repeated in the commands that come next.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::configuration::{ConfigArgs, DataArgs, data_directory};
+use super::configuration::{ConfigArgs, DataArgs, data_locations};
 use super::output::{json, line_of};
 use super::readiness::ready;
 use super::{CliError, Exit, Slice};
@@ -52,7 +52,7 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let config = arguments.configuration(&directory)?;
     let vm = ready(arguments.slice, &config, arguments.config.config.as_deref())?;
     let worker = vm.map_or(0, |vm| vm.worker);
-    data_directory(&config)?;
+    data_locations(&config)?;
     let start = if arguments.resume {
         Start::Resume
     } else {

@@ -1,12 +1,21 @@
 //! Which settings exist. The answer is read off a complete configuration written as JSON, where a setting without a value is `null` rather than
 //! missing; so a field added to a section is known here without another word.
 
+use ankh_data::Objective;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Config, ConfigError, Optimizer, Origin};
 
-/// The settings that exist, as a tree: an object for a section, anything else for a setting.
-pub(super) struct Keys(Map<String, Value>);
+/// The settings that exist, as trees: an object for a section, anything else for a setting.
+pub(super) struct Keys {
+    sections: Map<String, Value>,
+    /// Those of a part of a mixture, whatever its name.
+    part: Map<String, Value>,
+}
+
+/// The section whose sections are named by the user.
+const MIXTURE: &str = "mixture";
 
 impl Keys {
     /// The settings beside an optimizer of this kind: they depend on it.
@@ -15,40 +24,53 @@ impl Keys {
             optimizer: optimizer.defaults(),
             ..Config::default()
         };
-        match serde_json::to_value(config) {
-            Ok(Value::Object(sections)) => Self(sections),
-            // A struct with string keys and finite numbers is always an object.
-            other => unreachable!("a configuration serialises to an object: {other:?}"),
-        }
+        let sections = object(config);
+        let mut part = object(Objective::default());
+        part.extend([("weight".into(), 1.into()), ("dir".into(), Value::Null)]);
+        Self { sections, part }
     }
 
-    /// Whether the setting may go without a value, written `"none"` where a parent gave it one.
+    /// Whether the setting may go without a value, written `"none"` where a parent gave it one. Of a mixture that is every part, and
+    /// every setting of one: the value is then that of the run. (A part without a task mark is another thing than one that says nothing.)
     pub(super) fn is_optional(&self, path: &[&str]) -> bool {
-        self.at(path).is_some_and(Value::is_null)
+        match path {
+            [MIXTURE, _] => true,
+            [MIXTURE, _, setting] => *setting != "task",
+            _ => self.at(path).is_some_and(Value::is_null),
+        }
     }
 
     /// The first key of `layer` that does not exist, as an error.
     pub(super) fn check(&self, layer: &toml::Table, origin: &Origin) -> Result<(), ConfigError> {
-        check(&self.0, layer, "", &mut |key, siblings| {
-            ConfigError::UnknownKey {
-                nearest: self.nearest(&key),
-                known: siblings.keys().cloned().collect(),
-                key,
-                origin: origin.clone(),
-            }
-        })
+        let unknown = &mut |key: String, siblings: &Map<String, Value>| ConfigError::UnknownKey {
+            nearest: self.nearest(&key),
+            known: siblings.keys().cloned().collect(),
+            key,
+            origin: origin.clone(),
+        };
+        for (name, part) in parts(layer) {
+            check(&self.part, part, &join(MIXTURE, name), unknown)?;
+        }
+        let mut others = layer.clone();
+        if let Some(toml::Value::Table(_)) = layer.get(MIXTURE) {
+            others.remove(MIXTURE);
+        }
+        check(&self.sections, &others, "", unknown)
     }
 
     fn at(&self, path: &[&str]) -> Option<&Value> {
         let (first, rest) = path.split_first()?;
         rest.iter()
-            .try_fold(self.0.get(*first)?, |value, name| value.get(name))
+            .try_fold(self.sections.get(*first)?, |value, name| value.get(name))
     }
 
     /// The existing key most like `key`: the same name in another section counts almost as much as a misspelt one in the same.
     fn nearest(&self, key: &str) -> Option<String> {
         let mut names = Vec::new();
-        collect(&self.0, "", &mut names);
+        collect(&self.sections, "", &mut names);
+        if let [MIXTURE, name, _, ..] = *key.split('.').collect::<Vec<_>>() {
+            collect(&self.part, &join(MIXTURE, name), &mut names);
+        }
         let likeness = |candidate: &String| {
             let whole = strsim::normalized_damerau_levenshtein(key, candidate);
             let (own, other) = (last(key), last(candidate));
@@ -65,6 +87,22 @@ impl Keys {
             .max_by(|(a, _), (b, _)| a.total_cmp(b))
             .map(|(_, name)| name)
     }
+}
+
+/// A struct as JSON.
+fn object(value: impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => fields,
+        // A struct with string keys and finite numbers is always an object.
+        other => unreachable!("settings serialise to an object: {other:?}"),
+    }
+}
+
+/// The parts of a mixture that a layer speaks of.
+pub(super) fn parts(layer: &toml::Table) -> impl Iterator<Item = (&str, &toml::Table)> {
+    let mixture = layer.get(MIXTURE).and_then(toml::Value::as_table);
+    let parts = mixture.into_iter().flatten();
+    parts.filter_map(|(name, part)| Some((name.as_str(), part.as_table()?)))
 }
 
 fn check(

@@ -7,9 +7,11 @@
 
 mod error;
 mod keys;
+mod mixture;
 mod presets;
 mod resolve;
 mod sharding;
+mod size;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -18,11 +20,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use ankh_data::{LongSequences, Objective, Rows, Vocabulary};
+pub use ankh_data::{Location, LongSequences, Objective, Rows, Vocabulary};
 pub use error::{ConfigError, Origin, Problem};
+pub use mixture::{Component, Part};
 pub use presets::preset_names;
 pub use resolve::{RESOLVED_HEADER, Versions, resolve};
 pub use sharding::{Axis, Compiler, GradientType, Rules, Sharding};
+pub use size::Size;
 
 /// A complete configuration: what `config.toml` in a run directory holds. The defaults are those of `ankh-base`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +38,8 @@ pub struct Config {
     pub objective: Objective,
     /// Which sequences, how long, in which order.
     pub data: Data,
+    /// Several data sets or objectives at once, by name.
+    pub mixture: mixture::Parts,
     /// The update rule.
     pub optimizer: Optimizer,
     /// The learning rate over the steps.
@@ -159,8 +165,8 @@ pub enum Initialization {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// A directory written by `pretrain prepare`; `--data` gives it on the command line.
-    pub dir: Option<PathBuf>,
+    /// What `pretrain prepare` wrote: a directory, or a `gs://` or `s3://` URL; `--data` gives it on the command line.
+    pub dir: Option<Location>,
     /// The ids the sequences were prepared with.
     pub tokenizer: Vocabulary,
     /// Encoder positions a row, the closing `</s>` included.
@@ -173,6 +179,13 @@ pub struct Data {
     pub long_sequences: LongSequences,
     /// Seeds the order of the rows and the masks.
     pub seed: u64,
+    /// Memory for sequences. Data that fits is read when the run starts and shuffled as a whole; other data is read when it is
+    /// needed, and shuffled in windows of half this size. So it says more than how fast a run is, and does not depend on the machine.
+    pub memory: Size,
+    /// A local directory that keeps what was read from afar.
+    pub cache: Option<PathBuf>,
+    /// What the cache may hold.
+    pub cache_size: Size,
     /// Threads that read and mask; 0 means as many as the machine has processors.
     pub threads: usize,
     /// Batches made ahead of the step that uses them.
@@ -189,6 +202,9 @@ impl Default for Data {
             rows: Rows::Padded,
             long_sequences: LongSequences::Crop,
             seed: 0,
+            memory: Size::gib(8),
+            cache: None,
+            cache_size: Size::gib(64),
             threads: 0,
             prefetch: 4,
         }

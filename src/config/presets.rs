@@ -40,6 +40,7 @@ const PRESETS: &[(&str, &str)] = presets![
     "experiments/21",
     "experiments/22",
     "experiments/23",
+    "experiments/mixture",
 ];
 
 /// The names `--config` and `extends` accept beside files.

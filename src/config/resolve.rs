@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::keys::{Keys, nearest_name};
+use super::keys::{Keys, nearest_name, parts};
 use super::presets::{preset, preset_names};
 use super::{Config, ConfigError, Optimizer, Origin};
 
@@ -100,8 +100,11 @@ impl Config {
             }
         }
         for (path, _) in leaves(&before) {
-            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let mut path: Vec<&str> = path.iter().map(String::as_str).collect();
             if at(&after, &path).is_none() {
+                if path[0] == "mixture" && at(&after, &path[..2]).is_none() {
+                    path.truncate(2);
+                }
                 put(&mut file, &path, Some(Value::String("none".into())));
             }
         }
@@ -224,6 +227,12 @@ impl Resolution {
         let keys = Keys::beside(&self.config.optimizer);
         keys.check(&layer.table, &layer.origin)?;
         let mut table = self.table.clone();
+        for (name, part) in parts(&layer.table) {
+            // A part that says nothing is a part.
+            if part.is_empty() && at(&table, &["mixture", name]).is_none() {
+                put(&mut table, &["mixture", name], Some(Table::new().into()));
+            }
+        }
         for (path, value) in leaves(&layer.table) {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             let none = value.as_str() == Some("none") && keys.is_optional(&path);

@@ -80,7 +80,8 @@ fn experiments_differ_from_each_other() {
         .filter(|name| name.starts_with("experiments/"))
         .map(|name| (name, resolve(Some(name), &[]).unwrap()))
         .collect();
-    assert_eq!(experiments.len(), 24);
+    // The paper's 24, and the mixture.
+    assert_eq!(experiments.len(), 25);
     for (i, (name, config)) in experiments.iter().enumerate() {
         for (other, other_config) in &experiments[i + 1..] {
             assert_ne!(config, other_config, "{name} and {other}");
@@ -101,6 +102,8 @@ fn a_resolved_configuration_reads_back_as_itself() {
         let set = [
             "optimizer.clip_norm=1".into(),
             "data.dir=somewhere/else".into(),
+            "data.memory=100 MB".into(),
+            "mixture.half.weight=0.5".into(),
         ];
         let config = resolve(Some(name), &set).unwrap();
         fs::write(&path, config.to_toml(&versions)).unwrap();
@@ -160,6 +163,16 @@ fn a_wrong_type_says_what_was_expected() {
         ("optimizer.name=adafactr", "did you mean `adafactor`?"),
         ("optimizer.name=3", "expected"),
         ("model=3", "a section of settings"),
+        (
+            "data.memory=much",
+            "a size such as \"8 GiB\", or a number of GiB",
+        ),
+        (
+            "data.memory=true",
+            "a size such as \"8 GiB\", or a number of GiB",
+        ),
+        ("data.rows=pcaked", "did you mean `packed`?"),
+        ("data.dir=3", "a string"),
         ("train.steps={a=1}", "`train.steps`"),
     ] {
         let text = message(set(&[argument]));
@@ -190,6 +203,23 @@ fn bare_strings_and_whole_numbers_for_fractions_are_accepted() {
     assert_eq!(config.schedule.kind, ScheduleKind::Constant);
     assert_eq!(config.loss.z_loss, 1.0);
     assert_eq!(config.train.seed, 1000);
+}
+
+#[test]
+fn memory_is_a_size_or_a_number_of_gib() {
+    for (argument, bytes) in [
+        ("data.memory=64", 64 << 30),
+        ("data.memory=0.5", 1 << 29),
+        ("data.memory=100 MB", 100_000_000),
+        ("data.memory=\"3 TiB\"", 3 << 40),
+    ] {
+        let options = set(&[argument]).unwrap().read_options();
+        assert_eq!(options.memory, bytes, "{argument}");
+    }
+    let cached = set(&["data.cache=/scratch", "data.cache_size=2 GiB"]).unwrap();
+    let cache = cached.read_options().storage.cache.unwrap();
+    assert_eq!(cache.directory, std::path::Path::new("/scratch"));
+    assert_eq!(cache.bytes, 2 << 30);
 }
 
 #[test]
@@ -272,6 +302,7 @@ fn validation_names_each_wrong_setting() {
             "model.relative_max_distance is 32",
         ),
         ("data.target_length=100", "data.target_length is 100"),
+        ("data.memory=0", "data.memory is 0"),
         (
             "objective.kind=full_reconstruction",
             "data.target_length is 256",

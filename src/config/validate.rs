@@ -1,7 +1,9 @@
 //! What no type can say about a configuration: values that make no sense, or not together.
 
+use std::path::PathBuf;
+
 use ankh_data::objective::{Kind, Touching};
-use ankh_data::{BatchPlan, Tokenizer};
+use ankh_data::{BatchPlan, CacheOptions, Objective, ReadOptions, StorageOptions, Tokenizer};
 
 use super::{Config, ConfigError, Optimizer, Problem};
 
@@ -69,6 +71,21 @@ impl Config {
         }
     }
 
+    /// How the data is read.
+    pub fn read_options(&self) -> ReadOptions {
+        let cache = |directory: &PathBuf| CacheOptions {
+            directory: directory.clone(),
+            bytes: self.data.cache_size.0,
+        };
+        ReadOptions {
+            memory: self.data.memory.0,
+            storage: StorageOptions {
+                cache: self.data.cache.as_ref().map(cache),
+                ..StorageOptions::default()
+            },
+        }
+    }
+
     fn check_model(&self, found: &mut Findings) {
         let model = &self.model;
         let tokens = self.tokenizer().vocabulary_size();
@@ -133,12 +150,37 @@ impl Config {
             ),
             "set it to 2 or more".into(),
         );
-        if let Err(error) = self.objective.validate_for(self.tokenizer()) {
+        found.positive("data.memory", data.memory.0);
+        self.check_objective(&self.objective, found);
+        for (name, part) in &self.mixture {
+            found.unless(
+                part.weight.is_finite() && part.weight > 0.0,
+                "mixture",
+                format!("`{name}` has the weight {}", part.weight),
+                "set it to a number above 0".into(),
+            );
+        }
+        for component in self.components() {
+            let mut own = Findings(Vec::new());
+            self.check_objective(&component.objective, &mut own);
+            // What is wrong with the objective that all share was found above.
+            own.0.retain(|problem| !found.0.contains(problem));
+            found.0.extend(own.0.into_iter().map(|problem| Problem {
+                key: "mixture",
+                message: format!("`{}`: {} {}", component.name, problem.key, problem.message),
+                advice: problem.advice,
+            }));
+        }
+    }
+
+    fn check_objective(&self, objective: &Objective, found: &mut Findings) {
+        let data = &self.data;
+        if let Err(error) = objective.validate_for(self.tokenizer()) {
             found.objective(error);
             return;
         }
-        let residues = self.objective.window(data.input_length, data.target_length);
-        let needed = self.objective.longest_target(self.tokenizer(), residues);
+        let residues = objective.window(data.input_length, data.target_length);
+        let needed = objective.longest_target(self.tokenizer(), residues);
         found.unless(
             needed <= data.target_length,
             "data.target_length",

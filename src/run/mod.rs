@@ -227,9 +227,10 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The settings that make a run the run it is: the model first, by which one recognises it, then what its optimizer remembers and
 /// the stream of batches. An empty list is the whole section. The other settings may change between two starts.
-const IDENTITY: [(&str, &[&str]); 5] = [
+const IDENTITY: [(&str, &[&str]); 6] = [
     ("model", &[]),
     ("objective", &[]),
+    ("mixture", &[]),
     (
         "data",
         &[
@@ -249,6 +250,15 @@ const IDENTITY: [(&str, &[&str]); 5] = [
 fn first_difference(there: &Config, here: &Config) -> Option<(String, String, String)> {
     let [there, here] = [there, here].map(|config| Table::try_from(config).unwrap_or_default());
     let show = |value: Option<&Value>| value.map_or("unset".into(), Value::to_string);
+    // Where data lies may change.
+    let in_place = |value: &Value| match value {
+        Value::Table(part) => {
+            let mut part = part.clone();
+            part.remove("dir");
+            Value::Table(part)
+        }
+        other => other.clone(),
+    };
     for (section, names) in IDENTITY {
         let table = |config: &Table| config.get(section).and_then(Value::as_table).cloned();
         let [there, here] = [table(&there), table(&here)].map(Option::unwrap_or_default);
@@ -263,9 +273,10 @@ fn first_difference(there: &Config, here: &Config) -> Option<(String, String, St
             names
         };
         for name in names {
-            let (there, here) = (there.get(*name), here.get(*name));
+            let [there, here] = [&there, &here].map(|table| table.get(*name).map(in_place));
             if there != here {
-                return Some((format!("{section}.{name}"), show(there), show(here)));
+                let [there, here] = [there, here].map(|value| show(value.as_ref()));
+                return Some((format!("{section}.{name}"), there, here));
             }
         }
     }

@@ -138,6 +138,7 @@ mod tests {
         let metrics = |step| Metrics {
             step,
             epoch: 1,
+            residues: 9000,
             loss: 2.5,
             accuracy: 0.25,
             learning_rate: 1e-3,

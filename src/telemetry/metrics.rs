@@ -15,8 +15,10 @@ use super::TelemetryError;
 pub struct Metrics {
     /// The step, counted from 1.
     pub step: u64,
-    /// The pass over the data that the step belongs to, counted from 0.
+    /// The pass over the data that the step belongs to, counted from 0; with a mixture, over the data of its first part by name.
     pub epoch: u64,
+    /// Residues shown since the run began, masked ones included.
+    pub residues: u64,
     /// Mean cross-entropy over the step's target tokens, in nats, without regularisers.
     pub loss: f32,
     /// Share of the target tokens predicted first.
@@ -29,7 +31,7 @@ pub struct Metrics {
     pub padding_efficiency: f64,
     /// Wall time per step.
     pub step_seconds: f64,
-    /// Sequences per second.
+    /// Sequences per second: several a row where rows are packed.
     pub examples_per_second: f64,
     /// Input and target tokens per second, padding not counted.
     pub tokens_per_second: f64,
@@ -135,6 +137,7 @@ mod tests {
         Metrics {
             step,
             epoch: 0,
+            residues: 9000,
             loss: 2.5,
             accuracy: 0.25,
             learning_rate: 1e-3,
@@ -192,6 +195,7 @@ mod tests {
             "mfu",
             "padding_efficiency",
             "epoch",
+            "residues",
             "data_wait_seconds",
         ] {
             assert!(text.contains(&format!("\"{field}\":")), "{field} in {text}");

@@ -3,16 +3,19 @@
 //! Each host makes the rows of its own devices and no others. Which they are follows from where the batch lies on the mesh,
 //! so that devices that compute the same rows (those along `model`) get the same, also from different hosts.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use ankh_data::{Batch, Batches, Dataset, Mixture, Prefetch, ReadOptions, Rows, Share, Split};
+use ankh_data::{
+    Batch, Batches, Component, Dataset, Mixture, Prefetch, ReadOptions, Rows, Seen, Share, Split,
+};
 use ankh_hlo::Port;
 use ankh_pjrt::HostTensor;
 
 use super::TrainError;
 use super::program::Programs;
-use crate::config::Config;
+use crate::config::{Config, Location};
 use crate::fleet::{DeviceArray, DeviceError, Fleet, Host, part_of};
 
 /// Settings of the batches that the data cannot meet.
@@ -20,22 +23,64 @@ use crate::fleet::{DeviceArray, DeviceError, Fleet, Host, part_of};
 pub enum BatchError {
     /// No data set is configured.
     #[error(
-        "no data set is given; set `data.dir` or pass --data DIR, a directory written by `pretrain prepare`"
+        "no data set is given; set `data.dir` or pass --data with what `pretrain prepare` wrote"
     )]
     NoData,
 }
 
-/// A share of the configured batches of one split. The validation split is read in stored order, each row once.
+/// A share of the configured batches of one split. Held-out splits are read in stored order, each row once, and asked what
+/// `[objective]` says.
 pub fn batches(config: &Config, split: Split, share: Share) -> Result<Batches, TrainError> {
-    let directory = config.data.dir.as_ref().ok_or(BatchError::NoData)?;
-    let dataset = Dataset::open(directory.as_path(), split, &ReadOptions::default())?
-        .expecting(config.tokenizer())?;
     let (plan, threads) = (config.batch_plan(), config.data.threads);
-    let objective = config.objective.clone();
+    let options = config.read_options();
     Ok(match split {
-        Split::Validation => Batches::evaluation(dataset, objective, plan, share, threads),
-        _ => Batches::new(Mixture::one(dataset, objective), plan, share, threads),
+        Split::Validation | Split::Test => {
+            let dataset = open(config, config.held_out(), split, &options)?;
+            Batches::evaluation(dataset, config.objective.clone(), plan, share, threads)
+        }
+        Split::Train => Batches::new(mixture(config, options)?, plan, share, threads),
     }?)
+}
+
+/// The data to train on. Parts that read the same place share what is read; several places share the memory.
+fn mixture(config: &Config, mut options: ReadOptions) -> Result<Mixture, TrainError> {
+    let places = config.data_locations().ok_or(BatchError::NoData)?;
+    options.memory /= places.len() as u64;
+    let mut components = Vec::new();
+    let mut opened: HashMap<Location, Dataset> = HashMap::new();
+    for component in config.components() {
+        let place = component.dir.ok_or(BatchError::NoData)?;
+        let dataset = match opened.get(&place) {
+            Some(dataset) => dataset.clone(),
+            None => open(config, Some(&place), Split::Train, &options)?,
+        };
+        opened.insert(place, dataset.clone());
+        components.push(Component {
+            name: component.name,
+            dataset,
+            objective: component.objective,
+            weight: component.weight,
+        });
+    }
+    Ok(match config.mixture.is_empty() {
+        false => Mixture::of(components)?,
+        // It is called what its data is called.
+        true => {
+            let only = components.swap_remove(0);
+            Mixture::one(only.dataset, only.objective)
+        }
+    })
+}
+
+fn open(
+    config: &Config,
+    place: Option<&Location>,
+    split: Split,
+    options: &ReadOptions,
+) -> Result<Dataset, TrainError> {
+    let place = place.ok_or(BatchError::NoData)?;
+    let dataset = Dataset::open(place.clone(), split, options)?;
+    Ok(dataset.expecting(config.tokenizer())?)
 }
 
 /// The batches of one split, as the hosts of this process feed them.
@@ -77,6 +122,14 @@ impl Source {
         })
     }
 
+    /// The pass over the data that a batch belongs to; of a mixture, over its first component.
+    fn epoch(&self, batch: &Batch) -> u64 {
+        match self.whole.mixture().components() {
+            [_] => batch.epoch,
+            _ => self.whole.component_epochs_before(batch.step)[0] as u64,
+        }
+    }
+
     /// The batches of the steps after `step`, `depth` of them made ahead.
     pub fn after(&self, step: u64, depth: usize) -> Feed<'_> {
         let queues = self.shares.iter().map(|s| s.batches.prefetch(step, depth));
@@ -116,6 +169,8 @@ pub(super) struct Feed<'a> {
 pub(super) struct Fed {
     pub arrays: Vec<DeviceArray>,
     pub epoch: u64,
+    /// What it shows, the rows of other processes included.
+    pub seen: Seen,
     pub waited: Duration,
 }
 
@@ -145,7 +200,8 @@ impl Feed<'_> {
         let arrays = self.source.ports.iter().enumerate().map(upload);
         Ok(Some(Fed {
             arrays: arrays.collect::<Result<_, DeviceError>>()?,
-            epoch: batches[0].epoch,
+            epoch: self.source.epoch(&batches[0]),
+            seen: batches[0].whole,
             waited,
         }))
     }

@@ -2,6 +2,7 @@
 
 mod feed;
 pub mod forward;
+mod order;
 pub mod program;
 mod session;
 mod state;
@@ -68,6 +69,16 @@ pub enum TrainError {
         was: u64,
         /// Examples an epoch now.
         is: u64,
+    },
+    /// The order of the sequences would be another than the checkpoint's.
+    #[error("{} has {was}, and this run has {is}", checkpoint.display())]
+    OtherOrder {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// What made the order then.
+        was: String,
+        /// What makes it now.
+        is: String,
     },
     /// The hosts of a run would begin at different steps.
     #[error(

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ankh_data::Split;
+use ankh_data::{Seen, Split};
+use serde::Deserialize as _;
 use serde_json::json;
 
 use super::TrainError;
 use super::feed::{Fed, Feed, Source};
+use super::order::DataOrder;
 use super::program::{BatchSize, EVALUATION, METRICS, Programs};
 use super::state::{Rest, State};
 use super::summary::{self, Summary};
@@ -42,6 +44,9 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let programs = Programs::of(config, fleet.platform(), fleet.layout());
     let training = Source::open(&programs, Split::Train, fleet)?;
+    for reason in DataOrder::of(&training.whole).reasons(config.data.memory) {
+        tracing::info!("{reason}");
+    }
     let mut session = Session::start(&programs, run, fleet, executable, &training)?;
     while session.step < config.train.steps {
         let batch = session.next_batch()?;
@@ -67,6 +72,8 @@ struct Session<'a> {
     step: u64,
     feed: Feed<'a>,
     training: &'a Source,
+    /// Residues shown up to the last step whose metrics were read.
+    residues: u64,
     /// Steps whose metrics have not been read, oldest first.
     pending: VecDeque<Pending>,
     meter: Meter,
@@ -84,6 +91,7 @@ struct Pending {
     step: u64,
     metrics: DeviceArray,
     epoch: u64,
+    seen: Seen,
     waited: Duration,
 }
 
@@ -145,9 +153,12 @@ impl<'a> Session<'a> {
                 last,
             });
         }
-        let (step, state) = match latest {
-            Some(step) => (step, resume(programs, fleet, &store, step, training)?),
-            None => (0, State::initial(programs, fleet)?),
+        let (step, state, residues) = match latest {
+            Some(step) => {
+                let (state, residues) = resume(programs, fleet, &store, step, training)?;
+                (step, state, residues)
+            }
+            None => (0, State::initial(programs, fleet)?, 0),
         };
         let keep = if config.checkpoint.keep == 0 {
             usize::MAX
@@ -177,6 +188,7 @@ impl<'a> Session<'a> {
             state,
             step,
             training,
+            residues,
         };
         if step < config.train.steps {
             session.evaluate()?;
@@ -197,6 +209,7 @@ impl<'a> Session<'a> {
         let Fed {
             arrays,
             epoch,
+            seen,
             waited,
         } = batch;
         let mut metrics = None;
@@ -213,6 +226,7 @@ impl<'a> Session<'a> {
             step: self.step,
             metrics,
             epoch,
+            seen,
             waited,
         });
         Ok(())
@@ -252,8 +266,10 @@ impl<'a> Session<'a> {
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step, loss });
         }
+        let seen = pending.seen;
+        self.residues += seen.residues;
         self.meter
-            .step(size.rows as u64, tokens as u64, pending.waited);
+            .step(seen.sequences, tokens as u64, pending.waited);
         let due = step.is_multiple_of(self.config.train.log_every)
             || validation.is_some()
             || step == self.config.train.steps;
@@ -264,6 +280,7 @@ impl<'a> Session<'a> {
         let line = Metrics {
             step,
             epoch: pending.epoch,
+            residues: self.residues,
             loss,
             accuracy,
             learning_rate,
@@ -279,6 +296,14 @@ impl<'a> Session<'a> {
         self.metrics.write(&line)?;
         self.events.write(&line)?;
         self.progress.show(&line);
+        if self.summary.training_loss.is_none() {
+            tracing::info!(
+                "step {step} shows {} sequences in {} rows, which fill {:.1} % of their positions",
+                seen.sequences,
+                size.rows,
+                100.0 * line.padding_efficiency
+            );
+        }
         let first = self.summary.training_loss.map_or(loss, |l| l.0);
         self.summary.training_loss = Some((first, loss));
         Ok(())
@@ -360,6 +385,8 @@ impl<'a> Session<'a> {
         let metadata = json!({
             "config": self.config,
             "examples_per_epoch": self.training.whole.examples_per_epoch(),
+            "order": DataOrder::of(&self.training.whole),
+            "residues": self.residues,
         });
         // Every process takes part in reading the state back; one writes it.
         let state = self.state.to_host(self.fleet)?;
@@ -393,26 +420,38 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Loads the state of a step, made by a run on the same data.
+/// Loads the state of a step, made by a run on the same data in the same order, and how many residues it was shown.
 fn resume(
     programs: &Programs<'_>,
     fleet: &Fleet,
     store: &Store,
     step: u64,
     training: &Source,
-) -> Result<State, TrainError> {
+) -> Result<(State, u64), TrainError> {
     let checkpoint = store.load(step)?;
+    let metadata = &checkpoint.metadata;
     let is = training.whole.examples_per_epoch();
-    if let Some(was) = checkpoint.metadata["examples_per_epoch"]
-        .as_u64()
-        .filter(|was| *was != is)
-    {
+    let was = metadata["examples_per_epoch"].as_u64();
+    if let Some(was) = was.filter(|was| *was != is) {
         return Err(TrainError::OtherData {
             checkpoint: store.directory_of(step),
             was,
             is,
         });
     }
+    // A checkpoint that was imported has no order yet.
+    if let Ok(before) = DataOrder::deserialize(&metadata["order"]) {
+        let difference = DataOrder::of(&training.whole).difference(&before);
+        if let Some((was, is)) = difference {
+            return Err(TrainError::OtherOrder {
+                checkpoint: store.directory_of(step),
+                was,
+                is,
+            });
+        }
+    }
+    let residues = metadata["residues"].as_u64().unwrap_or(0);
     tracing::info!(step, "resuming");
-    State::from_tensors(programs, fleet, &checkpoint.tensors, Rest::Required)
+    let state = State::from_tensors(programs, fleet, &checkpoint.tensors, Rest::Required)?;
+    Ok((state, residues))
 }
