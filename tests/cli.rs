@@ -439,18 +439,47 @@ fn hosts_partition_the_batches() {
 fn batches_for_reading_show_residues_and_sentinels() {
     let directory = tempfile::tempdir().unwrap();
     let data = prepared(directory.path());
-    let output = pretrain(&["batches", "--config", "tiny", "--data", &data]);
-    let text = out(&output);
-    assert_eq!(code(&output), 0, "{}", err(&output));
-    assert!(text.starts_with("step 0, epoch 0: 4 rows"), "{text}");
-    let inputs = text
-        .lines()
-        .filter(|line| line.trim_start().starts_with("input"));
-    assert_eq!(
+    let show = |arguments: &[&str]| {
+        let common = ["batches", "--config", "tiny", "--data", &data];
+        let output = pretrain(&[&common[..], arguments].concat());
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        out(&output)
+    };
+    let inputs = |text: &str| {
+        let lines = text.lines().map(str::trim_start);
+        let inputs = lines.filter(|line| line.starts_with("input"));
         inputs
             .filter(|line| line.contains("<0>") && line.ends_with("</s>"))
-            .count(),
-        4
+            .count()
+    };
+    let text = show(&[]);
+    assert!(
+        text.starts_with("step 0, epoch 0: 4 rows of 4 sequences"),
+        "{text}"
+    );
+    assert_eq!(inputs(&text), 4, "{text}");
+    // No escape sequences but where they are asked for: this is no terminal.
+    assert!(!text.contains('\x1b'), "{text}");
+    assert!(show(&["--color", "always"]).contains("\x1b["));
+
+    let long = "data.input_length=96";
+    let packed = [
+        "--set",
+        "data.rows=packed",
+        "--set",
+        long,
+        "--set",
+        "data.target_length=64",
+    ];
+    let text = show(&packed);
+    assert!(inputs(&text) > 4, "{text}");
+    let json = show(&[&packed[..], &["--json"]].concat());
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let largest = |row: &Value| row.as_array().unwrap().iter().map(Value::as_i64).max();
+    let rows = json["input_segments"].as_array().unwrap();
+    assert!(
+        rows.iter().map(largest).max() > Some(Some(Some(1))),
+        "{json}"
     );
 }
 

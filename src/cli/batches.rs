@@ -1,16 +1,23 @@
 //! `pretrain batches`: the masked batches a run would see.
 
-use ankh_data::{Batch, IGNORED, Share, Split, Tokenizer};
-use clap::Args;
+use std::io::{IsTerminal, stdout};
+
+use ankh_data::{Share, Split};
+use clap::{Args, ColorChoice};
+use terminal_size::{Width, terminal_size_of};
 
 use super::configuration::{ConfigArgs, DataArgs, data_locations};
+use super::listing::{Listing, Paint};
 use super::output::{json, line_of};
 use super::{CliError, Exit};
+use crate::config::Config;
 use crate::train::batches;
 
 /// Show the masked batches a run would see: a function of the configuration, the data and the step, and of nothing else.
 #[derive(Args)]
-#[command(after_help = "Example:\n  pretrain batches --config tiny --data prepared --steps 2")]
+#[command(
+    after_help = "Example:\n  pretrain batches --config tiny --data prepared --steps 2\n  pretrain batches --config small --set data.rows=packed --data prepared --color always | less -R"
+)]
 pub(super) struct BatchesArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -28,6 +35,9 @@ pub(super) struct BatchesArgs {
     /// The host whose part to show, counted from 0.
     #[arg(long, value_name = "I", default_value_t = 0)]
     host: usize,
+    /// Colours: sentinels alike in input and target, segments of a row in turns. `auto` is for terminals, and not where NO_COLOR is set.
+    #[arg(long, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
     /// Print one JSON object per step.
     #[arg(long)]
     json: bool,
@@ -41,7 +51,7 @@ pub(super) fn run(arguments: BatchesArgs) -> Result<Exit, CliError> {
         return Err(CliError::usage("--hosts is 0: expected 1 or more"));
     }
     data_locations(&config)?;
-    let tokenizer = config.tokenizer();
+    let listing = listing(&config, arguments.color);
     let share = Share::host(arguments.host, arguments.hosts);
     let batches = batches(&config, Split::Train, share)?;
     for step in arguments.from..arguments.from.saturating_add(arguments.steps) {
@@ -49,52 +59,25 @@ pub(super) fn run(arguments: BatchesArgs) -> Result<Exit, CliError> {
         if arguments.json {
             json(&batch)?;
         } else {
-            line_of(&listing(&batch, tokenizer))?;
+            line_of(&listing.of(&batch))?;
         }
     }
     Ok(Exit::Done)
 }
 
-/// A batch for reading: each row's input and target, sentinels as <0>, <1> ...
-fn listing(batch: &Batch, tokenizer: Tokenizer) -> String {
-    let mut lines = vec![format!(
-        "step {}, epoch {}: {} rows, {} of {} residues masked, {:.0} % of the positions used",
-        batch.step,
-        batch.epoch,
-        batch.rows,
-        batch.masked,
-        batch.residues,
-        100.0 * batch.padding_efficiency()
-    )];
-    let inputs = batch.input_ids.chunks(batch.input_length);
-    let mask = batch.attention_mask();
-    let masks = mask.chunks(batch.input_length);
-    let targets = batch.labels.chunks(batch.target_length);
-    for (((row, input), mask), target) in batch.examples.iter().zip(inputs).zip(masks).zip(targets)
-    {
-        let input = input.iter().zip(mask).filter(|(_, mask)| **mask == 1);
-        let target = target.iter().filter(|label| **label != IGNORED);
-        lines.push(format!("  row {row}"));
-        lines.push(format!(
-            "    input   {}",
-            letters(input.map(|(id, _)| *id), tokenizer)
-        ));
-        lines.push(format!(
-            "    target  {}",
-            letters(target.copied(), tokenizer)
-        ));
-    }
-    lines.join("\n")
-}
-
-fn letters(ids: impl Iterator<Item = i32>, tokenizer: Tokenizer) -> String {
-    let letter = |id: i32| {
-        // Batches hold ids of a vocabulary of at most 256.
-        let id = u8::try_from(id).unwrap_or(ankh_data::tokenizer::UNK);
-        match tokenizer.sentinel_index(id) {
-            Some(index) => format!("<{index}>"),
-            None => tokenizer.name(id),
-        }
+/// A listing for the configuration, as standard output can show it.
+fn listing(config: &Config, when: ColorChoice) -> Listing {
+    let terminal = stdout().is_terminal();
+    let wanted = match when {
+        ColorChoice::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
     };
-    ids.map(letter).collect()
+    let components = config.components().into_iter();
+    Listing {
+        tokenizer: config.tokenizer(),
+        components: components.map(|component| component.name).collect(),
+        paint: if wanted { Paint::Colours } else { Paint::Plain },
+        width: terminal_size_of(stdout()).map(|(Width(width), _)| width.into()),
+    }
 }

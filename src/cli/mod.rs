@@ -8,6 +8,7 @@ mod compile;
 mod configuration;
 mod doctor;
 mod error;
+mod listing;
 mod output;
 mod plan;
 mod prepare;
