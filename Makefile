@@ -48,6 +48,16 @@ bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
 	cargo build --example step_time
 	$(REFERENCE_PYTHON) benches/compare.py
 
+# Of each target; both together are some minutes.
+RUNS ?= 5000000
+FUZZ := -runs=$(RUNS) -max_len=4096 -timeout=30 -rss_limit_mb=1024 -artifact_prefix=artifacts/ -print_final_stats=1
+
+.PHONY: fuzz
+fuzz: ## throw RUNS mutated files, and as many manifests, at what reads them
+	mkdir -p data/fuzz/artifacts data/fuzz/corpus/fasta data/fuzz/corpus/manifest
+	cd data/fuzz && cargo run --quiet --bin fasta -- $(FUZZ) -dict=fasta.dict corpus/fasta seeds/fasta
+	cd data/fuzz && cargo run --quiet --bin manifest -- $(FUZZ) corpus/manifest seeds/manifest
+
 .PHONY: plan
 plan: libtpu ## compile ankh-large for a v4-64, no TPU needed: memory, time, where it goes
 	$(PRETRAIN) plan --slice v4-64 --config ankh-large

@@ -28,6 +28,10 @@ pub(super) struct Header {
 impl Header {
     /// Nothing if the line names no sequence column.
     pub(super) fn read(line: &[u8]) -> Option<Header> {
+        // Most text is no table, and that takes no parser to see.
+        if !Columns::may_be_in(line) {
+            return None;
+        }
         DELIMITERS.into_iter().find_map(|delimiter| {
             let mut row = csv::StringRecord::new();
             let read = builder(delimiter).from_reader(line).read_record(&mut row);

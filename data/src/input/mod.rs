@@ -276,6 +276,14 @@ impl Columns {
     /// What a table must have, for messages.
     const EXPECTED: &str = "a text column `sequence` (or `seq`, or `text`)";
 
+    /// Whether the name of a sequence column stands in a line, alone or as part of a word.
+    fn may_be_in(line: &[u8]) -> bool {
+        Self::SEQUENCE.iter().any(|name| {
+            let mut places = line.windows(name.len());
+            places.any(|place| place.eq_ignore_ascii_case(name.as_bytes()))
+        })
+    }
+
     /// The columns with these names; nothing without a sequence. Those that hold no text have none.
     fn find<'a>(names: impl Iterator<Item = Option<&'a str>> + Clone) -> Option<Columns> {
         let find = |wanted: &[&str]| {

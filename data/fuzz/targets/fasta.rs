@@ -1,0 +1,102 @@
+//! Any bytes as an input file.
+//!
+//! The first byte chooses whether the rest is compressed first, the next two how it arrives and is
+//! cut. What holds: nothing panics; the records and their lines are the same however the bytes
+//! arrive and wherever blocks are cut; each record becomes tokens or is rejected with a reason.
+//! That memory is bounded, libFuzzer's own limit sees.
+
+#![no_main]
+
+use std::io::{self, Cursor, Read, Write};
+
+use ankh_data::input::{Input, LONGEST_SEQUENCE};
+use ankh_data::residues::{Lengths, tokenize};
+use ankh_data::{Error, Tokenizer};
+use libfuzzer_sys::fuzz_target;
+
+/// An id, its line, the sequence and its length.
+type Record = (String, u64, Vec<u8>, usize);
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&[how, most, block], content)) = data.split_first_chunk() else {
+        return;
+    };
+    let stored = match how % 8 {
+        6 => gzip(content),
+        7 => zstd::bulk::compress(content, 1).expect("a slice can be compressed"),
+        _ => content.to_vec(),
+    };
+    let all = read(&stored, usize::MAX, 1 << 20);
+    let pieces = read(&stored, 1 + usize::from(most), 1 + 3 * usize::from(block));
+    match (all, pieces) {
+        (Ok(all), Ok(pieces)) => {
+            assert_eq!(all, pieces);
+            check(&all);
+        }
+        // What a decompressor gave before it failed depends on how it was fed.
+        (Err(_), Err(_)) if is_compressed(&stored) => {}
+        (Err(all), Err(pieces)) => assert_eq!(all.to_string(), pieces.to_string()),
+        (all, pieces) => panic!("{all:?} is not {pieces:?}"),
+    }
+});
+
+fn check(records: &[Record]) {
+    assert!(records.is_sorted_by_key(|record| record.1));
+    for (id, line, sequence, length) in records {
+        assert!(*line > 0);
+        assert_eq!(sequence.len(), (*length).min(LONGEST_SEQUENCE), "{id}");
+        assert!(!sequence.iter().any(u8::is_ascii_whitespace), "{id}");
+        let lengths = Lengths { min: 1, max: None };
+        for tokenizer in [Tokenizer::ankh(), Tokenizer::ankh3()] {
+            let mut tokens = vec![];
+            match tokenize(tokenizer, lengths, sequence, *length, &mut tokens) {
+                Ok(_) => {
+                    assert!(!tokens.is_empty() && tokens.len() <= sequence.len());
+                    let letters = tokenizer.decode(&tokens);
+                    assert_eq!(letters.len(), tokens.len());
+                    assert!(letters.bytes().all(|letter| letter.is_ascii_uppercase()));
+                }
+                Err(rejection) => assert!(!rejection.detail.is_empty() && tokens.is_empty()),
+            }
+        }
+    }
+}
+
+/// Reads bytes that arrive at most `most` at once, in blocks of about `block` bytes.
+fn read(stored: &[u8], most: usize, block: usize) -> Result<Vec<Record>, Error> {
+    let reader = Arriving(Cursor::new(stored.to_vec()), most);
+    let mut input = Input::from_reader("input", Box::new(reader))?.with_block_bytes(block);
+    let mut records = vec![];
+    while let Some(block) = input.next_block()? {
+        let before = records.len() as u64;
+        block.for_each(&mut |record| {
+            let (id, sequence) = (record.id.to_string(), record.sequence.to_vec());
+            records.push((id, record.line, sequence, record.length));
+            Ok(())
+        })?;
+        assert!(block.records() > 0);
+        assert_eq!(records.len() as u64, before + block.records());
+    }
+    assert_eq!(input.bytes_read(), stored.len() as u64);
+    Ok(records)
+}
+
+struct Arriving(Cursor<Vec<u8>>, usize);
+
+impl Read for Arriving {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(self.1);
+        self.0.read(&mut buffer[..count])
+    }
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    let written = encoder.write_all(content).and_then(|()| encoder.finish());
+    written.expect("a vector takes all bytes")
+}
+
+fn is_compressed(stored: &[u8]) -> bool {
+    let magics: [&[u8]; 3] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ"];
+    magics.iter().any(|magic| stored.starts_with(magic))
+}
