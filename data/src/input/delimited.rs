@@ -93,14 +93,14 @@ impl Delimited {
             let Some(line) = self.next_row()? else {
                 break;
             };
-            let width = *self.width.get_or_insert(self.row.len());
+            let Some(width) = self.width else {
+                self.width = Some(self.row.len());
+                continue;
+            };
             if self.row.len() != width {
                 let found = self.row.len();
                 let reason = format!("expected the header's {width} columns, found {found}");
                 return Err(self.wrong(line, reason));
-            }
-            if line == self.first_line {
-                continue;
             }
             self.read += 1;
             // All rows have the header's columns.
@@ -123,6 +123,7 @@ impl Delimited {
     fn next_row(&mut self) -> Result<Option<u64>> {
         loop {
             self.rows.get_mut().left = LONGEST_ROW;
+            let before = self.line();
             let read = self.rows.read_byte_record(&mut self.row);
             if !read.map_err(|error| self.failed(error))? {
                 return Ok(None);
@@ -130,6 +131,11 @@ impl Delimited {
             let text = self.row.as_slice();
             // Its last line break has been read; those within it are in its columns.
             let line = self.line().saturating_sub(1 + lines(text));
+            // Unless that one is within, too.
+            if line < before {
+                let reason = "expected the end of a quoted column, found that of the file";
+                return Err(self.wrong(before, reason.into()));
+            }
             if memchr(0, text).is_some() {
                 return Err(self.rows.get_ref().text.binary(line));
             }

@@ -4,6 +4,9 @@
 //! not wanted are not read at all. The hash is that of the whole file all the same: a thread of its
 //! own reads it from beginning to end at the same time. Memory holds a batch of rows and a page of
 //! each column.
+//!
+//! The library that decodes tables panics at some that are damaged. The places that a table names are
+//! therefore checked first, and a panic becomes an error.
 
 use std::io::Read;
 use std::path::Path;
@@ -18,6 +21,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::Length;
 
@@ -52,8 +56,12 @@ impl Table {
         let failure = bytes.failure();
         // Of the types that other programs noted beside the table's own none is of use here.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
-            .map_err(|error| failure.or(path, error))?;
+        let builder = unpanicked(|| {
+            let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?;
+            check_places(builder.metadata(), total_bytes)?;
+            Ok(builder)
+        });
+        let builder = builder.map_err(|error| failure.or(path, error))?;
         let fields = builder.schema().fields();
         let text = |field: &Field| matches!(field.data_type(), DataType::Utf8 | DataType::Binary);
         let names = fields
@@ -76,11 +84,8 @@ impl Table {
             .map(|group| u64::try_from(group.num_rows()).unwrap_or(0))
             .fold(0, u64::saturating_add);
         let batch = batch_rows(metadata, &mask, total_rows);
-        let reader = builder
-            .with_projection(mask)
-            .with_batch_size(batch)
-            .build()
-            .map_err(|error| failure.or(path, error))?;
+        let builder = builder.with_projection(mask).with_batch_size(batch);
+        let reader = unpanicked(|| builder.build()).map_err(|error| failure.or(path, error))?;
         // A batch has the wanted columns alone, in the table's order.
         let place = |column, other: Option<usize>| match other {
             Some(other) if other < column => 1,
@@ -116,12 +121,13 @@ impl Table {
 
     pub(super) fn next_block(&mut self) -> Result<Option<Block>> {
         loop {
-            let Some(batch) = self.reader.next() else {
+            let batch = unpanicked(|| Ok(self.reader.next().transpose()?));
+            let batch = batch.map_err(|error| self.failure.or(&self.path, error))?;
+            let Some(batch) = batch else {
                 self.rows = self.total_rows;
                 self.hash.finish(&self.path)?;
                 return Ok(None);
             };
-            let batch = batch.map_err(|error| self.failure.or(&self.path, error.into()))?;
             let first_row = self.rows + 1;
             let records = batch.num_rows() as u64;
             self.rows += records;
@@ -139,6 +145,48 @@ impl Table {
             }
         }
     }
+}
+
+/// Decodes; a panic becomes an error.
+fn unpanicked<T>(
+    decode: impl FnOnce() -> parquet::errors::Result<T>,
+) -> parquet::errors::Result<T> {
+    // What was half changed is not used again: an error ends the reading of a table.
+    let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode));
+    decoded.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or(panic.downcast_ref::<String>().map(String::as_str));
+        Err(damaged(text.unwrap_or("it cannot be decoded")))
+    })
+}
+
+fn damaged(how: &str) -> ParquetError {
+    ParquetError::General(format!("the table is damaged: {how}"))
+}
+
+/// Whether what the table says of its columns can be: that they lie in a file of so many bytes.
+fn check_places(metadata: &ParquetMetaData, bytes: u64) -> parquet::errors::Result<()> {
+    let groups = metadata.row_groups();
+    if groups.iter().any(|group| group.num_rows() < 0) {
+        return Err(damaged("it has groups of fewer than no rows"));
+    }
+    for column in groups.iter().flat_map(|group| group.columns()) {
+        let start = column
+            .dictionary_page_offset()
+            .unwrap_or(column.data_page_offset());
+        let place = (
+            u64::try_from(start),
+            u64::try_from(column.compressed_size()),
+        );
+        let end = match place {
+            (Ok(start), Ok(length)) => start.checked_add(length),
+            _ => None,
+        };
+        if end.is_none_or(|end| end > bytes) {
+            return Err(damaged("it has columns outside the file"));
+        }
+    }
+    Ok(())
 }
 
 /// Rows of a batch: fewer where they are long.

@@ -360,6 +360,15 @@ fn rows_are_named_by_their_line() {
         message,
         "input, line 3: binary data where text was expected"
     );
+    for text in [
+        &b"id,sequence\na,MKL\nb,\"MK\n\nc,M"[..],
+        b"id,sequence\na,M\n\"b,MKL\n",
+    ] {
+        let message = error(text);
+        let expected = "input, line 3: expected the end of a quoted column";
+        assert!(message.starts_with(expected), "{message}");
+    }
+    assert!(error(b"text,\"").starts_with("input, line 1: expected the end of"));
     let message = error(&gzip(b"id,sequence\na,MKL\nb,MK\n")[..30]);
     assert!(
         message.starts_with("input is cut short: its gzip data ends"),
@@ -421,4 +430,8 @@ fn a_damaged_table_is_named() {
         let message = error(&good[..keep]);
         assert!(message.starts_with("input: "), "{message}");
     }
+    // Its second group begins before the file does; found by the fuzzer, in the library.
+    let places = &include_bytes!("../../fuzz/seeds/fasta/parquet_places")[3..];
+    let message = error(places);
+    assert!(message.ends_with("columns outside the file"), "{message}");
 }
