@@ -350,6 +350,16 @@ fn a_server_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_server_without_tls_has_to_be_allowed() {
+    let mut bench = Bench::new(Faults::none());
+    bench.options.settings.remove("AWS_ALLOW_HTTP");
+    let storage = bench.open();
+    let message = storage.read("file").unwrap_err().to_string();
+    assert!(message.contains("AWS_ALLOW_HTTP"), "{message}");
+    assert_eq!(storage.retries(), 0);
+}
+
+#[test]
 fn a_settings_name_that_is_not_known_is_refused() {
     let mut bench = Bench::new(Faults::none());
     bench

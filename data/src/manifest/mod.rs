@@ -131,6 +131,7 @@ impl Manifest {
         let path = PathBuf::from(storage.location(MANIFEST).to_string());
         match storage.read(MANIFEST) {
             Ok(text) => Manifest::parse(&text, &path),
+            Err(error @ Error::NoSuchBucket { .. }) => Err(error),
             Err(error) if error.is_missing() => {
                 let path = path.parent().unwrap_or(&path).to_path_buf();
                 let parts = storage.list(&format!("{NOTES}/"))?;

@@ -170,8 +170,11 @@ impl From<object_store::Error> for Failure {
             return Failure::NoBucket;
         }
         let reason = reason(&error, &text);
-        if METADATA_SERVERS.iter().any(|server| text.contains(server)) {
+        if METADATA_PATHS.iter().any(|path| text.contains(path)) {
             return Failure::Credentials(format!("no credentials were found ({reason})"));
+        }
+        if reason.contains("URL scheme is not allowed") {
+            return Failure::Lasting(format!("{reason}: AWS_ALLOW_HTTP=true allows http"));
         }
         match (&error, status) {
             (E::NotFound { .. }, _) => Failure::Missing,
@@ -195,7 +198,12 @@ impl From<object_store::Error> for Failure {
     }
 }
 
-const METADATA_SERVERS: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
+/// What is asked of the servers that give a machine its credentials.
+const METADATA_PATHS: [&str; 3] = [
+    "/latest/api/token",
+    "/latest/meta-data/",
+    "/computeMetadata/v1/",
+];
 
 /// Codes of S3 for what went wrong on the way.
 const PASSING_CODES: [&str; 4] = [

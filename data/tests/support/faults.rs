@@ -53,6 +53,21 @@ impl Faults {
         }
     }
 
+    /// All that pass, such that some of the first requests meet one.
+    pub fn hitting(share: f64, hits: usize, requests: u64) -> Faults {
+        let hits_of = |faults: &Faults| (0..requests).filter_map(|i| faults.at(i)).count();
+        let mut all = (0..).map(|seed| Faults::of(seed, share));
+        let found = all.find(|faults| hits_of(faults) >= hits);
+        found.expect("seeds do not end")
+    }
+
+    /// What happens to the request of a number.
+    fn at(&self, number: u64) -> Option<Fault> {
+        let mut random = Key::new(self.seed).with(number).stream();
+        let hit = random.unit() < self.share;
+        hit.then(|| self.kinds[random.below(self.kinds.len())])
+    }
+
     /// This one, always.
     pub fn always(fault: Fault) -> Faults {
         Faults {
@@ -186,9 +201,7 @@ impl State {
     fn draw(&self, request: String) -> Option<Fault> {
         let mut log = self.log.lock().unwrap();
         let faults = self.faults.lock().unwrap();
-        let mut random = Key::new(faults.seed).with(log.len() as u64).stream();
-        let hit = random.unit() < faults.share;
-        let fault = hit.then(|| faults.kinds[random.below(faults.kinds.len())]);
+        let fault = faults.at(log.len() as u64);
         log.push((request, fault));
         fault
     }
