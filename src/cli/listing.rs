@@ -38,7 +38,7 @@ const BOLD: &str = "1";
 /// Columns that a row of a batch is drawn in.
 const BAR: usize = 32;
 /// What stands before the tokens of a line.
-const MARGIN: usize = 12;
+const MARGIN: usize = 14;
 
 impl Paint {
     fn with(self, style: &str, text: &str) -> String {
@@ -110,7 +110,7 @@ impl Listing {
             .width
             .map_or(usize::MAX, |width| width.saturating_sub(MARGIN).max(20));
         let mut lines = Vec::new();
-        let (mut line, mut used) = (format!("      {title:<6}"), 0);
+        let (mut line, mut used) = (format!("      {title:<8}"), 0);
         for &id in ids {
             let (text, style) = self.token(id);
             if used + text.len() > room {
@@ -152,8 +152,11 @@ fn summary(batch: &Batch) -> String {
     let share = |tokens: u64, ids: &[i32]| 100.0 * tokens as f64 / ids.len().max(1) as f64;
     let sequences: usize = batch.segments.iter().sum();
     let mut text = format!(
-        "step {}, epoch {}: {} rows of {sequences} sequences",
-        batch.step, batch.epoch, batch.rows
+        "step {}, epoch {}: {} of {}",
+        batch.step,
+        batch.epoch,
+        amount(batch.rows, "row"),
+        amount(sequences, "sequence")
     );
     // Writing to a string cannot fail.
     let _ = write!(
@@ -166,6 +169,14 @@ fn summary(batch: &Batch) -> String {
         share(batch.target_tokens, &batch.labels),
     );
     text
+}
+
+/// A number of things, in words.
+fn amount(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
 }
 
 #[cfg(test)]
