@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::input::LONGEST_SEQUENCE;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, UNK};
 
 /// Why a record is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -108,34 +108,17 @@ fn append(
         return reject(Reason::TooLong, detail);
     }
     let start = tokens.len();
+    // Nearly every sequence is capitals of the vocabulary and nothing else, which a table settles.
+    let mut plain = true;
+    tokens.extend(sequence.iter().map(|&byte| {
+        let token = tokenizer.residue_id(byte);
+        plain &= byte.is_ascii_uppercase() & token.is_some();
+        token.unwrap_or(UNK)
+    }));
     let mut changes = Changes::default();
-    for (place, &byte) in sequence.iter().enumerate() {
-        let letter = byte.to_ascii_uppercase();
-        let token = match (byte, tokenizer.residue_id(letter)) {
-            (b'-' | b'.', _) => {
-                changes.gaps += 1;
-                continue;
-            }
-            (b'*', _) => {
-                changes.stops += 1;
-                continue;
-            }
-            (_, Some(token)) => token,
-            (_, None) if letter.is_ascii_uppercase() => {
-                changes.replaced += 1;
-                tokenizer.residue_id(b'X').unwrap_or(crate::tokenizer::UNK)
-            }
-            (_, None) => {
-                let detail = format!("{:?} at place {}", shown(byte), place + 1);
-                return reject(Reason::NotAResidue, detail);
-            }
-        };
-        if changes.stops > 0 {
-            let place = sequence.iter().position(|&byte| byte == b'*').unwrap_or(0);
-            return reject(Reason::InnerStop, format!("'*' at place {}", place + 1));
-        }
-        changes.lower_case += u64::from(byte.is_ascii_lowercase());
-        tokens.push(token);
+    if !plain {
+        tokens.truncate(start);
+        changes = letter_by_letter(tokenizer, sequence, tokens)?;
     }
     let count = tokens.len() - start;
     if count == 0 {
@@ -155,6 +138,44 @@ fn append(
         ),
         _ => Ok(changes),
     }
+}
+
+fn letter_by_letter(
+    tokenizer: Tokenizer,
+    sequence: &[u8],
+    tokens: &mut Vec<u8>,
+) -> Result<Changes, Rejection> {
+    let reject = |reason, detail: String| Err(Rejection { reason, detail });
+    let mut changes = Changes::default();
+    for (place, &byte) in sequence.iter().enumerate() {
+        let letter = byte.to_ascii_uppercase();
+        let token = match (byte, tokenizer.residue_id(letter)) {
+            (b'-' | b'.', _) => {
+                changes.gaps += 1;
+                continue;
+            }
+            (b'*', _) => {
+                changes.stops += 1;
+                continue;
+            }
+            (_, Some(token)) => token,
+            (_, None) if letter.is_ascii_uppercase() => {
+                changes.replaced += 1;
+                tokenizer.residue_id(b'X').unwrap_or(UNK)
+            }
+            (_, None) => {
+                let detail = format!("{:?} at place {}", shown(byte), place + 1);
+                return reject(Reason::NotAResidue, detail);
+            }
+        };
+        if changes.stops > 0 {
+            let place = sequence.iter().position(|&byte| byte == b'*').unwrap_or(0);
+            return reject(Reason::InnerStop, format!("'*' at place {}", place + 1));
+        }
+        changes.lower_case += u64::from(byte.is_ascii_lowercase());
+        tokens.push(token);
+    }
+    Ok(changes)
 }
 
 fn shown(byte: u8) -> char {

@@ -3,6 +3,8 @@
 mod bar;
 mod summary;
 
+use std::path::PathBuf;
+
 use ankh_data::prepare::{Part, merge, prepare_part};
 use ankh_data::{
     Duplicates, Existing, Location, PrepareOptions, StorageOptions, Unfinished, Vocabulary, prepare,
@@ -46,6 +48,9 @@ pub(super) struct PrepareArgs {
     /// Throw unfinished work away that was begun with other inputs or options.
     #[arg(long)]
     restart: bool,
+    /// Draw lengths and residues into an SVG file.
+    #[arg(long, value_name = "FILE", conflicts_with = "part")]
+    plot: Option<PathBuf>,
     /// Print the manifest as JSON.
     #[arg(long)]
     json: bool,
@@ -146,6 +151,12 @@ pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
             manifest
         }
     }?;
+    if let Some(path) = &arguments.plot {
+        let written = std::fs::write(path, manifest.report.plot());
+        written.map_err(|error| {
+            CliError::failed(format!("cannot write {}: {error}", path.display()))
+        })?;
+    }
     match arguments.json {
         true => json(&manifest)?,
         false => line_of(&summary::of(&manifest, output))?,

@@ -18,6 +18,7 @@ mod inputs;
 mod merge;
 mod notes;
 mod parts;
+mod plot;
 mod report;
 mod rows;
 mod sort;

@@ -231,3 +231,60 @@ impl Report {
         words.collect::<Vec<_>>().join("; ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_follow_one_another_and_hold_their_lengths() {
+        let mut next = 1;
+        for number in 0..200 {
+            let bin = LengthBin::numbered(number);
+            assert_eq!(bin.from, next);
+            for length in [bin.from, bin.to] {
+                assert_eq!(LengthBin::number(length), number, "{length}");
+            }
+            assert!(bin.to - bin.from <= bin.from / 8, "{bin:?}");
+            next = bin.to + 1;
+        }
+        assert!(next > 1 << 24);
+    }
+
+    /// However the records are divided, the sum is the report of all.
+    #[test]
+    fn reports_of_parts_add_up() {
+        let keep = |report: &mut Report, lengths: &[u64]| {
+            for &length in lengths {
+                report.keep(length, Changes::default());
+            }
+        };
+        let reject = |report: &mut Report, lines: std::ops::Range<u64>| {
+            for line in lines {
+                let reason = [Reason::TooLong, Reason::NoId][line as usize % 2];
+                let (file, id) = ("a".to_string(), String::new());
+                report.reject(reason, || RejectExample {
+                    file,
+                    line,
+                    id,
+                    detail: String::new(),
+                });
+            }
+        };
+        let lengths = [5, 900, 17, 3, 70, 70, 1, 12_000];
+        let mut whole = Report::default();
+        keep(&mut whole, &lengths);
+        reject(&mut whole, 0..20);
+        for (at, line) in [(0, 0), (1, 3), (5, 14), (8, 20)] {
+            let (mut first, mut second) = (Report::default(), Report::default());
+            keep(&mut first, &lengths[..at]);
+            reject(&mut first, 0..line);
+            keep(&mut second, &lengths[at..]);
+            reject(&mut second, line..20);
+            let mut sum = Report::default();
+            sum.add(&first);
+            sum.add(&second);
+            assert_eq!(sum, whole, "divided at {at} and {line}");
+        }
+    }
+}

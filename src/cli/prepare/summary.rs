@@ -1,7 +1,10 @@
 //! What was prepared, in words.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use ankh_data::prepare::PartReport;
-use ankh_data::{Location, Manifest, Split};
+use ankh_data::{Location, Manifest, Report, Split};
 
 use crate::cli::output::count;
 
@@ -27,6 +30,8 @@ pub(super) fn of(manifest: &Manifest, output: &Location) -> String {
         count(found.lengths.max),
         found.lengths.mean
     ));
+    lines.extend(histogram(found));
+    lines.extend(residues(found));
     let changes = [
         (found.replaced_by_x, "unknown letters read as X"),
         (found.gaps_removed, "gaps removed"),
@@ -46,6 +51,49 @@ pub(super) fn of(manifest: &Manifest, output: &Location) -> String {
         "{files} file{plural} and manifest.json in {output}"
     ));
     lines.join("\n")
+}
+
+/// How many sequences have up to twice the length of the line above.
+fn histogram(report: &Report) -> Vec<String> {
+    let mut octaves = BTreeMap::<u32, u64>::new();
+    for bin in report.lengths.histogram.iter().filter(|bin| bin.rows > 0) {
+        *octaves.entry(bin.from.ilog2()).or_default() += bin.rows;
+    }
+    let most = octaves.values().max().copied().unwrap_or(1);
+    let line = |(octave, &rows): (&u32, &u64)| {
+        let (from, to) = (1u64 << octave, (2u64 << octave) - 1);
+        let bar = "#".repeat((24 * rows).div_ceil(most.max(1)) as usize);
+        let share = 100.0 * rows as f64 / report.rows.max(1) as f64;
+        let (from, to, rows) = (count(from), count(to), count(rows));
+        format!("  {from:>7} to {to:>7} {rows:>12} {share:5.1} %  {bar}")
+    };
+    octaves.iter().map(line).collect()
+}
+
+/// How often each residue occurs, the most frequent first.
+fn residues(report: &Report) -> Vec<String> {
+    let mut counts: Vec<(char, u64)> = report
+        .residue_counts
+        .iter()
+        .map(|(&l, &n)| (l, n))
+        .collect();
+    counts.sort_by_key(|&(letter, number)| (Reverse(number), letter));
+    let share = |number| 100.0 * number as f64 / report.residues.max(1) as f64;
+    let words = |&(letter, number): &(char, u64)| format!("{letter} {:.2}", share(number));
+    let lines = counts
+        .chunks(10)
+        .map(|some| some.iter().map(words).collect::<Vec<_>>().join("  "));
+    let before = |place| {
+        if place == 0 {
+            "residues, in %:"
+        } else {
+            "              "
+        }
+    };
+    (0..)
+        .zip(lines)
+        .map(|(place, line)| format!("  {} {line}", before(place)))
+        .collect()
 }
 
 pub(super) fn of_part(report: &PartReport, output: &Location) -> String {
