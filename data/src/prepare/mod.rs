@@ -7,8 +7,8 @@
 //! starts again goes on after it. Whether a record is held out depends on its id alone, so that
 //! adding sequences later never moves one between the splits. Ids need not be unique.
 //!
-//! Memory, whatever the inputs hold: 64 MiB, and 64 MiB a thread; 128 MiB more while duplicates are
-//! looked for. A record longer than that is not read whole. `docs/design/prepare.md` has the argument.
+//! Memory does not grow with the inputs: 64 MiB, and 64 MiB a thread; where they hold nothing but
+//! sequences of many million residues, 320 MiB a thread. `docs/design/prepare.md` has the argument.
 
 mod collect;
 mod duplicates;

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::report::Report;
+use super::report::{LengthBin, Report};
 
 /// How often the twenty amino acids occur in UniProtKB/Swiss-Prot, in percent, by UniProt's release
 /// statistics.
@@ -98,10 +98,22 @@ impl Report {
         let x = |length: u64| LEFT + ((length as f64).log2() - from) / (to - from) * (RIGHT - LEFT);
         let title = format!("{} sequences by length", grouped(self.rows));
         text(svg, LEFT, 30.0, "title", &title);
-        text(svg, LEFT, 54.0, "soft", "sequences per bar");
+        text(
+            svg,
+            LEFT,
+            54.0,
+            "soft",
+            "sequences per eighth of a doubling",
+        );
         text(svg, RIGHT, 54.0, "share end", "share up to a length");
-        // Bars of equal width on this axis; a bar of a single short length is wider, and as high.
-        let most = bins.iter().map(|bin| bin.rows).max().unwrap_or(1) as f64;
+        // The bars' widths differ on this axis, so that their areas must be their numbers.
+        let height = |bin: &LengthBin| {
+            bin.rows as f64 / (8.0 * ((bin.to + 1) as f64 / bin.from as f64).log2())
+        };
+        let most = bins
+            .iter()
+            .map(|bin| height(bin))
+            .fold(f64::MIN_POSITIVE, f64::max);
         for tick in nice_ticks(most) {
             let y = band.y(tick / most);
             line(svg, "grid", (LEFT, y), (RIGHT, y));
@@ -114,11 +126,11 @@ impl Report {
         let (mut sum, mut path) = (0, format!("M{:.1} {:.1}", x(first.from), band.bottom));
         for bin in &bins {
             let (left, right) = (x(bin.from), x(bin.to + 1));
-            let (y, gap) = (band.y(bin.rows as f64 / most), 1.0);
-            let (width, height) = ((right - left - gap).max(0.5), band.bottom - y);
+            let (y, gap) = (band.y(height(bin) / most), 1.0);
+            let (width, tall) = ((right - left - gap).max(0.5), band.bottom - y);
             let _ = writeln!(
                 svg,
-                "<rect class=\"bar\" x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\">\
+                "<rect class=\"bar\" x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{tall:.1}\">\
                  <title>{} to {}: {}</title></rect>",
                 bin.from,
                 bin.to,
