@@ -58,6 +58,15 @@ fuzz: ## throw RUNS mutated files, and as many manifests, at what reads them
 	cd data/fuzz && cargo run --quiet --bin fasta -- $(FUZZ) -dict=fasta.dict corpus/fasta seeds/fasta
 	cd data/fuzz && cargo run --quiet --bin manifest -- $(FUZZ) corpus/manifest seeds/manifest
 
+.PHONY: bench-data
+bench-data: $(REFERENCE)/ready ## compare masked batches a second with PyArrow's, Grain's and T5's recipe
+	cargo build --bin pretrain
+	cargo build --package ankh-data --example synthesize --example throughput
+	mkdir -p target/bench
+	cargo run --quiet --package ankh-data --example synthesize -- --records 1000000 --seed 1 --output target/bench/uniref50.fasta
+	$(PRETRAIN) prepare --replace --output target/bench/data target/bench/uniref50.fasta
+	$(REFERENCE_PYTHON) benches/data_peers.py target/bench/data --ours target/debug/examples/throughput
+
 .PHONY: plan
 plan: libtpu ## compile ankh-large for a v4-64, no TPU needed: memory, time, where it goes
 	$(PRETRAIN) plan --slice v4-64 --config ankh-large
