@@ -4,6 +4,7 @@ mod batches;
 mod chunks;
 mod fasta;
 mod inputs;
+mod manifests;
 mod masking;
 mod packed;
 mod pinned;
