@@ -93,7 +93,7 @@ impl Bench {
     }
 
     /// What a run computed: each line of its metrics without the times, and the bytes of its last arrays.
-    fn computed(&self, run: &str) -> (Vec<Map<String, Value>>, Vec<(PathBuf, Vec<u8>)>) {
+    fn computed(&self, run: &str) -> (Vec<Map<String, Value>>, Files) {
         let timed = |name: &str| {
             name == "mfu" || name.ends_with("_seconds") || name.ends_with("_per_second")
         };
@@ -110,8 +110,11 @@ impl Bench {
     }
 }
 
+/// Names and contents.
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
 /// The files below a directory, by their names from `root`.
-fn files(root: &Path, directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+fn files(root: &Path, directory: &Path) -> Files {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
