@@ -1,4 +1,7 @@
-//! Any bytes as an input file.
+//! Any bytes as a text file, compressed or not.
+//!
+//! Parquet is left out: how long its library takes over a damaged footer is not bounded by the file's
+//! size. One of 281 bytes takes 1.4 s to be refused, and half a minute with this target's instruments.
 //!
 //! The first byte chooses whether the rest is compressed first, the next two how it arrives and is
 //! cut. What holds: nothing panics; the records and their lines are the same however the bytes
@@ -28,6 +31,9 @@ fn any_file(data: &[u8]) {
     let Some((&[how, most, block], content)) = data.split_first_chunk() else {
         return;
     };
+    if content.starts_with(b"PAR1") {
+        return;
+    }
     let stored = match how % 8 {
         6 => gzip(content),
         7 => zstd::bulk::compress(content, 1).expect("a slice can be compressed"),
