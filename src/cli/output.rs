@@ -24,15 +24,7 @@ pub(super) fn line_of(line: &str) -> Result<(), CliError> {
 
 /// A count with separators: 45,000,000.
 pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    indicatif::HumanCount(number).to_string()
 }
 
 /// Bytes in the unit that leaves one to four digits before the point.
