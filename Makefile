@@ -36,6 +36,13 @@ test: plugin $(SERVERS)/ready ## run every test
 test-tpu: libtpu ## run the tests that need libtpu (and no TPU)
 	TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 cargo test --workspace -- --ignored
 
+# How often two trainers are started in one run directory.
+ROUNDS ?= 50
+
+.PHONY: check-trainers
+check-trainers: plugin ## start two trainers in one run directory ROUNDS times, and compare every step they save
+	ROUNDS=$(ROUNDS) cargo test --test run_directory of_two_trainers -- --nocapture
+
 .PHONY: lint
 lint: ## check formatting, clippy, and that `unsafe` stays in pjrt/
 	cargo fmt --all --check

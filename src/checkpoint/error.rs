@@ -30,6 +30,12 @@ pub enum Error {
         .0.display()
     )]
     NotACheckpoint(PathBuf),
+    /// A checkpoint was removed while it was read.
+    #[error("checkpoint {} was removed while it was read", .0.display())]
+    Removed(PathBuf),
+    /// Whoever decides who may write here refused.
+    #[error("nothing was changed in the checkpoints: {0}")]
+    NotAllowed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A checkpoint has no tensor of this name.
     #[error("checkpoint {} has no tensor `{name}`", .checkpoint.display())]
     NoTensor {

@@ -33,12 +33,22 @@ impl Remains {
         target.with_file_name(format!(".{name}{}", self.suffix()))
     }
 
-    /// The reverse of [`Remains::beside`] on a bare name.
+    /// Where one of several writers, each with a number of its own, has them.
+    pub(crate) fn beside_for(self, target: &Path, writer: u64) -> PathBuf {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        target.with_file_name(format!(".{name}.{writer}{}", self.suffix()))
+    }
+
+    /// The reverse of [`Remains::beside`] and [`Remains::beside_for`] on a bare name without dots.
     pub(crate) fn parse(name: &str) -> Option<(Remains, &str)> {
         let name = name.strip_prefix('.')?;
-        Remains::ALL
-            .into_iter()
-            .find_map(|kind| Some((kind, name.strip_suffix(kind.suffix())?)))
+        let parse = |kind: Remains| Some((kind, name.strip_suffix(kind.suffix())?));
+        let (kind, target) = Remains::ALL.into_iter().find_map(parse)?;
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match target.rsplit_once('.') {
+            Some((target, writer)) if is_number(writer) => Some((kind, target)),
+            _ => Some((kind, target)),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ mod commit;
 mod error;
 pub(crate) mod files;
 mod grid;
+mod guard;
+mod newest;
 mod parallel;
 mod reader;
 mod saver;
@@ -25,6 +27,8 @@ use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
 pub use error::{Damage, Error, Result};
+pub use guard::Guard;
+pub use newest::read;
 pub use reader::Reader;
 pub use saver::Saver;
 pub use writer::Writer;
@@ -47,6 +51,7 @@ pub struct Checkpoint {
 #[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
+    guard: Guard,
 }
 
 impl Store {
@@ -54,7 +59,13 @@ impl Store {
     pub fn open(directory: impl Into<PathBuf>) -> Store {
         Store {
             directory: directory.into(),
+            guard: Guard::default(),
         }
+    }
+
+    /// The same, for one of several writers of which only one is allowed: what the guard refuses is not done.
+    pub fn guarded(self, guard: Guard) -> Store {
+        Store { guard, ..self }
     }
 
     /// Where the checkpoints are.
@@ -69,7 +80,7 @@ impl Store {
 
     /// The complete steps, ascending.
     pub fn list(&self) -> Result<Vec<u64>> {
-        let is_complete = |step: &u64| self.directory_of(*step).join(commit::FILE).is_file();
+        let is_complete = |step: &u64| is_checkpoint(&self.directory_of(*step));
         let mut steps: Vec<u64> = self
             .names()?
             .iter()
@@ -107,7 +118,7 @@ impl Store {
 
     /// Starts the checkpoint of `step` for a caller that makes its tensors one at a time.
     pub fn begin(&self, step: u64) -> Result<Writer> {
-        Writer::replace(self.directory_of(step), step)
+        Writer::replace(self.directory_of(step), step, self.guard.clone())
     }
 
     /// Opens the checkpoint of `step` to read single tensors.
@@ -143,6 +154,7 @@ impl Store {
         let mut steps = self.list()?;
         steps.truncate(steps.len().saturating_sub(count.max(1)));
         for &step in &steps {
+            self.guard.check()?;
             // Renamed first, so that a removal cut short leaves no step with half its files.
             let directory = self.directory_of(step);
             let removed = Remains::Removed.beside(&directory);
@@ -164,8 +176,9 @@ impl Store {
             if parse_step(target).is_none() {
                 continue;
             }
+            self.guard.check()?;
             let (path, target) = (self.directory.join(&name), self.directory.join(target));
-            let replacement_came = target.join(commit::FILE).is_file();
+            let replacement_came = is_checkpoint(&target);
             match kind {
                 Remains::Replaced if !replacement_came => {
                     files::rename(&path, &target)?;
@@ -194,9 +207,14 @@ impl Store {
     }
 }
 
+/// Whether `path` itself is a checkpoint, whole as far as its marker tells.
+pub fn is_checkpoint(path: &Path) -> bool {
+    path.join(commit::FILE).is_file()
+}
+
 /// The checkpoint that `path` means: `path` itself, or the newest step of a run directory or of a directory of steps.
 pub fn locate(path: &Path) -> Result<PathBuf> {
-    if path.join(commit::FILE).is_file() || (step_of(path).is_some() && path.is_dir()) {
+    if is_checkpoint(path) || (step_of(path).is_some() && path.is_dir()) {
         return Ok(path.to_path_buf());
     }
     for directory in [path.join("checkpoints"), path.to_path_buf()] {

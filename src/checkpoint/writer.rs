@@ -13,6 +13,7 @@ use super::array;
 use super::commit::{self, ArrayRecord, Commit, FileRecord};
 use super::error::{Error, Result};
 use super::files::{self, Remains};
+use super::guard::Guard;
 
 /// A checkpoint being written, one tensor at a time, so that only one has to be in memory. Dropped without [`Writer::commit`] it leaves nothing.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Writer {
     target: PathBuf,
     partial: PathBuf,
     step: u64,
+    guard: Guard,
     storage: Arc<FilesystemStore>,
     arrays: Vec<ArrayRecord>,
     bytes: u64,
@@ -32,14 +34,18 @@ impl Writer {
     pub fn create(target: impl Into<PathBuf>, step: u64) -> Result<Writer> {
         let target = target.into();
         match files::is_vacant(&target)? {
-            true => Writer::replace(target, step),
+            true => Writer::replace(target, step, Guard::default()),
             false => Err(Error::Occupied(target)),
         }
     }
 
     /// Like [`Writer::create`], but takes the place of what is there.
-    pub(super) fn replace(target: PathBuf, step: u64) -> Result<Writer> {
-        let partial = Remains::Partial.beside(&target);
+    pub(super) fn replace(target: PathBuf, step: u64, guard: Guard) -> Result<Writer> {
+        // One that was paused until another took its place may go on writing: each has its own.
+        let partial = match guard.writer() {
+            None => Remains::Partial.beside(&target),
+            Some(writer) => Remains::Partial.beside_for(&target, writer),
+        };
         files::remove_tree(&partial)?;
         files::create(&partial)?;
         let storage = FilesystemStore::new(&partial).map_err(|e| Error::Io {
@@ -51,6 +57,7 @@ impl Writer {
             target,
             partial,
             step,
+            guard,
             storage: Arc::new(storage),
             arrays: Vec::new(),
             bytes: 0,
@@ -102,6 +109,7 @@ impl Writer {
         files::sync(&path)?;
         files::sync(&self.partial)?;
 
+        self.guard.check()?;
         let replaced = Remains::Replaced.beside(&self.target);
         if self.target.exists() {
             files::remove_tree(&replaced)?;

@@ -12,7 +12,7 @@ use super::configuration::{ConfigArgs, DataArgs};
 use super::output::{bytes, count, json, line_of};
 use super::{CliError, Exit, Slice};
 use crate::config::{Config, Location, Optimizer};
-use crate::run::{RunDirectory, Start};
+use crate::run::RunDirectory;
 use crate::tpu_vm::{TpuVm, check_devices};
 
 /// Check the plugin, the devices, memory, data and storage, and say what is wrong and what to do.
@@ -333,8 +333,8 @@ fn manifest(config: &Config, location: &Location) -> Result<Manifest, CliError> 
 }
 
 fn run_directory(path: &Path, config: &Config) -> Check {
-    match RunDirectory::open(path, config, Start::Resume) {
-        Ok(_) => Check::ok(
+    match RunDirectory::check(path, config) {
+        Ok(()) => Check::ok(
             "run directory",
             format!("{} can be written", path.display()),
         ),

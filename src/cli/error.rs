@@ -8,7 +8,7 @@ use ankh_pjrt::Code;
 use crate::config::ConfigError;
 use crate::fleet::DeviceError;
 use crate::fleet::saved::SavedError;
-use crate::run::RunError;
+use crate::run::{Contents, RunError};
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
 use crate::{checkpoint, weights};
@@ -143,6 +143,14 @@ impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         let help = match &error {
             RunError::Unwritable { .. } => Some("give a directory you may write to with --run-dir"),
+            RunError::NotUnicode { .. } => Some("give a --run-dir whose name is UTF-8"),
+            RunError::Held { .. } => Some(
+                "stop that process or wait for its end, then continue with --resume; or give another --run-dir",
+            ),
+            RunError::NotARun { contents, .. } => Some(match contents {
+                Contents::PreparedData => "train on it with --data, and give another --run-dir",
+                _ => "give another --run-dir: --resume continues a run with its optimizer's state",
+            }),
             RunError::Occupied { .. } => {
                 Some("continue it with --resume, or give another --run-dir")
             }
@@ -150,10 +158,13 @@ impl From<RunError> for CliError {
                 Some("give another --run-dir, or the configuration of that run")
             }
             RunError::UnreadableConfig { .. } => Some("give another --run-dir"),
+            RunError::Lost(_) => {
+                Some("another process may be training there: look before you resume")
+            }
             RunError::Write { .. } => None,
         };
         let exit = match &error {
-            RunError::Write { .. } => Exit::Failed,
+            RunError::Write { .. } | RunError::Held { .. } | RunError::Lost(_) => Exit::Failed,
             _ => Exit::Usage,
         };
         Self {

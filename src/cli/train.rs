@@ -58,8 +58,8 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     } else {
         Start::New
     };
+    Log::start();
     let run = RunDirectory::open_for(worker, directory, &config, start)?;
-    Log::start(Some(&run.log()))?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

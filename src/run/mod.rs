@@ -1,8 +1,10 @@
 //! The run directory: everything a training run leaves behind, in one place.
 //!
 //! Opening one answers, before any work, whether it can be written and whether it may hold this run: a directory belongs to one model and one stream
-//! of data. Its `config.toml` says which.
+//! of data. Its `config.toml` says which. It belongs to one process, too, from before anything in it is touched: see `lease`.
 
+mod contents;
+mod lease;
 mod stop;
 
 use std::fs;
@@ -13,13 +15,24 @@ use toml::{Table, Value};
 
 use crate::config::{Config, ConfigError, Versions, resolve};
 
+pub use contents::Contents;
+pub use lease::{Fence, Holder, Lost};
 pub use stop::StopFlag;
 
-/// A directory that holds a run, or is about to.
-#[derive(Clone, Debug)]
+use lease::{Lease, Refusal};
+
+/// A directory that holds a run, or is about to: this process's, until this is dropped.
+#[derive(Debug)]
 pub struct RunDirectory {
+    paths: Paths,
+    lease: Lease,
+}
+
+/// Where the files of one worker of a run are.
+#[derive(Clone, Debug)]
+struct Paths {
     /// This worker's own files.
-    path: PathBuf,
+    own: PathBuf,
     /// Where the saved states of the whole run are.
     checkpoints: PathBuf,
     worker: usize,
@@ -45,6 +58,28 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// The directory's name is not UTF-8, in which the run's files and results name it.
+    #[error("the run directory's name {} is not UTF-8", path.display())]
+    NotUnicode {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process trains in the directory.
+    #[error("{} is in use: it belongs to {}", path.display(), who(holder))]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// The process; unknown if it has only just begun.
+        holder: Option<Holder>,
+    },
+    /// The directory is something else than a run's.
+    #[error("{} is no run directory: it {contents}", path.display())]
+    NotARun {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it.
+        contents: Contents,
+    },
     /// A run of the same model is there and was not asked for.
     #[error("{} holds a run already", path.display())]
     Occupied {
@@ -63,6 +98,9 @@ pub enum RunError {
         /// Its value in this configuration.
         here: String,
     },
+    /// The directory became another process's.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// There are traces of a run whose configuration cannot be read.
     #[error("{} holds a run whose config.toml cannot be read", path.display())]
     UnreadableConfig {
@@ -82,7 +120,7 @@ pub enum RunError {
 }
 
 impl RunDirectory {
-    /// Opens `path` for a run of `config`, creating it where needed. Nothing else is written yet.
+    /// Opens `path` for a run of `config`, creating it where needed. Nothing but the lease is written yet.
     pub fn open(path: impl Into<PathBuf>, config: &Config, start: Start) -> Result<Self, RunError> {
         Self::open_for(0, path, config, start)
     }
@@ -95,74 +133,145 @@ impl RunDirectory {
         config: &Config,
         start: Start,
     ) -> Result<Self, RunError> {
-        let path = path.into();
-        let run = Self {
-            checkpoints: path.join("checkpoints"),
-            path: match worker {
-                0 => path,
-                worker => path.join(format!("worker-{worker}")),
+        let paths = Paths::of(worker, path.into())?;
+        // Looked at before, since a directory that is something else is left as it is, and after,
+        // since until then it may have been another process's.
+        paths.check_contents(config, start)?;
+        let path = &paths.own;
+        fs::create_dir_all(path).map_err(|source| RunError::Unwritable {
+            path: path.clone(),
+            source,
+        })?;
+        let lease = Lease::take(path).map_err(|refusal| match refusal {
+            Refusal::Held(holder) => RunError::Held {
+                path: path.clone(),
+                holder,
             },
-            worker,
-        };
-        if run.holds_run() {
-            run.check_same(config)?;
-            if start == Start::New {
-                return Err(RunError::Occupied { path: run.path });
-            }
+            Refusal::Io(path, source) => RunError::Unwritable { path, source },
+        })?;
+        paths.check_contents(config, start)?;
+        paths.check_writable()?;
+        Ok(Self { paths, lease })
+    }
+
+    /// Whether [`RunDirectory::open`] would resume or begin a run of `config` at `path` now. Takes nothing.
+    pub fn check(path: impl Into<PathBuf>, config: &Config) -> Result<(), RunError> {
+        let paths = Paths::of(0, path.into())?;
+        paths.check_contents(config, Start::Resume)?;
+        if let Some(holder) = lease::holder(&paths.own) {
+            return Err(RunError::Held {
+                path: paths.own,
+                holder: Some(holder),
+            });
         }
-        run.check_writable()?;
-        Ok(run)
+        fs::create_dir_all(&paths.own).map_err(|source| RunError::Unwritable {
+            path: paths.own.clone(),
+            source,
+        })?;
+        paths.check_writable()
+    }
+
+    /// What tells whether the directory is still this process's.
+    pub fn fence(&self) -> Fence {
+        self.lease.fence()
     }
 
     /// Writes the resolved configuration and the versions that run it.
     pub fn record(&self, config: &Config, versions: &Versions) -> Result<(), RunError> {
-        self.write(&self.config(), config.to_toml(versions).as_bytes())
+        write(&self.config(), config.to_toml(versions).as_bytes())
     }
 
     /// Writes a program as text and as a serialised `HloModuleProto` to `hlo/`.
     pub fn record_program(&self, name: &str, text: &str, proto: &[u8]) -> Result<(), RunError> {
-        let directory = self.path.join("hlo");
+        let directory = self.path().join("hlo");
         fs::create_dir_all(&directory).map_err(|source| RunError::Write {
             path: directory.clone(),
             source,
         })?;
-        self.write(&directory.join(format!("{name}.txt")), text.as_bytes())?;
-        self.write(&directory.join(format!("{name}.pb")), proto)
+        write(&directory.join(format!("{name}.txt")), text.as_bytes())?;
+        write(&directory.join(format!("{name}.pb")), proto)
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.paths.own
     }
 
     /// The resolved configuration.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.paths.config()
     }
 
     /// One JSON object per logged step.
     pub fn metrics(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.paths.metrics()
     }
 
     /// One JSON object per message.
     pub fn log(&self) -> PathBuf {
-        self.path.join("log.jsonl")
+        self.path().join("log.jsonl")
     }
 
     /// Holds one directory per saved step.
     pub fn checkpoints(&self) -> PathBuf {
-        self.checkpoints.clone()
+        self.paths.checkpoints.clone()
     }
 
     /// Whether this worker writes the saved states.
     pub fn saves(&self) -> bool {
-        self.worker == 0
+        self.paths.saves()
     }
 
     /// The saved state after `step`.
     pub fn checkpoint(&self, step: u64) -> PathBuf {
         self.checkpoints().join(format!("step_{step:08}"))
+    }
+}
+
+impl Paths {
+    fn of(worker: usize, path: PathBuf) -> Result<Self, RunError> {
+        if path.to_str().is_none() {
+            return Err(RunError::NotUnicode { path });
+        }
+        Ok(Self {
+            checkpoints: path.join("checkpoints"),
+            own: match worker {
+                0 => path,
+                worker => path.join(format!("worker-{worker}")),
+            },
+            worker,
+        })
+    }
+
+    fn config(&self) -> PathBuf {
+        self.own.join("config.toml")
+    }
+
+    fn metrics(&self) -> PathBuf {
+        self.own.join("metrics.jsonl")
+    }
+
+    fn saves(&self) -> bool {
+        self.worker == 0
+    }
+
+    /// Whether a run of `config` may live here.
+    fn check_contents(&self, config: &Config, start: Start) -> Result<(), RunError> {
+        if let Some(contents) = Contents::of(&self.own, &self.checkpoints) {
+            return Err(RunError::NotARun {
+                path: self.own.clone(),
+                contents,
+            });
+        }
+        if self.holds_run() {
+            self.check_same(config)?;
+            if start == Start::New {
+                return Err(RunError::Occupied {
+                    path: self.own.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is anything to lose. A run that ended before its first result, because its program did not fit or its data was not there, is
@@ -172,7 +281,7 @@ impl RunDirectory {
         if !self.saves() {
             return metrics;
         }
-        let mut checkpoints = fs::read_dir(self.checkpoints()).into_iter().flatten();
+        let mut checkpoints = fs::read_dir(&self.checkpoints).into_iter().flatten();
         metrics || checkpoints.next().is_some()
     }
 
@@ -180,13 +289,13 @@ impl RunDirectory {
         let file = self.config();
         let there = resolve(Some(&file.to_string_lossy()), &[]);
         let there = there.map_err(|source| RunError::UnreadableConfig {
-            path: self.path.clone(),
+            path: self.own.clone(),
             source: Box::new(source),
         })?;
         match first_difference(&there, config) {
             None => Ok(()),
             Some((key, there, here)) => Err(RunError::AnotherRun {
-                path: self.path.clone(),
+                path: self.own.clone(),
                 key,
                 there,
                 here,
@@ -196,22 +305,28 @@ impl RunDirectory {
 
     /// Writes and removes a file: permissions alone do not tell (file systems are mounted read-only, and root may do anything).
     fn check_writable(&self) -> Result<(), RunError> {
-        let probe = self.path.join(format!(".writable-{}", std::process::id()));
-        fs::create_dir_all(&self.path)
-            .and_then(|()| fs::write(&probe, b"ankh"))
+        let probe = self.own.join(format!(".writable-{}", std::process::id()));
+        fs::write(&probe, b"ankh")
             .and_then(|()| fs::remove_file(&probe))
             .map_err(|source| RunError::Unwritable {
-                path: self.path.clone(),
+                path: self.own.clone(),
                 source,
             })
     }
+}
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-        replace_file(path, bytes).map_err(|source| RunError::Write {
-            path: path.to_owned(),
-            source,
-        })
+fn who(holder: &Option<Holder>) -> String {
+    match holder {
+        Some(holder) => holder.to_string(),
+        None => "another process, which has only just begun".into(),
     }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    replace_file(path, bytes).map_err(|source| RunError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Replaces a file's content in one step: readers, and a crash, find the old bytes or the new ones.
@@ -375,11 +490,26 @@ mod tests {
     }
 
     #[test]
-    fn opening_leaves_nothing_behind_but_the_directory() {
+    fn opening_leaves_nothing_behind_but_the_lease() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b");
         RunDirectory::open(&path, &tiny(&[]), Start::Resume).unwrap();
-        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        let left: Vec<_> = fs::read_dir(&path).unwrap().collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].as_ref().unwrap().file_name(), lease::DIRECTORY);
+    }
+
+    #[test]
+    fn checking_takes_nothing_and_tells_who_holds_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        RunDirectory::check(directory.path(), &tiny(&[])).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let run = RunDirectory::open(directory.path(), &tiny(&[]), Start::New).unwrap();
+        let error = RunDirectory::check(directory.path(), &tiny(&[])).unwrap_err();
+        let me = format!("it belongs to process {} on ", std::process::id());
+        assert!(error.to_string().contains(&me), "{error}");
+        drop(run);
+        RunDirectory::check(directory.path(), &tiny(&[])).unwrap();
     }
 
     #[test]

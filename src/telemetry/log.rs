@@ -3,10 +3,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -16,13 +15,26 @@ use super::TelemetryError;
 /// What is drawn on the terminal; lines of the log are written above it.
 pub(super) static TERMINAL: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
+/// What has been logged for programs so far, or where it goes.
+static RECORD: Mutex<Record> = Mutex::new(Record::Nowhere);
+
+/// Where the lines for programs go.
+enum Record {
+    /// Nowhere: this process keeps no record.
+    Nowhere,
+    /// Here, until there is a file for them.
+    Held(Vec<u8>),
+    /// To a file.
+    File(File),
+}
+
 /// The process's log.
 pub struct Log;
 
 impl Log {
-    /// Starts logging to standard error and, where a path is given, as JSON lines to a file. `RUST_LOG` chooses what is shown on standard error
-    /// (warnings and what the program itself says, unless set). A second start is without effect.
-    pub fn start(file: Option<&Path>) -> Result<(), TelemetryError> {
+    /// Starts logging to standard error. `RUST_LOG` chooses what is shown there (warnings and what the program itself says, unless
+    /// set). What is logged is also held as JSON lines, for [`Log::record_to`]. A second start is without effect.
+    pub fn start() {
         let filter =
             || EnvFilter::new("warn,ankh=info,ankh_data=info,ankh_pjrt=info,pretrain=info");
         let shown = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter());
@@ -32,22 +44,34 @@ impl Log {
             .with_target(false)
             .without_time()
             .compact();
-        let programs = match file {
-            None => None,
-            Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                let file = file.map_err(TelemetryError::on("open", path))?;
-                let layer = fmt::layer().json().with_writer(JsonLines(Arc::new(file)));
-                Some(layer.with_filter(filter()))
-            }
-        };
+        let programs = fmt::layer().json().with_writer(|| JsonLines);
         let layers = tracing_subscriber::registry()
             .with(people.with_filter(shown))
-            .with(programs);
+            .with(programs.with_filter(filter()));
         // It fails only when a log is running already.
-        let _ = layers.try_init();
+        if layers.try_init().is_ok() {
+            *record() = Record::Held(Vec::new());
+        }
+    }
+
+    /// Appends what has been logged so far to a file, and from now on each line. A process whose work fails before this leaves
+    /// the file as it was.
+    pub fn record_to(path: &Path) -> Result<(), TelemetryError> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let mut file = file.map_err(TelemetryError::on("open", path))?;
+        let mut record = record();
+        if let Record::Held(lines) = &*record {
+            let written = file.write_all(lines);
+            written.map_err(TelemetryError::on("write", path))?;
+        }
+        *record = Record::File(file);
         Ok(())
     }
+}
+
+fn record() -> MutexGuard<'static, Record> {
+    // Whoever panicked while writing a line left at worst that line cut short.
+    RECORD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes a line to standard error, above whatever progress is drawn there.
@@ -81,12 +105,19 @@ impl Drop for Terminal {
     }
 }
 
-struct JsonLines(Arc<File>);
+/// The lines for programs.
+struct JsonLines;
 
-impl<'a> MakeWriter<'a> for JsonLines {
-    type Writer = &'a File;
+impl Write for JsonLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut *record() {
+            Record::Nowhere => Ok(line.len()),
+            Record::Held(lines) => lines.write(line),
+            Record::File(file) => file.write(line),
+        }
+    }
 
-    fn make_writer(&'a self) -> Self::Writer {
-        &self.0
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

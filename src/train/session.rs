@@ -15,11 +15,13 @@ use super::order::DataOrder;
 use super::program::{BatchSize, EVALUATION, METRICS, Programs};
 use super::state::{Rest, State};
 use super::summary::{self, Summary};
-use crate::checkpoint::{Saver, Store};
+use crate::checkpoint::{Guard, Saver, Store};
 use crate::config::Config;
 use crate::fleet::{Compiled, DeviceArray, DeviceError, Fleet, Input};
-use crate::run::RunDirectory;
-use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation};
+use crate::run::{RunDirectory, RunError};
+use crate::telemetry::{
+    EventLog, Log, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation,
+};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +50,9 @@ pub fn train(
         tracing::info!("{reason}");
     }
     let mut session = Session::start(&programs, run, fleet, executable, &training)?;
+    let fence = run.fence();
     while session.step < config.train.steps {
+        fence.known().map_err(RunError::from)?;
         let batch = session.next_batch()?;
         session.run(batch)?;
         let evaluated = session.evaluate_if_due()?;
@@ -114,8 +118,6 @@ impl<'a> Session<'a> {
             _ => Some(Source::open(programs, Split::Validation, fleet)?),
         };
         let module = programs.step()?;
-        run.record(config, &fleet.versions())?;
-        run.record_program("train_step", &module.text(), &module.to_bytes())?;
         tracing::info!(
             "compiling the training step for {}, mesh {}",
             fleet.platform(),
@@ -138,7 +140,9 @@ impl<'a> Session<'a> {
         };
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "compiled");
 
-        let store = Store::open(run.checkpoints());
+        let fence = run.fence();
+        let guard = Guard::new(fence.number(), move || fence.check());
+        let store = Store::open(run.checkpoints()).guarded(guard);
         if run.saves() {
             store.clean()?;
         }
@@ -160,6 +164,10 @@ impl<'a> Session<'a> {
             }
             None => (0, State::initial(programs, fleet)?, 0),
         };
+        // Not before the first step can run: an attempt that fails leaves the run as it was.
+        run.record(config, &fleet.versions())?;
+        run.record_program("train_step", &module.text(), &module.to_bytes())?;
+        Log::record_to(&run.log())?;
         let keep = if config.checkpoint.keep == 0 {
             usize::MAX
         } else {

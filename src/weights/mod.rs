@@ -51,23 +51,26 @@ pub fn parameters(model: &Model) -> Vec<(&'static str, Vec<usize>)> {
 
 /// Loads the parameters of whatever `path` is: a Hugging Face directory, one of our checkpoints, or a run directory (its newest checkpoint).
 pub fn load(path: &Path) -> Result<Weights> {
-    match (Directory::is_at(path), checkpoint::locate(path)) {
-        (true, _) => import(path),
-        (false, Ok(checkpoint)) => {
-            let reader = Reader::open(checkpoint)?;
-            let held = Held::of(&reader)?;
-            let names: Vec<&str> = names::parameters(&held.model)
-                .iter()
-                .map(|parameter| parameter.name)
-                .collect();
-            Ok(Weights {
-                tensors: reader.tensors(&names)?,
-                model: held.model,
-                tokenizer: held.tokenizer,
-            })
+    if Directory::is_at(path) {
+        return import(path);
+    }
+    let loaded = checkpoint::read(path, |reader| {
+        let held = Held::of(reader)?;
+        let names: Vec<&str> = names::parameters(&held.model)
+            .iter()
+            .map(|parameter| parameter.name)
+            .collect();
+        Ok(Weights {
+            tensors: reader.tensors(&names)?,
+            model: held.model,
+            tokenizer: held.tokenizer,
+        })
+    });
+    match loaded {
+        Err(Error::Checkpoint(checkpoint::Error::NotACheckpoint(path))) => {
+            Err(Error::NoWeights(path))
         }
-        (false, Err(checkpoint::Error::NotACheckpoint(path))) => Err(Error::NoWeights(path)),
-        (false, Err(error)) => Err(error.into()),
+        loaded => loaded,
     }
 }
 
@@ -138,15 +141,16 @@ pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<PathB
 /// `pretrain export`: turns a checkpoint, or the newest one of a run directory, into the Hugging Face directory `directory`, one parameter at a
 /// time. Returns the names of the files written.
 pub fn export_checkpoint(checkpoint: &Path, directory: &Path) -> Result<Vec<String>> {
-    let reader = Reader::open(checkpoint::locate(checkpoint)?)?;
-    let held = Held::of(&reader)?;
-    export::write(
-        directory,
-        &held.model,
-        held.tokenizer,
-        held.origin.as_ref(),
-        |parameter| Ok(reader.tensor(parameter.name)?),
-    )
+    checkpoint::read(checkpoint, |reader| {
+        let held = Held::of(reader)?;
+        export::write(
+            directory,
+            &held.model,
+            held.tokenizer,
+            held.origin.as_ref(),
+            |parameter| Ok(reader.tensor(parameter.name)?),
+        )
+    })
 }
 
 /// Where a checkpoint's metadata keeps what an import could not turn into configuration and tensors.

@@ -3,6 +3,8 @@
 // No test uses all of it.
 #![allow(dead_code)]
 
+pub mod runs;
+
 use std::sync::OnceLock;
 
 use ankh::config::Config;

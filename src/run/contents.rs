@@ -1,0 +1,69 @@
+//! What a directory is that is no run's, so that nobody trains from scratch into weights that they meant to go on from.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::checkpoint::{self, Reader, Store};
+
+/// What a directory holds in place of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// The files of one checkpoint.
+    Checkpoint,
+    /// One directory for each of several checkpoints.
+    Checkpoints,
+    /// A checkpoint where a run's would be, with weights alone.
+    Weights {
+        /// Its step.
+        step: u64,
+    },
+    /// config.json and safetensors.
+    HuggingFace,
+    /// What `pretrain prepare` wrote.
+    PreparedData,
+}
+
+impl Contents {
+    /// What is in `path`, where a run's `checkpoints` would be; nothing if that may be a run, or is nothing known.
+    pub(super) fn of(path: &Path, checkpoints: &Path) -> Option<Contents> {
+        let has = |name: &str| path.join(name).is_file();
+        if checkpoint::is_checkpoint(path) {
+            return Some(Contents::Checkpoint);
+        }
+        if has("manifest.json") {
+            return Some(Contents::PreparedData);
+        }
+        if has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json")) {
+            return Some(Contents::HuggingFace);
+        }
+        if newest(path).is_some() {
+            return Some(Contents::Checkpoints);
+        }
+        // A damaged one is reported when it is loaded.
+        let (store, step) = newest(checkpoints)?;
+        let reader = Reader::open(store.directory_of(step)).ok()?;
+        let trained = reader.names().any(|name| name == "step");
+        (!trained).then_some(Contents::Weights { step })
+    }
+}
+
+fn newest(checkpoints: &Path) -> Option<(Store, u64)> {
+    let store = Store::open(checkpoints);
+    let step = store.latest().ok()??;
+    Some((store, step))
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkpoint => write!(f, "is one checkpoint"),
+            Self::Checkpoints => write!(f, "is a directory of checkpoints"),
+            Self::Weights { step } => write!(
+                f,
+                "holds weights alone, in checkpoints/step_{step:08}: no optimizer state and no step, as `import` makes it"
+            ),
+            Self::HuggingFace => write!(f, "is a Hugging Face model directory"),
+            Self::PreparedData => write!(f, "is prepared data"),
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! Whose a run directory is: at most one process's, from before it touches anything there until it ends.
+//!
+//! Two things keep others out, since neither is enough alone. A lock of the file system (`flock`) is
+//! the system's to release, however a process ends, and refuses others at once. Some shared file
+//! systems do not pass it on to other machines, so there is a lease too: a numbered file that its
+//! holder writes anew every few seconds. Whoever finds the lease of a process that it cannot look
+//! up watches the file: one that changes is held; one that does not is stale and may be taken, by
+//! creating the file with the next number, which succeeds for one process alone. That number
+//! fences: a holder that was only paused finds a higher number before it commits anything, and
+//! gives up (`docs/design/checkpoints.md` has the argument). This module does not know what a run is.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Where the lock and the lease lie in the directory they are for.
+pub(super) const DIRECTORY: &str = ".lease";
+const LOCK: &str = "lock";
+
+/// How often a lease is renewed, and how long one that does not change is watched.
+#[derive(Clone, Copy, Debug)]
+struct Timing {
+    renewal: Duration,
+    /// Many renewals: a busy disk or a slow network must not make a lease look stale.
+    patience: Duration,
+}
+
+const TIMING: Timing = Timing {
+    renewal: Duration::from_secs(2),
+    patience: Duration::from_secs(30),
+};
+
+/// A process that holds a directory, as its lease describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The machine's name.
+    pub host: String,
+    /// The process's number there.
+    pub process: u32,
+    /// When it took the directory, in seconds since 1970, by its own clock.
+    pub since: u64,
+    /// What tells this start of this machine, and this namespace of process numbers, from others.
+    system: String,
+    /// When the process began, by the kernel's clock, since its number may be given again.
+    began: Option<u64>,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let age = seconds_since_1970().saturating_sub(self.since);
+        let Holder { host, process, .. } = self;
+        write!(f, "process {process} on {host}, which took it {age} s ago")
+    }
+}
+
+/// Why a directory cannot be taken.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Another process has it; not named if it has only just begun.
+    Held(Option<Holder>),
+    /// A file of the lease cannot be read or written.
+    Io(PathBuf, io::Error),
+}
+
+/// The directory is another process's now: the lease was not renewed for long, or was removed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "{} is not this process's any more: its lease in {DIRECTORY}/ was taken over or removed",
+    directory.display()
+)]
+pub struct Lost {
+    directory: PathBuf,
+}
+
+/// The right to write in a directory. Given back when dropped, and by the process's end.
+#[derive(Debug)]
+pub(super) struct Lease {
+    state: Arc<State>,
+    /// Dropped to end the renewals.
+    stop: Option<Sender<()>>,
+    renewals: Option<JoinHandle<()>>,
+    /// Released by the system when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+#[derive(Debug)]
+struct State {
+    directory: PathBuf,
+    number: u64,
+    holder: Holder,
+    lost: AtomicBool,
+}
+
+/// What a lease's file holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    holder: Holder,
+    /// Renewals so far: what makes the file change.
+    renewals: u64,
+    /// Whether the holder gave it back.
+    ended: bool,
+}
+
+/// A claim on the lease that can be asked at any time, from any thread.
+#[derive(Clone, Debug)]
+pub struct Fence(Arc<State>);
+
+impl Fence {
+    /// Whether the directory is still this process's, by the file system itself: to be asked before
+    /// what others would see is changed.
+    pub fn check(&self) -> Result<(), Lost> {
+        self.0.check()
+    }
+
+    /// The same as far as the last renewal knows: cheap enough to be asked at every step.
+    pub fn known(&self) -> Result<(), Lost> {
+        self.0.known()
+    }
+
+    /// The number of the lease, which no other process has had or will have here.
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+}
+
+impl Lease {
+    /// Takes `directory`, which exists, or says who has it.
+    pub(super) fn take(directory: &Path) -> Result<Lease, Refusal> {
+        Self::take_as(directory, Holder::this_process(), TIMING)
+    }
+
+    fn take_as(directory: &Path, holder: Holder, timing: Timing) -> Result<Lease, Refusal> {
+        let leases = directory.join(DIRECTORY);
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| Refusal::Io(path, error)
+        };
+        fs::create_dir_all(&leases).map_err(failed(&leases))?;
+        let path = leases.join(LOCK);
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(failed(&path))?;
+        let lock = match file.try_lock() {
+            Ok(()) => Some(file),
+            Err(TryLockError::WouldBlock) => return Err(Refusal::Held(name_holder(&leases))),
+            // Not every shared file system has locks; there the lease has to be enough.
+            Err(TryLockError::Error(_)) => None,
+        };
+        let number = loop {
+            let newest = newest(&leases).map_err(failed(&leases))?;
+            if let Some(number) = newest {
+                await_end(&leases, number, timing)?;
+            }
+            let number = newest.unwrap_or(0) + 1;
+            let record = Record {
+                holder: holder.clone(),
+                renewals: 0,
+                ended: false,
+            };
+            let path = path_of(&leases, number);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    write(&file, &record).map_err(failed(&path))?;
+                    break number;
+                }
+                // Somebody was quicker: look at whom.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(Refusal::Io(path, error)),
+            }
+        };
+        // Only the highest number counts, so that an older one that stays does no harm.
+        let older = numbers(&leases).map_err(failed(&leases))?;
+        for older in older.into_iter().filter(|older| *older < number) {
+            let _ = fs::remove_file(path_of(&leases, older));
+        }
+        let state = Arc::new(State {
+            directory: directory.to_owned(),
+            number,
+            holder,
+            lost: AtomicBool::new(false),
+        });
+        let (stop, stopped) = channel();
+        let renewing = state.clone();
+        let renewals = std::thread::spawn(move || renewing.renew_until(&stopped, timing.renewal));
+        Ok(Lease {
+            state,
+            stop: Some(stop),
+            renewals: Some(renewals),
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn fence(&self) -> Fence {
+        Fence(self.state.clone())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(renewals) = self.renewals.take() {
+            let _ = renewals.join();
+        }
+        if self.state.check().is_ok() {
+            // Where this fails, whoever comes next finds out by watching, only later.
+            let _ = self.state.write(u64::MAX, true);
+        }
+    }
+}
+
+/// Who holds a directory, without taking it; nobody if the answer would need watching.
+pub(super) fn holder(directory: &Path) -> Option<Holder> {
+    let leases = directory.join(DIRECTORY);
+    let lock = File::open(leases.join(LOCK)).ok()?;
+    match lock.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => name_holder(&leases),
+        _ => None,
+    }
+}
+
+impl State {
+    fn renew_until(&self, stopped: &Receiver<()>, every: Duration) {
+        let mut renewals = 0;
+        while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+            renewals += 1;
+            // One that fails is tried again; whoever watches has patience for many.
+            if self.check().is_ok() {
+                let _ = self.write(renewals, false);
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), Lost> {
+        let leases = self.directory.join(DIRECTORY);
+        // A file system that does not answer says nothing about who holds the directory.
+        let overtaken = newest(&leases).is_ok_and(|newest| newest > Some(self.number));
+        let replaced = match fs::read(path_of(&leases, self.number)) {
+            Ok(text) => serde_json::from_slice(&text)
+                .is_ok_and(|record: Record| record.holder != self.holder),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        if overtaken || replaced {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        self.known()
+    }
+
+    /// What the last check found.
+    fn known(&self) -> Result<(), Lost> {
+        match self.lost.load(Ordering::Relaxed) {
+            true => Err(Lost {
+                directory: self.directory.clone(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the lease's file anew, unless it has gone.
+    fn write(&self, renewals: u64, ended: bool) -> io::Result<()> {
+        let path = path_of(&self.directory.join(DIRECTORY), self.number);
+        let record = Record {
+            holder: self.holder.clone(),
+            renewals,
+            ended,
+        };
+        // Opened each time: on network file systems closing is what shows others the change.
+        write(&OpenOptions::new().write(true).open(path)?, &record)
+    }
+}
+
+fn path_of(leases: &Path, number: u64) -> PathBuf {
+    leases.join(format!("{number:08}.json"))
+}
+
+/// The highest number of a lease.
+fn newest(leases: &Path) -> io::Result<Option<u64>> {
+    Ok(numbers(leases)?.into_iter().max())
+}
+
+fn numbers(leases: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(leases)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".json"));
+        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    Ok(numbers)
+}
+
+/// In place, so that whoever watches finds the file at any time; read half-way it is no JSON, and
+/// has changed all the same.
+fn write(mut file: &File, record: &Record) -> io::Result<()> {
+    let text = serde_json::to_string(record)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
+}
+
+/// The holder of a directory whose lock is held. One that has only just locked it is given a moment
+/// to say who it is.
+fn name_holder(leases: &Path) -> Option<Holder> {
+    let patience = Instant::now() + Duration::from_millis(300);
+    loop {
+        let newest = newest(leases).ok().flatten();
+        let text = newest.and_then(|number| fs::read(path_of(leases, number)).ok());
+        let record = text.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+        match record {
+            Some(record) if !record.ended && record.holder.is_alive() != Some(false) => {
+                return Some(record.holder);
+            }
+            _ if Instant::now() > patience => return None,
+            _ => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Waits until the lease `number` is known to be nobody's.
+fn await_end(leases: &Path, number: u64, timing: Timing) -> Result<(), Refusal> {
+    let path = path_of(leases, number);
+    let first = fs::read(&path).ok();
+    let record = |bytes: &Option<Vec<u8>>| -> Option<Record> {
+        serde_json::from_slice(bytes.as_deref()?).ok()
+    };
+    let found = record(&first);
+    let holder = found.as_ref().map(|record| record.holder.clone());
+    match (&found, holder.as_ref().and_then(Holder::is_alive)) {
+        (Some(record), _) if record.ended => return Ok(()),
+        (_, Some(true)) => return Err(Refusal::Held(holder)),
+        (_, Some(false)) => return Ok(()),
+        // Of another machine, or cut short: only time tells.
+        (_, None) => {}
+    }
+    if let Some(holder) = &holder {
+        tracing::info!(
+            "{holder} did not give it back; watching for {} s whether it is still there",
+            timing.patience.as_secs()
+        );
+    }
+    let patience = Instant::now() + timing.patience;
+    while Instant::now() < patience {
+        std::thread::sleep(timing.renewal.min(Duration::from_millis(200)));
+        let now = fs::read(&path).ok();
+        if now.is_none() {
+            // Given up by whoever takes it over: the next look finds the higher number.
+            return Ok(());
+        }
+        if now != first {
+            return match record(&now) {
+                Some(record) if record.ended => Ok(()),
+                Some(record) => Err(Refusal::Held(Some(record.holder))),
+                None => Err(Refusal::Held(holder)),
+            };
+        }
+    }
+    Ok(())
+}
+
+impl Holder {
+    fn this_process() -> Holder {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Holder {
+            host: host.trim().to_owned(),
+            process: process::id(),
+            since: seconds_since_1970(),
+            system: system(),
+            began: began(process::id()),
+        }
+    }
+
+    /// Whether the process runs; unknown of one on another system.
+    fn is_alive(&self) -> Option<bool> {
+        let known = !self.system.is_empty() && self.system == system() && self.began.is_some();
+        known.then(|| began(self.process) == self.began)
+    }
+}
+
+/// What tells one start of one machine, and one namespace of process numbers on it, from all others;
+/// nothing where the system does not say.
+fn system() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let namespace = fs::read_link("/proc/self/ns/pid");
+    match (boot, namespace) {
+        (Ok(boot), Ok(namespace)) => format!("{} {}", boot.trim(), namespace.display()),
+        _ => String::new(),
+    }
+}
+
+/// When a process began, in ticks since the machine started: field 22 of `/proc/PID/stat`, proc(5).
+/// Nothing if there is no such process.
+fn began(process: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field is the command's name in brackets, and may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    // One that has ended and has not been waited for yet holds nothing any more.
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
+}
+
+fn seconds_since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Timing = Timing {
+        renewal: Duration::from_millis(20),
+        patience: Duration::from_millis(600),
+    };
+
+    /// A process on another machine: its number here says nothing of it.
+    fn elsewhere() -> Holder {
+        Holder {
+            host: "elsewhere".into(),
+            process: process::id(),
+            since: seconds_since_1970(),
+            system: "another".into(),
+            began: Some(1),
+        }
+    }
+
+    /// As on a file system whose locks do not reach other machines.
+    fn without_lock(directory: &Path) {
+        let lock = directory.join(DIRECTORY).join(LOCK);
+        fs::remove_file(lock).unwrap();
+    }
+
+    fn refused(directory: &Path) -> Option<Holder> {
+        match Lease::take_as(directory, Holder::this_process(), QUICK) {
+            Err(Refusal::Held(holder)) => holder,
+            other => panic!("expected a refusal that names the holder, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_held_directory_is_refused_at_once_and_its_holder_named() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(holder(directory.path()), None);
+        let lease = Lease::take(directory.path()).unwrap();
+        assert_eq!(refused(directory.path()).unwrap().process, process::id());
+        assert_eq!(holder(directory.path()).unwrap().process, process::id());
+        drop(lease);
+        assert_eq!(holder(directory.path()), None);
+        Lease::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lease_that_another_machine_renews_is_held_also_without_locks() {
+        let directory = tempfile::tempdir().unwrap();
+        let lease = Lease::take_as(directory.path(), elsewhere(), QUICK).unwrap();
+        without_lock(directory.path());
+        assert_eq!(refused(directory.path()).unwrap().host, "elsewhere");
+        lease.fence().check().unwrap();
+    }
+
+    #[test]
+    fn a_stale_lease_of_another_machine_is_taken_and_its_holder_fenced_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let slow = Timing {
+            renewal: Duration::from_secs(3600),
+            ..QUICK
+        };
+        let paused = Lease::take_as(directory.path(), elsewhere(), slow).unwrap();
+        without_lock(directory.path());
+        let taken = Lease::take_as(directory.path(), Holder::this_process(), QUICK).unwrap();
+        assert!(taken.fence().number() > paused.fence().number());
+        paused.fence().check().unwrap_err();
+        taken.fence().check().unwrap();
+        drop(paused);
+        taken.fence().check().unwrap();
+    }
+
+    #[test]
+    fn the_lease_of_a_process_that_was_killed_here_is_taken_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let leases = directory.path().join(DIRECTORY);
+        fs::create_dir_all(&leases).unwrap();
+        let mut ended = process::Command::new("true").spawn().unwrap();
+        let holder = Holder {
+            process: ended.id(),
+            began: began(ended.id()).or(Some(1)),
+            ..Holder::this_process()
+        };
+        ended.wait().unwrap();
+        let record = Record {
+            holder,
+            renewals: 7,
+            ended: false,
+        };
+        let text = serde_json::to_vec(&record).unwrap();
+        fs::write(path_of(&leases, 41), text).unwrap();
+        let lease = Lease::take(directory.path()).unwrap();
+        assert_eq!(lease.fence().number(), 42);
+        assert!(!path_of(&leases, 41).exists());
+    }
+
+    #[test]
+    fn a_lease_that_was_cut_short_is_watched_like_any_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let leases = directory.path().join(DIRECTORY);
+        fs::create_dir_all(&leases).unwrap();
+        fs::write(path_of(&leases, 3), "{\"host\":\"else").unwrap();
+        let begun = Instant::now();
+        let lease = Lease::take_as(directory.path(), Holder::this_process(), QUICK).unwrap();
+        assert!(begun.elapsed() >= QUICK.patience);
+        assert_eq!(lease.fence().number(), 4);
+    }
+
+    #[test]
+    fn of_many_that_take_a_stale_lease_at_once_one_gets_it() {
+        for _ in 0..10 {
+            let directory = tempfile::tempdir().unwrap();
+            let slow = Timing {
+                renewal: Duration::from_secs(3600),
+                patience: Duration::from_millis(60),
+            };
+            let stale = Lease::take_as(directory.path(), elsewhere(), slow).unwrap();
+            let quick = Timing {
+                patience: slow.patience,
+                ..QUICK
+            };
+            let leases: Vec<_> = std::thread::scope(|scope| {
+                let take = |i: usize| {
+                    let directory = directory.path();
+                    scope.spawn(move || {
+                        without_lock_of(directory, i);
+                        let other = Holder {
+                            system: format!("machine {i}"),
+                            ..elsewhere()
+                        };
+                        Lease::take_as(directory, other, quick)
+                    })
+                };
+                let all: Vec<_> = (0..4).map(take).collect();
+                all.into_iter().map(|taker| taker.join().unwrap()).collect()
+            });
+            let valid = |lease: &&Lease| lease.fence().check().is_ok();
+            let taken: Vec<&Lease> = leases.iter().flatten().collect();
+            assert_eq!(taken.iter().copied().filter(|l| valid(l)).count(), 1);
+            stale.fence().check().unwrap_err();
+        }
+    }
+
+    /// Each taker finds no lock, as on a machine of its own.
+    fn without_lock_of(directory: &Path, _taker: usize) {
+        let _ = fs::remove_file(directory.join(DIRECTORY).join(LOCK));
+    }
+}

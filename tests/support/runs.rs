@@ -1,0 +1,122 @@
+//! Runs of the binary on small data, and what they leave behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+pub fn pretrain() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_pretrain"))
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+pub fn expect(output: Output, exit: i32, words: &[&str]) -> String {
+    let all = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(exit), "{all}");
+    for word in words {
+        assert!(all.contains(word), "expected {word:?} in {all}");
+    }
+    all
+}
+
+/// A directory with prepared data, and commands that use it.
+pub struct Bench {
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let bench = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        bench.prepare("data", 64);
+        bench
+    }
+
+    pub fn prepare(&self, name: &str, proteins: usize) {
+        let residues = b"ALGVSREDTIPKFQNYMHWC";
+        let mut fasta = String::new();
+        for i in 0..proteins {
+            let letters = (0..20 + i % 30).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
+            fasta += &format!(">protein{i}\n{}\n", letters.collect::<String>());
+        }
+        let input = self.path("proteins.fasta");
+        fs::write(&input, fasta).unwrap();
+        let mut command = pretrain();
+        command.args(["prepare", "--validation-fraction", "0.2", "--output"]);
+        expect(
+            command.arg(self.path(name)).arg(input).output().unwrap(),
+            0,
+            &[],
+        );
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Training of the tiny model into the run directory `run`.
+    pub fn train(&self, run: &str, arguments: &[&str]) -> Command {
+        let mut command = pretrain();
+        command
+            .args(["--config", "tiny", "--data"])
+            .arg(self.path("data"));
+        command.arg("--run-dir").arg(self.path(run)).args(arguments);
+        command
+    }
+
+    pub fn metrics(&self, run: &str) -> Vec<Map<String, Value>> {
+        let file = self.path(run).join("metrics.jsonl");
+        let lines = fs::read_to_string(file).unwrap_or_default();
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a line is an object"))
+            .collect()
+    }
+
+    /// Whole lines of metrics; the last may still be on its way.
+    pub fn metrics_lines(&self, run: &str) -> usize {
+        let file = fs::read(self.path(run).join("metrics.jsonl")).unwrap_or_default();
+        file.iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    pub fn checkpoint(&self, run: &str, step: u64) -> PathBuf {
+        self.path(run).join(format!("checkpoints/step_{step:08}"))
+    }
+}
+
+/// Waits for something that a running process brings about.
+pub fn wait_for(process: &mut Child, what: &str, mut happened: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(300);
+    while !happened() {
+        let ended = process.try_wait().unwrap();
+        assert!(ended.is_none(), "the run ended before {what}");
+        assert!(Instant::now() < patience, "no {what} in five minutes");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// All files below a directory with their bytes, except the named ones.
+pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(directory).unwrap().to_owned();
+                found.push((name, fs::read(path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
