@@ -4,6 +4,7 @@ mod feed;
 pub mod forward;
 mod order;
 pub mod program;
+mod resume;
 mod session;
 mod state;
 mod summary;

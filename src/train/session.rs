@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ankh_data::{Seen, Split};
-use serde::Deserialize as _;
 use serde_json::json;
 
 use super::TrainError;
 use super::feed::{Fed, Feed, Source};
 use super::order::DataOrder;
 use super::program::{BatchSize, EVALUATION, METRICS, Programs};
-use super::state::{Rest, State};
+use super::resume::resume;
+use super::state::State;
 use super::summary::{self, Summary};
 use crate::checkpoint::{Saver, Store};
 use crate::config::Config;
@@ -418,40 +418,4 @@ impl<'a> Session<'a> {
         }
         Ok(summary)
     }
-}
-
-/// Loads the state of a step, made by a run on the same data in the same order, and how many residues it was shown.
-fn resume(
-    programs: &Programs<'_>,
-    fleet: &Fleet,
-    store: &Store,
-    step: u64,
-    training: &Source,
-) -> Result<(State, u64), TrainError> {
-    let checkpoint = store.load(step)?;
-    let metadata = &checkpoint.metadata;
-    let is = training.whole.examples_per_epoch();
-    let was = metadata["examples_per_epoch"].as_u64();
-    if let Some(was) = was.filter(|was| *was != is) {
-        return Err(TrainError::OtherData {
-            checkpoint: store.directory_of(step),
-            was,
-            is,
-        });
-    }
-    // A checkpoint that was imported has no order yet.
-    if let Ok(before) = DataOrder::deserialize(&metadata["order"]) {
-        let difference = DataOrder::of(&training.whole).difference(&before);
-        if let Some((was, is)) = difference {
-            return Err(TrainError::OtherOrder {
-                checkpoint: store.directory_of(step),
-                was,
-                is,
-            });
-        }
-    }
-    let residues = metadata["residues"].as_u64().unwrap_or(0);
-    tracing::info!(step, "resuming");
-    let state = State::from_tensors(programs, fleet, &checkpoint.tensors, Rest::Required)?;
-    Ok((state, residues))
 }
