@@ -12,7 +12,7 @@ use super::TrainError;
 use super::feed::{Fed, Feed, Source};
 use super::order::DataOrder;
 use super::program::{BatchSize, EVALUATION, METRICS, Programs};
-use super::resume::resume;
+use super::resume::Beginning;
 use super::state::State;
 use super::summary::{self, Summary};
 use crate::checkpoint::{Saver, Store};
@@ -74,6 +74,8 @@ struct Session<'a> {
     training: &'a Source,
     /// Residues shown up to the last step whose metrics were read.
     residues: u64,
+    /// The step that what the optimizer keeps began at.
+    optimizer_start: u64,
     /// Steps whose metrics have not been read, oldest first.
     pending: VecDeque<Pending>,
     meter: Meter,
@@ -109,6 +111,12 @@ impl<'a> Session<'a> {
         training: &'a Source,
     ) -> Result<Session<'a>, TrainError> {
         let config = programs.config;
+        let store = Store::open(run.checkpoints());
+        if run.saves() {
+            store.clean()?;
+        }
+        let beginning = Beginning::of(config, run, &store, fleet, training)?;
+        let programs = &beginning.programs(programs);
         let held_out = match config.evaluation.every {
             0 => None,
             _ => Some(Source::open(programs, Split::Validation, fleet)?),
@@ -138,35 +146,21 @@ impl<'a> Session<'a> {
         };
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "compiled");
 
-        let store = Store::open(run.checkpoints());
-        if run.saves() {
-            store.clean()?;
-        }
-        let latest = store.latest()?;
-        let begins = latest.unwrap_or(0);
-        let (first, last) = fleet.extremes(begins)?;
-        if first != last {
-            return Err(TrainError::OtherStep {
-                checkpoints: run.checkpoints(),
-                begins,
-                first,
-                last,
-            });
-        }
-        let (step, state, residues) = match latest {
-            Some(step) => {
-                let (state, residues) = resume(programs, fleet, &store, step, training)?;
-                (step, state, residues)
-            }
-            None => (0, State::initial(programs, fleet)?, 0),
-        };
+        let state = beginning.state(programs, fleet)?;
+        let Beginning {
+            step,
+            rows,
+            residues,
+            optimizer_start,
+            ..
+        } = beginning;
         let keep = if config.checkpoint.keep == 0 {
             usize::MAX
         } else {
             config.checkpoint.keep
         };
         let mut session = Session {
-            feed: training.after(step, config.data.prefetch),
+            feed: training.after_rows(step, rows, config.data.prefetch),
             meter: Meter::start(StepCost::of(config), fleet.peak_flops()),
             metrics: MetricsLog::after(step, run.metrics())?,
             events: EventLog::create(run.path())?,
@@ -189,6 +183,7 @@ impl<'a> Session<'a> {
             step,
             training,
             residues,
+            optimizer_start,
         };
         if step < config.train.steps {
             session.evaluate()?;
@@ -386,7 +381,9 @@ impl<'a> Session<'a> {
             "config": self.config,
             "examples_per_epoch": self.training.whole.examples_per_epoch(),
             "order": DataOrder::of(&self.training.whole),
+            "rows": self.feed.rows_before(self.step),
             "residues": self.residues,
+            "optimizer_start": self.optimizer_start,
         });
         // Every process takes part in reading the state back; one writes it.
         let state = self.state.to_host(self.fleet)?;
