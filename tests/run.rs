@@ -98,7 +98,10 @@ fn a_run_leaves_what_its_readers_rely_on() {
     flip_a_byte(&bench.checkpoint("run", 20));
     expect(
         bench
-            .train("run", &["--resume", "--steps", "25"])
+            .train(
+                "run",
+                &["--resume", "--steps", "25", "--set", "schedule.steps=25"],
+            )
             .output()
             .unwrap(),
         1,

@@ -334,6 +334,7 @@ fn the_learning_rate_follows_its_schedule() {
                 peak_learning_rate: 4e-3,
                 warmup_steps,
                 kind,
+                ..Schedule::default()
             };
             let g = Graph::new("rate");
             let step = g.parameter("step", Shape::new(DType::F32, []));
@@ -355,9 +356,63 @@ fn the_learning_rate_follows_its_schedule() {
         peak_learning_rate: 4e-3,
         warmup_steps,
         kind: ScheduleKind::Linear,
+        ..Schedule::default()
     };
     assert_eq!(rate(&linear(8), 20, 0), 0.0);
     assert_eq!(rate(&linear(8), 20, 8), 4e-3);
     assert_eq!(rate(&linear(0), 20, 0), 4e-3);
     assert_eq!(rate(&linear(8), 20, 20), 0.0);
+}
+
+#[test]
+fn a_schedule_with_a_start_and_an_end_of_its_own_is_the_plain_one_moved() {
+    let kinds = [
+        ScheduleKind::Linear,
+        ScheduleKind::Constant,
+        ScheduleKind::Cosine,
+    ];
+    let cases = kinds.iter().flat_map(|&kind| {
+        [
+            (0, 8, Some(20)),
+            (300, 0, None),
+            (300, 8, None),
+            (300, 8, Some(350)),
+        ]
+        .map(|(start, warmup, end)| (kind, start, warmup, end))
+    });
+    for (kind, start_step, warmup_steps, steps) in cases {
+        let schedule = Schedule {
+            peak_learning_rate: 4e-3,
+            warmup_steps,
+            kind,
+            start_step,
+            steps,
+        };
+        let plain = Schedule {
+            start_step: 0,
+            steps: None,
+            ..schedule.clone()
+        };
+        let horizon = steps.unwrap_or(400);
+        assert_eq!(schedule.horizon(400), horizon);
+        let g = Graph::new("rate");
+        let step = g.parameter("step", Shape::new(DType::F32, []));
+        let rates = optim::learning_rate(&schedule, 400, step);
+        let program = compile(&g.finish(&[rates], &[]).unwrap());
+        let places = [0, 1, 8, 9, 10, 299, 300, 301, 308, 333, 349, 350, 399, 400];
+        for place in places {
+            let moved = (place as u64).saturating_sub(start_step);
+            let expected = rate(&plain, horizon - start_step, moved);
+            let found = run(&program, &[HostTensor::from_f32([], &[place as f32])]);
+            let found = f64::from(found[0].to_vec_f32().unwrap()[0]);
+            let number = optim::learning_rate_at(&schedule, 400, place);
+            for found in [found, number] {
+                assert!(
+                    (found - expected).abs() <= 2e-7 * 4e-3,
+                    "{schedule:?}, step {place}: {found:e}, not {expected:e}"
+                );
+            }
+            assert!((number - expected).abs() <= 1e-15);
+        }
+    }
 }

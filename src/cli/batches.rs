@@ -29,6 +29,9 @@ pub(super) struct BatchesArgs {
     /// The first step to show, counted from 0.
     #[arg(long, value_name = "STEP", default_value_t = 0)]
     from: u64,
+    /// The rows that a run took in the steps before --from, where its batch size has changed [default: --from times train.batch_size].
+    #[arg(long, value_name = "ROWS")]
+    rows_before: Option<u64>,
     /// Hosts that share each batch.
     #[arg(long, value_name = "H", default_value_t = 1)]
     hosts: usize,
@@ -53,7 +56,10 @@ pub(super) fn run(arguments: BatchesArgs) -> Result<Exit, CliError> {
     data_locations(&config)?;
     let listing = listing(&config, arguments.color);
     let share = Share::host(arguments.host, arguments.hosts);
-    let batches = batches(&config, Split::Train, share)?;
+    let mut batches = batches(&config, Split::Train, share)?;
+    if let Some(rows) = arguments.rows_before {
+        batches = batches.after(arguments.from, rows);
+    }
     for step in arguments.from..arguments.from.saturating_add(arguments.steps) {
         let batch = batches.batch(step)?;
         if arguments.json {

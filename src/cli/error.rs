@@ -8,7 +8,7 @@ use ankh_pjrt::Code;
 use crate::config::ConfigError;
 use crate::fleet::DeviceError;
 use crate::fleet::saved::SavedError;
-use crate::run::{Contents, RunError};
+use crate::run::{Contents, Damage, RunError};
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
 use crate::{checkpoint, weights};
@@ -129,6 +129,8 @@ impl From<ConfigError> for CliError {
             ConfigError::NotAnAssignment { .. } => {
                 Some("write for example --set train.steps=100".into())
             }
+            ConfigError::NotUnicode { .. } => Some("rename it, or give a link to it".into()),
+            ConfigError::NoPlace { .. } => Some("give the path from the root".into()),
             ConfigError::Circle { .. } => Some("take one `extends` away".into()),
             _ => None,
         };
@@ -154,10 +156,20 @@ impl From<RunError> for CliError {
             RunError::Occupied { .. } => {
                 Some("continue it with --resume, or give another --run-dir")
             }
-            RunError::AnotherRun { .. } => {
-                Some("give another --run-dir, or the configuration of that run")
-            }
-            RunError::UnreadableConfig { .. } => Some("give another --run-dir"),
+            RunError::AnotherRun { .. } => Some(
+                "model, objective and data stay what they are as long as a run lasts: give another --run-dir, or the configuration of that run (--resume alone takes it)",
+            ),
+            RunError::Changed { .. } => Some(
+                "--resume --accept-changes goes on all the same: weights are kept, data goes on behind the rows seen, another optimizer begins afresh; or give that run's settings, or another --run-dir",
+            ),
+            RunError::UnreadableConfig { source, .. } => Some(match **source {
+                Damage::Wrong { .. } => {
+                    "correct it; or remove it, and --resume takes the configuration that the newest saved state carries"
+                }
+                Damage::Missing | Damage::Empty | Damage::CutShort => {
+                    "no saved state here carries the configuration either: restore the file from a copy, or give another --run-dir"
+                }
+            }),
             RunError::Lost(_) => {
                 Some("another process may be training there: look before you resume")
             }
@@ -280,6 +292,16 @@ impl From<TrainError> for CliError {
             error @ TrainError::OtherOrder { .. } => Self::usage(error).help(
                 "give the data and the data.memory the run was begun with, or another --run-dir",
             ),
+            TrainError::RateJump { ref choices, .. } => {
+                let choices: Vec<String> = choices
+                    .iter()
+                    .map(|choice| format!("\n  {choice}"))
+                    .collect();
+                Self::usage(error).help(format!(
+                    "a run of more steps stretches its schedule; say which you want:{}",
+                    choices.concat()
+                ))
+            }
             error @ TrainError::OtherStep { .. } => Self::usage(error)
                 .help("give every host the same --run-dir on storage that all of them share"),
             error @ TrainError::Diverged { .. } => Self::failed(error).help(

@@ -9,9 +9,9 @@ use super::configuration::{ConfigArgs, DataArgs, data_locations};
 use super::output::{json, line_of};
 use super::readiness::ready;
 use super::{CliError, Exit, Slice};
-use crate::config::Config;
+use crate::config::{Config, resolve_over};
 use crate::fleet::{Fleet, Hosts};
-use crate::run::{RunDirectory, Start, StopFlag};
+use crate::run::{Recorded, RunDirectory, Start, StopFlag};
 use crate::telemetry::Log;
 use crate::train::{Outcome, Summary, train};
 
@@ -36,12 +36,16 @@ pub(super) struct TrainArgs {
     /// Where the run's files go [default: runs/ and the name of the configuration].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// The last step [default: train.steps of the configuration].
+    /// The last step [default: train.steps of the configuration]. Unless schedule.steps is set, the learning rate comes down to 0 there.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Continue the run in the run directory, with its configuration unless another is given; start it if there is none.
     #[arg(long)]
     resume: bool,
+    /// With --resume: go on although train.batch_size or the optimizer is another. Weights are kept, data goes on behind the rows
+    /// seen, another optimizer begins afresh.
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -49,17 +53,20 @@ pub(super) struct TrainArgs {
 
 pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let directory = arguments.run_directory();
-    let config = arguments.configuration(&directory)?;
+    let (config, restored) = arguments.configuration(&directory)?;
     let vm = ready(arguments.slice, &config, arguments.config.config.as_deref())?;
     let worker = vm.map_or(0, |vm| vm.worker);
     data_locations(&config)?;
-    let start = if arguments.resume {
-        Start::Resume
-    } else {
-        Start::New
+    let start = match (arguments.resume, arguments.accept_changes) {
+        (false, _) => Start::New,
+        (true, false) => Start::Resume,
+        (true, true) => Start::ResumeChanged,
     };
     Log::start();
     let run = RunDirectory::open_for(worker, directory, &config, start)?;
+    if let Some(restored) = restored {
+        tracing::warn!("{restored}");
+    }
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -104,21 +111,46 @@ impl TrainArgs {
         self.run_dir.clone().unwrap_or_else(default)
     }
 
-    /// The configuration; a resumed run's own where none is given.
-    fn configuration(&mut self, run_directory: &Path) -> Result<Config, CliError> {
-        let recorded = run_directory.join("config.toml");
-        if self.resume && self.config.config.is_none() && recorded.is_file() {
-            self.config.config = Some(recorded.to_string_lossy().into_owned());
-        }
-        let mut config = self.config.resolve()?;
+    /// The configuration, a resumed run's own where none is given; and what to say of where it came from.
+    fn configuration(
+        &mut self,
+        run_directory: &Path,
+    ) -> Result<(Config, Option<String>), CliError> {
+        let own = self.resume && self.config.config.is_none();
+        let recorded = match own {
+            true => Recorded::of(run_directory)?,
+            false => None,
+        };
+        let mut restored = None;
+        let mut config = match recorded {
+            None => self.config.resolve()?,
+            Some(Recorded::Whole(config)) => {
+                let file = run_directory.join("config.toml");
+                self.config.config = Some(file.to_string_lossy().into_owned());
+                resolve_over(config, &self.config.set)?
+            }
+            Some(Recorded::Restored {
+                config,
+                checkpoint,
+                damage,
+            }) => {
+                restored = Some(format!(
+                    "{} cannot be used: {damage}; going on with the configuration that {} carries",
+                    run_directory.join("config.toml").display(),
+                    checkpoint.display()
+                ));
+                resolve_over(config, &self.config.set)?
+            }
+        };
         if let Some(data) = self.data.data.take() {
             config.data.dir = Some(data);
         }
         if let Some(steps) = self.steps {
             config.train.steps = steps;
         }
+        config.make_paths_absolute()?;
         config.validate()?;
-        Ok(config)
+        Ok((config, restored))
     }
 }
 

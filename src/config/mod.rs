@@ -8,6 +8,7 @@
 mod error;
 mod keys;
 mod mixture;
+mod paths;
 mod presets;
 mod resolve;
 mod sharding;
@@ -24,7 +25,7 @@ pub use ankh_data::{Location, LongSequences, Objective, Rows, Vocabulary};
 pub use error::{ConfigError, Origin, Problem};
 pub use mixture::{Component, Part};
 pub use presets::preset_names;
-pub use resolve::{RESOLVED_HEADER, Versions, resolve};
+pub use resolve::{RESOLVED_HEADER, Versions, resolve, resolve_file, resolve_over};
 pub use sharding::{Axis, Compiler, GradientType, Rules, Sharding};
 pub use size::Size;
 
@@ -230,6 +231,17 @@ impl Optimizer {
         }
     }
 
+    /// Whether what `other` kept of a model can be gone on with: it is of the same kind and keeps arrays of the same shapes.
+    pub fn continues(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Adafactor(a), Self::Adafactor(b)) => {
+                a.min_dim_size_to_factor == b.min_dim_size_to_factor
+            }
+            (Self::Adamw(_), Self::Adamw(_)) => true,
+            (Self::Adafactor(_), Self::Adamw(_)) | (Self::Adamw(_), Self::Adafactor(_)) => false,
+        }
+    }
+
     /// One of each kind, with its defaults.
     pub(crate) fn kinds() -> [Self; 2] {
         [
@@ -315,7 +327,8 @@ impl Default for AdamW {
     }
 }
 
-/// The learning rate: a linear warm-up from 0 to the peak, then `kind` until the last step.
+/// The learning rate: a linear warm-up from 0 to the peak, then `kind` until the last step. A resumed run can be given another
+/// length, or a schedule of its own that begins where it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
@@ -325,6 +338,10 @@ pub struct Schedule {
     pub warmup_steps: u64,
     /// What follows the warm-up.
     pub kind: ScheduleKind,
+    /// The step that the warm-up begins at. It is 0, but for a run that is warmed up anew.
+    pub start_step: u64,
+    /// The step at which the rate reaches 0; `train.steps` where none is given.
+    pub steps: Option<u64>,
 }
 
 impl Default for Schedule {
@@ -333,7 +350,22 @@ impl Default for Schedule {
             peak_learning_rate: 4e-3,
             warmup_steps: 10_000,
             kind: ScheduleKind::Linear,
+            start_step: 0,
+            steps: None,
         }
+    }
+}
+
+impl Schedule {
+    /// The step at which the rate reaches 0, in a run of `steps`.
+    pub fn horizon(&self, steps: u64) -> u64 {
+        self.steps.unwrap_or(steps)
+    }
+
+    /// The steps from the end of the warm-up to the horizon, in a run of `steps`; 0 where the rate never leaves the warm-up.
+    pub fn decay_steps(&self, steps: u64) -> u64 {
+        let warm = self.start_step.saturating_add(self.warmup_steps);
+        self.horizon(steps).saturating_sub(warm)
     }
 }
 
@@ -341,11 +373,11 @@ impl Default for Schedule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
-    /// A straight line to 0 at `train.steps`: Ankh.
+    /// A straight line to 0 at `schedule.steps`: Ankh.
     Linear,
     /// The peak, kept.
     Constant,
-    /// Half a cosine to 0 at `train.steps`.
+    /// Half a cosine to 0 at `schedule.steps`.
     Cosine,
 }
 

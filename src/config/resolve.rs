@@ -33,18 +33,24 @@ pub struct Versions {
 /// The result has the right keys and types; whether the values make sense together is [`Config::validate`]'s question, to be asked once the
 /// command line's other options are in.
 pub fn resolve(base: Option<&str>, set: &[String]) -> Result<Config, ConfigError> {
-    let mut layers = match base {
-        Some(name) => Layer::chain(name)?,
+    let layers = match base {
+        Some(name) => Layer::chain(Layer::named(name, Path::new(""))?)?,
         None => Vec::new(),
     };
-    for argument in set {
-        layers.push(Layer::argument(argument)?);
-    }
-    let mut resolution = Resolution::new();
-    for layer in &layers {
-        resolution.lay(layer)?;
-    }
-    Ok(resolution.config)
+    resolve_over(Resolution::of(Config::default()).under(&layers)?, set)
+}
+
+/// The configuration that the file `path` says, which no preset stands for.
+pub fn resolve_file(path: &Path) -> Result<Config, ConfigError> {
+    let layers = Layer::chain(Layer::file(path.to_owned())?)?;
+    Resolution::of(Config::default()).under(&layers)
+}
+
+/// `base` with the `key=value` arguments `set` laid over it.
+pub fn resolve_over(base: Config, set: &[String]) -> Result<Config, ConfigError> {
+    let layers = set.iter().map(|argument| Layer::argument(argument));
+    let layers: Vec<Layer> = layers.collect::<Result<_, _>>()?;
+    Resolution::of(base).under(&layers)
 }
 
 impl Config {
@@ -119,12 +125,11 @@ struct Layer {
 }
 
 impl Layer {
-    /// `name` and all it extends, the furthest ancestor first.
-    fn chain(name: &str) -> Result<Vec<Self>, ConfigError> {
+    /// A layer and all it extends, the furthest ancestor first.
+    fn chain(last: Self) -> Result<Vec<Self>, ConfigError> {
         let mut chain: Vec<Self> = Vec::new();
-        let mut next = Some((name.to_owned(), PathBuf::new()));
-        while let Some((name, directory)) = next {
-            let mut layer = Self::named(&name, &directory)?;
+        let mut next = Some(last);
+        while let Some(mut layer) = next {
             let origins = || chain.iter().map(|layer| layer.origin.to_string());
             if chain.iter().any(|earlier| earlier.origin == layer.origin) {
                 return Err(ConfigError::Circle {
@@ -137,7 +142,7 @@ impl Layer {
             };
             next = match layer.table.remove("extends") {
                 None => None,
-                Some(Value::String(parent)) => Some((parent, directory)),
+                Some(Value::String(parent)) => Some(Self::named(&parent, &directory)?),
                 Some(other) => {
                     return Err(ConfigError::WrongValue {
                         key: "extends".into(),
@@ -159,16 +164,23 @@ impl Layer {
         if let Some(text) = preset(name) {
             return Self::parse(Origin::Preset(name.to_owned()), text);
         }
-        let path = directory.join(name);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(Origin::File(path), &text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(ConfigError::UnknownPreset {
+        Self::file(directory.join(name)).map_err(|error| match error {
+            ConfigError::Unreadable { source, .. }
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                ConfigError::UnknownPreset {
                     name: name.to_owned(),
                     nearest: nearest_name(name, preset_names()),
                     known: preset_names().map(str::to_owned).collect(),
-                })
+                }
             }
+            other => other,
+        })
+    }
+
+    fn file(path: PathBuf) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(Origin::File(path), &text),
             Err(source) => Err(ConfigError::Unreadable { path, source }),
         }
     }
@@ -214,12 +226,19 @@ struct Resolution {
 }
 
 impl Resolution {
-    fn new() -> Self {
-        let config = Config::default();
+    fn of(config: Config) -> Self {
         Self {
             table: to_table(&config),
             config,
         }
+    }
+
+    /// The configuration once these layers lie on it, in order.
+    fn under(mut self, layers: &[Layer]) -> Result<Config, ConfigError> {
+        for layer in layers {
+            self.lay(layer)?;
+        }
+        Ok(self.config)
     }
 
     fn lay(&mut self, layer: &Layer) -> Result<(), ConfigError> {

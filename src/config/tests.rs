@@ -348,6 +348,33 @@ fn too_many_masks_for_the_sentinels_are_a_warning() {
 }
 
 #[test]
+fn a_schedule_that_does_not_fit_its_run_is_noticed() {
+    let warned = |arguments: &[&str]| {
+        let config = set(&[&["train.steps=300", "schedule.warmup_steps=20"], arguments].concat());
+        let config = config.unwrap();
+        config.validate().unwrap();
+        let warnings: Vec<_> = config.warnings().iter().map(|w| w.to_string()).collect();
+        warnings.join(", ")
+    };
+    assert_eq!(warned(&[]), "");
+    assert_eq!(warned(&["schedule.steps=400"]), "");
+    assert_eq!(warned(&["schedule.start_step=200"]), "");
+    assert!(warned(&["schedule.steps=200"]).contains("0 after step 200"));
+    assert_eq!(
+        warned(&["schedule.steps=200", "schedule.kind=constant"]),
+        ""
+    );
+    let late = warned(&["schedule.start_step=290"]);
+    assert!(late.contains("20 from step 290 of 300 on"), "{late}");
+    let wrong =
+        |arguments: &[&str]| message(set(arguments).map(|c| c.validate().map(|()| c)).unwrap());
+    let error = wrong(&["train.steps=300", "schedule.start_step=300"]);
+    assert!(error.contains("the schedule ends at step 300"), "{error}");
+    let error = wrong(&["schedule.steps=0"]);
+    assert!(error.contains("schedule.steps is 0"), "{error}");
+}
+
+#[test]
 fn what_is_written_over_a_base_reads_back_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("base.toml");
@@ -363,6 +390,7 @@ fn what_is_written_over_a_base_reads_back_as_it_was() {
             ],
             &["optimizer.name=adamw", "optimizer.b1=0.95"],
             &["optimizer.clip_norm=none", "data.dir=prepared"],
+            &["schedule.steps=30", "schedule.start_step=7"],
         ] {
             let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
             let config = resolve(base, &set).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ankh_data::objective::{Kind, Touching};
 use ankh_data::{BatchPlan, CacheOptions, Objective, ReadOptions, StorageOptions, Tokenizer};
 
-use super::{Config, ConfigError, Optimizer, Problem};
+use super::{Config, ConfigError, Optimizer, Problem, ScheduleKind};
 
 impl Config {
     /// Checks the whole configuration and reports all that is wrong with it, not just the first.
@@ -42,14 +42,25 @@ impl Config {
             ),
             "long sequences are masked less".into(),
         );
+        let (schedule, steps) = (&self.schedule, self.train.steps);
+        let horizon = schedule.horizon(steps);
         found.unless(
-            self.schedule.warmup_steps < self.train.steps,
+            schedule.decay_steps(steps) > 0,
             "schedule.warmup_steps",
-            format!(
-                "is {} in a run of {}",
-                self.schedule.warmup_steps, self.train.steps
-            ),
+            match schedule.start_step {
+                0 => format!("is {} in a run of {horizon}", schedule.warmup_steps),
+                start => format!(
+                    "is {} from step {start} of {horizon} on",
+                    schedule.warmup_steps
+                ),
+            },
             "the learning rate never comes down from its peak".into(),
+        );
+        found.unless(
+            horizon >= steps || schedule.kind == ScheduleKind::Constant,
+            "schedule.steps",
+            format!("is {horizon} in a run of {steps}"),
+            format!("the learning rate is 0 after step {horizon}"),
         );
         found.0
     }
@@ -217,6 +228,20 @@ impl Config {
         found.positive_number(
             "schedule.peak_learning_rate",
             self.schedule.peak_learning_rate,
+        );
+        let schedule = &self.schedule;
+        if let Some(steps) = schedule.steps {
+            found.positive("schedule.steps", steps);
+        }
+        let horizon = schedule.horizon(self.train.steps);
+        found.unless(
+            schedule.start_step == 0 || schedule.start_step < horizon,
+            "schedule.start_step",
+            format!(
+                "is {}, and the schedule ends at step {horizon}",
+                schedule.start_step
+            ),
+            "set it to an earlier step, or raise schedule.steps or train.steps".into(),
         );
         found.not_negative("loss.z_loss", self.loss.z_loss);
         found.share("loss.label_smoothing", self.loss.label_smoothing);

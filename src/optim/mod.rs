@@ -12,7 +12,7 @@ use ankh_hlo::Tensor;
 use crate::config::Optimizer;
 use crate::model::Parameter;
 
-pub use schedule::learning_rate;
+pub use schedule::{learning_rate, learning_rate_at};
 
 /// An array that an update rule keeps between steps, float32, zeros at first.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,9 +1,11 @@
 //! The run directory: everything a training run leaves behind, in one place.
 //!
 //! Opening one answers, before any work, whether it can be written and whether it may hold this run: a directory belongs to one model and one stream
-//! of data. Its `config.toml` says which. It belongs to one process, too, from before anything in it is touched: see `lease`.
+//! of data. Its `config.toml` and its saved states say which. It belongs to one process, too, from before anything in it is
+//! touched: see `lease`.
 
 mod contents;
+mod identity;
 mod lease;
 mod stop;
 
@@ -11,14 +13,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
-
-use crate::config::{Config, ConfigError, Versions, resolve};
+use crate::config::{Config, Versions};
 
 pub use contents::Contents;
+pub(crate) use identity::saved_config;
+pub use identity::{Damage, Difference, Recorded};
 pub use lease::{Fence, Holder, Lost};
 pub use stop::StopFlag;
 
+use identity::{Changes, check_same, listed};
 use lease::{Lease, Refusal};
 
 /// A directory that holds a run, or is about to: this process's, until this is dropped.
@@ -45,6 +48,8 @@ pub enum Start {
     New,
     /// A run of the same model, to be continued; or none yet, so that one command both starts and restarts a job.
     Resume,
+    /// The same, also where its batch size or its optimizer was another.
+    ResumeChanged,
 }
 
 /// A directory that cannot hold the run.
@@ -87,27 +92,31 @@ pub enum RunError {
         path: PathBuf,
     },
     /// A run of something else is there.
-    #[error("{} holds another model's run: {key} is {there} there and {here} here", path.display())]
+    #[error("{} holds another model's run: {}", path.display(), listed(differences))]
     AnotherRun {
         /// The directory.
         path: PathBuf,
-        /// The first setting that differs.
-        key: String,
-        /// Its value in the directory's `config.toml`.
-        there: String,
-        /// Its value in this configuration.
-        here: String,
+        /// The settings that differ, those first that make it another run.
+        differences: Vec<Difference>,
     },
     /// The directory became another process's.
     #[error(transparent)]
     Lost(#[from] Lost),
-    /// There are traces of a run whose configuration cannot be read.
-    #[error("{} holds a run whose config.toml cannot be read", path.display())]
+    /// The run there can go on as this configuration says, and would not be the run it was.
+    #[error("{} holds a run with other settings: {}", path.display(), listed(differences))]
+    Changed {
+        /// The directory.
+        path: PathBuf,
+        /// The settings that differ.
+        differences: Vec<Difference>,
+    },
+    /// There are traces of a run whose configuration cannot be told.
+    #[error("cannot use {}, the configuration of this run", path.join("config.toml").display())]
     UnreadableConfig {
         /// The directory.
         path: PathBuf,
         /// What is wrong with it.
-        source: Box<ConfigError>,
+        source: Box<Damage>,
     },
     /// A file of the run cannot be written.
     #[error("cannot write {}", path.display())]
@@ -264,7 +273,11 @@ impl Paths {
             });
         }
         if self.holds_run() {
-            self.check_same(config)?;
+            let changes = match start {
+                Start::New | Start::Resume => Changes::Refused,
+                Start::ResumeChanged => Changes::Accepted,
+            };
+            check_same(&self.own, &self.checkpoints, config, changes)?;
             if start == Start::New {
                 return Err(RunError::Occupied {
                     path: self.own.clone(),
@@ -283,24 +296,6 @@ impl Paths {
         }
         let mut checkpoints = fs::read_dir(&self.checkpoints).into_iter().flatten();
         metrics || checkpoints.next().is_some()
-    }
-
-    fn check_same(&self, config: &Config) -> Result<(), RunError> {
-        let file = self.config();
-        let there = resolve(Some(&file.to_string_lossy()), &[]);
-        let there = there.map_err(|source| RunError::UnreadableConfig {
-            path: self.own.clone(),
-            source: Box::new(source),
-        })?;
-        match first_difference(&there, config) {
-            None => Ok(()),
-            Some((key, there, here)) => Err(RunError::AnotherRun {
-                path: self.own.clone(),
-                key,
-                there,
-                here,
-            }),
-        }
     }
 
     /// Writes and removes a file: permissions alone do not tell (file systems are mounted read-only, and root may do anything).
@@ -340,67 +335,10 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// The settings that make a run the run it is: the model first, by which one recognises it, then what its optimizer remembers and
-/// the stream of batches. An empty list is the whole section. The other settings may change between two starts.
-const IDENTITY: [(&str, &[&str]); 6] = [
-    ("model", &[]),
-    ("objective", &[]),
-    ("mixture", &[]),
-    (
-        "data",
-        &[
-            "tokenizer",
-            "input_length",
-            "target_length",
-            "rows",
-            "long_sequences",
-            "seed",
-        ],
-    ),
-    ("optimizer", &["name", "min_dim_size_to_factor"]),
-    ("train", &["batch_size", "seed"]),
-];
-
-/// The first setting of [`IDENTITY`] that differs, with both values.
-fn first_difference(there: &Config, here: &Config) -> Option<(String, String, String)> {
-    let [there, here] = [there, here].map(|config| Table::try_from(config).unwrap_or_default());
-    let show = |value: Option<&Value>| value.map_or("unset".into(), Value::to_string);
-    // Where data lies may change.
-    let in_place = |value: &Value| match value {
-        Value::Table(part) => {
-            let mut part = part.clone();
-            part.remove("dir");
-            Value::Table(part)
-        }
-        other => other.clone(),
-    };
-    for (section, names) in IDENTITY {
-        let table = |config: &Table| config.get(section).and_then(Value::as_table).cloned();
-        let [there, here] = [table(&there), table(&here)].map(Option::unwrap_or_default);
-        let all: Vec<&str> = there
-            .keys()
-            .chain(here.keys())
-            .map(String::as_str)
-            .collect();
-        let names = if names.is_empty() {
-            all.as_slice()
-        } else {
-            names
-        };
-        for name in names {
-            let [there, here] = [&there, &here].map(|table| table.get(*name).map(in_place));
-            if there != here {
-                let [there, here] = [there, here].map(|value| show(value.as_ref()));
-                return Some((format!("{section}.{name}"), there, here));
-            }
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::resolve;
 
     fn tiny(set: &[&str]) -> Config {
         let set: Vec<String> = set.iter().map(|argument| (*argument).to_owned()).collect();
@@ -451,14 +389,6 @@ mod tests {
                 "data.rows is \"padded\" there and \"packed\" here",
             ),
             (
-                "train.batch_size=8",
-                "train.batch_size is 4 there and 8 here",
-            ),
-            (
-                "optimizer.name=adamw",
-                "optimizer.name is \"adafactor\" there",
-            ),
-            (
                 "objective.task=nlu",
                 "objective.task is unset there and \"nlu\" here",
             ),
@@ -466,16 +396,47 @@ mod tests {
             for start in [Start::New, Start::Resume] {
                 let error =
                     RunDirectory::open(directory.path(), &tiny(&[setting]), start).unwrap_err();
+                assert!(matches!(error, RunError::AnotherRun { .. }), "{error}");
                 assert!(error.to_string().contains(key), "{error}");
             }
         }
     }
 
     #[test]
+    fn every_difference_is_shown_with_both_values() {
+        let directory = recorded(&tiny(&[]));
+        let open = |set: &[&str], start| RunDirectory::open(directory.path(), &tiny(set), start);
+        let changed = ["train.batch_size=8", "optimizer.name=adamw"];
+        let words = "train.batch_size is 4 there and 8 here; optimizer.name is \"adafactor\" there and \"adamw\" here";
+        for start in [Start::New, Start::Resume] {
+            let error = open(&changed, start).unwrap_err();
+            assert!(matches!(error, RunError::Changed { .. }), "{error}");
+            assert!(error.to_string().ends_with(words), "{error}");
+        }
+        let factored = ["optimizer.min_dim_size_to_factor=64"];
+        let error = open(&factored, Start::Resume).unwrap_err().to_string();
+        assert!(
+            error.contains("min_dim_size_to_factor is 128 there and 64 here"),
+            "{error}"
+        );
+        // Asked for, they are no obstacle, unless it is another model's run anyway.
+        for set in [&changed[..], &factored] {
+            open(set, Start::ResumeChanged).unwrap();
+        }
+        let both = [&changed[..], &["model.d_ff=64", "data.seed=3"]].concat();
+        let error = open(&both, Start::ResumeChanged).unwrap_err().to_string();
+        for words in ["another model's run", "d_ff is 48", "data.seed is 0", words] {
+            assert!(error.contains(words), "{words} in {error}");
+        }
+        // An optimizer's other settings change its next steps, not what it kept.
+        open(&["optimizer.decay_rate=0.7"], Start::Resume).unwrap();
+    }
+
+    #[test]
     fn a_run_without_a_result_is_begun_again() {
         let directory = recorded(&tiny(&[]));
         fs::write(directory.path().join("metrics.jsonl"), "").unwrap();
-        let smaller = tiny(&["train.batch_size=2"]);
+        let smaller = tiny(&["model.d_ff=24"]);
         RunDirectory::open(directory.path(), &smaller, Start::New).unwrap();
         fs::create_dir_all(directory.path().join("checkpoints/step_00000010")).unwrap();
         RunDirectory::open(directory.path(), &smaller, Start::New).unwrap_err();

@@ -122,19 +122,17 @@ impl Source {
         })
     }
 
-    /// The pass over the data that a batch belongs to; of a mixture, over its first component.
-    fn epoch(&self, batch: &Batch) -> u64 {
-        match self.whole.mixture().components() {
-            [_] => batch.epoch,
-            _ => self.whole.component_epochs_before(batch.step)[0] as u64,
-        }
-    }
-
     /// The batches of the steps after `step`, `depth` of them made ahead.
     pub fn after(&self, step: u64, depth: usize) -> Feed<'_> {
-        let queues = self.shares.iter().map(|s| s.batches.prefetch(step, depth));
+        self.after_rows(step, self.whole.rows_before(step), depth)
+    }
+
+    /// The same in a run whose steps up to `step` took `rows` rows.
+    pub fn after_rows(&self, step: u64, rows: u64, depth: usize) -> Feed<'_> {
+        let queue = |share: &HostShare| share.batches.after(step, rows).prefetch(step, depth);
         Feed {
-            queues: queues.collect(),
+            queues: self.shares.iter().map(queue).collect(),
+            whole: self.whole.after(step, rows),
             source: self,
         }
     }
@@ -161,6 +159,8 @@ pub fn rows_of(host: &Host, port: &Port) -> Vec<Range<usize>> {
 /// Batches on their way: made on threads ahead of time, then moved to the devices.
 pub(super) struct Feed<'a> {
     source: &'a Source,
+    /// The batches of all hosts together.
+    whole: Batches,
     /// One a host.
     queues: Vec<Prefetch>,
 }
@@ -200,10 +200,23 @@ impl Feed<'_> {
         let arrays = self.source.ports.iter().enumerate().map(upload);
         Ok(Some(Fed {
             arrays: arrays.collect::<Result<_, DeviceError>>()?,
-            epoch: self.source.epoch(&batches[0]),
+            epoch: self.epoch(&batches[0]),
             seen: batches[0].whole,
             waited,
         }))
+    }
+
+    /// The rows that the run has taken before a step.
+    pub fn rows_before(&self, step: u64) -> u64 {
+        self.whole.rows_before(step)
+    }
+
+    /// The pass over the data that a batch belongs to; of a mixture, over its first component.
+    fn epoch(&self, batch: &Batch) -> u64 {
+        match self.whole.mixture().components() {
+            [_] => batch.epoch,
+            _ => self.whole.component_epochs_before(batch.step)[0] as u64,
+        }
     }
 }
 

@@ -4,11 +4,14 @@ mod feed;
 pub mod forward;
 mod order;
 pub mod program;
+mod rates;
+mod resume;
 mod session;
 mod state;
 mod summary;
 
 pub use feed::{BatchError, batches, rows_of};
+pub use rates::Turn;
 pub use session::{Outcome, train};
 pub use state::{Rest, State};
 pub use summary::Summary;
@@ -79,6 +82,14 @@ pub enum TrainError {
         was: String,
         /// What makes it now.
         is: String,
+    },
+    /// The learning rate would jump up, though nobody changed the schedule.
+    #[error("the learning rate would jump, and nobody asked for it: {turn}")]
+    RateJump {
+        /// The rates.
+        turn: Turn,
+        /// What can be meant, with what to type for it.
+        choices: Vec<String>,
     },
     /// The hosts of a run would begin at different steps.
     #[error(

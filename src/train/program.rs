@@ -193,6 +193,9 @@ pub struct Programs<'c> {
     pub compute: DType,
     /// How arrays lie on the devices, where there are several.
     pub layout: Option<Layout>,
+    /// The step that what the optimizer keeps began at: 0, unless a run was given another optimizer on its way. The optimizer
+    /// counts its steps from there, while the schedule counts those of the run.
+    pub optimizer_start: u64,
 }
 
 impl<'c> Programs<'c> {
@@ -203,6 +206,7 @@ impl<'c> Programs<'c> {
             size,
             compute,
             layout: None,
+            optimizer_start: 0,
         }
     }
 
@@ -360,7 +364,11 @@ impl<'c> Programs<'c> {
         let done = count[0].convert(DType::F32);
         let rate = optim::learning_rate(&config.schedule, config.train.steps, done);
         let now = Moment {
-            step: done,
+            step: match self.optimizer_start {
+                0 => done,
+                // Subtracted as whole numbers: the difference is small where the step need not be.
+                start => (count[0] - start as f64).convert(DType::F32),
+            },
             learning_rate: rate,
         };
         let mut next = Vec::new();

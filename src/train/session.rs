@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ankh_data::{Seen, Split};
-use serde::Deserialize as _;
 use serde_json::json;
 
 use super::TrainError;
 use super::feed::{Fed, Feed, Source};
 use super::order::DataOrder;
 use super::program::{BatchSize, EVALUATION, METRICS, Programs};
-use super::state::{Rest, State};
+use super::resume::Beginning;
+use super::state::State;
 use super::summary::{self, Summary};
 use crate::checkpoint::{Guard, Saver, Store};
 use crate::config::Config;
@@ -78,6 +78,8 @@ struct Session<'a> {
     training: &'a Source,
     /// Residues shown up to the last step whose metrics were read.
     residues: u64,
+    /// The step that what the optimizer keeps began at.
+    optimizer_start: u64,
     /// Steps whose metrics have not been read, oldest first.
     pending: VecDeque<Pending>,
     meter: Meter,
@@ -113,6 +115,14 @@ impl<'a> Session<'a> {
         training: &'a Source,
     ) -> Result<Session<'a>, TrainError> {
         let config = programs.config;
+        let fence = run.fence();
+        let guard = Guard::new(fence.number(), move || fence.check());
+        let store = Store::open(run.checkpoints()).guarded(guard);
+        if run.saves() {
+            store.clean()?;
+        }
+        let beginning = Beginning::of(config, run, &store, fleet, training)?;
+        let programs = &beginning.programs(programs);
         let held_out = match config.evaluation.every {
             0 => None,
             _ => Some(Source::open(programs, Split::Validation, fleet)?),
@@ -140,41 +150,25 @@ impl<'a> Session<'a> {
         };
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "compiled");
 
-        let fence = run.fence();
-        let guard = Guard::new(fence.number(), move || fence.check());
-        let store = Store::open(run.checkpoints()).guarded(guard);
-        if run.saves() {
-            store.clean()?;
-        }
-        let latest = store.latest()?;
-        let begins = latest.unwrap_or(0);
-        let (first, last) = fleet.extremes(begins)?;
-        if first != last {
-            return Err(TrainError::OtherStep {
-                checkpoints: run.checkpoints(),
-                begins,
-                first,
-                last,
-            });
-        }
-        let (step, state, residues) = match latest {
-            Some(step) => {
-                let (state, residues) = resume(programs, fleet, &store, step, training)?;
-                (step, state, residues)
-            }
-            None => (0, State::initial(programs, fleet)?, 0),
-        };
+        let state = beginning.state(programs, fleet)?;
         // Not before the first step can run: an attempt that fails leaves the run as it was.
         run.record(config, &fleet.versions())?;
         run.record_program("train_step", &module.text(), &module.to_bytes())?;
         Log::record_to(&run.log())?;
+        let Beginning {
+            step,
+            rows,
+            residues,
+            optimizer_start,
+            ..
+        } = beginning;
         let keep = if config.checkpoint.keep == 0 {
             usize::MAX
         } else {
             config.checkpoint.keep
         };
         let mut session = Session {
-            feed: training.after(step, config.data.prefetch),
+            feed: training.after_rows(step, rows, config.data.prefetch),
             meter: Meter::start(StepCost::of(config), fleet.peak_flops()),
             metrics: MetricsLog::after(step, run.metrics())?,
             events: EventLog::create(run.path())?,
@@ -197,6 +191,7 @@ impl<'a> Session<'a> {
             step,
             training,
             residues,
+            optimizer_start,
         };
         if step < config.train.steps {
             session.evaluate()?;
@@ -394,7 +389,9 @@ impl<'a> Session<'a> {
             "config": self.config,
             "examples_per_epoch": self.training.whole.examples_per_epoch(),
             "order": DataOrder::of(&self.training.whole),
+            "rows": self.feed.rows_before(self.step),
             "residues": self.residues,
+            "optimizer_start": self.optimizer_start,
         });
         // Every process takes part in reading the state back; one writes it.
         let state = self.state.to_host(self.fleet)?;
@@ -426,40 +423,4 @@ impl<'a> Session<'a> {
         }
         Ok(summary)
     }
-}
-
-/// Loads the state of a step, made by a run on the same data in the same order, and how many residues it was shown.
-fn resume(
-    programs: &Programs<'_>,
-    fleet: &Fleet,
-    store: &Store,
-    step: u64,
-    training: &Source,
-) -> Result<(State, u64), TrainError> {
-    let checkpoint = store.load(step)?;
-    let metadata = &checkpoint.metadata;
-    let is = training.whole.examples_per_epoch();
-    let was = metadata["examples_per_epoch"].as_u64();
-    if let Some(was) = was.filter(|was| *was != is) {
-        return Err(TrainError::OtherData {
-            checkpoint: store.directory_of(step),
-            was,
-            is,
-        });
-    }
-    // A checkpoint that was imported has no order yet.
-    if let Ok(before) = DataOrder::deserialize(&metadata["order"]) {
-        let difference = DataOrder::of(&training.whole).difference(&before);
-        if let Some((was, is)) = difference {
-            return Err(TrainError::OtherOrder {
-                checkpoint: store.directory_of(step),
-                was,
-                is,
-            });
-        }
-    }
-    let residues = metadata["residues"].as_u64().unwrap_or(0);
-    tracing::info!(step, "resuming");
-    let state = State::from_tensors(programs, fleet, &checkpoint.tensors, Rest::Required)?;
-    Ok((state, residues))
 }

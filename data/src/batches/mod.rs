@@ -1,6 +1,7 @@
 //! Batches as a pure function of (seed, step).
 //!
-//! [`Batches`] joins a mixture of data sets and objectives with a plan. Which examples make up a step
+//! [`Batches`] joins a mixture of data sets and objectives with a plan. What row `i` of a run holds
+//! depends on neither batch sizes nor steps; a step takes the next rows. Which examples make up a step
 //! is a matter of arithmetic (`docs/design/data-order.md`), and each sequence is masked under a key
 //! of its own, so a batch can be made by any host, on any number of threads, at any time, and is
 //! always the same. Shapes are static: rows hold one sequence or several, and padding behind them.
@@ -45,6 +46,15 @@ pub struct Batches {
     shared: Arc<Shared>,
     /// The rows of each global batch that are made, ascending.
     ranges: Arc<[Range<usize>]>,
+    start: Start,
+}
+
+/// Where steps begin to be counted in rows of the run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Start {
+    step: u64,
+    /// The rows of the steps before it.
+    rows: u128,
 }
 
 struct Shared {
@@ -113,23 +123,42 @@ impl Batches {
                 pool,
             }),
             ranges: ranges.into(),
+            start: Start::default(),
         })
     }
 
     /// Another share of the same batches.
     pub fn with_share(&self, share: Share) -> Result<Batches> {
         Ok(Batches {
-            shared: self.shared.clone(),
             ranges: share.of(self.shared.plan.global_batch)?.into(),
+            ..self.clone()
         })
     }
 
-    /// The number of steps until the batches end; nothing if they do not.
+    /// The batches from `step` on in a run whose steps before it took `rows` rows, in batches of
+    /// whatever sizes. Steps before it are no part of them.
+    pub fn after(&self, step: u64, rows: u64) -> Batches {
+        let rows = rows.into();
+        Batches {
+            start: Start { step, rows },
+            ..self.clone()
+        }
+    }
+
+    /// The rows that the steps before `step` take, over all hosts.
+    pub fn rows_before(&self, step: u64) -> u64 {
+        // Runs of 2^64 rows are out of reach.
+        self.first_row(step) as u64
+    }
+
+    /// The number of steps until the batches end, those before their first included; nothing if they
+    /// do not end.
     pub fn steps(&self) -> Option<u64> {
         let batch = self.shared.plan.global_batch as u64;
         // Batches that end have one component.
         let rows = self.shared.sources.first()?.order.rows()?;
-        Some(rows.div_ceil(batch))
+        let left = u128::from(rows).saturating_sub(self.start.rows) as u64;
+        Some(self.start.step + left.div_ceil(batch))
     }
 
     /// The number of examples of one epoch, rows or pieces of rows: those of all components together.
@@ -195,8 +224,18 @@ impl Batches {
 
     /// The share's rows of a step: a pure function of the seed, the step and the share, in which each
     /// row is as in the whole batch. Evaluation batches beyond the last are empty.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a step before the first ([`Batches::after`]); what reading rows gives.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let shared = &*self.shared;
+        if step < self.start.step {
+            let reason = format!(
+                "must be at least {}, where these batches begin, but is {step}",
+                self.start.step
+            );
+            return Err(Error::setting("step", reason));
+        }
         let first = self.first_row(step);
         let (from, to) = (first, first + shared.plan.global_batch as u128);
         let ranges = shared.mixture.before(from).into_iter();
@@ -245,7 +284,8 @@ impl Batches {
 
     /// The first row of a step, in the whole run.
     fn first_row(&self, step: u64) -> u128 {
-        u128::from(step) * self.shared.plan.global_batch as u128
+        let Start { step: first, rows } = self.start;
+        rows + u128::from(step.saturating_sub(first)) * self.shared.plan.global_batch as u128
     }
 }
 

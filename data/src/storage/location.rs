@@ -99,6 +99,15 @@ impl Location {
         }))
     }
 
+    /// The same place whatever the working directory becomes: a relative path is taken from the present
+    /// one, without looking at what is there. A URL stays as it is.
+    pub fn absolute(&self) -> std::io::Result<Location> {
+        Ok(match &self.0 {
+            Place::Local(path) => Location(Place::Local(std::path::absolute(path)?)),
+            Place::Remote { .. } => self.clone(),
+        })
+    }
+
     /// What `name` is below this directory. `name` may have several components, with `/`.
     pub fn join(&self, name: &str) -> Location {
         Location(match &self.0 {
@@ -311,6 +320,31 @@ mod tests {
                 Location::parse(text).unwrap().local(),
                 Some(Path::new(path))
             );
+        }
+    }
+
+    #[test]
+    fn an_absolute_place_stays_and_a_relative_one_begins_here() {
+        for text in [
+            "s3://bucket/a/b",
+            "gs://bucket",
+            "/abs/p",
+            "/with/link/../p",
+        ] {
+            let location = Location::parse(text).unwrap();
+            assert_eq!(location.absolute().unwrap(), location, "{text}");
+        }
+        let here = std::env::current_dir().unwrap();
+        for (text, path) in [
+            ("data/set", "data/set"),
+            ("./data", "data"),
+            ("file:a%20b", "a b"),
+            // A path that would be taken for a URL when it is written down as it is.
+            ("file:s3%3Ax", "s3:x"),
+        ] {
+            let location = Location::parse(text).unwrap().absolute().unwrap();
+            assert_eq!(location.local(), Some(here.join(path).as_path()), "{text}");
+            assert_eq!(Location::parse(&location.to_string()).unwrap(), location);
         }
     }
 

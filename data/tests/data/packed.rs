@@ -231,6 +231,47 @@ proptest! {
     }
 
     #[test]
+    fn rows_follow_each_other_through_any_change_of_the_batch_size(
+        seed in 0u64..1000,
+        components in 1usize..4,
+        windows in any_windows(),
+        packed: bool,
+        long in any_long(),
+        sizes in prop::collection::vec((1usize..9, 1u64..4), 1..6),
+    ) {
+        let rows = if packed { Rows::Packed } else { Rows::Padded };
+        let make = |size| {
+            let mixture = mixture(seed, components, windows);
+            Batches::new(mixture, plan(size, rows, long), Share::all(), 2).unwrap()
+        };
+        // Rows of the run one a step, which are never told of another start.
+        let single = make(1);
+        let (mut step, mut row) = (0, 0);
+        for (size, steps) in sizes {
+            let batches = make(size).after(step, row);
+            for batch in batches.prefetch(step, 2).take(steps as usize).map(Result::unwrap) {
+                prop_assert_eq!(batches.rows_before(step), row);
+                let epochs = batches.component_epochs_before(step);
+                prop_assert_eq!(epochs, single.component_epochs_before(row));
+                prop_assert_eq!(batches.epochs_before(step), single.epochs_before(row));
+                let mut rows: Vec<Batch> =
+                    (row..row + size as u64).map(|row| single.batch(row).unwrap()).collect();
+                let whole = batch.whole;
+                prop_assert_eq!(whole.sequences, rows.iter().map(|r| r.whole.sequences).sum());
+                prop_assert_eq!(whole.residues, rows.iter().map(|r| r.whole.residues).sum());
+                for row in &mut rows {
+                    (row.step, row.whole) = (step, whole);
+                }
+                prop_assert_eq!(batch, join(rows));
+                step += 1;
+                row += size as u64;
+            }
+        }
+        // What was before the last change is no part of the batches after it.
+        prop_assert!(make(2).after(step, row).batch(step - 1).is_err());
+    }
+
+    #[test]
     fn every_component_has_epochs_of_its_own(
         seed in 0u64..1000, windows in any_windows(), packed: bool,
     ) {

@@ -1,0 +1,192 @@
+//! Where a run goes on: what its newest checkpoint says, and whether it can be taken up here.
+//!
+//! All that can be wrong is found from the checkpoint's metadata, before anything is compiled. What may differ from the run that
+//! saved it, the run directory has allowed by then; here it is made true: another batch size takes the rows behind those that
+//! were seen, and another optimizer begins with nothing but the weights.
+
+use serde::Deserialize as _;
+
+use super::TrainError;
+use super::feed::Source;
+use super::order::DataOrder;
+use super::program::Programs;
+use super::rates::Turn;
+use super::state::{Rest, State};
+use crate::checkpoint::{Reader, Store};
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::run::{RunDirectory, saved_config};
+
+/// Where a run goes on, or begins.
+#[derive(Debug, Default)]
+pub(super) struct Beginning {
+    /// The steps done.
+    pub step: u64,
+    /// The rows that they took.
+    pub rows: u64,
+    /// The residues that these showed.
+    pub residues: u64,
+    /// The step that what the optimizer keeps begins at.
+    pub optimizer_start: u64,
+    saved: Option<Saved>,
+}
+
+/// A checkpoint to go on from.
+#[derive(Debug)]
+struct Saved {
+    reader: Reader,
+    optimizer: Kept,
+}
+
+/// What becomes of what the optimizer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    All,
+    Nothing,
+}
+
+impl Beginning {
+    /// Where the run in a directory goes on. All hosts of a run must agree on it.
+    pub fn of(
+        config: &Config,
+        run: &RunDirectory,
+        store: &Store,
+        fleet: &Fleet,
+        training: &Source,
+    ) -> Result<Beginning, TrainError> {
+        let latest = store.latest()?;
+        let begins = latest.unwrap_or(0);
+        let (first, last) = fleet.extremes(begins)?;
+        if first != last {
+            return Err(TrainError::OtherStep {
+                checkpoints: run.checkpoints(),
+                begins,
+                first,
+                last,
+            });
+        }
+        let start = config.schedule.start_step;
+        if begins < start {
+            tracing::warn!(
+                "schedule.start_step is {start}, and the run begins after step {begins}: until then the learning rate stays where the schedule begins"
+            );
+        }
+        match latest {
+            None => Ok(Beginning::default()),
+            Some(step) => Beginning::after(config, store.reader(step)?, training),
+        }
+    }
+
+    /// After a checkpoint, made by a run on the same data in the same order.
+    fn after(config: &Config, reader: Reader, training: &Source) -> Result<Beginning, TrainError> {
+        check_data(&reader, training)?;
+        let before = saved_config(&reader);
+        let before = before.as_ref().unwrap_or(config);
+        let step = reader.step();
+        check_rate(before, config, step)?;
+        if step >= config.train.steps {
+            tracing::info!(
+                "the run has done {step} steps, and train.steps is {}: nothing is left to do",
+                config.train.steps
+            );
+        }
+        let number = |name: &str| reader.metadata()[name].as_u64();
+        let size = before.train.batch_size;
+        // Before rows were recorded, all batches of a run had one size.
+        let rows = number("rows").unwrap_or(step * size as u64);
+        if size != config.train.batch_size {
+            tracing::warn!(
+                "train.batch_size is {}, and was {size}: the data goes on behind the {rows} rows seen",
+                config.train.batch_size
+            );
+        }
+        let (optimizer, optimizer_start) = match config.optimizer.continues(&before.optimizer) {
+            true => (Kept::All, number("optimizer_start").unwrap_or(0)),
+            false => {
+                tracing::warn!(
+                    "the optimizer is another: the weights go on, what it keeps of them begins afresh; its learning rate is that of [schedule], as for the optimizer before"
+                );
+                (Kept::Nothing, step)
+            }
+        };
+        Ok(Beginning {
+            step,
+            rows,
+            residues: number("residues").unwrap_or(0),
+            optimizer_start,
+            saved: Some(Saved { reader, optimizer }),
+        })
+    }
+
+    /// The programs of the run from here on.
+    pub fn programs<'c>(&self, programs: &Programs<'c>) -> Programs<'c> {
+        Programs {
+            optimizer_start: self.optimizer_start,
+            ..programs.clone()
+        }
+    }
+
+    /// The state to begin with, on the devices.
+    pub fn state(&self, programs: &Programs<'_>, fleet: &Fleet) -> Result<State, TrainError> {
+        let Some(Saved { reader, optimizer }) = &self.saved else {
+            return State::initial(programs, fleet);
+        };
+        tracing::info!(step = self.step, "resuming");
+        match optimizer {
+            Kept::All => {
+                let tensors = reader.load()?.tensors;
+                State::from_tensors(programs, fleet, &tensors, Rest::Required)
+            }
+            Kept::Nothing => {
+                // What two rules keep may have one name and mean different things.
+                let kept = |name: &&str| !name.contains('/');
+                let names: Vec<&str> = reader.names().filter(kept).collect();
+                let tensors = reader.tensors(&names)?;
+                State::from_tensors(programs, fleet, &tensors, Rest::Zeros)
+            }
+        }
+    }
+}
+
+fn check_data(reader: &Reader, training: &Source) -> Result<(), TrainError> {
+    let metadata = reader.metadata();
+    let is = training.whole.examples_per_epoch();
+    let was = metadata["examples_per_epoch"].as_u64();
+    if let Some(was) = was.filter(|was| *was != is) {
+        return Err(TrainError::OtherData {
+            checkpoint: reader.directory().to_owned(),
+            was,
+            is,
+        });
+    }
+    // A checkpoint that was imported has no order yet.
+    if let Ok(before) = DataOrder::deserialize(&metadata["order"]) {
+        let difference = DataOrder::of(&training.whole).difference(&before);
+        if let Some((was, is)) = difference {
+            return Err(TrainError::OtherOrder {
+                checkpoint: reader.directory().to_owned(),
+                was,
+                is,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Says what becomes of the learning rate where it is not what it would have been.
+fn check_rate(before: &Config, now: &Config, step: u64) -> Result<(), TrainError> {
+    let Some(turn) = Turn::of(before, now, step) else {
+        return Ok(());
+    };
+    let choices = turn.choices(before, now);
+    if turn.is_sudden(before, now) {
+        return Err(TrainError::RateJump { turn, choices });
+    }
+    tracing::warn!("{turn}");
+    if before.schedule == now.schedule {
+        for choice in choices {
+            tracing::warn!("{choice}");
+        }
+    }
+    Ok(())
+}
