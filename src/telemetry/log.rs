@@ -1,9 +1,9 @@
 //! The log: for people on standard error, for programs in `log.jsonl`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use indicatif::MultiProgress;
 use tracing_subscriber::fmt::MakeWriter;
@@ -12,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::TelemetryError;
+use super::append::{Appending, Turn};
 
 /// What is drawn on the terminal; lines of the log are written above it.
 pub(super) static TERMINAL: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -36,8 +37,9 @@ impl Log {
             None => None,
             Some(path) => {
                 let file = OpenOptions::new().create(true).append(true).open(path);
+                let file = file.and_then(Appending::to);
                 let file = file.map_err(TelemetryError::on("open", path))?;
-                let layer = fmt::layer().json().with_writer(JsonLines(Arc::new(file)));
+                let layer = fmt::layer().json().with_writer(JsonLines(Mutex::new(file)));
                 Some(layer.with_filter(filter()))
             }
         };
@@ -81,12 +83,37 @@ impl Drop for Terminal {
     }
 }
 
-struct JsonLines(Arc<File>);
+/// The file; each write is a whole line.
+struct JsonLines(Mutex<Appending>);
 
 impl<'a> MakeWriter<'a> for JsonLines {
-    type Writer = &'a File;
+    type Writer = &'a JsonLines;
 
     fn make_writer(&'a self) -> Self::Writer {
-        &self.0
+        self
+    }
+}
+
+impl Write for &JsonLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Its fields hold whole records whenever a thread lets go of it.
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = file.record(line.to_vec());
+        drop(file);
+        // Not through the log: it is what cannot be written.
+        match turn {
+            None | Some(Turn::Recovered { lost: 0 }) => {}
+            Some(Turn::Failing(error)) => print_line(&format!(
+                "cannot write the log's file: {error}; its lines are kept until there is room"
+            )),
+            Some(Turn::Recovered { lost }) => print_line(&format!(
+                "the log's file is written again; {lost} of its lines are lost"
+            )),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

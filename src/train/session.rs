@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
             feed: training.after(step, config.data.prefetch),
             meter: Meter::start(StepCost::of(config), fleet.peak_flops()),
             metrics: MetricsLog::after(step, run.metrics())?,
-            events: EventLog::create(run.path())?,
+            events: EventLog::after(step, run.path())?,
             progress: StepProgress::start(step, config.train.steps),
             saver: Saver::new(store, keep),
             saved: None,
@@ -293,8 +293,8 @@ impl<'a> Session<'a> {
             data_wait_seconds: rates.data_wait_seconds,
             validation,
         };
-        self.metrics.write(&line)?;
-        self.events.write(&line)?;
+        self.metrics.write(&line);
+        self.events.write(&line);
         self.progress.show(&line);
         if self.summary.training_loss.is_none() {
             tracing::info!(
