@@ -26,7 +26,7 @@ use serde_json::Value;
 
 pub use error::{Damage, Error, Result};
 pub use reader::Reader;
-pub use saver::Saver;
+pub use saver::{Ended, Saver};
 pub use writer::Writer;
 
 use error::Fault;

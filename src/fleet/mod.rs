@@ -154,6 +154,11 @@ impl Fleet {
         self.layout.as_ref()
     }
 
+    /// Whether all devices are this process's, so that it can read any array back without the others.
+    pub fn is_whole(&self) -> bool {
+        self.local.len() == self.ids.len()
+    }
+
     /// The hosts that this process is or plays.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts

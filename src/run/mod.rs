@@ -3,7 +3,7 @@
 //! Opening one answers, before any work, whether it can be written and whether it may hold this run: a directory belongs to one model and one stream
 //! of data. Its `config.toml` says which.
 
-mod stop;
+mod requests;
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 use crate::config::{Config, ConfigError, Versions, resolve};
 
-pub use stop::StopFlag;
+pub use requests::{Request, Requests};
 
 /// A directory that holds a run, or is about to.
 #[derive(Clone, Debug)]
