@@ -90,6 +90,11 @@ check-export: plugin $(REFERENCE)/ready ## load exported models in transformers,
 	@for checkpoint in demo/run/checkpoints/step_*; do \
 	if [[ -d $$checkpoint ]]; then $(REFERENCE_PYTHON) tests/python/check_checkpoint.py $$checkpoint; fi; done
 
+.PHONY: check-events
+check-events: plugin $(REFERENCE)/ready ## let TensorBoard read the events of a killed and resumed run, and compare
+	cargo build --bin pretrain
+	$(REFERENCE_PYTHON) tests/python/check_events.py
+
 .PHONY: plugin
 plugin: ## fetch the pinned PJRT plugin for the CPU
 	@$(PYTHON) deploy/fetch_plugin.py cpu

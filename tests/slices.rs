@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use ankh::checkpoint::Store;
 use ankh::config::{Config, resolve};
 use ankh::fleet::{Fleet, Hosts};
-use ankh::run::{RunDirectory, Start};
+use ankh::run::{Requests, RunDirectory, Start};
 use ankh::slice::Slice;
 use ankh::train::program::Programs;
 use ankh::train::{Outcome, train};
@@ -75,7 +74,7 @@ fn run_with(config: &Config, devices: usize, hosts: Hosts, executable: Option<&P
     let slice: Slice = format!("cpu-{devices}").parse().unwrap();
     let fleet = Fleet::open(slice, config, hosts).unwrap();
     let run = RunDirectory::open(directory.path(), config, Start::New).unwrap();
-    let outcome = train(config, &run, &fleet, executable, &AtomicBool::new(false)).unwrap();
+    let outcome = train(config, &run, &fleet, executable, &Requests::default()).unwrap();
     assert!(matches!(outcome, Outcome::Finished(_)));
     let metrics = fs::read_to_string(run.metrics()).unwrap();
     let loss = |line: &str| {

@@ -42,6 +42,7 @@ mod parts;
 mod plugin;
 mod program;
 mod search;
+mod signals;
 mod sys;
 mod topology;
 
@@ -58,4 +59,5 @@ pub use named_value::{NamedValue, Value};
 pub use plugin::Plugin;
 pub use program::Program;
 pub use search::Platform;
+pub use signals::keeping_signals;
 pub use topology::Topology;

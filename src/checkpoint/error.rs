@@ -88,6 +88,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether saving may succeed later although nothing changes but the machine around it: a full disk gets room, a server
+    /// comes back, somebody sets a permission right. What is wrong with the state itself stays wrong.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Error::Io { .. } | Error::Zarr { .. })
+    }
+
     /// An [`Error::Io`] maker for `map_err`.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io {

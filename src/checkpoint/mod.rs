@@ -30,7 +30,7 @@ pub use error::{Damage, Error, Result};
 pub use guard::Guard;
 pub use newest::read;
 pub use reader::Reader;
-pub use saver::Saver;
+pub use saver::{Ended, Saver};
 pub use writer::Writer;
 
 use error::Fault;

@@ -1,19 +1,45 @@
 //! Saving beside the training loop: one thread, one save at a time.
 
-use std::thread::JoinHandle;
+use std::collections::VecDeque;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
-use super::{Result, Store};
+use super::{Error, Result, Store};
 
-/// Saves checkpoints in the background and keeps the newest few. At most one save is under way: a second waits for the first, so that memory holds no
-/// more than one copy of the state.
+/// Saves checkpoints in the background and keeps the newest few.
+///
+/// At most one save is under way, and the state it writes is the only copy in the host's memory: [`Saver::save`] is given not a
+/// state but what fetches one, and calls that when the save before has ended.
 #[derive(Debug)]
 pub struct Saver {
     store: Store,
     keep: usize,
-    running: Option<JoinHandle<Result<u64>>>,
+    running: Option<Running>,
+    /// Saves that ended and nobody has heard of, oldest first.
+    ended: VecDeque<Ended>,
+}
+
+/// How a save ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its step.
+    pub step: u64,
+    /// Whether the step is there now.
+    pub saved: Result<()>,
+    /// Whether older steps were removed as they should.
+    pub tidied: Result<()>,
+    /// What it took.
+    pub took: Duration,
+}
+
+#[derive(Debug)]
+struct Running {
+    step: u64,
+    since: Instant,
+    thread: JoinHandle<Ended>,
 }
 
 impl Saver {
@@ -23,35 +49,80 @@ impl Saver {
             store,
             keep,
             running: None,
+            ended: VecDeque::new(),
         }
     }
 
-    /// Starts saving and returns, after waiting for the save before. An error is that one's; the new save has then not been started.
-    pub fn save(
+    /// Waits for the save under way, then fetches the state, starts saving it and returns.
+    pub fn save<E>(
         &mut self,
         step: u64,
         metadata: Value,
-        tensors: Vec<(String, HostTensor)>,
-    ) -> Result<()> {
-        self.finish()?;
+        fetch: impl FnOnce() -> Result<Vec<(String, HostTensor)>, E>,
+    ) -> Result<(), E> {
+        self.join();
+        let since = Instant::now();
+        let tensors = fetch()?;
         let (store, keep) = (self.store.clone(), self.keep);
         let work = move || {
-            store.save(step, &metadata, tensors)?;
-            store.keep(keep)?;
-            Ok(step)
+            let saved = store.save(step, &metadata, tensors);
+            let tidied = match &saved {
+                Ok(_) => store.keep(keep).map(drop),
+                Err(_) => Ok(()),
+            };
+            Ended {
+                step,
+                saved: saved.map(drop),
+                tidied,
+                took: since.elapsed(),
+            }
         };
-        self.running = Some(std::thread::spawn(work));
+        match Builder::new().name("save".into()).spawn(work) {
+            Ok(thread) => {
+                self.running = Some(Running {
+                    step,
+                    since,
+                    thread,
+                });
+            }
+            Err(error) => self.ended.push_back(Ended {
+                step,
+                saved: Err(Error::io("start a thread to write", self.store.directory())(error)),
+                tidied: Ok(()),
+                took: since.elapsed(),
+            }),
+        }
         Ok(())
     }
 
-    /// Waits for the save under way; returns its step, or none if there was none since the last call.
-    pub fn finish(&mut self) -> Result<Option<u64>> {
-        match self.running.take() {
-            None => Ok(None),
-            Some(thread) => thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                .map(Some),
+    /// The step whose save is under way, and since when.
+    pub fn under_way(&self) -> Option<(u64, Instant)> {
+        self.running.as_ref().map(|save| (save.step, save.since))
+    }
+
+    /// How a save ended, as soon as it has; each is told once. Waits for nothing.
+    pub fn poll(&mut self) -> Option<Ended> {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|save| save.thread.is_finished())
+        {
+            self.join();
+        }
+        self.ended.pop_front()
+    }
+
+    /// How a save ended, waiting for one that is under way; none where all have been told.
+    pub fn wait(&mut self) -> Option<Ended> {
+        self.join();
+        self.ended.pop_front()
+    }
+
+    fn join(&mut self) {
+        if let Some(save) = self.running.take() {
+            let ended = save.thread.join();
+            let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.ended.push_back(ended);
         }
     }
 }
@@ -59,8 +130,8 @@ impl Saver {
 impl Drop for Saver {
     fn drop(&mut self) {
         // Dropped while an error unwinds: let the save complete, it is worth having. Its own error has no one left to hear it.
-        if let Some(thread) = self.running.take() {
-            let _ = thread.join();
+        if let Some(save) = self.running.take() {
+            let _ = save.thread.join();
         }
     }
 }

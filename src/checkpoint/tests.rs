@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ankh_pjrt::{ElementType, HostTensor};
 use proptest::prelude::*;
@@ -197,20 +198,90 @@ fn retention_never_removes_the_newest_complete_step() {
 }
 
 #[test]
-fn a_saver_saves_in_the_background_and_reports_errors_later() {
+fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
     let Place { _root, store } = place();
     let mut saver = Saver::new(store.clone(), 2);
     for step in 1..=4 {
-        saver.save(step, metadata(), example(step as u8)).unwrap();
+        let state = || Ok::<_, Error>(example(step as u8));
+        saver.save(step, metadata(), state).unwrap();
     }
-    assert_eq!(saver.finish().unwrap(), Some(4));
-    assert_eq!(saver.finish().unwrap(), None);
+    let ended: Vec<u64> = std::iter::from_fn(|| saver.wait())
+        .map(|end| end.saved.map(|()| end.step).unwrap())
+        .collect();
+    assert_eq!(ended, [1, 2, 3, 4]);
     assert_eq!(store.list().unwrap(), [3, 4]);
+    let unnamed = || Ok::<_, Error>(vec![("..".into(), example(1)[0].1.clone())]);
+    saver.save(5, metadata(), unnamed).unwrap();
+    let ended = saver.wait().unwrap();
+    assert_eq!(ended.step, 5);
+    assert!(matches!(ended.saved, Err(Error::Name { .. })));
+    assert!(!ended.saved.unwrap_err().may_pass());
+    assert!(saver.poll().is_none() && saver.wait().is_none());
+    assert_eq!(store.list().unwrap(), [3, 4]);
+}
+
+#[test]
+fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
+    let Place { _root, store } = place();
+    let mut saver = Saver::new(store.clone(), 2);
+    // Where directories belong there is a file: neither root nor time can write below it.
+    std::fs::create_dir_all(store.directory().parent().unwrap()).unwrap();
+    std::fs::write(store.directory(), "in the way").unwrap();
     saver
-        .save(5, metadata(), vec![("..".into(), example(1)[0].1.clone())])
+        .save(1, metadata(), || Ok::<_, Error>(example(1)))
         .unwrap();
-    assert!(matches!(saver.finish(), Err(Error::Name { .. })));
-    assert_eq!(store.list().unwrap(), [3, 4]);
+    let patience = Instant::now() + Duration::from_secs(60);
+    let ended = loop {
+        match saver.poll() {
+            Some(ended) => break ended,
+            None => assert!(Instant::now() < patience, "no end was told in a minute"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(ended.step, 1);
+    assert!(ended.saved.unwrap_err().may_pass());
+    std::fs::remove_file(store.directory()).unwrap();
+    saver
+        .save(2, metadata(), || Ok::<_, Error>(example(2)))
+        .unwrap();
+    saver.wait().unwrap().saved.unwrap();
+    assert_eq!(store.list().unwrap(), [2]);
+}
+
+#[test]
+fn no_state_is_fetched_while_another_is_being_saved() {
+    let Place { _root, store } = place();
+    let mut saver = Saver::new(store.clone(), usize::MAX);
+    for step in 1..=4 {
+        // The save before has not only been waited for: its state is gone, since what held it has ended.
+        let before: Vec<u64> = (1..step).collect();
+        let fetch = || {
+            assert_eq!(
+                store.list().unwrap(),
+                before,
+                "fetching the state of step {step}"
+            );
+            Ok::<_, Error>(example(step as u8))
+        };
+        saver.save(step, metadata(), fetch).unwrap();
+        assert_eq!(saver.under_way().map(|save| save.0), Some(step));
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_fetched_is_the_callers_error() {
+    let Place { _root, store } = place();
+    let mut saver = Saver::new(store.clone(), 2);
+    saver
+        .save(1, metadata(), || Ok::<_, &str>(example(1)))
+        .unwrap();
+    assert_eq!(
+        saver.save(2, metadata(), || Err("no device")),
+        Err("no device")
+    );
+    assert_eq!(saver.wait().unwrap().step, 1);
+    assert!(saver.wait().is_none());
+    assert_eq!(store.list().unwrap(), [1]);
 }
 
 #[test]

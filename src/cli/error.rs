@@ -304,6 +304,9 @@ impl From<TrainError> for CliError {
             }
             error @ TrainError::OtherStep { .. } => Self::usage(error)
                 .help("give every host the same --run-dir on storage that all of them share"),
+            error @ TrainError::Unsaved { .. } => Self::failed(error).help(
+                "make room, or see why the directory cannot be written, and go on from the last saved step with --resume",
+            ),
             error @ TrainError::Diverged { .. } => Self::failed(error).help(
                 "resume with a lower schedule.peak_learning_rate, or set optimizer.clip_norm=1",
             ),

@@ -9,9 +9,10 @@ use super::configuration::{ConfigArgs, DataArgs, data_locations};
 use super::output::{json, line_of};
 use super::readiness::ready;
 use super::{CliError, Exit, Slice};
-use crate::config::{Config, resolve_over};
+use crate::checkpoint::Store;
+use crate::config::{Config, OnSigusr1, resolve_over};
 use crate::fleet::{Fleet, Hosts};
-use crate::run::{Recorded, RunDirectory, Start, StopFlag};
+use crate::run::{Recorded, Request, Requests, RunDirectory, Start};
 use crate::telemetry::Log;
 use crate::train::{Outcome, Summary, train};
 
@@ -70,31 +71,60 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    let requests = listen(&config, &run, arguments.json).map_err(CliError::failed)?;
     let hosts = arguments.play_hosts.map_or(Hosts::Real, Hosts::Played);
     let mut fleet = Fleet::open(arguments.slice, &config, hosts)?;
     if let Some(directory) = &arguments.dump_hlo {
         fleet.dump_to(directory.clone());
     }
-    let stop = StopFlag::on_signals().map_err(CliError::failed)?;
     let outcome = train(
         &config,
         &run,
         &fleet,
         arguments.executable.as_deref(),
-        stop.flag(),
+        &requests,
     )?;
     let (summary, exit) = match &outcome {
         Outcome::Finished(summary) => (summary, Exit::Done),
         Outcome::Stopped(summary) => (summary, Exit::Stopped),
     };
-    if arguments.json {
-        json(&as_json(summary, exit))?;
-    } else {
-        let program = std::env::args().next();
-        let program = program.as_deref().unwrap_or("pretrain");
-        line_of(&in_words(summary, exit, &run, program))?;
+    match show(summary, exit, run.path(), arguments.json) {
+        // Whoever asked to stop may have taken the terminal along, and is to learn that the state is saved.
+        Err(error) if exit == Exit::Stopped => error.report(),
+        shown => shown?,
     }
     Ok(exit)
+}
+
+/// Listens to requests. One to stop that comes before the first step ends the process with what there was.
+fn listen(config: &Config, run: &RunDirectory, json: bool) -> std::io::Result<Requests> {
+    let on_sigusr1 = match config.checkpoint.on_sigusr1 {
+        OnSigusr1::Save => Request::Save,
+        OnSigusr1::Stop => Request::Stop,
+    };
+    let store = Store::open(run.checkpoints());
+    let (run, metrics) = (run.path().to_owned(), run.metrics());
+    Requests::from_signals(on_sigusr1, Exit::Stopped as u8, move || {
+        let saved = store.latest().ok().flatten();
+        let summary = Summary {
+            steps: saved.unwrap_or(0),
+            checkpoint: saved.map(|step| store.directory_of(step)),
+            metrics,
+            ..Summary::default()
+        };
+        // Nobody is left to hear of a standard output that cannot be written.
+        let _ = show(&summary, Exit::Stopped, &run, json);
+    })
+}
+
+/// Prints the summary.
+fn show(summary: &Summary, exit: Exit, run: &Path, as_object: bool) -> Result<(), CliError> {
+    if as_object {
+        return json(&as_json(summary, exit));
+    }
+    let program = std::env::args().next();
+    let program = program.as_deref().unwrap_or("pretrain");
+    line_of(&in_words(summary, exit, run, program))
 }
 
 impl TrainArgs {
@@ -171,7 +201,7 @@ fn as_json(summary: &Summary, exit: Exit) -> serde_json::Value {
 }
 
 /// `program` is what was typed to start this one, so that the last line can be typed as it stands.
-fn in_words(summary: &Summary, exit: Exit, run: &RunDirectory, program: &str) -> String {
+fn in_words(summary: &Summary, exit: Exit, run: &Path, program: &str) -> String {
     let done = if exit == Exit::Stopped {
         "stopped on request after"
     } else {
@@ -197,7 +227,7 @@ fn in_words(summary: &Summary, exit: Exit, run: &RunDirectory, program: &str) ->
     if let Some(checkpoint) = &summary.checkpoint {
         lines.push(format!("  checkpoint     {}", checkpoint.display()));
     }
-    let run = run.path().display();
+    let run = run.display();
     lines.push(match (exit, &summary.checkpoint) {
         (Exit::Stopped, _) => format!("next: {program} --resume --run-dir {run}"),
         (_, Some(_)) => format!("next: {program} export --checkpoint {run} --output hf"),
@@ -222,19 +252,9 @@ mod tests {
         }
     }
 
-    fn run_directory(directory: &Path) -> RunDirectory {
-        RunDirectory::open(directory, &Config::default(), Start::New).unwrap()
-    }
-
     #[test]
     fn the_summary_shows_the_losses_falling_and_what_to_type_next() {
-        let directory = tempfile::tempdir().unwrap();
-        let text = in_words(
-            &summary(),
-            Exit::Done,
-            &run_directory(directory.path()),
-            "pretrain",
-        );
+        let text = in_words(&summary(), Exit::Done, Path::new("run"), "pretrain");
         for words in [
             "4.7500 -> 2.2500",
             "4.5000 -> 2.5000",
@@ -248,13 +268,7 @@ mod tests {
 
     #[test]
     fn a_stopped_run_is_told_how_to_continue() {
-        let directory = tempfile::tempdir().unwrap();
-        let text = in_words(
-            &summary(),
-            Exit::Stopped,
-            &run_directory(directory.path()),
-            "pretrain",
-        );
+        let text = in_words(&summary(), Exit::Stopped, Path::new("run"), "pretrain");
         assert!(
             text.starts_with("stopped on request after step 300"),
             "{text}"

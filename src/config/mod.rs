@@ -491,6 +491,18 @@ pub struct Checkpoint {
     pub every: u64,
     /// Saved steps kept, the newest first; 0 keeps all.
     pub keep: usize,
+    /// What SIGUSR1 asks for, which batch systems send before a time limit.
+    pub on_sigusr1: OnSigusr1,
+}
+
+/// What a run does when it gets SIGUSR1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnSigusr1 {
+    /// It saves the state and goes on.
+    Save,
+    /// It saves the state and ends, as on SIGTERM.
+    Stop,
 }
 
 impl Default for Checkpoint {
@@ -498,6 +510,7 @@ impl Default for Checkpoint {
         Self {
             every: 5000,
             keep: 3,
+            on_sigusr1: OnSigusr1::Save,
         }
     }
 }

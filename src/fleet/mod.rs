@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use ankh_hlo::{Layout, Module, ShardingForm};
 use ankh_pjrt::{
     Client, Code, CompileOptions, Device, DeviceDescription, Executable, NamedValue, Partitioner,
-    Platform, Plugin, Program,
+    Platform, Plugin, Program, keeping_signals,
 };
 
 use crate::config::{Config, Versions};
@@ -88,14 +88,14 @@ impl Fleet {
     /// Opens the devices of a slice and lays the configured mesh over them.
     pub fn open(slice: Slice, config: &Config, hosts: Hosts) -> Result<Fleet, DeviceError> {
         let mesh = layout::mesh_shape(config, slice.devices())?;
-        let plugin = Plugin::find(slice.platform(), None)?;
+        let plugin = keeping_signals(|| Plugin::find(slice.platform(), None))?;
         let form = sharding_form(&plugin);
         let layout = layout::layout(config, mesh, form)?;
         let options = match slice.platform() {
             Platform::Cpu => vec![NamedValue::int("cpu_device_count", slice.devices() as i64)],
             _ => vec![],
         };
-        let client = plugin.create_client(&options)?;
+        let client = keeping_signals(|| plugin.create_client(&options))?;
         let devices = client.devices()?;
         let descriptions: Vec<DeviceDescription> =
             devices.iter().map(|d| d.description().clone()).collect();
@@ -152,6 +152,11 @@ impl Fleet {
     /// How programs are to lay out their arrays; `None` on a single device.
     pub fn layout(&self) -> Option<&Layout> {
         self.layout.as_ref()
+    }
+
+    /// Whether all devices are this process's, so that it can read any array back without the others.
+    pub fn is_whole(&self) -> bool {
+        self.local.len() == self.ids.len()
     }
 
     /// The hosts that this process is or plays.

@@ -7,7 +7,7 @@
 mod contents;
 mod identity;
 mod lease;
-mod stop;
+mod requests;
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ pub use contents::Contents;
 pub(crate) use identity::saved_config;
 pub use identity::{Damage, Difference, Recorded};
 pub use lease::{Fence, Holder, Lost};
-pub use stop::StopFlag;
+pub use requests::{Request, Requests};
 
 use identity::{Changes, check_same, listed};
 use lease::{Lease, Refusal};

@@ -1,6 +1,6 @@
 //! The log: for people on standard error, for programs in `log.jsonl`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::TelemetryError;
+use super::append::{Appending, Turn};
 
 /// What is drawn on the terminal; lines of the log are written above it.
 pub(super) static TERMINAL: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -23,9 +24,9 @@ enum Record {
     /// Nowhere: this process keeps no record.
     Nowhere,
     /// Here, until there is a file for them.
-    Held(Vec<u8>),
+    Held(Vec<Vec<u8>>),
     /// To a file.
-    File(File),
+    File(Appending),
 }
 
 /// The process's log.
@@ -58,11 +59,14 @@ impl Log {
     /// the file as it was.
     pub fn record_to(path: &Path) -> Result<(), TelemetryError> {
         let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.and_then(Appending::to);
         let mut file = file.map_err(TelemetryError::on("open", path))?;
         let mut record = record();
-        if let Record::Held(lines) = &*record {
-            let written = file.write_all(lines);
-            written.map_err(TelemetryError::on("write", path))?;
+        if let Record::Held(lines) = &mut *record {
+            for line in lines.drain(..) {
+                // What finds no room waits in the file's own memory, and is told with a later line.
+                file.record(line);
+            }
         }
         *record = Record::File(file);
         Ok(())
@@ -105,16 +109,30 @@ impl Drop for Terminal {
     }
 }
 
-/// The lines for programs.
+/// The lines for programs; each write is a whole line.
 struct JsonLines;
 
 impl Write for JsonLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut *record() {
-            Record::Nowhere => Ok(line.len()),
-            Record::Held(lines) => lines.write(line),
-            Record::File(file) => file.write(line),
+        let turn = match &mut *record() {
+            Record::Nowhere => None,
+            Record::Held(lines) => {
+                lines.push(line.to_vec());
+                None
+            }
+            Record::File(file) => file.record(line.to_vec()),
+        };
+        // Not through the log: it is what cannot be written.
+        match turn {
+            None | Some(Turn::Recovered { lost: 0 }) => {}
+            Some(Turn::Failing(error)) => print_line(&format!(
+                "cannot write the log's file: {error}; its lines are kept until there is room"
+            )),
+            Some(Turn::Recovered { lost }) => print_line(&format!(
+                "the log's file is written again; {lost} of its lines are lost"
+            )),
         }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,13 +1,14 @@
 //! `metrics.jsonl`: one object per logged step. A resumed run drops the lines after the step it resumes from, so that the file reads as if
 //! the run had never stopped.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::TelemetryError;
+use super::append::{Appending, Turn};
 
 /// A line of `metrics.jsonl`. What a resumed run must repeat bit by bit comes first; times and rates, over the steps since the line
 /// before, follow.
@@ -84,7 +85,7 @@ impl Metrics {
 /// The file, open for appending.
 pub struct MetricsLog {
     path: PathBuf,
-    file: File,
+    file: Appending,
 }
 
 impl MetricsLog {
@@ -94,15 +95,47 @@ impl MetricsLog {
         let path = path.into();
         keep_until(step, &path).map_err(TelemetryError::on("rewrite", &path))?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.and_then(Appending::to);
         let file = file.map_err(TelemetryError::on("open", &path))?;
         Ok(Self { path, file })
     }
 
-    /// Appends a line; it is in the system's hands when this returns.
-    pub fn write(&mut self, metrics: &Metrics) -> Result<(), TelemetryError> {
-        let line = serde_json::to_string(metrics).map_err(io::Error::other);
-        line.and_then(|line| self.file.write_all(format!("{line}\n").as_bytes()))
-            .map_err(TelemetryError::on("write", &self.path))
+    /// Appends a line. It is in the system's hands when this returns, or the log says why not, and it is written when there
+    /// is room.
+    pub fn write(&mut self, metrics: &Metrics) {
+        // A struct of numbers: serde_json has no way to fail on it.
+        let line = serde_json::to_string(metrics).expect("metrics are plain JSON");
+        let turn = self.file.record(format!("{line}\n").into_bytes());
+        tell(turn, &self.path);
+    }
+
+    /// Tries once more to write what there was no room for; the log says what is missing.
+    pub fn finish(&mut self) {
+        finish(&mut self.file, &self.path);
+    }
+}
+
+/// Logs that a file takes no more records, or takes them again.
+pub(super) fn tell(turn: Option<Turn>, path: &Path) {
+    let path = path.display();
+    match turn {
+        None => {}
+        Some(Turn::Failing(error)) => tracing::warn!(
+            "cannot write {path}: {error}; training goes on, and what belongs there is kept until there is room"
+        ),
+        Some(Turn::Recovered { lost: 0 }) => tracing::info!("{path} is written again and complete"),
+        Some(Turn::Recovered { lost }) => {
+            tracing::warn!("{path} is written again; {lost} records are lost")
+        }
+    }
+}
+
+/// Tries once more to write what there was no room for; the log says what is missing.
+pub(super) fn finish(file: &mut Appending, path: &Path) {
+    tell(file.flush(), path);
+    if file.missing() > 0 {
+        let (path, missing) = (path.display(), file.missing());
+        tracing::warn!("{path} could not be written: its last {missing} records are missing");
     }
 }
 
@@ -130,10 +163,12 @@ fn keep_until(step: u64, path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::io::Write;
+
     use super::*;
 
-    pub(crate) fn metrics(step: u64) -> Metrics {
+    pub(in crate::telemetry) fn metrics(step: u64) -> Metrics {
         Metrics {
             step,
             epoch: 0,
@@ -154,7 +189,7 @@ mod tests {
 
     fn write(log: &mut MetricsLog, steps: std::ops::RangeInclusive<u64>) {
         for step in steps {
-            log.write(&metrics(step)).unwrap();
+            log.write(&metrics(step));
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a run tells the world: metrics as lines of JSON and as TensorBoard events, the log, and a line on the terminal.
 //!
-//! Everything here takes values that are known already; nothing waits for a device.
+//! Everything here takes values that are known already; nothing waits for a device, and no full disk ends a run that has begun.
 
+mod append;
 mod events;
 mod log;
 mod metrics;

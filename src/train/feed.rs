@@ -134,7 +134,14 @@ impl Source {
             queues: self.shares.iter().map(queue).collect(),
             whole: self.whole.after(step, rows),
             source: self,
+            waited: Duration::ZERO,
         }
+    }
+
+    /// Gives the data up without waiting for threads that may be waiting for some of it: the process is about to end, and they
+    /// with it.
+    pub fn abandon(self) {
+        std::mem::forget(self);
     }
 }
 
@@ -163,6 +170,8 @@ pub(super) struct Feed<'a> {
     whole: Batches,
     /// One a host.
     queues: Vec<Prefetch>,
+    /// What the next batch has been waited for.
+    waited: Duration,
 }
 
 /// A batch on the devices, and what is known of it.
@@ -175,6 +184,22 @@ pub(super) struct Fed {
 }
 
 impl Feed<'_> {
+    /// Whether the next batch, or the end, can be had without waiting; waits for it no longer than `patience`.
+    pub fn wait(&mut self, patience: Duration) -> bool {
+        let start = Instant::now();
+        let here = self.queues.iter_mut().all(|queue| {
+            let left = patience.saturating_sub(start.elapsed());
+            queue.wait(left)
+        });
+        self.waited += start.elapsed();
+        here
+    }
+
+    /// Gives the batches up without waiting for the threads that make them.
+    pub fn abandon(self) {
+        self.queues.into_iter().for_each(Prefetch::abandon);
+    }
+
     /// The next batch; `None` where an evaluation's batches end.
     pub fn next(&mut self, fleet: &Fleet) -> Result<Option<Fed>, TrainError> {
         let start = Instant::now();
@@ -185,7 +210,7 @@ impl Feed<'_> {
                 None => return Ok(None),
             }
         }
-        let waited = start.elapsed();
+        let waited = start.elapsed() + std::mem::take(&mut self.waited);
         let hosts: Vec<Vec<HostTensor>> = batches.iter().map(arrays).collect();
         let upload = |(number, port): (usize, &Port)| {
             fleet.assemble(port, |position, part| {

@@ -3,9 +3,11 @@
 mod feed;
 pub mod forward;
 mod order;
+mod pace;
 pub mod program;
 mod rates;
 mod resume;
+mod saving;
 mod session;
 mod state;
 mod summary;
@@ -105,6 +107,19 @@ pub enum TrainError {
         first: u64,
         /// The last.
         last: u64,
+    },
+    /// The state that a run ends with could not be saved.
+    #[error(
+        "the run ends at step {step}, which cannot be saved; {}",
+        saving::Newest(*saved)
+    )]
+    Unsaved {
+        /// The step.
+        step: u64,
+        /// The newest step that is saved.
+        saved: Option<u64>,
+        /// Why it cannot be saved.
+        source: checkpoint::Error,
     },
     /// The loss is not a number any more.
     #[error("the loss is {loss} at step {step}; the last good state is in the checkpoint before")]

@@ -118,6 +118,11 @@ impl Beginning {
         })
     }
 
+    /// The step of the checkpoint that is gone on from.
+    pub fn checkpoint(&self) -> Option<u64> {
+        self.saved.as_ref().map(|_| self.step)
+    }
+
     /// The programs of the run from here on.
     pub fn programs<'c>(&self, programs: &Programs<'c>) -> Programs<'c> {
         Programs {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ankh_data::{Batches, TokenFrequencies};
 
 use super::TrainError;
+use crate::run::Requests;
 
 /// The first and last figures of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,11 +30,12 @@ pub struct Summary {
 const FREQUENCY_BATCHES: u64 = 200;
 
 /// The cross-entropy of the held-out targets under the frequencies of the training targets: what a model that has learned
-/// nothing but which tokens are common reaches.
+/// nothing but which tokens are common reaches. It is left out where somebody asks to stop.
 pub(super) fn frequency_loss(
     training: &Batches,
     held_out: &Batches,
     vocabulary: usize,
+    requests: &Requests,
 ) -> Result<Option<f64>, TrainError> {
     let (mut seen, mut asked) = (
         TokenFrequencies::new(vocabulary),
@@ -43,9 +45,15 @@ pub(super) fn frequency_loss(
         .examples_per_epoch()
         .div_ceil(training.rows() as u64);
     for step in 0..FREQUENCY_BATCHES.min(epoch) {
+        if requests.stop() {
+            return Ok(None);
+        }
         seen.add(&training.batch(step)?.labels);
     }
     for step in 0..held_out.steps().unwrap_or(0) {
+        if requests.stop() {
+            return Ok(None);
+        }
         asked.add(&held_out.batch(step)?.labels);
     }
     Ok(seen.cross_entropy(&asked))

@@ -1,7 +1,8 @@
 //! Batches made ahead of time.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::{Batch, Batches};
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ struct Worker {
     // None once the thread has ended.
     queue: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,
+    /// A batch that was waited for and not taken yet.
+    here: Option<Result<Batch>>,
 }
 
 impl Batches {
@@ -64,10 +67,28 @@ impl Worker {
             queue: Some(queue),
             // If no thread can be had the sender is gone, and the first item says so.
             thread: thread.ok(),
+            here: None,
         }
     }
 
+    /// Whether the next item can be had without waiting, waiting for it so long.
+    fn wait(&mut self, patience: Duration) -> bool {
+        let Some(queue) = self.queue.as_ref().filter(|_| self.here.is_none()) else {
+            return true;
+        };
+        match queue.recv_timeout(patience) {
+            Ok(batch) => self.here = Some(batch),
+            Err(RecvTimeoutError::Timeout) => return false,
+            // The end can be had without waiting too.
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
+        true
+    }
+
     fn next(&mut self) -> Option<Result<Batch>> {
+        if let Some(batch) = self.here.take() {
+            return Some(batch);
+        }
         match self.queue.as_ref()?.recv() {
             Ok(batch) => Some(batch),
             Err(_) => {
@@ -96,6 +117,19 @@ impl Iterator for Prefetch {
 }
 
 impl Prefetch {
+    /// Whether the next item, or the end, can be had without waiting; waits for it no longer than `patience`.
+    pub fn wait(&mut self, patience: Duration) -> bool {
+        match self.workers.get_mut(self.turn) {
+            Some(worker) => worker.wait(patience),
+            None => true,
+        }
+    }
+
+    /// Gives the batches up without waiting for the threads, which end with what they are doing.
+    pub fn abandon(mut self) {
+        self.workers.clear();
+    }
+
     fn stop(&mut self) {
         // First the queues, so that threads waiting for room in one wake up.
         self.workers

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use ankh_data::objective::{Kind, Objective};
 use ankh_data::{
@@ -120,6 +121,25 @@ fn starting_at_a_step_equals_running_to_it() {
             .collect();
         assert_eq!(later, all[start as usize..]);
     }
+}
+
+#[test]
+fn a_batch_can_be_waited_for_in_parts_and_given_up() {
+    let data = dataset(4, 50, 1..200);
+    // Such a batch takes longer to make than to ask for.
+    let batches = batches(&data, plan(20_000), Share::all(), 1);
+    let mut some = batches.prefetch(0, 1);
+    assert!(!some.wait(Duration::ZERO));
+    for step in 0..3 {
+        while !some.wait(Duration::from_millis(1)) {}
+        assert!(some.wait(Duration::ZERO));
+        let batch = some.next().unwrap().unwrap();
+        assert!(batch == batches.batch(step).unwrap(), "step {step}");
+    }
+    some.abandon();
+    let mut ended = batches.prefetch(u64::MAX, 1);
+    assert!(ended.wait(Duration::from_secs(60)) && ended.next().is_none());
+    assert!(ended.wait(Duration::ZERO) && ended.next().is_none());
 }
 
 #[test]

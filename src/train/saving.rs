@@ -1,0 +1,163 @@
+//! Saving the state of a run, and training on where that fails.
+//!
+//! A state in the device's memory is worth more than an orderly end. So a save that fails for a reason that may pass (a full disk, a
+//! server that is away, a permission) is told at once, training goes on, and the state of a later step is saved instead: after a
+//! pause that grows with each failure, and whenever a save is due anyway. The state is fetched anew each time, so that waiting for
+//! room takes no memory.
+
+use std::time::{Duration, Instant};
+
+use ankh_pjrt::HostTensor;
+use serde_json::Value;
+
+use super::TrainError;
+use crate::checkpoint::{self, Ended, Saver, Store};
+
+/// The saves of a run.
+pub(super) struct Saves {
+    saver: Saver,
+    /// The newest step that is known to be saved.
+    saved: Option<u64>,
+    failing: Option<Failing>,
+}
+
+/// Saves that failed, since the last that did not.
+struct Failing {
+    tries: u32,
+    error: checkpoint::Error,
+    again: Instant,
+}
+
+/// The first pause before a failed save is tried again; it doubles each time, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LAST_PAUSE: Duration = Duration::from_secs(300);
+
+/// A pause is so many times what the failed save took, so that trying takes no more than this part of a run.
+const SHARE: u32 = 10;
+
+/// A save that the next one waits for so long is worth a word.
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
+impl Saves {
+    /// For a run that goes on from a saved step, where there is one.
+    pub fn new(store: Store, keep: usize, saved: Option<u64>) -> Saves {
+        Saves {
+            saver: Saver::new(store, keep),
+            saved,
+            failing: None,
+        }
+    }
+
+    /// The newest step that is known to be saved.
+    pub fn saved(&self) -> Option<u64> {
+        self.saved
+    }
+
+    /// Hears of saves that have ended. An error is one that no later save would be spared.
+    pub fn look(&mut self) -> Result<(), TrainError> {
+        while let Some(ended) = self.saver.poll() {
+            self.hear(ended)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the save under way, and hears how it ended.
+    pub fn settle(&mut self) -> Result<(), TrainError> {
+        while let Some(ended) = self.saver.wait() {
+            self.hear(ended)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is time to try once more what failed.
+    pub fn is_again_due(&self) -> bool {
+        let waited = |failing: &Failing| failing.again <= Instant::now();
+        self.saver.under_way().is_none() && self.failing.as_ref().is_some_and(waited)
+    }
+
+    /// Waits for the save under way, then fetches the state of `step` and starts saving it.
+    pub fn save(
+        &mut self,
+        step: u64,
+        metadata: Value,
+        fetch: impl FnOnce() -> Result<Vec<(String, HostTensor)>, TrainError>,
+    ) -> Result<(), TrainError> {
+        if let Some((before, _)) = self.saver.under_way() {
+            let start = Instant::now();
+            self.settle()?;
+            let waited = start.elapsed();
+            if waited > LONG_WAIT {
+                tracing::warn!(
+                    "step {step} waited {:.1} s for the save of step {before} to end: steps are to be saved faster than they are written; raise checkpoint.every",
+                    waited.as_secs_f64()
+                );
+            }
+        }
+        self.saver.save(step, metadata, fetch)
+    }
+
+    /// The error of a run that ends at `step`, which could not be saved.
+    pub fn give_up(&mut self, step: u64) -> Option<TrainError> {
+        let failing = self.failing.take()?;
+        Some(TrainError::Unsaved {
+            step,
+            saved: self.saved,
+            source: failing.error,
+        })
+    }
+
+    fn hear(&mut self, ended: Ended) -> Result<(), TrainError> {
+        let step = ended.step;
+        if let Err(error) = ended.tidied {
+            tracing::warn!("step {step} is saved, but older steps cannot be removed: {error}");
+        }
+        match ended.saved {
+            Ok(()) => {
+                self.saved = Some(step);
+                if let Some(failing) = self.failing.take() {
+                    tracing::info!(
+                        "step {step} is saved, after {} failed",
+                        saves(failing.tries)
+                    );
+                }
+                Ok(())
+            }
+            Err(error) if error.may_pass() => {
+                let tries = self.failing.take().map_or(0, |failing| failing.tries) + 1;
+                let pause = FIRST_PAUSE.saturating_mul(1 << (tries - 1).min(16));
+                let pause = pause.max(ended.took.saturating_mul(SHARE)).min(LAST_PAUSE);
+                tracing::error!(
+                    "step {step} cannot be saved: {error}; {}; another try follows in {} s, or when a save is due, with the state of then",
+                    Newest(self.saved),
+                    pause.as_secs()
+                );
+                self.failing = Some(Failing {
+                    tries,
+                    error,
+                    again: Instant::now() + pause,
+                });
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The newest saved step in words.
+pub(super) struct Newest(pub Option<u64>);
+
+impl std::fmt::Display for Newest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(step) => write!(f, "the last saved step is {step}"),
+            None => write!(f, "no step is saved"),
+        }
+    }
+}
+
+fn saves(count: u32) -> String {
+    match count {
+        1 => "1 save".into(),
+        count => format!("{count} saves"),
+    }
+}
