@@ -223,12 +223,18 @@ fn in_words(summary: &Summary, exit: Exit, run: &Path, program: &str) -> String 
             "                 {loss:.4} is what token frequencies alone give"
         ));
     }
-    lines.push(format!("  metrics        {}", summary.metrics.display()));
+    if summary.steps > 0 {
+        lines.push(format!("  metrics        {}", summary.metrics.display()));
+    }
     if let Some(checkpoint) = &summary.checkpoint {
         lines.push(format!("  checkpoint     {}", checkpoint.display()));
     }
     let run = run.display();
     lines.push(match (exit, &summary.checkpoint) {
+        // Nothing is recorded before the first step, its configuration included.
+        (Exit::Stopped, None) if summary.steps == 0 => {
+            "next: start it again with the same arguments".into()
+        }
         (Exit::Stopped, _) => format!("next: {program} --resume --run-dir {run}"),
         (_, Some(_)) => format!("next: {program} export --checkpoint {run} --output hf"),
         (_, None) => format!("next: {program} --resume --run-dir {run} --steps MORE"),
@@ -274,6 +280,13 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("next: pretrain --resume --run-dir"), "{text}");
+        let unborn = Summary {
+            steps: 0,
+            checkpoint: None,
+            ..summary()
+        };
+        let text = in_words(&unborn, Exit::Stopped, Path::new("run"), "pretrain");
+        assert!(text.contains("with the same arguments"), "{text}");
         assert_eq!(as_json(&summary(), Exit::Stopped)["stopped"], true);
     }
 }
