@@ -47,6 +47,9 @@ impl Finished {
                 "checkpoint.every=1",
                 "--set",
                 "data.cache=cache",
+                // The programs are run for a few steps only.
+                "--set",
+                "compiler.flags=[\"xla_backend_optimization_level=0\"]",
             ];
             expect(pretrain(directory.path(), &first), 0, &["done: step 4"]);
             Finished { directory }
@@ -269,8 +272,7 @@ fn more_steps_do_not_throw_a_finished_run_back_up() {
     }
     assert_eq!(fs::read(run.path().join("config.toml")).unwrap(), before);
     let warm = ["--steps", "7", "--set", "schedule.start_step=4"];
-    let words = ["learning rate of step 5 is 0.00e0", "done: step 7"];
-    expect(run.resume(&warm), 0, &words);
+    expect(run.resume(&warm), 0, &["done: step 7"]);
     let rates: Vec<f64> = run.metrics()[4..]
         .iter()
         .map(|line| line["learning_rate"].as_f64().unwrap())

@@ -401,7 +401,7 @@ fn a_schedule_with_a_start_and_an_end_of_its_own_is_the_plain_one_moved() {
         let program = compile(&g.finish(&[rates], &[]).unwrap());
         let places = [0, 1, 8, 9, 10, 299, 300, 301, 308, 333, 349, 350, 399, 400];
         for place in places {
-            let moved = (place as u64).saturating_sub(start_step);
+            let moved = u64::saturating_sub(place, start_step);
             let expected = rate(&plain, horizon - start_step, moved);
             let found = run(&program, &[HostTensor::from_f32([], &[place as f32])]);
             let found = f64::from(found[0].to_vec_f32().unwrap()[0]);

@@ -54,10 +54,12 @@ pub(super) struct TrainArgs {
 
 pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let directory = arguments.run_directory();
-    let (config, restored) = arguments.configuration(&directory)?;
+    let (mut config, restored) = arguments.configuration(&directory)?;
     let vm = ready(arguments.slice, &config, arguments.config.config.as_deref())?;
     let worker = vm.map_or(0, |vm| vm.worker);
     data_locations(&config)?;
+    // What can be said of them as they were typed is said.
+    config.make_paths_absolute()?;
     let start = match (arguments.resume, arguments.accept_changes) {
         (false, _) => Start::New,
         (true, false) => Start::Resume,
@@ -178,7 +180,6 @@ impl TrainArgs {
         if let Some(steps) = self.steps {
             config.train.steps = steps;
         }
-        config.make_paths_absolute()?;
         config.validate()?;
         Ok((config, restored))
     }

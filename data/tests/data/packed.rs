@@ -257,8 +257,8 @@ proptest! {
                 let mut rows: Vec<Batch> =
                     (row..row + size as u64).map(|row| single.batch(row).unwrap()).collect();
                 let whole = batch.whole;
-                prop_assert_eq!(whole.sequences, rows.iter().map(|r| r.whole.sequences).sum());
-                prop_assert_eq!(whole.residues, rows.iter().map(|r| r.whole.residues).sum());
+                prop_assert_eq!(whole.sequences, rows.iter().map(|r| r.whole.sequences).sum::<u64>());
+                prop_assert_eq!(whole.residues, rows.iter().map(|r| r.whole.residues).sum::<u64>());
                 for row in &mut rows {
                     (row.step, row.whole) = (step, whole);
                 }
