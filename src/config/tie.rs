@@ -10,9 +10,11 @@ pub enum TieEmbeddings {
     /// A matrix of its own, written `false`: Ankh.
     #[default]
     Untied,
-    /// The embedding table, written `true`. The decoder's states are scaled by `d_model^-1/2` before it: the first T5.
+    /// The embedding table, written `true`. The decoder's states are scaled by `d_model^-1/2`
+    /// before it: the first T5.
     Scaled,
-    /// The embedding table and no scaling, written `"unscaled"`: T5 v1.1 as transformers 5 begins it.
+    /// The embedding table and no scaling, written `"unscaled"`: T5 v1.1 as transformers 5 begins
+    /// it.
     Unscaled,
 }
 

@@ -240,7 +240,8 @@ impl<'g> Network<'g, '_> {
         )
     }
 
-    /// float32 logits. A tied projection is the embedding table; the first T5 scales what comes before it by `embed^-1/2`.
+    /// float32 logits. A tied projection is the embedding table; the first T5 scales what comes
+    /// before it by `embed^-1/2`.
     fn logits(&self, x: Tensor<'g>) -> Tensor<'g> {
         let _scope = self.graph().scope("logits");
         let (x, head) = match self.weights.lm_head {

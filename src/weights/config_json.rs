@@ -38,7 +38,8 @@ struct T5Config {
     decoder_start_token_id: Option<i64>,
 }
 
-/// True or false where the key is there: the versions of `transformers` do not agree on what `null` means.
+/// True or false where the key is there: the versions of `transformers` do not agree on what `null`
+/// means.
 fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     bool::deserialize(deserializer).map(Some)
 }
@@ -236,7 +237,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Described> {
     })
 }
 
-/// Checks the id that decoding starts from in the text of the generation_config.json at `file`, where some directories say it instead.
+/// Checks the id that decoding starts from in the text of the generation_config.json at `file`,
+/// where some directories say it instead.
 pub(super) fn check_generation(text: &str, file: &Path) -> Result<()> {
     #[derive(Deserialize)]
     struct Generation {

@@ -74,8 +74,8 @@ fn fill(
         .collect())
 }
 
-/// The original text, if the model is still the one it describes; of what it says of the output projection, what both versions of
-/// `transformers` understand.
+/// The original text, if the model is still the one it describes; of what it says of the output
+/// projection, what both versions of `transformers` understand.
 fn config_text(model: &Model, origin: Option<&Origin>) -> Result<String> {
     let tie = model.tie_embeddings;
     let parsed = |origin: &Origin| config_json::parse(&origin.config, Path::new(CONFIG)).ok();

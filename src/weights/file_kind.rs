@@ -1,4 +1,5 @@
-//! What a file is that is not what its name says: downloads go wrong in a few ways, and each has its own remedy.
+//! What a file is that is not what its name says: downloads go wrong in a few ways, and each has
+//! its own remedy.
 
 use std::fmt;
 use std::path::Path;
@@ -24,7 +25,8 @@ pub(super) fn read_json(path: &Path) -> Result<String> {
         .map_err(|_| malformed("expected JSON, found bytes that are not text".to_owned()))
 }
 
-/// A kind of file that is found where weights or a configuration should be. Displayed as what it is and what to do.
+/// A kind of file that is found where weights or a configuration should be. Displayed as what it is
+/// and what to do.
 #[derive(Debug, PartialEq)]
 pub(super) enum Kind {
     Empty,
@@ -86,7 +88,8 @@ impl Kind {
     }
 }
 
-/// The bytes as text without what is blank before it, if they are text; a character may be cut at the end.
+/// The bytes as text without what is blank before it, if they are text; a character may be cut at
+/// the end.
 fn text(start: &[u8]) -> Option<&str> {
     let valid = match std::str::from_utf8(start) {
         Ok(text) => text,
@@ -112,19 +115,22 @@ impl fmt::Display for Kind {
                 f.write_str(", not the file itself: fetch it with `git lfs pull`")
             }
             Kind::Html => f.write_str(
-                "an HTML page that a server sent in place of the file: fetch it again, by its download address",
+                "an HTML page that a server sent in place of the file: fetch it again, by its \
+                 download address",
             ),
             Kind::Zeros => f.write_str("zeros, as an unfinished download leaves: fetch it again"),
             Kind::PyTorch => f.write_str(
-                "a zip archive or pickle, as PyTorch saves weights: rename it to pytorch_model.bin and try again to read how it is converted",
+                "a zip archive or pickle, as PyTorch saves weights: rename it to pytorch_model.bin \
+                 and try again to read how it is converted",
             ),
             Kind::Hdf5 => f.write_str(
-                "an HDF5 file, as TensorFlow saves weights: rename it to tf_model.h5 and try again to read how it is converted",
+                "an HDF5 file, as TensorFlow saves weights: rename it to tf_model.h5 and try again \
+                 to read how it is converted",
             ),
             Kind::Gzip => f.write_str("compressed by gzip: decompress it"),
             Kind::Zstandard => f.write_str("compressed by zstd: decompress it"),
-            Kind::Gguf => f.write_str("a GGUF file, which is not read: fetch the safetensors file of the model"),
-            Kind::Numpy => f.write_str("a NumPy array, which is not read: fetch the safetensors file of the model"),
+            Kind::Gguf => f.write_str("a GGUF file: fetch the model's safetensors file"),
+            Kind::Numpy => f.write_str("a NumPy array: fetch the model's safetensors file"),
             Kind::Text(line) => write!(f, "text that begins `{line}`: fetch the file again"),
         }
     }

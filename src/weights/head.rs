@@ -1,9 +1,11 @@
 //! What a directory's output projection is: what its config.json says, and what its weights have.
 //!
-//! `transformers` 4 and 5 say it differently. To version 4 `tie_word_embeddings` means two things at once: the projection is the embedding
-//! table, and the decoder's states are scaled by `d_model^-1/2` before it. Version 5 writes `tie_word_embeddings: true` for every T5; its
-//! `scale_decoder_outputs` alone says whether states are scaled, and a projection that is stored and differs from the embeddings is one of
-//! its own. A directory is read as the version reads it that it follows; what we write means the same to both.
+//! `transformers` 4 and 5 say it differently. To version 4 `tie_word_embeddings` means two things
+//! at once: the projection is the embedding table, and the decoder's states are scaled by
+//! `d_model^-1/2` before it. Version 5 writes `tie_word_embeddings: true` for every T5; its
+//! `scale_decoder_outputs` alone says whether states are scaled, and a projection that is stored
+//! and differs from the embeddings is one of its own. A directory is read as the version reads it
+//! that it follows; what we write means the same to both.
 
 use crate::config::TieEmbeddings;
 
@@ -32,7 +34,8 @@ pub(super) enum Stored {
 pub(super) enum Head {
     /// The model's own way.
     Plain(TieEmbeddings),
-    /// A matrix of its own behind scaled states. The factor moves into the matrix, so that the model is [`TieEmbeddings::Untied`].
+    /// A matrix of its own behind scaled states. The factor moves into the matrix, so that the
+    /// model is [`TieEmbeddings::Untied`].
     Scaled,
 }
 
@@ -47,7 +50,8 @@ impl Head {
 }
 
 impl Said {
-    /// What is written for a model. Version 4 cannot tie without scaling: to it the projection is then a matrix that equals the embeddings.
+    /// What is written for a model. Version 4 cannot tie without scaling: to it the projection is
+    /// then a matrix that equals the embeddings.
     pub fn of(tie: TieEmbeddings) -> Said {
         let first_t5 = tie == TieEmbeddings::Scaled;
         Said {

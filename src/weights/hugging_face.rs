@@ -19,8 +19,8 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 pub(super) const GENERATION: &str = "generation_config.json";
 
-/// Formats that are recognised to be refused, with what has to be installed and what `from_pretrained` needs to read them: version 5 reads
-/// PyTorch's only.
+/// Formats that are recognised to be refused, with what has to be installed and what
+/// `from_pretrained` needs to read them: version 5 reads PyTorch's only.
 const OTHER_FORMATS: [(&str, &str, &str); 5] = [
     ("pytorch_model.bin", "transformers and torch", ""),
     ("pytorch_model.bin.index.json", "transformers and torch", ""),
@@ -176,7 +176,8 @@ fn unwrap(tensors: &mut Tensors) -> Vec<Note> {
     note.into_iter().collect()
 }
 
-/// What is stored as the output projection, beside the embedding table that is stored as `embedding`.
+/// What is stored as the output projection, beside the embedding table that is stored as
+/// `embedding`.
 fn stored(tensors: &Tensors, embedding: Option<&str>) -> Result<Stored> {
     let Some(head) = tensors.info(OUTPUT) else {
         return Ok(Stored::Nothing);

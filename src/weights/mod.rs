@@ -1,10 +1,13 @@
 //! Weights in and out: Hugging Face directories and our checkpoints, either way, exactly.
 //!
-//! A Hugging Face directory has one tensor per layer and stores linear layers [out, in]; our parameters are stacked over layers and stored [in,
-//! out]. One table of names relates them (`names`), one file relates config.json to our [`Model`] (`config_json`). Importing a directory and
-//! exporting it again gives the same bytes of config.json and model.safetensors, as far as `transformers` 4 and 5 both read the model in them;
-//! else it gives what both read (`head`). Names leave without the wrapper that they came in (`wrappers`). What an import cannot represent, it
-//! refuses. bfloat16 and float16 weights are read as float32, exactly, and leave as float32. This module does not know how a model computes.
+//! A Hugging Face directory has one tensor per layer and stores linear layers [out, in]; our
+//! parameters are stacked over layers and stored [in, out]. One table of names relates them
+//! (`names`), one file relates config.json to our [`Model`] (`config_json`). Importing a directory
+//! and exporting it again gives the same bytes of config.json and model.safetensors, as far as
+//! `transformers` 4 and 5 both read the model in them; else it gives what both read (`head`). Names
+//! leave without the wrapper that they came in (`wrappers`). What an import cannot represent, it
+//! refuses. bfloat16 and float16 weights are read as float32, exactly, and leave as float32. This
+//! module does not know how a model computes.
 
 mod config_json;
 mod error;

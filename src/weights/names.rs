@@ -58,7 +58,8 @@ pub(super) const EMBEDDING_COPIES: [&str; 2] =
     ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 /// The output projection, a copy of the embedding table where the model ties them.
 pub(super) const OUTPUT: &str = "lm_head.weight";
-/// A tensor of the first T5's files that is part of no model: cross-attention has no bias. `transformers` leaves it out by this name.
+/// A tensor of the first T5's files that is part of no model: cross-attention has no bias.
+/// `transformers` leaves it out by this name.
 pub(super) const UNUSED: &str =
     "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
 

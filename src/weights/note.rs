@@ -26,13 +26,17 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Note::Unwrapped { wrapped, name } => {
-                write!(f, "all names were in a wrapper: `{wrapped}` is read as `{name}`")
+                write!(
+                    f,
+                    "all names were in a wrapper: `{wrapped}` is read as `{name}`"
+                )
             }
             Note::Ignored { name } => write!(f, "`{name}` is left out: T5 does not use it"),
             Note::ScaledHead => f.write_str(
-                "`lm_head.weight` differs from the embeddings and config.json asks for scaled decoder outputs: it is multiplied by \
-                 d_model^-1/2, which gives the logits of transformers 5 (transformers 4 would not use it); where the outputs are not to be \
-                 scaled, as in T5 v1.1 and Ankh, set `scale_decoder_outputs` to false",
+                "`lm_head.weight` differs from the embeddings, and config.json has the decoder's \
+                 outputs scaled: it is multiplied by d_model^-1/2, which gives the logits of \
+                 transformers 5, not those of 4; if they are not to be scaled, as in T5 v1.1 and \
+                 Ankh, set `scale_decoder_outputs` to false",
             ),
         }
     }

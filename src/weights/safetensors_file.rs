@@ -113,7 +113,8 @@ impl Tensors {
             let cut = start.get(8).is_none_or(|byte| *byte == b'{');
             return Err(other(match cut && header_length <= LARGEST_HEADER {
                 true => format!(
-                    "cut short: it has {length} bytes and its header alone takes {header_length}; fetch it again"
+                    "cut short: it has {length} bytes and its header alone takes {header_length}; \
+                     fetch it again"
                 ),
                 false => "not a safetensors file: no header begins it".to_owned(),
             }));

@@ -4,7 +4,8 @@ use super::*;
 
 type Tensors = Vec<(String, Vec<usize>, Vec<u8>)>;
 
-/// A directory of the tiny untied model whose config.json says `said` in place of what it says of the output projection.
+/// A directory of the tiny untied model whose config.json says `said` in place of what it says of
+/// the output projection.
 fn saying(said: Value, change: impl FnOnce(&mut Tensors)) -> tempfile::TempDir {
     let root = changed(change);
     let path = root.path().join("config.json");
