@@ -267,7 +267,7 @@ fn check_decoder_start(id: Option<i64>, file: &Path) -> Result<()> {
 const TIED: &str = "tie_word_embeddings";
 const SCALED: &str = "scale_decoder_outputs";
 
-/// `text` with what it says of the output projection replaced. The text is one that [`parse`] took.
+/// `config`, a text that [`parse`] took, with what it says of the output projection replaced.
 pub(super) fn saying(config: &str, said: Said) -> Result<String> {
     let malformed = |e: serde_json::Error| Error::Malformed {
         file: "config.json".into(),

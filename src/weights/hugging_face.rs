@@ -91,14 +91,18 @@ impl Directory {
         let model = described.model(head.tie());
         let tied = model.tie_embeddings != TieEmbeddings::Untied && tensors.contains(OUTPUT);
         embedding_names.extend(tied.then_some(OUTPUT));
-        let layers = model.encoder_layers.max(model.decoder_layers);
-        if layers > tensors.count() {
-            return Err(Error::Setting {
-                file,
-                key: "num_layers",
-                found: layers.to_string(),
-                expected: "no more layers than the weights file has tensors",
-            });
+        for (key, layers) in [
+            ("num_layers", model.encoder_layers),
+            ("num_decoder_layers", model.decoder_layers),
+        ] {
+            if layers > tensors.count() {
+                return Err(Error::Setting {
+                    file,
+                    key,
+                    found: layers.to_string(),
+                    expected: "no more layers than the weights file has tensors",
+                });
+            }
         }
         check(
             directory,

@@ -128,6 +128,7 @@ fn sizes_that_no_model_has_are_refused_by_key() {
         ("d_model", 0u64),
         ("num_layers", 4_000_000_000),
         ("num_layers", 2_000_000_000),
+        ("num_decoder_layers", 1_000_000),
         ("num_heads", u64::MAX),
         ("d_kv", 1 << 40),
         ("relative_attention_num_buckets", 0),
