@@ -63,7 +63,8 @@ def main():
         return load(options.load)
 
     def pretrain(*words):
-        subprocess.run([options.pretrain, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = subprocess.run([options.pretrain, *words], capture_output=True, text=True)
+        check(run.returncode == 0, f"{' '.join(map(str, words))}: {run.stderr}")
 
     def forward(weights, folder):
         output = folder / "output.safetensors"
