@@ -13,6 +13,11 @@ SAMPLE := data/sample/uniprot_sample.fasta.gz
 REFERENCE := target/python
 REFERENCE_PYTHON := $(REFERENCE)/bin/python
 
+# PyTorch's T5, in the newest transformers and, to be put before it, in that of the reference programs.
+TORCH := target/torch
+TORCH_PYTHON := $(TORCH)/bin/python
+TRANSFORMERS_4 := $(TORCH)/transformers-4
+
 # Servers that the tests start on loopback.
 SERVERS := target/servers
 
@@ -79,14 +84,17 @@ plan: libtpu ## compile ankh-large for a v4-64, no TPU needed: memory, time, whe
 	$(PRETRAIN) plan --slice v4-64 --config ankh-large
 
 .PHONY: goldens
-goldens: $(REFERENCE)/ready ## make tests/golden anew: from transformers and optax, and the tables of shardings
+goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from transformers and optax, and the tables of shardings
 	$(REFERENCE_PYTHON) tests/golden/make.py
+	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
+	$(TORCH_PYTHON) tests/golden/make_directories.py
 	WRITE_GOLDENS=1 cargo test --test shardings
 
 .PHONY: check-export
-check-export: plugin $(REFERENCE)/ready ## load exported models in transformers, checkpoints in zarr, and compare
+check-export: plugin $(REFERENCE)/ready $(TORCH)/ready ## load exported models in transformers 4 and 5, checkpoints in zarr, and compare
 	cargo build --bin pretrain
 	$(REFERENCE_PYTHON) tests/python/check_export.py
+	$(TORCH_PYTHON) tests/python/check_directories.py --transformers4 $(TRANSFORMERS_4)
 	@for checkpoint in demo/run/checkpoints/step_*; do \
 	if [[ -d $$checkpoint ]]; then $(REFERENCE_PYTHON) tests/python/check_checkpoint.py $$checkpoint; fi; done
 
@@ -111,6 +119,14 @@ $(REFERENCE)/ready: tests/python/requirements.txt
 	rm -rf $(REFERENCE)
 	$(PYTHON) -m venv $(REFERENCE)
 	$(REFERENCE_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(TORCH)/ready: tests/python/torch.txt tests/python/requirements.txt
+	rm -rf $(TORCH)
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check --target $(TRANSFORMERS_4) \
+	"$$(grep '^transformers==' tests/python/requirements.txt)"
 	touch $@
 
 $(SERVERS)/ready: tests/python/servers.txt

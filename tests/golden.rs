@@ -1,7 +1,8 @@
 //! The model, its derivative and Adafactor against Hugging Face's Flax T5 and optax, number by number, in float32.
 //!
-//! The files under tests/golden are made by `make goldens` from those libraries; here they are only read. Differences are
-//! taken relative to the largest reference value of each tensor.
+//! The files under tests/golden are made by `make goldens` from those libraries; here they are only
+//! read. Those under tests/golden/directories are what PyTorch's T5 of transformers 4 and 5 saves
+//! and computes. Differences are taken relative to the largest reference value of each tensor.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +65,18 @@ fn read(path: &Path) -> Vec<(String, HostTensor)> {
 }
 
 fn run(name: &str, remat: config::Remat) -> (Config, Forward) {
-    let loaded = weights::load(&case(name).join("hf")).unwrap();
+    let batch = case(name).join("batch.safetensors");
+    run_directory(&case(name).join("hf"), &batch, remat, Gradients::Yes, STEPS)
+}
+
+fn run_directory(
+    directory: &Path,
+    batch: &Path,
+    remat: config::Remat,
+    gradients: Gradients,
+    steps: u64,
+) -> (Config, Forward) {
+    let loaded = weights::load(directory).unwrap();
     let mut config = Config {
         model: loaded.model,
         ..Config::default()
@@ -76,14 +88,13 @@ fn run(name: &str, remat: config::Remat) -> (Config, Forward) {
     config.train.compute = Compute::Float32;
     config.train.remat = remat;
     let device = Fleet::open(Slice::default(), &config, Hosts::Real).unwrap();
-    let batch = read(&case(name).join("batch.safetensors"));
     let out = forward(
         &config,
         &device,
         &loaded.tensors,
-        &batch,
-        Gradients::Yes,
-        STEPS,
+        &read(batch),
+        gradients,
+        steps,
     )
     .unwrap();
     (config, out)
@@ -177,6 +188,62 @@ fn the_model_and_the_optimizer_equal_hugging_faces() {
 fn remat_changes_nothing() {
     check("defaults", config::Remat::None);
     check("gated-silu", config::Remat::Named);
+}
+
+/// What `save_pretrained` of both versions of transformers wrote, tied and untied, and the logits
+/// each has for it.
+#[test]
+fn directories_of_transformers_4_and_5_have_its_logits() {
+    let directories = case("directories");
+    let batch = directories.join("batch.safetensors");
+    let mut names: Vec<String> = std::fs::read_dir(&directories)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "4-tied",
+            "4-untied",
+            "4-untied-parts",
+            "5-tied",
+            "5-tied-unscaled",
+            "5-untied",
+            "5-untied-parts",
+            "5-untied-scaled"
+        ]
+    );
+    // Both versions wrote the same models, which need running once.
+    let mut known: Vec<(weights::Weights, HostTensor)> = Vec::new();
+    for name in names {
+        let directory = directories.join(&name);
+        let expected = read(&directory.join("expected.safetensors"));
+        let root = tempfile::tempdir().unwrap();
+        let [checkpoint, exported] = ["checkpoint", "exported"].map(|name| root.path().join(name));
+        weights::import_to_checkpoint(&directory.join("hf"), &checkpoint).unwrap();
+        weights::export_checkpoint(&checkpoint, &exported).unwrap();
+        let loaded = weights::load(&checkpoint).unwrap();
+        // What is written of it is the same model.
+        assert!(weights::load(&exported).unwrap() == loaded, "{name}");
+        let logits = match known.iter().find(|(other, _)| *other == loaded) {
+            Some((_, logits)) => logits.clone(),
+            None => {
+                let (none, no) = (config::Remat::None, Gradients::No);
+                let (_, out) = run_directory(&checkpoint, &batch, none, no, 0);
+                known.push((loaded, out.logits.clone()));
+                out.logits
+            }
+        };
+        assert_close(&name, &logits, &expected[0].1, FORWARD, 1.0);
+    }
+    assert_eq!(
+        known.len(),
+        5,
+        "two untied models, two tied ones, one in half precision"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use ankh::config::{
     AdamW, Compute, Config, Initialization, Loss, Optimizer, Remat, Rows, ScheduleKind,
+    TieEmbeddings,
 };
 use ankh::model::Weights;
 use ankh::train::program::{self, BatchSize, Gradients, Programs};
@@ -457,7 +458,7 @@ fn the_two_initializations_differ_by_width_alone() {
 fn a_parameters_first_weights_do_not_depend_on_what_others_there_are() {
     let untied = spread();
     let mut tied = spread();
-    tied.model.tie_embeddings = true;
+    tied.model.tie_embeddings = TieEmbeddings::Scaled;
     let named = |config: &Config| -> Vec<(String, HostTensor)> {
         let names = Weights::of(&config.model).leaves().into_iter();
         let tensors = draw(config, &[3]).swap_remove(0);

@@ -10,9 +10,10 @@ use super::output::{json, line_of};
 use super::{CliError, Exit, Slice, tensor_file};
 use crate::config::ScheduleKind;
 use crate::fleet::{Fleet, Hosts};
+use crate::telemetry::print_line;
 use crate::train::forward::forward as forward_pass;
 use crate::train::program::Gradients;
-use crate::weights;
+use crate::weights::{self, Note};
 
 /// Run weights on one batch: logits and loss, and on request gradients and optimizer steps, all as safetensors.
 #[derive(Args)]
@@ -78,6 +79,7 @@ pub(super) struct ExportArgs {
 pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
     let mut config = arguments.config.resolve()?;
     let weights = weights::load(&arguments.weights)?;
+    print_notes(&weights.notes);
     config.model = weights.model;
     config.schedule.kind = ScheduleKind::Constant;
     config.schedule.warmup_steps = 0;
@@ -117,13 +119,21 @@ pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
 }
 
 pub(super) fn import(arguments: ImportArgs) -> Result<Exit, CliError> {
-    let checkpoint = weights::import_to_checkpoint(&arguments.input, &arguments.output)?;
+    let imported = weights::import_to_checkpoint(&arguments.input, &arguments.output)?;
+    print_notes(&imported.notes);
     if arguments.json {
-        json(&serde_json::json!({ "checkpoint": checkpoint }))?;
+        json(&serde_json::json!({ "checkpoint": imported.checkpoint }))?;
     } else {
-        line_of(&format!("checkpoint {}", checkpoint.display()))?;
+        line_of(&format!("checkpoint {}", imported.checkpoint.display()))?;
     }
     Ok(Exit::Done)
+}
+
+/// Says on standard error what was read otherwise than it is written.
+fn print_notes(notes: &[Note]) {
+    for note in notes {
+        print_line(&format!("note: {note}"));
+    }
 }
 
 pub(super) fn export(arguments: ExportArgs) -> Result<Exit, CliError> {

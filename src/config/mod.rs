@@ -15,6 +15,7 @@ mod sharding;
 mod size;
 #[cfg(test)]
 mod tests;
+mod tie;
 mod validate;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub use presets::preset_names;
 pub use resolve::{RESOLVED_HEADER, Versions, resolve, resolve_file, resolve_over};
 pub use sharding::{Axis, Compiler, GradientType, Rules, Sharding};
 pub use size::Size;
+pub use tie::TieEmbeddings;
 
 /// A complete configuration: what `config.toml` in a run directory holds. The defaults are those of `ankh-base`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -84,7 +86,7 @@ pub struct Model {
     /// The non-linearity of the feed-forward layers.
     pub activation: Activation,
     /// Whether the output projection is the embedding table.
-    pub tie_embeddings: bool,
+    pub tie_embeddings: TieEmbeddings,
     /// What RMSNorm adds to the mean square.
     pub norm_epsilon: f64,
     /// Whose standard deviations the first weights are drawn with.
@@ -104,7 +106,7 @@ impl Default for Model {
             relative_buckets: 64,
             relative_max_distance: 128,
             activation: Activation::GatedGelu,
-            tie_embeddings: false,
+            tie_embeddings: TieEmbeddings::Untied,
             norm_epsilon: 1e-6,
             initialization: Initialization::Flax,
         }
@@ -123,7 +125,11 @@ impl Model {
         let mlp = (if self.activation.is_gated() { 3 } else { 2 }) * self.d_model * self.d_ff;
         let encoder = self.encoder_layers * (attention + mlp + 2 * self.d_model);
         let decoder = self.decoder_layers * (2 * attention + mlp + 3 * self.d_model);
-        let tables = if self.tie_embeddings { 1 } else { 2 } * self.vocabulary * self.d_model;
+        let tables = match self.tie_embeddings {
+            TieEmbeddings::Untied => 2,
+            TieEmbeddings::Scaled | TieEmbeddings::Unscaled => 1,
+        } * self.vocabulary
+            * self.d_model;
         let biases = 2 * self.relative_buckets * self.heads;
         (encoder + decoder + tables + biases + 2 * self.d_model) as u64
     }

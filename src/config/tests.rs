@@ -157,6 +157,7 @@ fn a_wrong_type_says_what_was_expected() {
         ("model.d_model=wide", "a whole number, 0 or more"),
         ("model.d_model=-4", "a whole number, 0 or more"),
         ("model.tie_embeddings=1", "true or false"),
+        ("model.tie_embeddings=unscald", "did you mean `unscaled`?"),
         ("schedule.peak_learning_rate=fast", "a number"),
         ("optimizer.decay_rate=fast", "a number"),
         ("model.activation=gated-glu", "did you mean `gated-gelu`?"),

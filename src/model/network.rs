@@ -6,7 +6,7 @@ use super::attention::{Bias, Order, Visible, attention, causal_mask, key_mask};
 use super::layers::{feed_forward, product, rms_norm};
 use super::position::{self, Direction};
 use super::weights::{DecoderLayer, EncoderLayer, Tree, Weights};
-use crate::config::Model;
+use crate::config::{Model, TieEmbeddings};
 
 /// A model whose weights are tensors of a program.
 pub struct Network<'g, 'c> {
@@ -240,14 +240,18 @@ impl<'g> Network<'g, '_> {
         )
     }
 
-    /// float32 logits. A tied projection is the embedding table, scaled by `embed^-1/2` as in the first T5.
+    /// float32 logits. A tied projection is the embedding table; the first T5 scales what comes
+    /// before it by `embed^-1/2`.
     fn logits(&self, x: Tensor<'g>) -> Tensor<'g> {
         let _scope = self.graph().scope("logits");
         let (x, head) = match self.weights.lm_head {
             Some(head) => (x, head),
             None => {
-                let scale = (self.model.d_model as f64).powf(-0.5);
-                (x * scale, self.weights.shared.transpose(&[1, 0]))
+                let x = match self.model.tie_embeddings {
+                    TieEmbeddings::Unscaled => x,
+                    _ => x * (self.model.d_model as f64).powf(-0.5),
+                };
+                (x, self.weights.shared.transpose(&[1, 0]))
             }
         };
         product(x, self.narrowed(head), ["embed", "vocab"], DType::F32)

@@ -3,7 +3,7 @@
 //! The tree is generic in what stands at its leaves: descriptions ([`Parameter`]), tensors of a program, or one layer's
 //! slices of them. [`Weights::map`] goes from one to the other in a fixed order.
 
-use crate::config::{Initialization, Model};
+use crate::config::{Initialization, Model, TieEmbeddings};
 
 /// One parameter, float32; matrices are `[in, out]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -332,7 +332,7 @@ impl Weights<Parameter> {
                 vec!["vocab", "embed"],
                 Start::Normal(1.0),
             ),
-            lm_head: (!model.tie_embeddings).then(|| {
+            lm_head: (model.tie_embeddings == TieEmbeddings::Untied).then(|| {
                 plain(
                     "lm_head",
                     vec![d, vocab],

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::wrappers;
 use crate::checkpoint;
 
 /// The result of reading or writing weights.
@@ -23,7 +24,7 @@ pub enum Error {
     NoConfig(PathBuf),
     /// The weights are there, in a format other than safetensors.
     #[error(
-        "{} has {found} but no model.safetensors, the only format read here; with transformers and torch installed, convert it once by\n  \
+        "{} has {found} but no model.safetensors, the only format read here; with {installed} installed, convert it once by\n  \
          python -c \"from transformers import T5ForConditionalGeneration as T5; T5.from_pretrained('{}'{hint}).save_pretrained('{}')\"",
         .directory.display(), .directory.display(), .directory.display()
     )]
@@ -32,6 +33,8 @@ pub enum Error {
         directory: PathBuf,
         /// The file of the other format.
         found: &'static str,
+        /// What has to be installed to read it.
+        installed: &'static str,
         /// What `from_pretrained` needs to be told.
         hint: &'static str,
     },
@@ -59,7 +62,7 @@ pub enum Error {
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
     /// Two names of one tied tensor hold different values.
-    #[error("{}: `{copy}` differs from `{original}`, but the model ties them", .place.display())]
+    #[error("{}: `{copy}` differs from `{original}`, but the model has one embedding table", .place.display())]
     Untied {
         /// Where they are.
         place: PathBuf,
@@ -128,6 +131,38 @@ impl Mismatch {
     }
 }
 
+impl Mismatch {
+    /// What stands before unexpected names that are missing without it, and before how many.
+    fn wrapper(&self) -> Option<(&str, usize)> {
+        let of = |name: &'_ String| {
+            let missing = |missing: &String| {
+                wrappers::before(name, missing).filter(|wrapper| !wrapper.is_empty())
+            };
+            self.missing.iter().find_map(missing).map(str::len)
+        };
+        let (first, length) = self
+            .unexpected
+            .iter()
+            .find_map(|name| Some((name, of(name)?)))?;
+        let wrapper = &first[..length];
+        let count = self.unexpected.iter().filter(|name| {
+            name.strip_prefix(wrapper)
+                .is_some_and(|bare| self.missing.iter().any(|missing| missing == bare))
+        });
+        Some((wrapper, count.count()))
+    }
+}
+
+/// The first few, and how many more there are.
+fn some_of(names: &[String], separator: &str) -> String {
+    const SHOWN: usize = 4;
+    let shown = names[..names.len().min(SHOWN)].join(separator);
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -137,11 +172,20 @@ impl fmt::Display for Mismatch {
         )?;
         for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
             if !names.is_empty() {
-                write!(f, "; {what}: {}", names.join(", "))?;
+                write!(f, "; {what}: {}", some_of(names, ", "))?;
             }
         }
-        for (name, expected, found) in &self.different {
-            write!(f, "; {name}: expected {expected}, found {found}")?;
+        let different: Vec<String> = (self.different.iter())
+            .map(|(name, expected, found)| format!("{name}: expected {expected}, found {found}"))
+            .collect();
+        if !different.is_empty() {
+            write!(f, "; {}", some_of(&different, "; "))?;
+        }
+        if let Some((wrapper, count)) = self.wrapper() {
+            write!(
+                f,
+                "; `{wrapper}` stands before {count} names that are missing"
+            )?;
         }
         Ok(())
     }

@@ -8,13 +8,14 @@ use ankh_data::tokenizer::{Tokenizer, Vocabulary};
 use ankh_pjrt::{ElementType, HostTensor};
 
 use super::error::{Error, Mismatch, Result};
-use super::hugging_face::{CONFIG, Origin, WEIGHTS};
+use super::head::Said;
+use super::hugging_face::{CONFIG, GENERATION, Origin, WEIGHTS};
 use super::layout::reorient;
-use super::names::{self, EMBEDDING, Parameter};
+use super::names::{self, EMBEDDING, OUTPUT, Parameter};
 use super::safetensors_file::Output;
 use super::{config_json, tokenizer_files};
 use crate::checkpoint::{self, Reader, files};
-use crate::config::Model;
+use crate::config::{Model, TieEmbeddings};
 
 /// The metadata that transformers expects of a weights file.
 const METADATA: &str = r#"{"format":"pt"}"#;
@@ -54,19 +55,9 @@ fn fill(
     origin: Option<&Origin>,
     read: &mut impl FnMut(&Parameter) -> Result<HostTensor>,
 ) -> Result<Vec<String>> {
-    // The original text, if the model is still the one it describes.
-    let describes = |text: &&str| {
-        config_json::parse(text, Path::new(CONFIG)).is_ok_and(|parsed| same_shape(&parsed, model))
-    };
-    let original = origin
-        .map(|origin| origin.config.as_str())
-        .filter(describes);
     let mut texts = vec![
-        (
-            CONFIG,
-            original.map_or_else(|| config_json::render(model), str::to_owned),
-        ),
-        ("generation_config.json", config_json::render_generation()),
+        (CONFIG, config_text(model, origin)?),
+        (GENERATION, config_json::render_generation()),
     ];
     let fitting =
         tokenizer.filter(|known| Tokenizer::of(*known).vocabulary_size() <= model.vocabulary);
@@ -83,6 +74,23 @@ fn fill(
         .collect())
 }
 
+/// The original text, if the model is still the one it describes; of what it says of the output
+/// projection, what both versions of `transformers` understand.
+fn config_text(model: &Model, origin: Option<&Origin>) -> Result<String> {
+    let tie = model.tie_embeddings;
+    let parsed = |origin: &Origin| config_json::parse(&origin.config, Path::new(CONFIG)).ok();
+    let described = origin.and_then(|origin| Some((origin, parsed(origin)?)));
+    match described {
+        Some((origin, described)) if same_shape(&described.model(tie), model) => {
+            match described.said.means(tie) {
+                true => Ok(origin.config.clone()),
+                false => config_json::saying(&origin.config, Said::of(tie)),
+            }
+        }
+        _ => Ok(config_json::render(model)),
+    }
+}
+
 fn write_weights(
     path: &Path,
     model: &Model,
@@ -90,10 +98,15 @@ fn write_weights(
     read: &mut impl FnMut(&Parameter) -> Result<HostTensor>,
 ) -> Result<()> {
     let parameters = names::parameters(model);
-    let own_name = [EMBEDDING.to_owned()];
-    let embedding_names = origin.map_or(&own_name[..], |origin| &origin.embedding_names);
+    let own_name = || vec![EMBEDDING.to_owned()];
+    let mut embedding_names = origin.map_or_else(own_name, |origin| origin.embedding_names.clone());
+    if model.tie_embeddings == TieEmbeddings::Unscaled
+        && !embedding_names.iter().any(|name| name == OUTPUT)
+    {
+        embedding_names.push(OUTPUT.to_owned());
+    }
     let names_of = |name: &String| match name == EMBEDDING {
-        true => embedding_names.to_vec(),
+        true => embedding_names.clone(),
         false => vec![name.clone()],
     };
     let entries = parameters.iter().flat_map(|parameter| {

@@ -1,30 +1,38 @@
 //! A Hugging Face model directory as a source of our parameters.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ankh_pjrt::{ElementType, HostTensor};
 use serde::{Deserialize, Serialize};
 
-use super::config_json;
 use super::error::{Error, Mismatch, Result};
-use super::layout::reorient;
-use super::names::{self, EMBEDDING, EMBEDDING_COPIES, Parameter, TIED_OUTPUT};
+use super::head::{Head, Stored};
+use super::layout::{self, reorient};
+use super::names::{self, EMBEDDING, EMBEDDING_COPIES, OUTPUT, Parameter, UNUSED};
+use super::note::Note;
 use super::safetensors_file::{Tensors, is_readable};
-use crate::config::Model;
+use super::{config_json, file_kind, wrappers};
+use crate::config::{Model, TieEmbeddings};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+pub(super) const GENERATION: &str = "generation_config.json";
 
-/// Formats that are recognised to be refused, with what `from_pretrained` needs to read them.
-const OTHER_FORMATS: [(&str, &str); 5] = [
-    ("pytorch_model.bin", ""),
-    ("pytorch_model.bin.index.json", ""),
-    ("flax_model.msgpack", ", from_flax=True"),
-    ("flax_model.msgpack.index.json", ", from_flax=True"),
-    ("tf_model.h5", ", from_tf=True"),
+/// Formats that are recognised to be refused, with what has to be installed and what
+/// `from_pretrained` needs to read them: version 5 reads PyTorch's only.
+const OTHER_FORMATS: [(&str, &str, &str); 5] = [
+    ("pytorch_model.bin", "transformers and torch", ""),
+    ("pytorch_model.bin.index.json", "transformers and torch", ""),
+    ("flax_model.msgpack", FLAX, ", from_flax=True"),
+    ("flax_model.msgpack.index.json", FLAX, ", from_flax=True"),
+    (
+        "tf_model.h5",
+        "transformers 4, torch and tensorflow",
+        ", from_tf=True",
+    ),
 ];
+const FLAX: &str = "transformers 4, torch and flax";
 
 /// What of a directory our configuration and tensors do not hold, kept so that an export gives the same bytes back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,8 +49,10 @@ pub(super) struct Origin {
 #[derive(Debug)]
 pub(super) struct Directory {
     tensors: Tensors,
+    head: Head,
     pub model: Model,
     pub origin: Origin,
+    pub notes: Vec<Note>,
 }
 
 impl Directory {
@@ -57,14 +67,43 @@ impl Directory {
             return Err(Error::NoConfig(directory.to_path_buf()));
         }
         let file = directory.join(CONFIG);
-        let config = fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-        let model = config_json::parse(&config, &file)?;
-        let tensors = open_weights(directory)?;
+        let config = file_kind::read_json(&file)?;
+        let described = config_json::parse(&config, &file)?;
+        let generation = directory.join(GENERATION);
+        if described.decoder_start.is_none() && generation.is_file() {
+            config_json::check_generation(&file_kind::read_json(&generation)?, &generation)?;
+        }
+        let mut tensors = open_weights(directory)?;
+        let mut notes = unwrap(&mut tensors);
+        if tensors.forget(UNUSED) {
+            let name = UNUSED.to_owned();
+            notes.push(Note::Ignored { name });
+        }
 
         let mut embedding_names = vec![EMBEDDING];
         embedding_names.extend(EMBEDDING_COPIES);
-        embedding_names.extend(model.tie_embeddings.then_some(TIED_OUTPUT));
         embedding_names.retain(|name| tensors.contains(name));
+        let stored = stored(&tensors, embedding_names.first().copied())?;
+        let head = described.said.head(stored);
+        if head == Head::Scaled {
+            notes.push(Note::ScaledHead);
+        }
+        let model = described.model(head.tie());
+        let tied = model.tie_embeddings != TieEmbeddings::Untied && tensors.contains(OUTPUT);
+        embedding_names.extend(tied.then_some(OUTPUT));
+        for (key, layers) in [
+            ("num_layers", model.encoder_layers),
+            ("num_decoder_layers", model.decoder_layers),
+        ] {
+            if layers > tensors.count() {
+                return Err(Error::Setting {
+                    file,
+                    key,
+                    found: layers.to_string(),
+                    expected: "no more layers than the weights file has tensors",
+                });
+            }
+        }
         check(
             directory,
             &tensors,
@@ -90,8 +129,10 @@ impl Directory {
         };
         Ok(Directory {
             tensors,
+            head,
             model,
             origin,
+            notes,
         })
     }
 
@@ -109,7 +150,10 @@ impl Directory {
             } else {
                 name
             };
-            let from = self.tensors.read_f32(name)?;
+            let mut from = self.tensors.read_f32(name)?;
+            if name == OUTPUT && self.head == Head::Scaled {
+                layout::scale(&mut from, (self.model.d_model as f64).powf(-0.5));
+            }
             reorient(parameter.orientation, &from, to, &parameter.their_shape());
         }
         let dims = parameter.shape.iter().map(|&size| size as i64).collect();
@@ -119,6 +163,44 @@ impl Directory {
             bytes,
         })
     }
+}
+
+/// Takes off the wrapper that all names are in, if there is one.
+fn unwrap(tensors: &mut Tensors) -> Vec<Note> {
+    let Some(names) = wrappers::unwrapped(tensors.names()) else {
+        return Vec::new();
+    };
+    let pairs = tensors.names().zip(&names);
+    let changed = pairs.into_iter().find(|(wrapped, name)| wrapped != name);
+    let note = changed.map(|(wrapped, name)| Note::Unwrapped {
+        wrapped: wrapped.to_owned(),
+        name: name.clone(),
+    });
+    tensors.rename(names);
+    note.into_iter().collect()
+}
+
+/// What is stored as the output projection, beside the embedding table that is stored as
+/// `embedding`.
+fn stored(tensors: &Tensors, embedding: Option<&str>) -> Result<Stored> {
+    let Some(head) = tensors.info(OUTPUT) else {
+        return Ok(Stored::Nothing);
+    };
+    let Some(embedding) = embedding else {
+        // The only copy there is.
+        return Ok(Stored::Copy);
+    };
+    let readable = |(dtype, shape): (_, &[usize])| is_readable(dtype).then(|| shape.to_vec());
+    let same = match (readable(head), tensors.info(embedding).and_then(readable)) {
+        (Some(one), Some(other)) => {
+            one == other && tensors.read_f32(OUTPUT)? == tensors.read_f32(embedding)?
+        }
+        _ => false,
+    };
+    Ok(match same {
+        true => Stored::Copy,
+        false => Stored::Other,
+    })
 }
 
 fn open_weights(directory: &Path) -> Result<Tensors> {
@@ -131,11 +213,12 @@ fn open_weights(directory: &Path) -> Result<Tensors> {
     }
     match OTHER_FORMATS
         .into_iter()
-        .find(|(name, _)| directory.join(name).is_file())
+        .find(|(name, ..)| directory.join(name).is_file())
     {
-        Some((found, hint)) => Err(Error::OtherFormat {
+        Some((found, installed, hint)) => Err(Error::OtherFormat {
             directory: directory.to_path_buf(),
             found,
+            installed,
             hint,
         }),
         None => Err(Error::NoWeights(directory.to_path_buf())),

@@ -25,6 +25,14 @@ pub(super) fn reorient(orientation: Orientation, from: &[u8], to: &mut [u8], sha
     }
 }
 
+/// Multiplies float32 elements, rounding once.
+pub(super) fn scale(elements: &mut [u8], factor: f64) {
+    for bytes in elements.as_chunks_mut::<4>().0 {
+        let value = f64::from(f32::from_le_bytes(*bytes)) * factor;
+        *bytes = (value as f32).to_le_bytes();
+    }
+}
+
 /// bfloat16 to float32, exactly.
 pub(super) fn bf16_to_f32(from: &[u8]) -> Vec<u8> {
     from.as_chunks::<2>()

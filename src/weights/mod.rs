@@ -1,18 +1,26 @@
 //! Weights in and out: Hugging Face directories and our checkpoints, either way, exactly.
 //!
-//! A Hugging Face directory has one tensor per layer and stores linear layers [out, in]; our parameters are stacked over layers and stored [in,
-//! out]. One table of names relates them (`names`), one file relates config.json to our [`Model`] (`config_json`). Importing a directory and
-//! exporting it again gives the same bytes of config.json and model.safetensors; what an import cannot represent, it refuses.
-//! bfloat16 and float16 weights are read as float32, exactly, and leave as float32. This module does not know how a model computes.
+//! A Hugging Face directory has one tensor per layer and stores linear layers [out, in]; our
+//! parameters are stacked over layers and stored [in, out]. One table of names relates them
+//! (`names`), one file relates config.json to our [`Model`] (`config_json`). Importing a directory
+//! and exporting it again gives the same bytes of config.json and model.safetensors, as far as
+//! `transformers` 4 and 5 both read the model in them; else it gives what both read (`head`). Names
+//! leave without the wrapper that they came in (`wrappers`). What an import cannot represent, it
+//! refuses. bfloat16 and float16 weights are read as float32, exactly, and leave as float32. This
+//! module does not know how a model computes.
 
 mod config_json;
 mod error;
 mod export;
+mod file_kind;
+mod head;
 mod hugging_face;
 mod layout;
 mod names;
+mod note;
 mod safetensors_file;
 mod tokenizer_files;
+mod wrappers;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +35,7 @@ use crate::config::{Model, Vocabulary};
 
 pub use error::{Error, Mismatch, Result};
 pub use export::{from_hugging_face, to_hugging_face};
+pub use note::Note;
 
 use hugging_face::{Directory, Origin};
 
@@ -39,6 +48,17 @@ pub struct Weights {
     pub tokenizer: Option<Vocabulary>,
     /// Our parameters by name, float32.
     pub tensors: Vec<(String, HostTensor)>,
+    /// What was read otherwise than it is written.
+    pub notes: Vec<Note>,
+}
+
+/// A Hugging Face directory that became a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// Where the checkpoint is.
+    pub checkpoint: PathBuf,
+    /// What was read otherwise than it is written.
+    pub notes: Vec<Note>,
 }
 
 /// The names and shapes of a model's parameters.
@@ -64,6 +84,7 @@ pub fn load(path: &Path) -> Result<Weights> {
             tensors: reader.tensors(&names)?,
             model: held.model,
             tokenizer: held.tokenizer,
+            notes: Vec::new(),
         })
     });
     match loaded {
@@ -87,6 +108,7 @@ pub fn import(directory: &Path) -> Result<Weights> {
         model: source.model,
         tokenizer,
         tensors,
+        notes: source.notes,
     })
 }
 
@@ -124,7 +146,7 @@ pub fn export(weights: &Weights, directory: &Path) -> Result<Vec<String>> {
 
 /// `pretrain import`: turns the Hugging Face directory `directory` into the checkpoint `checkpoint`, one parameter at a time. The checkpoint is
 /// of step 0, unless its directory is named after another.
-pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<PathBuf> {
+pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<Imported> {
     let source = Directory::open(directory)?;
     let tokenizer = tokenizer_files::of_size(source.model.vocabulary);
     let mut writer = Writer::create(checkpoint, checkpoint::step_of(checkpoint).unwrap_or(0))?;
@@ -135,7 +157,11 @@ pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<PathB
     if let Some(tokenizer) = tokenizer {
         config["data"] = json!({ "tokenizer": tokenizer });
     }
-    Ok(writer.commit(&json!({ "config": config, ORIGIN: source.origin }))?)
+    let checkpoint = writer.commit(&json!({ "config": config, ORIGIN: source.origin }))?;
+    Ok(Imported {
+        checkpoint,
+        notes: source.notes,
+    })
 }
 
 /// `pretrain export`: turns a checkpoint, or the newest one of a run directory, into the Hugging Face directory `directory`, one parameter at a

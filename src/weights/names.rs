@@ -56,8 +56,12 @@ const TABLE: [Row; 31] = [
 pub(super) const EMBEDDING: &str = "shared.weight";
 pub(super) const EMBEDDING_COPIES: [&str; 2] =
     ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
-/// The copy that only a model with tied embeddings can have.
-pub(super) const TIED_OUTPUT: &str = "lm_head.weight";
+/// The output projection, a copy of the embedding table where the model ties them.
+pub(super) const OUTPUT: &str = "lm_head.weight";
+/// A tensor of the first T5's files that is part of no model: cross-attention has no bias.
+/// `transformers` leaves it out by this name.
+pub(super) const UNUSED: &str =
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
 
 /// One parameter of a model, under both names.
 #[derive(Debug, Clone, PartialEq)]

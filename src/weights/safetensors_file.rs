@@ -10,7 +10,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::error::{Error, Result};
+use super::file_kind::{self, Kind};
 use super::layout;
+
+/// A header longer than this is refused by every reader.
+const LARGEST_HEADER: u64 = 100_000_000;
 
 /// What a header says before its tensors.
 const METADATA_START: &str = "{\"__metadata__\":";
@@ -53,7 +57,7 @@ impl Tensors {
             file: path.to_path_buf(),
             problem,
         };
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = file_kind::read_json(path)?;
         let index: Index = serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))?;
         let names: BTreeSet<&String> = index.weight_map.values().collect();
         let mut tensors = Tensors {
@@ -90,31 +94,46 @@ impl Tensors {
         };
         let file = File::open(path).map_err(Error::io("open", path))?;
         let length = file.metadata().map_err(Error::io("read", path))?.len();
-        let mut word = [0; 8];
-        if length < 8 {
-            return Err(malformed(format!(
+        let mut start = vec![0; length.min(file_kind::START as u64) as usize];
+        file.read_exact_at(&mut start, 0)
+            .map_err(Error::io("read", path))?;
+        let other = |problem: String| {
+            malformed(match Kind::of(&start) {
+                Some(kind) => format!("expected a safetensors file, found {kind}"),
+                None => problem,
+            })
+        };
+        let Some(word) = start.first_chunk::<8>() else {
+            return Err(other(format!(
                 "not a safetensors file: it has {length} bytes"
             )));
-        }
-        file.read_exact_at(&mut word, 0)
-            .map_err(Error::io("read", path))?;
-        let header_length = u64::from_le_bytes(word);
+        };
+        let header_length = u64::from_le_bytes(*word);
         if header_length > length - 8 {
-            return Err(malformed(format!(
-                "cut short, or not a safetensors file: its header should take {header_length} bytes and the file has {length}"
-            )));
+            let cut = start.get(8).is_none_or(|byte| *byte == b'{');
+            return Err(other(match cut && header_length <= LARGEST_HEADER {
+                true => format!(
+                    "cut short: it has {length} bytes and its header alone takes {header_length}; \
+                     fetch it again"
+                ),
+                false => "not a safetensors file: no header begins it".to_owned(),
+            }));
         }
         let mut header = vec![0; header_length as usize];
         file.read_exact_at(&mut header, 8)
             .map_err(Error::io("read", path))?;
-        let header = String::from_utf8(header)
-            .map_err(|_| malformed("its header is not text".to_owned()))?;
+        let header =
+            String::from_utf8(header).map_err(|_| other("its header is not text".to_owned()))?;
         let parsed: Metadata =
-            serde_json::from_str(&header).map_err(|e| malformed(format!("its header: {e}")))?;
-        let expected = 8 + header_length + parsed.data_len() as u64;
+            serde_json::from_str(&header).map_err(|e| other(format!("its header: {e}")))?;
+        let expected = (8 + header_length).saturating_add(parsed.data_len() as u64);
         if expected != length {
+            let advice = match expected > length {
+                true => "cut short, as by an unfinished download: fetch it again",
+                false => "something was added to it",
+            };
             return Err(malformed(format!(
-                "its header describes {expected} bytes and the file has {length}"
+                "its header describes {expected} bytes and the file has {length}: {advice}"
             )));
         }
         for (name, info) in parsed.tensors() {
@@ -134,6 +153,17 @@ impl Tensors {
             .or_else(|| parsed.metadata().as_ref().map(sorted_json)))
     }
 
+    /// Gives all tensors other names, in the order of [`Tensors::names`]; no two the same.
+    pub fn rename(&mut self, names: Vec<String>) {
+        let places = std::mem::take(&mut self.places);
+        self.places = names.into_iter().zip(places.into_values()).collect();
+    }
+
+    /// Forgets a tensor. Whether there was one of this name.
+    pub fn forget(&mut self, name: &str) -> bool {
+        self.places.remove(name).is_some()
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.places.keys().map(String::as_str)
@@ -142,6 +172,11 @@ impl Tensors {
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.places.contains_key(name)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.places.len()
     }
 
     /// Element type and shape of a tensor.

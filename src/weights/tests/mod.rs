@@ -1,5 +1,8 @@
+mod damage;
 mod refusals;
 mod round_trips;
+mod versions;
+mod wrapped;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,9 +10,10 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 
+use super::head::Stored;
 use super::*;
 use crate::checkpoint::Store;
-use crate::config::{Activation, Initialization};
+use crate::config::{Activation, Initialization, TieEmbeddings};
 
 fn tiny() -> Model {
     Model {
@@ -41,6 +45,7 @@ fn weights(model: Model) -> Weights {
         tokenizer: tokenizer_files::of_size(model.vocabulary),
         model,
         tensors,
+        notes: Vec::new(),
     }
 }
 
@@ -98,6 +103,11 @@ fn models() -> impl Strategy<Value = Model> {
         Activation::Gelu,
         Activation::Silu,
     ]);
+    let tie = prop::sample::select(vec![
+        TieEmbeddings::Untied,
+        TieEmbeddings::Scaled,
+        TieEmbeddings::Unscaled,
+    ]);
     let sizes = (1usize..300, 1usize..9, 1usize..9, 1usize..4, 1usize..5);
     (
         sizes,
@@ -105,7 +115,7 @@ fn models() -> impl Strategy<Value = Model> {
         1usize..5,
         1usize..6,
         activation,
-        any::<bool>(),
+        tie,
         1e-9..1e-3f64,
     )
         .prop_map(

@@ -5,11 +5,7 @@ fn a_checkpoint_that_is_not_its_models_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path());
     let Weights { tensors, .. } = weights(tiny());
-    let other = Model {
-        d_ff: 16,
-        encoder_layers: 2,
-        ..tiny()
-    };
+    let other = Model { d_ff: 16, ..tiny() };
     for (step, metadata, message) in [
         (1, json!({}), "no `config`"),
         (2, json!({ "config": {} }), "no `model`"),
@@ -21,7 +17,7 @@ fn a_checkpoint_that_is_not_its_models_is_refused() {
         (
             4,
             json!({ "config": { "model": other } }),
-            "encoder.layers.mlp.wo: expected [2, 16, 8], found [3, 12, 8]",
+            "encoder.layers.mlp.wo: expected [3, 16, 8], found [3, 12, 8]",
         ),
     ] {
         store.save(step, &metadata, tensors.clone()).unwrap();
@@ -89,7 +85,7 @@ fn a_weights_file_cut_anywhere_is_refused() {
         import(directory.path())
             .unwrap_err()
             .to_string()
-            .contains("not a safetensors file")
+            .contains("expected a safetensors file, found an HTML page")
     );
 }
 
@@ -108,6 +104,14 @@ fn directories_without_readable_weights_say_what_to_do() {
     let error = import(root.path()).unwrap_err().to_string();
     assert!(
         error.contains("pytorch_model.bin") && error.contains("save_pretrained"),
+        "{error}"
+    );
+    fs::remove_file(root.path().join("pytorch_model.bin")).unwrap();
+    fs::write(root.path().join("flax_model.msgpack"), "").unwrap();
+    // Version 5 cannot.
+    let error = import(root.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("with transformers 4, torch and flax installed"),
         "{error}"
     );
 }

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/directories: Hugging Face directories as the installed version of transformers writes them, with its own logits.
+
+    make goldens                               runs it under transformers 4.57, then 5; with the packages of tests/python/torch.txt at hand,
+    python3 tests/golden/make_directories.py [--output DIR]
+
+The two versions do not mean the same by `tie_word_embeddings`, and differ in what they write beside the weights. Each case of CASES that the
+installed version can write becomes a folder VERSION-CASE with
+
+  hf/                      what save_pretrained wrote
+  expected.safetensors     float32 logits [B, T, V] of that directory, loaded again by the version that wrote it
+
+for the one batch in batch.safetensors (int32 input_ids and attention_mask [B, S], decoder_input_ids and labels [B, T]).
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import T5Config, T5ForConditionalGeneration
+
+VOCABULARY = 144
+VERSION = transformers.__version__.split(".")[0]
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "d_model": 8,
+    "d_kv": 3,
+    "d_ff": 12,
+    "num_layers": 2,
+    "num_decoder_layers": 1,
+    "num_heads": 2,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 16,
+    "dropout_rate": 0.0,
+    "feed_forward_proj": "gated-gelu",
+    "decoder_start_token_id": 0,
+}
+
+
+def model(**said):
+    """A model with weights of our own drawing: norms off 1, logits of the size of 1 whether scaled or not."""
+    made = T5ForConditionalGeneration(T5Config(**SHAPE, **said))
+    random = np.random.default_rng(0)
+    with torch.no_grad():
+        for name, parameter in sorted(made.named_parameters()):
+            values = 0.5 * random.standard_normal(tuple(parameter.shape)) + (1.0 if "layer_norm" in name else 0.0)
+            parameter.copy_(torch.tensor(values, dtype=torch.float32))
+    return made
+
+
+def of_version_4(output, **said):
+    """The untied model of version 4, its config.json saying `said`: the way to a head of its own in version 5, which ties what it makes."""
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copytree(output / "4-untied/hf", directory, dirs_exist_ok=True)
+        config = Path(directory, "config.json")
+        config.write_text(json.dumps(json.loads(config.read_text()) | said))
+        return T5ForConditionalGeneration.from_pretrained(directory)
+
+
+def untied(output):
+    """T5 v1.1 and Ankh."""
+    return model(tie_word_embeddings=False) if VERSION == "4" else of_version_4(output)
+
+
+def untied_scaled(output):
+    return of_version_4(output, tie_word_embeddings=True)
+
+
+def tied(output):
+    return model(tie_word_embeddings=True)
+
+
+def tied_unscaled(output):
+    """What version 5 makes of the settings of T5 v1.1."""
+    return model(tie_word_embeddings=False)
+
+
+def untied_parts(output):
+    """bfloat16, in several files with an index."""
+    return untied(output).to(torch.bfloat16)
+
+
+CASES = {
+    "4": {"untied": untied, "tied": tied, "untied-parts": untied_parts},
+    "5": {
+        "untied": untied,
+        "tied": tied,
+        "untied-parts": untied_parts,
+        "untied-scaled": untied_scaled,
+        "tied-unscaled": tied_unscaled,
+    },
+}
+
+
+def make_batch():
+    random = np.random.default_rng(0)
+    inputs = random.integers(3, VOCABULARY, (2, 10))
+    mask = np.ones_like(inputs)
+    inputs[1, 7:] = mask[1, 7:] = 0
+    labels = random.integers(3, VOCABULARY, (2, 5))
+    shifted = np.concatenate([np.zeros((2, 1), np.int64), labels[:, :-1]], axis=1)
+    batch = {"input_ids": inputs, "attention_mask": mask, "decoder_input_ids": shifted, "labels": labels}
+    return {name: torch.tensor(value, dtype=torch.int32) for name, value in batch.items()}
+
+
+def logits(directory, batch):
+    """What the installed version computes from a directory, in float32."""
+    loaded = T5ForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
+    arguments = {name: value.long() for name, value in batch.items() if name != "labels"}
+    with torch.no_grad():
+        return loaded(**arguments).logits
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "directories")
+    output = arguments.parse_args().output
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    output.mkdir(parents=True, exist_ok=True)
+    batch = make_batch()
+    save_file(batch, output / "batch.safetensors")
+    for name, make in CASES[VERSION].items():
+        folder = output / f"{VERSION}-{name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "hf").mkdir(parents=True)
+        largest = "4KB" if name == "untied-parts" else "5GB"
+        make(output).save_pretrained(folder / "hf", max_shard_size=largest)
+        save_file({"logits": logits(folder / "hf", batch).contiguous()}, folder / "expected.safetensors")
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        print(f"{folder.name:16} transformers {transformers.__version__}, {size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
