@@ -551,3 +551,23 @@ fn a_scan_in_a_scan_runs_twice_forward_and_no_more() {
     // Outer and inner, forward and backward, and the inner one once more for its values.
     assert_eq!(count(&module, "while"), 5, "{}", module.text());
 }
+
+#[test]
+fn calls_and_branches_on_what_was_computed_have_derivatives() {
+    let g = Graph::new("computed");
+    let x = vector(&g, 3);
+    // Each input is a node far behind any of the body's own.
+    let y = (x.sin() * 2.0 + 1.0).tanh() * 0.5;
+    let z = g.call("square", &[y], |p| vec![p[0] * p[0]])[0];
+    let truth = z.sum_all().greater(g.scalar(DType::F32, -1.0));
+    let w = g.conditional(truth, || vec![z * y], || vec![z])[0];
+    let cubes = y * y * y;
+    let gradients = [w, cubes].map(|t| g.gradients(t.sum_all(), &[x])[0]);
+    let module = g.finish(&gradients, &[]).unwrap();
+    let x = HostTensor::from_f32([3], &[0.3, -1.2, 2.0]);
+    let found = support::compile(&module).run(&[x]);
+    let [found, expected] = [0, 1].map(|i| found[i].to_vec_f32().unwrap());
+    for (a, b) in found.iter().zip(&expected) {
+        assert!((a - b).abs() < 1e-6, "{found:?} should be {expected:?}");
+    }
+}
