@@ -189,7 +189,7 @@ fn a_program_has_one_mesh() {
         &mistake(|g, _| {
             g.sharded_parameter("a", shape.clone(), over(&[&[], &[]]));
             {
-                let _ = g.set_layout(layout);
+                g.set_layout(layout);
             }
         }),
         "layout",

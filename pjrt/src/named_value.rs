@@ -279,10 +279,8 @@ mod tests {
     #[test]
     fn no_values_are_none() {
         // SAFETY: null is allowed.
-        assert_eq!(
-            unsafe { NamedValue::copy(std::ptr::null(), 3) }.unwrap(),
-            []
-        );
+        let none = unsafe { NamedValue::copy(std::ptr::null(), 3) };
+        assert_eq!(none.unwrap(), []);
         assert_eq!(copy(&values::<0>(0)[..0]).unwrap(), []);
     }
 }
