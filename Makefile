@@ -48,6 +48,16 @@ ROUNDS ?= 50
 check-trainers: plugin ## start two trainers in one run directory ROUNDS times, and compare every step they save
 	ROUNDS=$(ROUNDS) cargo test --test run_directory of_two_trainers -- --nocapture
 
+# What the plugin does within itself is its own affair: tests/valgrind.supp leaves it out. The test of memory is left out too: it looks at
+# the memory of the process, which under valgrind is another.
+VALGRIND := 'valgrind', '--quiet', '--error-exitcode=1', '--leak-check=full', '--show-leak-kinds=definite', \
+  '--errors-for-leak-kinds=definite', '--suppressions=tests/valgrind.supp', '--num-callers=40'
+CHECKED := --lib $(addprefix --test=,devices execution loading parts search transfers wakers)
+
+.PHONY: check-pjrt
+check-pjrt: plugin ## run the tests of pjrt/ under valgrind
+	RUST_BACKTRACE=0 cargo test --package ankh-pjrt $(CHECKED) --config "target.'cfg(all())'.runner = [$(VALGRIND)]" -- --test-threads=1
+
 .PHONY: lint
 lint: ## check formatting, clippy, and that `unsafe` stays in pjrt/
 	cargo fmt --all --check

@@ -99,9 +99,13 @@ struct Step {
 impl Step {
     /// The first step on the random batch.
     fn of(config: &Config) -> Step {
+        Step::from(config, weights(config), &Batch::random(config))
+    }
+
+    /// The first step on a batch, from these weights.
+    fn from(config: &Config, before: Vec<HostTensor>, batch: &Batch) -> Step {
         let compute = program::compute_type(config.train.compute, "cpu");
         let program = compile(&Programs::new(config, SIZE, compute).step().unwrap());
-        let before = weights(config);
         let state = program::state(config);
         let zeros = state[before.len()..].iter().map(|array| {
             let count = array.name == "step";
@@ -114,7 +118,7 @@ impl Step {
         });
         let mut inputs = before.clone();
         inputs.extend(zeros);
-        inputs.extend(Batch::random(config).arrays(SIZE));
+        inputs.extend(batch.arrays(SIZE));
         let outputs = run(&program, &inputs);
         let update = |(before, after): (&HostTensor, &HostTensor)| {
             let (before, after) = (numbers(before), numbers(after));
@@ -242,9 +246,19 @@ fn forward(config: &Config) -> (Vec<f64>, f64) {
 
 /// `program::EVALUATION` of the random batch, padded to a size.
 fn evaluate(config: &Config, size: BatchSize) -> Vec<f64> {
+    evaluate_from(config, weights(config), &Batch::random(config), size)
+}
+
+/// `program::EVALUATION` of a batch, padded to a size, with these weights.
+fn evaluate_from(
+    config: &Config,
+    weights: Vec<HostTensor>,
+    batch: &Batch,
+    size: BatchSize,
+) -> Vec<f64> {
     let compute = program::compute_type(config.train.compute, "cpu");
     let program = Programs::new(config, size, compute).evaluation().unwrap();
-    let inputs = [weights(config), Batch::random(config).arrays(size)].concat();
+    let inputs = [weights, batch.arrays(size)].concat();
     numbers(&run(&compile(&program), &inputs)[0])
 }
 
@@ -274,12 +288,14 @@ fn sums(config: &Config, logits: &[f64]) -> Sums {
         for (position, &label) in target.iter().enumerate() {
             let start = (row * SIZE.target + position) * vocabulary;
             let logits = &logits[start..start + vocabulary];
+            let largest = logits.iter().copied().fold(f64::MIN, f64::max);
+            let predicted = logits.iter().position(|l| *l == largest);
+            sums.correct += f64::from(predicted == Some(label as usize));
             let label = logits[label as usize];
             let z = logits.iter().map(|l| l.exp()).sum::<f64>().ln();
             sums.cross_entropy += z - label;
             sums.uniform += z - logits.iter().sum::<f64>() / vocabulary as f64;
             sums.z_squared += z * z;
-            sums.correct += f64::from(logits.iter().all(|l| *l <= label));
         }
     }
     sums
@@ -318,6 +334,27 @@ fn an_evaluation_sums_the_cross_entropy_alone() {
     assert_near("cross-entropy", found[0], sums.cross_entropy, 1e-5);
     assert_near("the forward pass's loss", loss, found[0] / tokens, 1e-6);
     assert_eq!(found[1..], [sums.correct, tokens]);
+}
+
+#[test]
+fn a_collapsed_model_is_right_where_the_first_token_is_asked_for() {
+    let config = tiny();
+    // All weights are zero, and so are all logits.
+    let zeros = || -> Vec<HostTensor> {
+        let zeros = |w: HostTensor| HostTensor::zeros(w.element_type, w.dims);
+        weights(&config).into_iter().map(zeros).collect()
+    };
+    let mut batch = Batch::random(&config);
+    batch.targets[0][2] = 0;
+    batch.targets[2][0] = 0;
+    batch.targets[2][5] = 0;
+    let tokens = batch.tokens() as f64;
+    let found = evaluate_from(&config, zeros(), &batch, SIZE);
+    let uniform = tokens * (config.model.vocabulary as f64).ln();
+    assert_near("cross-entropy", found[0], uniform, 1e-6);
+    assert_eq!(found[1..], [3.0, tokens]);
+    let step = Step::from(&config, zeros(), &batch);
+    assert_near("accuracy", step.metric("accuracy"), 3.0 / tokens, 1e-6);
 }
 
 #[test]

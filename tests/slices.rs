@@ -5,12 +5,14 @@ use std::path::Path;
 
 use ankh::checkpoint::Store;
 use ankh::config::{Config, resolve};
-use ankh::fleet::{Fleet, Hosts};
+use ankh::fleet::{Fleet, Hosts, Input, sharding_form};
+use ankh::layout::{layout, mesh_shape};
 use ankh::run::{Requests, RunDirectory, Start};
 use ankh::slice::Slice;
 use ankh::train::program::Programs;
 use ankh::train::{Outcome, train};
-use ankh_pjrt::HostTensor;
+use ankh_hlo::{DType, Graph, Port, Shape, Sharding};
+use ankh_pjrt::{HostTensor, Platform, Plugin};
 
 const STEPS: u64 = 10;
 
@@ -240,4 +242,55 @@ fn other_ways_to_split_the_work_change_no_result() {
             "{settings:?}: weights differ by {weights:.1e}"
         );
     }
+}
+
+#[test]
+fn an_array_is_given_only_where_it_is_expected_to_lie() {
+    let set = ["sharding.model=2", "sharding.fsdp=2", "train.batch_size=8"].map(str::to_owned);
+    let config = resolve(Some("tiny"), &set).unwrap();
+    let slice: Slice = "cpu-8".parse().unwrap();
+    let mesh = mesh_shape(&config, slice.devices()).unwrap();
+    let form = sharding_form(&Plugin::find(Platform::Cpu, None).unwrap());
+    let layout = layout(&config, mesh, form).unwrap().unwrap();
+    let fleet = Fleet::open(slice, &config, Hosts::Real).unwrap();
+    let port = |axes: &[&[&str]]| Port {
+        name: "x".into(),
+        shape: Shape::new(DType::F32, [4, 2]),
+        sharding: Some(Sharding::new(layout.mesh(), axes).unwrap()),
+    };
+    let array = |axes: &[&[&str]]| {
+        let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        let tensor = HostTensor::from_f32([4, 2], &values);
+        fleet.upload(&port(axes), &tensor).unwrap()
+    };
+    let g = Graph::new("sums");
+    g.set_layout(layout.clone());
+    let over_model: &[&[&str]] = &[&["model"], &[]];
+    let Port {
+        name,
+        shape,
+        sharding,
+    } = port(over_model);
+    let x = g.sharded_parameter(&name, shape, sharding.unwrap());
+    let program = fleet
+        .compile(&g.finish(&[x.sum(&[1])], &[]).unwrap())
+        .unwrap();
+    let sums = program
+        .start(vec![Input::Donate(array(over_model))])
+        .unwrap();
+    let sums = fleet.to_host(&sums[0]).unwrap();
+    assert_eq!(sums.to_vec_f32().unwrap(), [3.0, 7.0, 11.0, 15.0]);
+    // Each part is as large as the program expects, and is another one.
+    let elsewhere = array(&[&["fsdp"], &[]]);
+    let error = program.start(vec![Input::Keep(&elsewhere)]).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "`x` is f32[4,2], dimension 0 split over mesh axis `fsdp` and should be f32[4,2], dimension 0 split over \
+         mesh axis `model`"
+    );
+    assert!(
+        program
+            .start(vec![Input::Donate(array(&[&[], &[]]))])
+            .is_err()
+    );
 }

@@ -54,7 +54,8 @@ impl Literal {
     ) -> Option<Literal> {
         let shape = Shape::new(dtype, dims);
         let bytes: Vec<u8> = elements.flatten().collect();
-        (bytes.len() as u64 == shape.bytes()).then(|| Literal {
+        let fills = shape.problem().is_none() && bytes.len() as u64 == shape.bytes();
+        fills.then(|| Literal {
             shape,
             bytes: bytes.into(),
         })

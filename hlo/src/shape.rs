@@ -1,6 +1,6 @@
-//! Element types, array shapes and the type of a node's value.
+//! Element types, array shapes, the arithmetic of sizes, and the type of a node's value.
 
-use std::fmt;
+use std::{fmt, ops};
 
 /// The type of one array element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,16 +36,17 @@ impl DType {
     /// Whether a constant of this type can stand for `value`: an integer in range, or any number rounded to a
     /// floating-point type.
     pub(crate) fn holds(self, value: f64) -> bool {
-        let (low, high) = match self {
-            DType::Pred => (0.0, 1.0),
-            DType::U8 => (0.0, f64::from(u8::MAX)),
-            DType::U32 => (0.0, f64::from(u32::MAX)),
-            DType::U64 => (0.0, u64::MAX as f64),
-            DType::S32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
-            DType::S64 => (i64::MIN as f64, i64::MAX as f64),
-            _ => return true,
+        // The end is the first number beyond, since the last one of 64 bits is no f64.
+        let (start, end) = match self {
+            DType::Pred => (0.0, 2.0),
+            DType::U8 => (0.0, 8f64.exp2()),
+            DType::U32 => (0.0, 32f64.exp2()),
+            DType::U64 => (0.0, 64f64.exp2()),
+            DType::S32 => (-(31f64.exp2()), 31f64.exp2()),
+            DType::S64 => (-(63f64.exp2()), 63f64.exp2()),
+            DType::Bf16 | DType::F16 | DType::F32 | DType::F64 => return true,
         };
-        value.fract() == 0.0 && (low..=high).contains(&value)
+        value.fract() == 0.0 && (start..end).contains(&value)
     }
 
     /// Bytes of one element.
@@ -98,16 +99,87 @@ impl Shape {
         self.dims.len()
     }
 
-    /// The number of elements.
+    /// The number of elements; the largest number for dimensions that no array has.
     pub fn elements(&self) -> i64 {
-        self.dims.iter().fold(1, |n, d| n.saturating_mul(*d))
+        self.counted().map_or(i64::MAX, |(elements, _)| elements)
     }
 
-    /// Bytes of a dense array of this shape.
+    /// Bytes of a dense array of this shape; the largest number for dimensions that no array has.
     pub fn bytes(&self) -> u64 {
-        (self.elements() as u64).saturating_mul(self.dtype.byte_width() as u64)
+        self.counted().map_or(u64::MAX, |(_, bytes)| bytes)
+    }
+
+    /// Elements and bytes, if no dimension is negative and 63 bits count them. A dimension of 0 does not make up for others
+    /// that are too large, since whoever computes strides multiplies those.
+    fn counted(&self) -> Option<(i64, u64)> {
+        if self.dims.iter().any(|d| *d < 0) {
+            return None;
+        }
+        let width = self.dtype.byte_width() as i64;
+        let others: Vec<i64> = self.dims.iter().map(|d| (*d).max(1)).collect();
+        let most = (Size::product(&others) * width).get()?;
+        let empty = self.dims.contains(&0);
+        Some(match empty {
+            true => (0, 0),
+            false => (most / width, most.unsigned_abs()),
+        })
+    }
+
+    /// Why there can be no array of this shape.
+    pub(crate) fn problem(&self) -> Option<String> {
+        if self.dims.iter().any(|d| *d < 0) {
+            return Some(format!("{self} has a negative dimension"));
+        }
+        let large = self.counted().is_none();
+        large.then(|| format!("{self} takes more bytes than can be counted"))
     }
 }
+
+/// A dimension, or a number of elements, while it is computed. All arithmetic on such goes through here: a formula reads as
+/// one, and what 64 bits cannot hold is found at its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size(Option<i128>);
+
+impl Size {
+    /// The number of elements of an array of `dims`.
+    pub fn product(dims: &[i64]) -> Size {
+        dims.iter().fold(Size::from(1), |n, d| n * *d)
+    }
+
+    /// What came out, if 64 bits hold it.
+    pub fn get(self) -> Option<i64> {
+        self.0.and_then(|n| n.try_into().ok())
+    }
+}
+
+impl From<i64> for Size {
+    fn from(size: i64) -> Size {
+        Size(Some(size.into()))
+    }
+}
+
+impl std::iter::Sum<i64> for Size {
+    fn sum<I: Iterator<Item = i64>>(sizes: I) -> Size {
+        sizes.fold(Size::from(0), |sum, size| sum + size)
+    }
+}
+
+/// Implements one operator for sizes.
+macro_rules! size_operator {
+    ($trait:ident, $method:ident, $checked:ident) => {
+        impl<N: Into<Size>> ops::$trait<N> for Size {
+            type Output = Size;
+            fn $method(self, other: N) -> Size {
+                let other: Size = other.into();
+                Size(self.0.zip(other.0).and_then(|(a, b)| a.$checked(b)))
+            }
+        }
+    };
+}
+
+size_operator!(Add, add, checked_add);
+size_operator!(Sub, sub, checked_sub);
+size_operator!(Mul, mul, checked_mul);
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -133,6 +205,14 @@ pub(crate) enum Type {
 }
 
 impl Type {
+    /// Why there can be no value of this type.
+    pub(crate) fn problem(&self) -> Option<String> {
+        match self {
+            Type::Array(shape) => shape.problem(),
+            Type::Tuple(shapes) => shapes.iter().find_map(Shape::problem),
+        }
+    }
+
     /// The shape of an array-typed value; a tuple shows as an empty `u8` array, which no operation accepts silently.
     pub(crate) fn array(&self) -> Shape {
         match self {

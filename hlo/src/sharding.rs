@@ -3,8 +3,11 @@
 //! The model never sees a mesh. It names the dimensions of its activations; a [`Layout`] given to the graph maps those
 //! names to mesh axes.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+use crate::shape::Size;
 
 /// A logical grid of devices with named axes; the first axis is the slowest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,9 +17,25 @@ pub struct Mesh {
 
 impl Mesh {
     /// A mesh of `(name, size)` axes; device `i` of the executable sits at position `i` in row-major order.
-    pub fn new(axes: impl IntoIterator<Item = (impl Into<String>, i64)>) -> Mesh {
-        Mesh {
-            axes: axes.into_iter().map(|(n, s)| (n.into(), s)).collect(),
+    ///
+    /// # Errors
+    /// The first axis that has no devices or another one's name, or a product of axes that 64 bits do not count.
+    pub fn new(axes: impl IntoIterator<Item = (impl Into<String>, i64)>) -> Result<Mesh, String> {
+        let axes: Vec<(String, i64)> = axes.into_iter().map(|(n, s)| (n.into(), s)).collect();
+        for (i, (name, size)) in axes.iter().enumerate() {
+            if *size < 1 {
+                return Err(format!(
+                    "mesh axis `{name}` has {size} devices and needs one at least"
+                ));
+            }
+            if axes[..i].iter().any(|(other, _)| other == name) {
+                return Err(format!("two mesh axes are called `{name}`"));
+            }
+        }
+        let sizes: Vec<i64> = axes.iter().map(|a| a.1).collect();
+        match Size::product(&sizes).get() {
+            Some(_) => Ok(Mesh { axes }),
+            None => Err(format!("a mesh of {sizes:?} devices is too large to count")),
         }
     }
 
@@ -27,11 +46,19 @@ impl Mesh {
 
     /// The number of devices.
     pub fn devices(&self) -> i64 {
+        // `new` has counted them; so products of some of the axes, each taken once, can be counted too.
         self.axes.iter().map(|a| a.1).product()
     }
 
     fn axis(&self, name: &str) -> Option<usize> {
         self.axes.iter().position(|a| a.0 == name)
+    }
+}
+
+impl fmt::Display for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let axes: Vec<String> = self.axes.iter().map(|(n, s)| format!("{n} {s}")).collect();
+        f.write_str(&axes.join(" x "))
     }
 }
 
@@ -87,17 +114,53 @@ impl Sharding {
         self.dims.len()
     }
 
-    /// How many parts dimension `dim` is cut into.
+    /// How many parts dimension `dim` is cut into: one, where there is no such dimension.
     pub fn parts(&self, dim: usize) -> i64 {
-        self.dims[dim]
-            .iter()
-            .map(|&a| self.mesh.axes[a].1)
-            .product()
+        let axes = self.splits(dim).iter();
+        axes.map(|&a| self.mesh.axes[a].1).product()
     }
 
     /// The mesh axes that split dimension `dim`, major first.
     pub fn axes(&self, dim: usize) -> impl Iterator<Item = &str> {
-        self.dims[dim].iter().map(|&a| &*self.mesh.axes[a].0)
+        self.splits(dim).iter().map(|&a| &*self.mesh.axes[a].0)
+    }
+
+    fn splits(&self, dim: usize) -> &[usize] {
+        self.dims.get(dim).map_or(&[], |axes| axes)
+    }
+
+    /// Fails at the first dimension of an array of `dims` that the axes do not cut into equal parts.
+    pub(crate) fn divides(&self, dims: &[i64]) -> Result<(), Uneven> {
+        for (dim, (&size, axes)) in dims.iter().zip(&self.dims).enumerate() {
+            let mut parts = 1;
+            for &axis in axes {
+                let (name, axis_size) = &self.mesh.axes[axis];
+                parts *= axis_size;
+                if size % parts != 0 {
+                    return Err(Uneven {
+                        name: dim.to_string(),
+                        size,
+                        axis: name.clone(),
+                        axis_size: *axis_size,
+                        parts,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether both put every element of an array on the same devices. An axis of one device splits nothing.
+    pub(crate) fn lies_as(&self, other: &Sharding) -> bool {
+        self.mesh == other.mesh
+            && self.rank() == other.rank()
+            && (0..self.rank()).all(|dim| self.cutting(dim).eq(other.cutting(dim)))
+    }
+
+    /// The axes of more than one device that split dimension `dim`.
+    pub(crate) fn cutting(&self, dim: usize) -> impl Iterator<Item = usize> {
+        let axes = self.splits(dim).iter().copied();
+        axes.filter(|&axis| self.mesh.axes[axis].1 > 1)
     }
 
     /// Whether every device has the whole array.
@@ -106,12 +169,11 @@ impl Sharding {
     }
 
     /// Splits dimension `dim` further, over an axis that splits nothing yet. `None` where the axis is taken or unknown, or the
-    /// dimension (of size `size`) does not divide.
+    /// dimension (of size `size`) is not there or does not divide.
     pub fn split_further(&self, dim: usize, size: i64, axis: &str) -> Option<Sharding> {
-        let axis = self.mesh.axis(axis)?;
+        let axis = self.mesh.axis(axis).filter(|_| dim < self.rank())?;
         let free = !self.dims.iter().flatten().any(|&a| a == axis);
-        let parts = self.parts(dim) * self.mesh.axes[axis].1;
-        (free && size % parts == 0).then(|| {
+        (free && size % (self.parts(dim) * self.mesh.axes[axis].1) == 0).then(|| {
             let mut further = self.clone();
             further.dims[dim].push(axis);
             further
@@ -119,30 +181,39 @@ impl Sharding {
     }
 
     /// The part of an array of `dims` that the device at `position` of the mesh (row-major) holds: a range for each dimension.
+    ///
+    /// The parts hold every element. They are equal for what a program takes and gives; elsewhere, where a dimension does not
+    /// divide, the last ones are shorter or empty, as XLA has it.
     pub fn part(&self, position: i64, dims: &[i64]) -> Vec<Range<i64>> {
         let axes = &self.mesh.axes;
         let mut coordinates = vec![0; axes.len()];
-        let mut rest = position;
+        let mut rest = position.rem_euclid(self.mesh.devices());
         for (coordinate, (_, size)) in coordinates.iter_mut().zip(axes).rev() {
             *coordinate = rest % size;
             rest /= size;
         }
-        let ranges = dims.iter().zip(&self.dims).map(|(&size, split)| {
-            let (index, parts) = split.iter().fold((0, 1), |(index, parts), &axis| {
-                let of = axes[axis].1;
-                (index * of + coordinates[axis], parts * of)
-            });
-            let length = size / parts;
-            index * length..(index + 1) * length
+        let ranges = dims.iter().enumerate().map(|(dim, &size)| {
+            let index = self
+                .splits(dim)
+                .iter()
+                .fold(0, |index, &axis| index * axes[axis].1 + coordinates[axis]);
+            let length = self.part_length(dim, size);
+            let bound = |index: i64| index.saturating_mul(length).min(size.max(0));
+            bound(index)..bound(index + 1)
         });
         ranges.collect()
     }
 
-    /// The dimensions of one device's part.
+    /// The dimensions of one device's part, the largest where they are not equal.
     pub fn part_dims(&self, dims: &[i64]) -> Vec<i64> {
-        (0..dims.len())
-            .map(|dim| dims[dim] / self.parts(dim))
+        let dims = dims.iter().enumerate();
+        dims.map(|(dim, &size)| self.part_length(dim, size))
             .collect()
+    }
+
+    fn part_length(&self, dim: usize, size: i64) -> i64 {
+        let (size, parts) = (size.max(0), self.parts(dim));
+        size / parts + i64::from(size % parts > 0)
     }
 }
 
@@ -171,7 +242,7 @@ pub enum ShardingForm {
     also(.parts, .axis_size)
 )]
 pub struct Uneven {
-    /// The dimension's logical name.
+    /// The dimension's logical name, or its number where it has none.
     pub name: String,
     /// Its size.
     pub size: i64,

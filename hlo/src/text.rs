@@ -6,6 +6,8 @@ use std::fmt::Write;
 
 use ankh_proto::xla;
 
+use crate::shape::Size;
+
 /// The whole module, computations in the order that XLA reads them, the entry last.
 pub fn module(module: &xla::HloModuleProto) -> String {
     let names: HashMap<i64, &str> = module
@@ -63,7 +65,7 @@ fn computation(
                 let operands: Vec<String> = i
                     .operand_ids
                     .iter()
-                    .map(|o| format!("%{}", instructions[o]))
+                    .map(|o| format!("%{}", instructions.get(o).copied().unwrap_or("?")))
                     .collect();
                 out.push_str(&operands.join(", "));
             }
@@ -77,10 +79,8 @@ fn computation(
 
 fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i64, &str>) {
     let called = |n: usize| {
-        names
-            .get(&i.called_computation_ids[n])
-            .copied()
-            .unwrap_or("?")
+        let id = i.called_computation_ids.get(n);
+        id.and_then(|id| names.get(id)).copied().unwrap_or("?")
     };
     match i.opcode.as_str() {
         "while" => {
@@ -283,9 +283,10 @@ fn shape(s: &xla::ShapeProto) -> String {
 /// A short constant's values; the number of elements of a long one.
 fn literal(l: &xla::LiteralProto) -> String {
     let dims = l.shape.as_ref().map_or(&[][..], |s| &s.dimensions);
-    let elements: i64 = dims.iter().product();
-    if elements > 8 {
-        return format!("/* {elements} elements */");
+    match Size::product(dims).get() {
+        Some(elements) if elements <= 8 => {}
+        Some(elements) => return format!("/* {elements} elements */"),
+        None => return "/* elements without number */".into(),
     }
     let values: Vec<String> = match l.shape.as_ref().map(|s| s.element_type()) {
         Some(xla::PrimitiveType::Pred) => l.preds.iter().map(|v| v.to_string()).collect(),

@@ -372,7 +372,7 @@ fn sharding_constraints_pass_gradients() {
     for_random_dims(2, |dims, seed| {
         check("named", Domain::Signed, &[dims], seed, |g, x| {
             g.set_layout(Layout::new(
-                Mesh::new([("data", 1)]),
+                Mesh::new([("data", 1)]).unwrap(),
                 [("batch", vec!["data".to_string()])],
             ));
             x[0].square().named(&["batch", "embed"]).exp()

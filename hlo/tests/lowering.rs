@@ -6,7 +6,8 @@ mod support;
 use std::sync::Arc;
 
 use ankh_hlo::{
-    DType, Graph, Layout, Mesh, Module, Remat, ScanOptions, Shape, Sharding, ShardingForm, Tensor,
+    DType, DotDims, Graph, Layout, Mesh, Module, PadDim, Precision, Remat, RngAlgorithm,
+    ScanOptions, Shape, Sharding, ShardingForm, Tensor,
 };
 use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
 use ankh_proto::xla::{HloInstructionProto, PrimitiveType};
@@ -246,6 +247,206 @@ fn instructions_carry_their_layer_and_their_line() {
     assert_eq!(subtract.source_line, line as i32);
 }
 
+/// The layers that the instructions of a program belong to, by their opcodes.
+fn layers(module: &Module) -> Vec<(String, String)> {
+    let computations = module.proto().computations.iter();
+    let instructions = computations.flat_map(|c| &c.instructions);
+    let named = instructions.filter_map(|i| {
+        let name = &i.metadata.as_ref()?.op_name;
+        let layer = name.rsplit_once('/').map_or("", |(layer, _)| layer);
+        Some((i.opcode.clone(), layer.to_owned()))
+    });
+    named.filter(|(opcode, _)| opcode != "parameter").collect()
+}
+
+#[test]
+fn scopes_may_be_dropped_in_any_order() {
+    let g = Graph::new("scopes");
+    let x = vector(&g, 3);
+    let outer = g.scope("outer");
+    let inner = g.scope("inner");
+    let a = x.sin();
+    drop(outer);
+    let b = a.cos();
+    let other = g.scope("other");
+    let c = b.tanh();
+    drop(inner);
+    let d = c.exp();
+    drop(other);
+    let e = d.abs();
+    let module = g.finish(&[e], &[]).unwrap();
+    let expected = [
+        ("sine", "outer/inner"),
+        ("cosine", "inner"),
+        ("tanh", "inner/other"),
+        ("exponential", "other"),
+        ("abs", ""),
+    ];
+    let expected = expected.map(|(opcode, layer)| (opcode.to_owned(), layer.to_owned()));
+    assert_eq!(layers(&module)[..5], expected);
+}
+
+#[test]
+fn a_scope_ends_with_the_body_that_it_was_made_in() {
+    let g = Graph::new("bodies");
+    let x = vector(&g, 3);
+    let mut kept = None;
+    let y = g.call("body", &[x], |p| {
+        kept = Some(g.scope("kept"));
+        std::mem::forget(g.scope("leaked"));
+        vec![p[0].sin()]
+    });
+    let y = y[0].cos();
+    drop(kept);
+    let module = g.finish(&[y.tanh()], &[]).unwrap();
+    let layers = layers(&module);
+    let layer = |opcode: &str| &layers.iter().find(|l| l.0 == opcode).unwrap().1;
+    assert_eq!(layer("sine"), "kept/leaked");
+    assert_eq!((&**layer("cosine"), &**layer("tanh")), ("", ""));
+}
+
+#[test]
+fn a_scope_may_outlive_the_program() {
+    let g = Graph::new("first");
+    let x = vector(&g, 3);
+    let scope = g.scope("layer");
+    let first = g.finish(&[x.sin()], &[]).unwrap();
+    drop(scope);
+    let second = g.finish(&[x.cos()], &[]).unwrap();
+    assert!(layers(&first).contains(&("sine".into(), "layer".into())));
+    assert!(layers(&second).contains(&("cosine".into(), "".into())));
+}
+
+type Build = for<'g> fn(&'g Graph, Tensor<'g>) -> Tensor<'g>;
+
+/// A program of one operation on f32[4,4], without its name and ids.
+fn lowered(build: Build) -> String {
+    let g = Graph::new("attributes");
+    let x = g.parameter("x", Shape::new(DType::F32, [4, 4]));
+    let mut proto = g.finish(&[build(&g, x)], &[]).unwrap().proto().clone();
+    for instruction in proto
+        .computations
+        .iter_mut()
+        .flat_map(|c| &mut c.instructions)
+    {
+        instruction.metadata = None;
+    }
+    format!("{proto:?}")
+}
+
+#[test]
+fn operations_that_differ_in_an_attribute_differ_when_lowered() {
+    fn pad<'g>(x: Tensor<'g>, low: i64, high: i64, interior: i64) -> Tensor<'g> {
+        let dim = PadDim {
+            low,
+            high,
+            interior,
+        };
+        x.pad(&[dim, PadDim::default()], x.like(0.0))
+    }
+    fn dot<'g>(x: Tensor<'g>, lhs: i64, rhs: i64, precision: Precision) -> Tensor<'g> {
+        let dims = DotDims {
+            lhs_contract: vec![lhs],
+            rhs_contract: vec![rhs],
+            ..DotDims::default()
+        };
+        x.dot_general(x, dims, precision, None)
+    }
+    fn constrain<'g>(x: Tensor<'g>, dims: &[&[&str]]) -> Tensor<'g> {
+        let mesh = Arc::new(Mesh::new([("data", 2), ("model", 2)]).unwrap());
+        x.constrain(Sharding::new(&mesh, dims).unwrap())
+    }
+    fn bits<'g>(g: &'g Graph, algorithm: RngAlgorithm) -> Tensor<'g> {
+        let words = if algorithm == RngAlgorithm::Philox {
+            3
+        } else {
+            2
+        };
+        let state = g.zeros(&Shape::new(DType::U64, [words]));
+        state.random_bits(algorithm, Shape::new(DType::U32, [2])).1
+    }
+    const ALIKE: [&[Build]; 13] = [
+        &[
+            |g, _| g.scalar(DType::F32, 1.0),
+            |g, _| g.scalar(DType::F32, 2.0),
+        ],
+        &[
+            |g, _| g.iota(Shape::new(DType::S32, [4, 4]), 0),
+            |g, _| g.iota(Shape::new(DType::S32, [4, 4]), 1),
+        ],
+        &[|_, x| x.sin(), |_, x| x.cos()],
+        &[|_, x| x * x, |_, x| x - x],
+        &[
+            |_, x| x.less(x),
+            |_, x| x.less_equal(x),
+            |_, x| x.equal(x),
+            |_, x| x.not_equal(x),
+        ],
+        &[
+            |_, x| x.broadcast_in_dims(&[4, 4, 4], &[0, 1]),
+            |_, x| x.broadcast_in_dims(&[4, 4, 4], &[0, 2]),
+            |_, x| x.broadcast_in_dims(&[4, 4, 4], &[1, 2]),
+        ],
+        &[
+            |_, x| x.reshape(&[2, 2, 4]).transpose(&[0, 2, 1]).reshape(&[4, 4]),
+            |_, x| x.reshape(&[2, 2, 4]).transpose(&[1, 0, 2]).reshape(&[4, 4]),
+        ],
+        &[
+            |_, x| dot(x, 0, 0, Precision::Default),
+            |_, x| dot(x, 0, 1, Precision::Default),
+            |_, x| dot(x, 1, 0, Precision::Default),
+            |_, x| dot(x, 0, 0, Precision::Highest),
+        ],
+        &[
+            |_, x| x.sum(&[0]),
+            |_, x| x.sum(&[1]),
+            |_, x| x.max(&[0]),
+            |_, x| x.min(&[0]),
+        ],
+        &[
+            |_, x| x.slice(&[0, 0], &[2, 4]),
+            |_, x| x.slice(&[1, 0], &[3, 4]),
+            |_, x| x.strided_slice(&[0, 0], &[4, 4], &[2, 1]),
+            |_, x| x.strided_slice(&[0, 0], &[3, 4], &[2, 1]),
+        ],
+        &[
+            |_, x| pad(x, 3, 0, 0),
+            |_, x| pad(x, 0, 3, 0),
+            |_, x| pad(x, 0, 0, 1),
+        ],
+        &[
+            |_, x| x.reverse(&[0]),
+            |_, x| x.reverse(&[1]),
+            |_, x| x.reverse(&[0, 1]),
+        ],
+        &[
+            |g, x| g.concatenate(&[x, x], 0),
+            |g, x| g.concatenate(&[x, x], 1),
+        ],
+    ];
+    const PLACED: [&[Build]; 3] = [
+        &[
+            |_, x| constrain(x, &[&["data"], &[]]),
+            |_, x| constrain(x, &[&[], &["data"]]),
+            |_, x| constrain(x, &[&["model"], &[]]),
+        ],
+        &[
+            |g, x| x.dynamic_slice(&[g.scalar(DType::S32, 1.0); 2], &[1, 4]),
+            |g, x| x.dynamic_slice(&[g.scalar(DType::S32, 1.0); 2], &[4, 1]),
+        ],
+        &[
+            |g, _| bits(g, RngAlgorithm::ThreeFry),
+            |g, _| bits(g, RngAlgorithm::Philox),
+        ],
+    ];
+    for alike in ALIKE.iter().chain(&PLACED) {
+        let programs: Vec<String> = alike.iter().map(|build| lowered(*build)).collect();
+        for (i, program) in programs.iter().enumerate() {
+            assert!(!programs[..i].contains(program), "{program}");
+        }
+    }
+}
+
 /// A two-layer network over a batch, its dimensions named.
 fn network(layout: Option<Layout>) -> Module {
     let g = Graph::new("network");
@@ -269,7 +470,8 @@ fn layout(form: ShardingForm) -> Layout {
         ("batch", vec!["data".to_string()]),
         ("mlp", vec!["model".into()]),
     ];
-    Layout::new(Mesh::new([("data", 4), ("model", 2)]), rules).with_form(form)
+    let mesh = Mesh::new([("data", 4), ("model", 2)]).unwrap();
+    Layout::new(mesh, rules).with_form(form)
 }
 
 #[test]
@@ -389,46 +591,23 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
 }
 
 #[test]
-fn the_parts_of_an_array_cover_it_as_often_as_it_is_copied() {
-    let mesh = Arc::new(Mesh::new([("data", 2), ("fsdp", 3), ("model", 4)]));
-    let dims = [12i64, 24];
-    let axes: [&[&[&str]; 2]; 6] = [
-        &[&[], &[]],
-        &[&["data"], &["model"]],
-        &[&["model"], &["data", "fsdp"]],
-        &[&["fsdp", "model"], &[]],
-        &[&["model", "fsdp"], &["data"]],
-        &[&[], &["model", "data", "fsdp"]],
-    ];
-    for axes in axes {
-        let sharding = Sharding::new(&mesh, axes).unwrap();
-        let copies = mesh.devices() / (sharding.parts(0) * sharding.parts(1));
-        let mut held = vec![0; (dims[0] * dims[1]) as usize];
-        for position in 0..mesh.devices() {
-            let part = sharding.part(position, &dims);
-            let sizes: Vec<i64> = part.iter().map(|r| r.end - r.start).collect();
-            assert_eq!(sizes, sharding.part_dims(&dims));
-            for row in part[0].clone() {
-                for column in part[1].clone() {
-                    held[(row * dims[1] + column) as usize] += 1;
-                }
-            }
-        }
-        assert!(held.iter().all(|&n| n == copies), "{axes:?}: {held:?}");
+fn calls_and_branches_on_what_was_computed_have_derivatives() {
+    let g = Graph::new("computed");
+    let x = vector(&g, 3);
+    // Each input is a node far behind any of the body's own.
+    let y = (x.sin() * 2.0 + 1.0).tanh() * 0.5;
+    let z = g.call("square", &[y], |p| vec![p[0] * p[0]])[0];
+    let truth = z.sum_all().greater(g.scalar(DType::F32, -1.0));
+    let w = g.conditional(truth, || vec![z * y], || vec![z])[0];
+    let cubes = y * y * y;
+    let gradients = [w, cubes].map(|t| g.gradients(t.sum_all(), &[x])[0]);
+    let module = g.finish(&gradients, &[]).unwrap();
+    let x = HostTensor::from_f32([3], &[0.3, -1.2, 2.0]);
+    let found = support::compile(&module).run(&[x]);
+    let [found, expected] = [0, 1].map(|i| found[i].to_vec_f32().unwrap());
+    for (a, b) in found.iter().zip(&expected) {
+        assert!((a - b).abs() < 1e-6, "{found:?} should be {expected:?}");
     }
-}
-
-#[test]
-fn a_sharding_may_be_given_by_axis() {
-    let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]));
-    let g = Graph::new("axes");
-    let x = g.parameter("x", Shape::new(DType::F32, [8, 4]));
-    let both = Sharding::new(&mesh, &[&["data", "model"], &[]]).unwrap();
-    assert_eq!((both.parts(0), both.parts(1)), (8, 1));
-    let y = x.constrain(both).constrain(Sharding::replicated(&mesh, 2));
-    let text = g.finish(&[y], &[]).unwrap().text();
-    assert!(text.contains("[{\"data\", \"model\"}, {}]"), "{text}");
-    assert!(text.contains("[{}, {}]"), "{text}");
 }
 
 /// A scan of five steps over a carry of 3 with two named values, of 7 and of 11 elements, and its derivative.

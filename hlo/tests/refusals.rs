@@ -1,8 +1,10 @@
 //! A mistake in a program is an error that names the operation, the shapes and the line that made it; nothing panics.
 
+use std::sync::Arc;
+
 use ankh_hlo::{
-    DType, DotDims, Error, Graph, Layout, Mesh, PadDim, Precision, RngAlgorithm, ScanOptions,
-    Shape, Sharding, Tensor,
+    DType, DotDims, Error, Graph, Layout, Literal, Mesh, PadDim, Precision, RngAlgorithm,
+    ScanOptions, Shape, Sharding, Tensor,
 };
 
 /// Runs a mistake and gives its line.
@@ -204,6 +206,97 @@ fn shapes_that_cannot_be_made() {
         "parameter",
         &["f32[-1]"],
     );
+}
+
+#[test]
+fn shapes_that_cannot_be_counted() {
+    let most = i64::MAX;
+    let p = |low, high, interior| PadDim {
+        low,
+        high,
+        interior,
+    };
+    for pad in [
+        p(most, 0, 0),
+        p(0, most, 0),
+        p(most, most, 0),
+        p(0, 0, most),
+    ] {
+        says(
+            &mistake(|_, [_, y, ..]| at!(y.pad(&[pad], y.like(0.0)))),
+            "pad",
+            &["f32[4]", &most.to_string()],
+        );
+    }
+    let half = format!("u8[{}]", 1i64 << 62);
+    says(
+        &mistake(|g, _| {
+            let x = g.zeros(&Shape::new(DType::U8, [1 << 62]));
+            at!(g.concatenate(&[x, x], 0))
+        }),
+        "concatenate",
+        &[&half, "dimension 0", "counted"],
+    );
+    // Two shapes whose numbers of elements saturate are not of the same number.
+    says(
+        &mistake(|g, _| {
+            let x = g.zeros(&Shape::new(DType::U8, [most]));
+            at!(x.reshape(&[most, 2]))
+        }),
+        "reshape",
+        &["u8[9223372036854775807]", "u8[9223372036854775807,2]"],
+    );
+    says(
+        &mistake(|g, _| at!(g.parameter("p", Shape::new(DType::F32, [most])))),
+        "parameter",
+        &["f32[9223372036854775807]", "bytes"],
+    );
+    says(
+        &mistake(|g, _| at!(g.parameter("p", Shape::new(DType::F32, [most, most, 0])))),
+        "parameter",
+        &["bytes"],
+    );
+    says(
+        &mistake(|g, _| {
+            let x = g.zeros(&Shape::new(DType::U8, [1 << 40]));
+            at!(x.convert(DType::F32).broadcast_to(&[1 << 40, 1 << 40]))
+        }),
+        "broadcast",
+        &["f32[1099511627776,1099511627776]"],
+    );
+    says(
+        &mistake(|g, _| {
+            let state = g.zeros(&Shape::new(DType::U64, [2]));
+            at!(state.random_bits(RngAlgorithm::ThreeFry, Shape::new(DType::U32, [-1])))
+        }),
+        "rng-bit-generator",
+        &["u32[-1]", "negative"],
+    );
+    // A loop counts its steps in s32.
+    says(
+        &mistake(|g, [_, y, ..]| {
+            let options = ScanOptions {
+                length: Some(1 << 31),
+                ..ScanOptions::default()
+            };
+            at!(g.scan(options, &[y], &[], |c, _| (c.to_vec(), vec![])))
+        }),
+        "scan",
+        &["2147483648 steps"],
+    );
+    // 2^63 is the nearest f64 to the largest s64, and is none.
+    says(
+        &mistake(|g, _| at!(g.scalar(DType::S64, most as f64))),
+        "constant",
+        &["s64"],
+    );
+    says(
+        &mistake(|g, _| at!(g.scalar(DType::U64, u64::MAX as f64))),
+        "constant",
+        &["u64"],
+    );
+    assert_eq!(Literal::f32(&[-1, -4], &[0.0; 4]), None);
+    assert_eq!(Literal::f32(&[most, most, 0], &[]), None);
 }
 
 #[test]
@@ -575,7 +668,7 @@ fn names_and_shardings_of_another_rank() {
         "parameter",
         &["f32[2,3]", "1 names"],
     );
-    let mesh = std::sync::Arc::new(Mesh::new([("data", 2)]));
+    let mesh = Arc::new(Mesh::new([("data", 2)]).unwrap());
     let sharding = Sharding::new(&mesh, &[&["data"]]).unwrap();
     says(
         &mistake(|_, [x, ..]| at!(x.constrain(sharding))),
@@ -594,7 +687,7 @@ fn names_and_shardings_of_another_rank() {
     );
     // A rule for an axis that the mesh lacks splits nothing; one that does not divide is an error.
     let layout = Layout::new(
-        Mesh::new([("data", 2)]),
+        Mesh::new([("data", 2)]).unwrap(),
         [("batch", vec!["pod".to_string(), "data".into()])],
     );
     assert_eq!(layout.sharding(&["batch"], &[4]).unwrap().parts(0), 2);
@@ -627,6 +720,22 @@ fn donations_that_cannot_be() {
         assert_eq!(error.place.line(), line!() - 1);
         says(&error, "donation", &[part]);
     }
+}
+
+#[test]
+fn programs_that_end_within_a_body() {
+    says(
+        &mistake(|g, [x, ..]| {
+            let mut line = 0;
+            g.call("body", &[x], |p| {
+                line = at!(g.finish(&[p[0]], &[]));
+                p.to_vec()
+            });
+            line
+        }),
+        "finish",
+        &["outside"],
+    );
 }
 
 #[test]

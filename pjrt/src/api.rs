@@ -36,7 +36,29 @@ impl Api {
                 reason: "GetPjrtApi gives no table".to_owned(),
             });
         };
+        // SAFETY: every table begins with its size.
+        let size = unsafe { (&raw const (*table.as_ptr()).struct_size).read() };
+        if size < size_of::<sys::ApiHeader>() {
+            let reason = format!(
+                "its table has {size} bytes, and the version alone takes {}",
+                size_of::<sys::ApiHeader>()
+            );
+            return Err(Error::NotAPlugin { path, reason });
+        }
         let api = Self { table, path };
+        // SAFETY: the table's own size says that it holds the version.
+        let size = unsafe { api.table.as_ref().version.struct_size };
+        if size > size_of::<sys::ApiVersion>() {
+            // Where the functions begin would be a guess.
+            let reason = format!(
+                "its version takes {size} bytes, where {} were expected",
+                size_of::<sys::ApiVersion>()
+            );
+            return Err(Error::NotAPlugin {
+                path: api.path,
+                reason,
+            });
+        }
         let (major, minor) = api.version();
         if major != MAJOR_VERSION {
             return Err(Error::UnsupportedVersion {
@@ -56,7 +78,7 @@ impl Api {
 
     /// The version the plugin was built with.
     pub fn version(&self) -> (i32, i32) {
-        // SAFETY: `new` was given a valid table, which begins with this header in every version.
+        // SAFETY: `new` was given a valid table and found that it holds this header.
         let version = unsafe { &self.table.as_ref().version };
         (version.major, version.minor)
     }
@@ -200,6 +222,7 @@ pub(crate) unsafe fn slice<'a, T>(data: *const T, length: usize) -> &'a [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::keep;
     use crate::plugin::Plugin;
     use crate::search::Platform;
 
@@ -211,7 +234,7 @@ mod tests {
     }
 
     fn short_table(major: c_int) -> &'static ShortTable {
-        Box::leak(Box::new(ShortTable {
+        keep(Box::new(ShortTable {
             header: sys::ApiHeader {
                 struct_size: size_of::<ShortTable>(),
                 extension_start: ptr::null_mut(),
@@ -272,6 +295,37 @@ mod tests {
             error.to_string(),
             "PJRT_Plugin_Attributes: the plugin is newer than these bindings: it expects \
              PJRT_Plugin_Attributes_Args of 32 bytes and was given 24; use an older plugin or a newer ankh"
+        );
+    }
+
+    #[test]
+    fn a_table_or_version_of_another_size_is_no_plugin() {
+        let error = |table: &mut ShortTable| {
+            // SAFETY: the table outlives the look at its header; no function is called.
+            let api = unsafe { Api::new(&table.header, PathBuf::from("odd.so")) };
+            api.unwrap_err().to_string()
+        };
+        let table = || ShortTable {
+            header: sys::ApiHeader {
+                version: sys::ApiVersion {
+                    struct_size: size_of::<sys::ApiVersion>(),
+                    ..short_table(0).header.version
+                },
+                ..short_table(0).header
+            },
+            functions: [0; 3],
+        };
+        let mut short = table();
+        short.header.struct_size = 16;
+        assert_eq!(
+            error(&mut short),
+            "odd.so is not a PJRT plugin: its table has 16 bytes, and the version alone takes 40"
+        );
+        let mut long = table();
+        long.header.version.struct_size = 32;
+        assert_eq!(
+            error(&mut long),
+            "odd.so is not a PJRT plugin: its version takes 32 bytes, where 24 were expected"
         );
     }
 

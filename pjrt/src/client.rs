@@ -72,6 +72,11 @@ impl Client {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn handle(&self) -> Arc<ClientHandle> {
+        Arc::clone(&self.handle)
+    }
+
     /// The plugin that made this client.
     pub fn plugin(&self) -> &Plugin {
         &self.handle.plugin
@@ -129,7 +134,7 @@ impl Client {
         // SAFETY: the client is live, and the devices live as long as it.
         unsafe {
             self.call(&mut arguments)?;
-            Ok(self.wrap_devices(arguments.devices, arguments.num_devices))
+            self.wrap_devices(arguments.devices, arguments.num_devices)
         }
     }
 
@@ -142,7 +147,7 @@ impl Client {
         // SAFETY: the client is live, and the devices live as long as it.
         unsafe {
             self.call(&mut arguments)?;
-            Ok(self.wrap_devices(arguments.devices, arguments.num_devices))
+            self.wrap_devices(arguments.devices, arguments.num_devices)
         }
     }
 
@@ -218,7 +223,11 @@ impl Client {
     /// # Safety
     ///
     /// `devices` is null or has `count` devices of this client.
-    unsafe fn wrap_devices(&self, devices: *const *mut sys::Device, count: usize) -> Vec<Device> {
+    unsafe fn wrap_devices(
+        &self,
+        devices: *const *mut sys::Device,
+        count: usize,
+    ) -> Result<Vec<Device>> {
         // SAFETY: the caller's promise.
         unsafe { slice(devices, count) }
             .iter()

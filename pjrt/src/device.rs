@@ -27,7 +27,7 @@ impl Device {
     /// # Safety
     ///
     /// `raw` is a device of the client.
-    pub(crate) unsafe fn new(client: Arc<ClientHandle>, raw: *mut sys::Device) -> Self {
+    pub(crate) unsafe fn new(client: Arc<ClientHandle>, raw: *mut sys::Device) -> Result<Self> {
         let api = client.plugin().api();
         let mut description = sys::DeviceGetDescriptionArgs {
             device: raw,
@@ -41,18 +41,18 @@ impl Device {
         // an empty description or an unaddressable device.
         let (description, addressable) = unsafe {
             let description = match api.call(&mut description) {
-                Ok(()) => DeviceDescription::read(api, description.device_description),
+                Ok(()) => DeviceDescription::read(api, description.device_description)?,
                 Err(_) => DeviceDescription::default(),
             };
             let known = api.call(&mut addressable).is_ok();
-            (description, known && addressable.is_addressable)
+            (description, known && addressable.is_addressable != 0)
         };
-        Self {
+        Ok(Self {
             description: Arc::new(description),
             addressable,
             client,
             raw,
-        }
+        })
     }
 
     pub(crate) fn raw(&self) -> *mut sys::Device {
@@ -91,7 +91,7 @@ impl Device {
         };
         // SAFETY: the device is live.
         unsafe { self.client.plugin().api().call(&mut arguments) }?;
-        let known = |is_set: bool, value: i64| is_set.then_some(value);
+        let known = |is_set: u8, value: i64| (is_set != 0).then_some(value);
         let a = &arguments;
         Ok(DeviceMemory {
             bytes_in_use: a.bytes_in_use,
@@ -144,12 +144,12 @@ impl DeviceDescription {
         }
     }
 
-    /// Reads a description; what the plugin does not tell stays empty.
+    /// Reads a description; what the plugin does not tell stays empty. Fails where it tells attributes that cannot be read.
     ///
     /// # Safety
     ///
     /// `raw` is a live description of the plugin.
-    pub(crate) unsafe fn read(api: &Api, raw: *mut sys::DeviceDescription) -> Self {
+    pub(crate) unsafe fn read(api: &Api, raw: *mut sys::DeviceDescription) -> Result<Self> {
         let mut this = Self::default();
         let mut id = sys::DeviceDescriptionIdArgs {
             device_description: raw,
@@ -187,10 +187,10 @@ impl DeviceDescription {
             }
             if api.call(&mut attributes).is_ok() {
                 this.attributes =
-                    NamedValue::copy(attributes.attributes, attributes.num_attributes);
+                    NamedValue::copy(attributes.attributes, attributes.num_attributes)?;
             }
         }
-        this
+        Ok(this)
     }
 }
 
@@ -211,4 +211,60 @@ pub struct DeviceMemory {
     pub bytes_reserved: Option<i64>,
     /// The largest allocation that would succeed now.
     pub largest_free_block: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::{self, NonNull};
+
+    use super::*;
+    use crate::fake::Fake;
+
+    unsafe extern "C" fn create(arguments: *mut sys::ClientCreateArgs) -> *mut sys::Error {
+        // SAFETY: the caller gives live arguments.
+        unsafe { (*arguments).client = NonNull::dangling().as_ptr() };
+        ptr::null_mut()
+    }
+
+    unsafe extern "C" fn destroy(_: *mut sys::ClientDestroyArgs) -> *mut sys::Error {
+        ptr::null_mut()
+    }
+
+    unsafe extern "C" fn addressable(
+        arguments: *mut sys::DeviceIsAddressableArgs,
+    ) -> *mut sys::Error {
+        // SAFETY: the caller gives live arguments; any byte but 0 is true in C.
+        unsafe {
+            (&raw mut (*arguments).is_addressable)
+                .cast::<u8>()
+                .write(255)
+        };
+        ptr::null_mut()
+    }
+
+    unsafe extern "C" fn stats(arguments: *mut sys::DeviceMemoryStatsArgs) -> *mut sys::Error {
+        // SAFETY: as above.
+        unsafe {
+            (*arguments).num_allocs = 7;
+            (&raw mut (*arguments).num_allocs_is_set)
+                .cast::<u8>()
+                .write(2);
+            (*arguments).bytes_limit = 9;
+        }
+        ptr::null_mut()
+    }
+
+    #[test]
+    fn any_byte_but_zero_is_true() {
+        let fake = Fake::new().with(create).with(destroy).with(stats);
+        let plugin = fake.with(addressable).plugin();
+        let client = plugin.create_client(&[]).unwrap();
+        // SAFETY: the fake plugin does not look into its devices, and has no descriptions.
+        let device = unsafe { Device::new(client.handle(), NonNull::dangling().as_ptr()) };
+        let device = device.unwrap();
+        assert!(device.is_addressable());
+        let memory = device.memory_stats().unwrap();
+        assert_eq!(memory.allocations, Some(7));
+        assert_eq!(memory.bytes_limit, None);
+    }
 }

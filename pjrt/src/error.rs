@@ -101,6 +101,28 @@ pub enum Error {
         /// The size it was given.
         found: usize,
     },
+    /// The plugin's named values are of a size that they cannot have.
+    #[error(
+        "the plugin's named value {index} of {length} says that it takes {found} bytes, where {expected} were expected{}; \
+         use another version of the plugin",
+        if *.index == 0 { " or some more" } else { " as in those before it" }
+    )]
+    NamedValueSize {
+        /// The value's place in its array.
+        index: usize,
+        /// The values there are.
+        length: usize,
+        /// The least bytes it may take; after the first, what that one takes.
+        expected: usize,
+        /// The bytes it says it takes.
+        found: usize,
+    },
+    /// The system does not start a thread.
+    #[error("cannot start a thread to wake tasks: {reason}")]
+    Thread {
+        /// The system's reason.
+        reason: String,
+    },
     /// The plugin reports an error.
     #[error("{function}: {code}: {message}")]
     Pjrt {

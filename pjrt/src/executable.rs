@@ -112,7 +112,7 @@ impl Executable {
             let devices: Vec<_> = slice(devices.devices, devices.num_devices)
                 .iter()
                 .map(|&raw| Device::new(Arc::clone(&client), raw))
-                .collect();
+                .collect::<Result<_>>()?;
             (compiled, devices)
         };
         let outputs = compiled.output_count()?;
@@ -162,7 +162,7 @@ impl Executable {
             task_ids: ptr::null_mut(),
             incarnation_ids: ptr::null_mut(),
             multi_slice_config: ptr::null_mut(),
-            use_major_to_minor_data_layout_for_callbacks: false,
+            use_major_to_minor_data_layout_for_callbacks: 0,
             hlo_output_callbacks: ptr::null_mut(),
             num_hlo_output_callbacks: 0,
         };
@@ -373,10 +373,7 @@ impl CompiledProgram {
         // SAFETY: the executable is live, and the properties live as long as it.
         unsafe {
             self.api().call(&mut arguments)?;
-            Ok(NamedValue::copy(
-                arguments.properties,
-                arguments.num_properties,
-            ))
+            NamedValue::copy(arguments.properties, arguments.num_properties)
         }
     }
 

@@ -4,7 +4,8 @@
 //! ([`Plugin`]), opens its devices ([`Client`]) or describes devices that are elsewhere ([`Topology`]), compiles
 //! programs ([`Program`], [`CompileOptions`]) into [`Executable`]s, and moves arrays between the host ([`HostTensor`])
 //! and the devices ([`Buffer`]). What takes time is asynchronous: an [`Event`] can be awaited under any runtime or
-//! waited for. Handles are `Send` and `Sync`, keep alive what they depend on, and free what they own on drop.
+//! waited for. Handles are `Send` and `Sync`, keep alive what they depend on, and free what they own on drop: on the thread that
+//! drops them, which is never one of the plugin's.
 //!
 //! The bindings are ours because the published ones do not run on today's plugins: some argument structures are too
 //! short there, several devices cannot execute together, and bfloat16 is missing. This crate knows nothing of graphs, models
@@ -35,6 +36,8 @@ mod device;
 mod error;
 mod event;
 mod executable;
+#[cfg(test)]
+mod fake;
 mod host_tensor;
 mod logs;
 mod named_value;
@@ -45,6 +48,7 @@ mod search;
 mod signals;
 mod sys;
 mod topology;
+mod wakers;
 
 pub use buffer::Buffer;
 pub use client::Client;

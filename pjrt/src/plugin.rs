@@ -101,10 +101,7 @@ impl Plugin {
         // SAFETY: there are no input pointers; the attributes live as long as the process.
         unsafe {
             self.api.call(&mut arguments)?;
-            Ok(NamedValue::copy(
-                arguments.attributes,
-                arguments.num_attributes,
-            ))
+            NamedValue::copy(arguments.attributes, arguments.num_attributes)
         }
     }
 
@@ -120,6 +117,12 @@ impl Plugin {
 
     pub(crate) fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// A plugin made up by a test.
+    #[cfg(test)]
+    pub(crate) fn of(api: Api) -> Self {
+        Self { api: Arc::new(api) }
     }
 }
 

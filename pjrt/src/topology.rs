@@ -84,10 +84,10 @@ impl Topology {
         // SAFETY: the topology is live, and the descriptions live as long as it.
         unsafe {
             self.api().call(&mut arguments)?;
-            Ok(slice(arguments.descriptions, arguments.num_descriptions)
+            slice(arguments.descriptions, arguments.num_descriptions)
                 .iter()
                 .map(|&raw| DeviceDescription::read(self.api(), raw))
-                .collect())
+                .collect()
         }
     }
 
@@ -100,10 +100,7 @@ impl Topology {
         // SAFETY: the topology is live, and the attributes live as long as it.
         unsafe {
             self.api().call(&mut arguments)?;
-            Ok(NamedValue::copy(
-                arguments.attributes,
-                arguments.num_attributes,
-            ))
+            NamedValue::copy(arguments.attributes, arguments.num_attributes)
         }
     }
 

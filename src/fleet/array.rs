@@ -41,6 +41,25 @@ impl DeviceArray {
     }
 }
 
+impl Input<'_> {
+    /// Fails where the array is not what a program takes in this place. The plugin would take parts that are of the right size
+    /// and of other places of the array.
+    fn check(&self, expected: &Port) -> Result<(), DeviceError> {
+        let port = match self {
+            Input::Keep(array) => &array.port,
+            Input::Donate(array) => &array.port,
+        };
+        match port.fits(expected) {
+            true => Ok(()),
+            false => Err(DeviceError::WrongArray {
+                name: expected.name.clone(),
+                found: port.to_string(),
+                expected: expected.to_string(),
+            }),
+        }
+    }
+}
+
 impl Compiled {
     /// The arrays that the program takes.
     pub fn parameters(&self) -> &[Port] {
@@ -49,6 +68,9 @@ impl Compiled {
 
     /// Starts the program on every device of this process; its results become ready later. Donated arrays are taken over.
     pub fn start(&self, inputs: Vec<Input<'_>>) -> Result<Vec<DeviceArray>, DeviceError> {
+        for (input, port) in inputs.iter().zip(self.parameters()) {
+            input.check(port)?;
+        }
         let mut lists: Vec<Vec<Argument<'_>>> = self.order.iter().map(|_| Vec::new()).collect();
         for input in inputs {
             match input {

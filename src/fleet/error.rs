@@ -78,7 +78,7 @@ pub enum DeviceError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// An array has another shape than the program takes.
+    /// An array has another shape than the program takes, or lies elsewhere on the mesh.
     #[error("`{name}` is {found} and should be {expected}")]
     WrongArray {
         /// The array.

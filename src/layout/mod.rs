@@ -108,7 +108,8 @@ pub fn mesh_shape(config: &Config, devices: usize) -> Result<MeshShape, LayoutEr
 pub fn mesh(shape: MeshShape) -> Mesh {
     let sizes = [shape.data, shape.fsdp, shape.model];
     let axes = Axis::ALL.iter().zip(sizes);
-    Mesh::new(axes.map(|(axis, size)| (axis.name(), size as i64)))
+    let mesh = Mesh::new(axes.map(|(axis, size)| (axis.name(), size as i64)));
+    mesh.expect("the axes have names of their own and multiply to the devices that there are")
 }
 
 /// The configured layout on a mesh; `None` on a single device. Every array of the run can be split by it.

@@ -15,7 +15,7 @@ pub struct TokenLoss<'g> {
     pub objective: Tensor<'g>,
     /// The cross-entropy alone, in nats.
     pub cross_entropy: Tensor<'g>,
-    /// How many tokens had the largest logit.
+    /// How many tokens were predicted. A prediction is one token: the first of those with the largest logit.
     pub correct: Tensor<'g>,
 }
 
@@ -39,7 +39,7 @@ impl<'g> Targets<'g> {
 /// z-loss adds `weight * z^2` (Chowdhery et al., 2022), which keeps `z` near 0.
 pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> TokenLoss<'g> {
     let weights = targets.weights().convert(logits.dtype());
-    let wanted = one_hot(targets.0, logits.shape());
+    let wanted = one_hot(targets.0, logits);
     let z = logits.log_sum_exp();
     let of_label = (logits * wanted).sum(&[2]);
     let cross_entropy = (z - of_label) * weights;
@@ -70,8 +70,7 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
         };
         vec![(slope - target) * (*weights * dy).keep(&[2])]
     });
-    let best = logits.max(&[2]);
-    let correct = of_label.greater_equal(best).convert(logits.dtype()) * weights;
+    let correct = predictions(logits).equal(targets.0).convert(logits.dtype()) * weights;
     TokenLoss {
         objective: cost.sum_all(),
         cross_entropy: cross_entropy.sum_all(),
@@ -79,9 +78,23 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
     }
 }
 
+/// The first token of those with the largest logit, s32 `[batch, length]`.
+fn predictions<'g>(logits: Tensor<'g>) -> Tensor<'g> {
+    let ids = token_ids(logits);
+    // Others take part in the minimum with a number that no token has.
+    let none = ids.like(i32::MAX.into());
+    let largest = logits.equal(logits.max(&[2]).keep(&[2]));
+    largest.select(ids, none).min(&[2])
+}
+
+/// Each logit's token, s32 `[batch, length, vocab]`.
+fn token_ids<'g>(logits: Tensor<'g>) -> Tensor<'g> {
+    let grid = Shape::new(DType::S32, logits.dims());
+    logits.graph().iota(grid, 2)
+}
+
 /// 1 at each label of `[batch, length]`, 0 elsewhere and for negative labels.
-fn one_hot<'g>(labels: Tensor<'g>, shape: Shape) -> Tensor<'g> {
-    let grid = Shape::new(DType::S32, shape.dims.clone());
-    let ids = labels.graph().iota(grid, 2);
-    ids.equal(labels.keep(&[2])).convert(shape.dtype)
+fn one_hot<'g>(labels: Tensor<'g>, logits: Tensor<'g>) -> Tensor<'g> {
+    let ids = token_ids(logits);
+    ids.equal(labels.keep(&[2])).convert(logits.dtype())
 }

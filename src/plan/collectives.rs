@@ -144,10 +144,8 @@ fn groups(i: &HloInstructionProto, mesh: &Mesh) -> Vec<Vec<i64>> {
             let own = list.mesh.iter().flat_map(|mesh| &mesh.axes);
             let own = Mesh::new(own.map(|axis| (axis.name.clone(), axis.size)));
             let along = list.axes.iter();
-            groups_along(
-                &own,
-                along.map(|axis| axis.mesh_axis_index as usize).collect(),
-            )
+            let along = along.map(|axis| axis.mesh_axis_index as usize).collect();
+            own.map_or(vec![], |own| groups_along(&own, along))
         }
         None => listed(&i.replica_groups),
     };

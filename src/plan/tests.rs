@@ -121,7 +121,7 @@ fn a_compiler_without_estimates_gives_no_profile() {
 }
 
 fn mesh() -> Mesh {
-    Mesh::new([("data", 2), ("fsdp", 2), ("model", 4)])
+    Mesh::new([("data", 2), ("fsdp", 2), ("model", 4)]).unwrap()
 }
 
 /// What one exchange of a float32 array of 60 elements comes to.

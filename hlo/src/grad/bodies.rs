@@ -425,6 +425,10 @@ fn derivative<'g>(
 ) -> Function {
     let graph = n.graph();
     let shape = |p: NodeId| -> Shape { f.nodes[p].ty.array() };
+    // The node's inputs are of the function being built, which within the body is another one.
+    let wanted: Vec<NodeId> = wanted_inputs(n, first)
+        .map(|i| f.parameters[i - first])
+        .collect();
     let closed = graph.body(&format!("{}_gradient", f.name), || {
         let parameters: Vec<Tensor<'g>> = f
             .parameters
@@ -442,9 +446,6 @@ fn derivative<'g>(
             .map(|(&p, &t)| (p, Given::Value(t)))
             .collect();
         let body = Body::new(graph, f, Remat::SaveNothing, given);
-        let wanted: Vec<NodeId> = wanted_inputs(n, first)
-            .map(|i| f.parameters[i - first])
-            .collect();
         let seeds: Vec<(NodeId, Tensor<'g>)> = results
             .keys()
             .zip(&dys)

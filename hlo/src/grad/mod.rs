@@ -115,6 +115,9 @@ impl<'g> Forward<'g, '_> {
     /// Replaces a scan by one with more results and gives the values of the results `indices`.
     fn extend_scan(&self, id: NodeId, scan: Scan, indices: &[usize]) -> Vec<Tensor<'g>> {
         let ty = Type::Tuple(scan.result_shapes());
+        if let Some(problem) = ty.problem() {
+            refuse_at(self.graph(), "scan", problem, self.node(id).place);
+        }
         match self {
             Forward::Here { graph, .. } => {
                 graph.replace_here(id, Op::Scan(scan), ty);

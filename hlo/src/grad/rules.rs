@@ -4,7 +4,7 @@ use super::{Results, Site, bodies};
 use crate::graph::Tensor;
 use crate::op::{Binary, Op, PadDim, Reduction, Unary};
 use crate::ops::inverse;
-use crate::shape::{DType, Shape, list};
+use crate::shape::{DType, Shape, Size, list};
 
 /// One gradient an input; `None` where it is not wanted or is zero everywhere.
 pub(super) type Gradients<'g> = Vec<Option<Tensor<'g>>>;
@@ -74,6 +74,7 @@ pub(super) fn apply<'g>(
         Op::Slice { start, stride, .. } => {
             let whole = n.input_shape(0).dims;
             let size = dy.dims();
+            // What was sliced lies within the array, so that no sum here is larger than its dimensions.
             let pads = (0..whole.len()).map(|i| {
                 let covered = start[i]
                     + if size[i] == 0 {
@@ -103,7 +104,7 @@ pub(super) fn apply<'g>(
             out[1] = n.want(1, || dy.dynamic_slice(&starts, &update.dims));
             out
         }
-        Op::Pad { dims } => pad(n, dims, dy),
+        Op::Pad { dims } => pad(n, dims, dy)?,
         Op::Concatenate { dim } => {
             let mut start = 0;
             let part = |i: usize| {
@@ -225,28 +226,33 @@ fn binary<'g>(op: Binary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Gradients<'g>
     }
 }
 
-fn pad<'g>(n: &Site<'g, '_, '_>, dims: &[PadDim], dy: Tensor<'g>) -> Gradients<'g> {
+fn pad<'g>(n: &Site<'g, '_, '_>, dims: &[PadDim], dy: Tensor<'g>) -> Result<Gradients<'g>, String> {
     // Where padding was negative the cropped elements get zeros back; then every kept element is read.
-    let back = |p: &PadDim| PadDim {
-        low: (-p.low).max(0),
-        high: (-p.high).max(0),
-        interior: 0,
+    let back = |p: &PadDim| {
+        let cropped = |edge: i64| (Size::from(0) - edge.min(0)).get();
+        Some(PadDim {
+            low: cropped(p.low)?,
+            high: cropped(p.high)?,
+            interior: 0,
+        })
     };
-    let whole = dy.pad(&dims.iter().map(back).collect::<Vec<_>>(), dy.like(0.0));
     let size = n.input_shape(0).dims;
     let start: Vec<i64> = dims.iter().map(|p| p.low.max(0)).collect();
-    let stride: Vec<i64> = dims.iter().map(|p| p.interior + 1).collect();
-    let limit: Vec<i64> = (0..size.len())
-        .map(|i| {
-            if size[i] == 0 {
-                start[i]
-            } else {
-                start[i] + (size[i] - 1) * stride[i] + 1
-            }
-        })
-        .collect();
-    let kept = whole.strided_slice(&start, &limit, &stride);
-    vec![Some(kept), n.want(1, || dy.sum_all() - kept.sum_all())]
+    let stride = |p: &PadDim| (Size::from(p.interior) + 1).get();
+    let limit = |i: usize| match size[i] {
+        0 => Some(start[i]),
+        size => ((Size::from(dims[i].interior) + 1) * (size - 1) + start[i] + 1).get(),
+    };
+    let far = || format!("{} is padded too far", n.input_shape(0));
+    let back: Option<Vec<PadDim>> = dims.iter().map(back).collect();
+    let stride: Option<Vec<i64>> = dims.iter().map(stride).collect();
+    let limit: Option<Vec<i64>> = (0..size.len()).map(limit).collect();
+    let whole = dy.pad(&back.ok_or_else(far)?, dy.like(0.0));
+    let kept = whole.strided_slice(&start, &limit.ok_or_else(far)?, &stride.ok_or_else(far)?);
+    Ok(vec![
+        Some(kept),
+        n.want(1, || dy.sum_all() - kept.sum_all()),
+    ])
 }
 
 fn only_first<'g>(dx: Tensor<'g>, n: &Site<'g, '_, '_>) -> Gradients<'g> {

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::panic::Location;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use super::{Closed, Frame, Graph, Reference, Scope, State, Tensor};
+use super::{Attribution, Closed, Frame, Graph, Reference, Scope, State, Tensor};
 use crate::error::Error;
 use crate::function::{Function, Node, NodeId};
 use crate::op::Op;
 use crate::shape::{DType, Shape, Type};
-use crate::sharding::{Sharding, Uneven};
+use crate::sharding::{Mesh, Sharding, Uneven};
 
 impl Graph {
     /// Notes a mistake at the caller's place and returns a placeholder.
@@ -53,7 +54,11 @@ impl Graph {
         inputs: &[Tensor<'_>],
         shapes: Vec<Shape>,
     ) -> Vec<Tensor<'_>> {
-        let tuple = self.emit_type(op, inputs, Type::Tuple(shapes.clone()));
+        let ty = Type::Tuple(shapes.clone());
+        if let Some(problem) = ty.problem() {
+            return vec![self.refuse(op.name(), problem); shapes.len()];
+        }
+        let tuple = self.emit_type(op, inputs, ty);
         let (place, scope) = self.site(Location::caller());
         let element = |(index, shape)| {
             let op = Op::Element { index };
@@ -76,10 +81,8 @@ impl Graph {
     #[track_caller]
     pub(crate) fn emit_type(&self, op: Op, inputs: &[Tensor<'_>], ty: Type) -> Tensor<'_> {
         let (place, scope) = self.site(Location::caller());
-        if let Type::Array(shape) = &ty
-            && shape.dims.iter().any(|d| *d < 0)
-        {
-            return self.refuse(op.name(), format!("{shape} has a negative dimension"));
+        if let Some(problem) = ty.problem() {
+            return self.refuse(op.name(), problem);
         }
         self.emit_node(op, inputs, ty, place, scope)
     }
@@ -209,14 +212,20 @@ impl Graph {
         name: &str,
         build: impl FnOnce() -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>),
     ) -> Closed<'g> {
-        {
+        let first_scope = {
             let mut state = self.state.borrow_mut();
             let id = state.next_frame;
             state.next_frame += 1;
             state.frames.push(Frame::new(id, name));
-        }
+            state.next_scope
+        };
         let place = Location::caller();
         let (parameters, outputs) = build();
+        // A name that was given within the body does not outlive it, whatever became of its guard.
+        let mut state = self.state.borrow_mut();
+        state.scopes.retain(|(id, _)| *id < first_scope);
+        state.attribute();
+        drop(state);
         let local = |t: &Tensor<'g>| self.local(*t, place);
         let parameters: Vec<NodeId> = parameters.iter().map(local).collect();
         let outputs: Vec<NodeId> = outputs.iter().map(local).collect();
@@ -269,11 +278,27 @@ impl Graph {
         scope: Rc<str>,
         place: Option<&'static Location<'static>>,
     ) -> Scope<'_> {
+        self.enter(Attribution::Site { scope, place })
+    }
+
+    pub(super) fn enter(&self, attribution: Attribution) -> Scope<'_> {
         let mut state = self.state.borrow_mut();
-        Scope {
-            graph: self,
-            outer: std::mem::replace(&mut state.scope, scope),
-            outer_place: std::mem::replace(&mut state.place, place),
+        let id = state.next_scope;
+        state.next_scope += 1;
+        state.scopes.push((id, attribution));
+        state.attribute();
+        Scope { graph: self, id }
+    }
+
+    /// Notes the mesh of a sharding; all shardings of a program are over one. Says what is wrong with another.
+    pub(crate) fn on_mesh(&self, mesh: &Arc<Mesh>) -> Result<(), String> {
+        let mut state = self.state.borrow_mut();
+        let known = state.mesh.get_or_insert_with(|| mesh.clone());
+        match **known == **mesh {
+            true => Ok(()),
+            false => Err(format!(
+                "a sharding over the mesh {mesh}, where the program's is {known}"
+            )),
         }
     }
 }
@@ -299,6 +324,19 @@ pub(super) fn out_of_reach(place: &'static Location<'static>) -> Error {
 }
 
 impl State {
+    /// Makes scope and place what the attributions in force say.
+    pub(super) fn attribute(&mut self) {
+        let (mut scope, mut place): (Rc<str>, _) = (Rc::from(""), None);
+        for (_, attribution) in &self.scopes {
+            match attribution {
+                Attribution::Layer(name) if scope.is_empty() => scope = name.clone(),
+                Attribution::Layer(name) => scope = format!("{scope}/{name}").into(),
+                Attribution::Site { scope: s, place: p } => (scope, place) = (s.clone(), *p),
+            }
+        }
+        (self.scope, self.place) = (scope, place);
+    }
+
     fn top(&mut self) -> &mut Frame {
         self.frames
             .last_mut()

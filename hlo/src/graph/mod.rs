@@ -12,14 +12,15 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::Location;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::error::Error;
 use crate::function::{Function, NodeId};
 use crate::literal::Literal;
-use crate::lower::{self, Module};
+use crate::lower::{self, Module, Ports};
 use crate::op::Op;
 use crate::shape::{DType, Shape};
-use crate::sharding::{Layout, Sharding};
+use crate::sharding::{Layout, Mesh, Sharding};
 
 use building::out_of_reach;
 pub(crate) use building::shapes;
@@ -34,10 +35,27 @@ struct State {
     frames: Vec<Frame>,
     next_frame: u32,
     error: Option<Error>,
+    /// What new nodes are attributed to, the innermost last, each until its guard is dropped.
+    scopes: Vec<(u64, Attribution)>,
+    next_scope: u64,
+    /// The layer that follows from `scopes`.
     scope: Rc<str>,
-    /// Where new nodes are said to come from, if not from the caller: a derivative's, from the line it derives.
+    /// Where, by `scopes`, new nodes are said to come from, if not from the caller: a derivative's, from the line it derives.
     place: Option<&'static Location<'static>>,
     layout: Option<Layout>,
+    /// The mesh of the layout, or of the first sharding.
+    mesh: Option<Arc<Mesh>>,
+}
+
+/// What a [`Scope`] says of new nodes.
+enum Attribution {
+    /// They belong to a layer, below the one in force.
+    Layer(Rc<str>),
+    /// They belong elsewhere, whatever is in force.
+    Site {
+        scope: Rc<str>,
+        place: Option<&'static Location<'static>>,
+    },
 }
 
 struct Frame {
@@ -68,18 +86,19 @@ pub(crate) struct Closed<'g> {
     pub captures: Vec<Tensor<'g>>,
 }
 
-/// Keeps a layer's name on the nodes made while it lives.
+/// Keeps a layer's name on the nodes made while it lives. Guards may be dropped in any order: each takes back its own name. One
+/// that is made in the body of a loop or branch ends with it at the latest.
+#[must_use = "the name is taken back when the guard is dropped"]
 pub struct Scope<'g> {
     graph: &'g Graph,
-    outer: Rc<str>,
-    outer_place: Option<&'static Location<'static>>,
+    id: u64,
 }
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         let mut state = self.graph.state.borrow_mut();
-        state.scope = self.outer.clone();
-        state.place = self.outer_place;
+        state.scopes.retain(|(id, _)| *id != self.id);
+        state.attribute();
     }
 }
 
@@ -97,31 +116,32 @@ impl Graph {
             frames: vec![frame],
             next_frame: 1,
             error: None,
+            scopes: vec![],
+            next_scope: 0,
             scope: "".into(),
             place: None,
             layout: None,
+            mesh: None,
         };
         Graph {
             state: RefCell::new(state),
         }
     }
 
-    /// Maps the dimension names given to [`Tensor::named`] onto a mesh from here on.
+    /// Maps the dimension names given to [`Tensor::named`] onto a mesh from here on. A program has one mesh.
+    #[track_caller]
     pub fn set_layout(&self, layout: Layout) {
-        self.state.borrow_mut().layout = Some(layout);
+        match self.on_mesh(layout.mesh()) {
+            Ok(()) => self.state.borrow_mut().layout = Some(layout),
+            Err(problem) => {
+                self.refuse("layout", problem);
+            }
+        }
     }
 
     /// Gives the nodes made until the guard is dropped a layer's name, below the names already in force.
     pub fn scope(&self, name: &str) -> Scope<'_> {
-        let (inner, place) = {
-            let state = self.state.borrow();
-            let inner = match &*state.scope {
-                "" => name.into(),
-                outer => format!("{outer}/{name}").into(),
-            };
-            (inner, state.place)
-        };
-        self.attribute(inner, place)
+        self.enter(Attribution::Layer(name.into()))
     }
 
     /// The next input of the program.
@@ -134,22 +154,31 @@ impl Graph {
     #[track_caller]
     pub fn named_parameter(&self, name: &str, shape: Shape, names: &[&str]) -> Tensor<'_> {
         if names.len() != shape.rank() {
-            return self.refuse("parameter", format!("{} names for {shape}", names.len()));
+            let problem = format!("`{name}`: {} names for {shape}", names.len());
+            return self.refuse("parameter", problem);
         }
         match self.sharding(&[], names, &shape.dims) {
             Ok(sharding) => self.add_parameter(name, shape, sharding),
-            Err(uneven) => self.refuse("parameter", format!("`{name}`: {uneven}")),
+            Err(uneven) => self.refuse("parameter", format!("`{name}` {shape}: {uneven}")),
         }
     }
 
-    /// The next input of the program, lying on the mesh as `sharding` says.
+    /// The next input of the program, lying on the mesh as `sharding` says: in equal parts.
     #[track_caller]
     pub fn sharded_parameter(&self, name: &str, shape: Shape, sharding: Sharding) -> Tensor<'_> {
         if sharding.rank() != shape.rank() {
-            let problem = format!("a sharding of {} dimensions for {shape}", sharding.rank());
+            let problem = format!(
+                "`{name}`: a sharding of {} dimensions for {shape}",
+                sharding.rank()
+            );
             return self.refuse("parameter", problem);
         }
-        self.add_parameter(name, shape, Some(sharding))
+        let uneven = sharding.divides(&shape.dims).err();
+        let misplaced = self.on_mesh(&sharding.mesh).err();
+        match uneven.map(|u| u.to_string()).or(misplaced) {
+            Some(problem) => self.refuse("parameter", format!("`{name}` {shape}: {problem}")),
+            None => self.add_parameter(name, shape, Some(sharding)),
+        }
     }
 
     #[track_caller]
@@ -212,13 +241,13 @@ impl Graph {
     }
 
     /// Ends the program: checks it and lowers it. On a mesh, a result lies as its own [`Tensor::named`] or
-    /// [`Tensor::constrain`] says, and is otherwise whole on every device.
+    /// [`Tensor::constrain`] says, in equal parts, and is otherwise whole on every device.
     ///
     /// `outputs` are its results in order. `donations` pairs an output with the parameter whose buffer it may take over
-    /// (both by position).
+    /// (both by position): one of the same shape, that lies on the mesh in the same way.
     ///
     /// # Errors
-    /// The first mistake made while building, or a donation that cannot be.
+    /// The first mistake made while building, a result that does not divide, or a donation that cannot be.
     #[track_caller]
     pub fn finish(
         &self,
@@ -226,18 +255,37 @@ impl Graph {
         donations: &[(usize, usize)],
     ) -> Result<Module, Error> {
         let place = Location::caller();
+        if self.state.borrow().frames.len() > 1 {
+            let problem = "a program ends outside its loops and branches".into();
+            self.refuse_at("finish", problem, place);
+        }
         let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t, place)).collect();
         let mut function = self.state.borrow().frames[0].function.clone();
         function.outputs = outputs;
-        if let Some(problem) = misfit(&function, donations) {
-            self.refuse_at("donation", problem, place);
+        if let Some(error) = self.error() {
+            return Err(error);
         }
-        match self.error() {
-            Some(error) => Err(error),
-            None => {
-                let layout = self.state.borrow().layout.clone();
-                Ok(lower::module(&function, donations, layout.as_ref()))
+        let (layout, mesh) = {
+            let state = self.state.borrow();
+            (state.layout.clone(), state.mesh.clone())
+        };
+        let form = layout.as_ref().map_or_else(Default::default, Layout::form);
+        let ports = Ports::of(&function, mesh.as_ref());
+        let uneven = ports.results.iter().enumerate().find_map(|(i, port)| {
+            let uneven = port.sharding.as_ref()?.divides(&port.shape.dims).err()?;
+            Some(("result", format!("result {i} {}: {uneven}", port.shape)))
+        });
+        let misfit = || Some(("donation", ports.misfit(donations)?));
+        match uneven.or_else(misfit) {
+            Some((operation, problem)) => {
+                self.refuse_at(operation, problem.clone(), place);
+                Err(Error {
+                    operation,
+                    problem,
+                    place,
+                })
             }
+            None => Ok(lower::module(&function, donations, ports, form)),
         }
     }
 
@@ -245,33 +293,6 @@ impl Graph {
     pub fn error(&self) -> Option<Error> {
         self.state.borrow().error.clone()
     }
-}
-
-/// What is wrong with the first donation that cannot be: both positions exist, the shapes agree, and no result or input is
-/// named twice.
-fn misfit(function: &Function, donations: &[(usize, usize)]) -> Option<String> {
-    let shape = |nodes: &[NodeId], i: usize| nodes.get(i).map(|&n| function.nodes[n].ty.array());
-    donations
-        .iter()
-        .enumerate()
-        .find_map(|(i, &(output, parameter))| {
-            let twice = donations[..i]
-                .iter()
-                .any(|d| d.0 == output || d.1 == parameter);
-            let result = shape(&function.outputs, output);
-            let input = shape(&function.parameters, parameter);
-            match (result, input) {
-                (Some(result), Some(input)) if result != input => Some(format!(
-                    "result {output} is {result} and cannot take over input {parameter}, {input}"
-                )),
-                (Some(_), Some(_)) => twice.then(|| {
-                    format!("result {output} or input {parameter} is in an earlier donation too")
-                }),
-                _ => Some(format!(
-                    "there is no result {output} or no input {parameter}"
-                )),
-            }
-        })
 }
 
 impl<'g> Tensor<'g> {

@@ -300,10 +300,10 @@ fn array(value: Option<Value>) -> i64 {
 
 fn lowest(dtype: DType) -> f64 {
     match dtype {
+        DType::Pred | DType::U8 | DType::U32 | DType::U64 => 0.0,
         DType::S32 => i32::MIN.into(),
         DType::S64 => i64::MIN as f64,
-        d if d.is_float() => f64::NEG_INFINITY,
-        _ => 0.0,
+        DType::Bf16 | DType::F16 | DType::F32 | DType::F64 => f64::NEG_INFINITY,
     }
 }
 
@@ -315,7 +315,7 @@ fn highest(dtype: DType) -> f64 {
         DType::U32 => u32::MAX.into(),
         DType::S64 => i64::MAX as f64,
         DType::U64 => u64::MAX as f64,
-        _ => f64::INFINITY,
+        DType::Bf16 | DType::F16 | DType::F32 | DType::F64 => f64::INFINITY,
     }
 }
 

@@ -75,7 +75,8 @@ pub(super) fn compare(direction: &str, x: i64, y: i64) -> xla::HloInstructionPro
     i
 }
 
-/// An instruction whose attributes follow from the node alone.
+/// An instruction whose attributes follow from the node alone. Every operation is named here, so that one that is added cannot
+/// lose its attributes without a word.
 pub(super) fn simple(
     node: &Node,
     shape: xla::ShapeProto,
@@ -137,7 +138,28 @@ pub(super) fn simple(
             i.custom_call_api_version = xla::CustomCallApiVersion::ApiVersionOriginal as i32;
             i.sharding = Some(sharding(s, form));
         }
-        _ => {}
+        // Operands and shape say all.
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Select
+        | Op::Convert
+        | Op::Reshape
+        | Op::DynamicUpdateSlice => {}
+        Op::Invalid => unreachable!("a graph with a mistake is not lowered"),
+        Op::Parameter { .. }
+        | Op::Element { .. }
+        | Op::Scan(_)
+        | Op::Name { .. }
+        | Op::StopGradient
+        | Op::CustomGradient { .. } => unreachable!("`Block::inline` has lowered it"),
+        Op::Call { .. }
+        | Op::Conditional { .. }
+        | Op::While { .. }
+        | Op::Barrier
+        | Op::RngBits { .. }
+        | Op::Reduce { .. }
+        | Op::AddRows
+        | Op::TakeRows => unreachable!("`Block::node` has lowered it"),
     }
     i
 }

@@ -3,6 +3,7 @@
 mod block;
 mod control;
 mod instruction;
+mod ports;
 
 use std::collections::HashMap;
 
@@ -10,13 +11,15 @@ use ankh_proto::xla;
 use ankh_proto::xla::hlo_input_output_alias_proto::AliasEntryProto;
 use prost::Message;
 
-use crate::function::{Function, NodeId};
-use crate::op::{Op, Reduction};
+use crate::function::Function;
+use crate::op::Reduction;
 use crate::shape::{DType, Shape, Type};
-use crate::sharding::{Layout, Sharding, ShardingForm};
+use crate::sharding::ShardingForm;
 use crate::text;
 
 use block::Block;
+pub use ports::Port;
+pub(crate) use ports::Ports;
 
 /// A lowered program.
 #[derive(Clone, Debug)]
@@ -24,17 +27,6 @@ pub struct Module {
     proto: xla::HloModuleProto,
     parameters: Vec<Port>,
     results: Vec<Port>,
-}
-
-/// An array that a program takes or gives.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Port {
-    /// Its name; results have none.
-    pub name: String,
-    /// Its element type and dimensions, of all devices together.
-    pub shape: Shape,
-    /// Where it lies on the mesh, if there is one and the program says.
-    pub sharding: Option<Sharding>,
 }
 
 impl Module {
@@ -68,25 +60,20 @@ impl Module {
 pub(crate) fn module(
     function: &Function,
     donations: &[(usize, usize)],
-    layout: Option<&Layout>,
+    ports: Ports,
+    form: ShardingForm,
 ) -> Module {
     let mut lowering = Lowering {
-        form: layout.map_or_else(Default::default, Layout::form),
+        form,
         next_id: 1,
         computations: vec![],
         reducers: HashMap::new(),
     };
     let mut block = Block::new(&mut lowering);
-    let parameters: Vec<Port> = function
-        .parameters
-        .iter()
-        .map(|&id| input(function, id))
-        .collect();
-    let results: Vec<Port> = function
-        .outputs
-        .iter()
-        .map(|&id| output(function, id, layout))
-        .collect();
+    let Ports {
+        parameters,
+        results,
+    } = ports;
     let inputs: Vec<i64> = parameters
         .iter()
         .enumerate()
@@ -127,33 +114,6 @@ pub(crate) fn module(
         proto,
         parameters,
         results,
-    }
-}
-
-fn input(function: &Function, id: NodeId) -> Port {
-    let node = &function.nodes[id];
-    let Op::Parameter { name, sharding } = &node.op else {
-        unreachable!("parameters are parameter nodes")
-    };
-    Port {
-        name: name.to_string(),
-        shape: node.ty.array(),
-        sharding: sharding.clone(),
-    }
-}
-
-/// A result lies as it was constrained to; on a mesh it is otherwise whole on every device.
-fn output(function: &Function, id: NodeId, layout: Option<&Layout>) -> Port {
-    let node = &function.nodes[id];
-    let shape = node.ty.array();
-    let sharding = match &node.op {
-        Op::Constrain { sharding } => Some(sharding.clone()),
-        _ => layout.map(|layout| Sharding::replicated(layout.mesh(), shape.rank())),
-    };
-    Port {
-        name: String::new(),
-        shape,
-        sharding,
     }
 }
 

@@ -26,7 +26,7 @@ pub struct ScanOptions {
     pub remat: Remat,
     /// From the last slice to the first.
     pub reverse: bool,
-    /// The number of steps, one at least; needed only where nothing is sliced.
+    /// The number of steps, from 1 to 2^31 - 1; needed only where nothing is sliced.
     pub length: Option<i64>,
 }
 
@@ -49,6 +49,10 @@ impl Graph {
                 "{length} steps over leading dimensions of {}; there has to be one at least, and one slice for each",
                 list(&whole)
             );
+            self.refuse("scan", problem);
+        }
+        if length > i32::MAX.into() {
+            let problem = format!("{length} steps; a loop counts 2^31 - 1 at most, in s32");
             self.refuse("scan", problem);
         }
         let mut results = 0;

@@ -27,16 +27,24 @@ impl<'g> Tensor<'g> {
             Ok(same) if !beside.is_empty() && Ok(&same) == sharding(&[]).as_ref() => self,
             Ok(Some(sharding)) => self.constrain(sharding),
             Ok(None) => self,
-            Err(uneven) => self.graph().refuse("named", uneven.to_string()),
+            Err(uneven) => {
+                let problem = format!("{shape}: {uneven}");
+                self.graph().refuse("named", problem)
+            }
         }
     }
 
-    /// Lies on the mesh as `sharding` says.
+    /// Lies on the mesh as `sharding` says. Within a program a dimension need not divide: the last devices then have shorter parts
+    /// or none, which XLA fills up. What a program takes and gives has to.
     #[track_caller]
     pub fn constrain(self, sharding: Sharding) -> Tensor<'g> {
         let shape = self.shape();
         if sharding.rank() != shape.rank() {
             let problem = format!("a sharding of {} dimensions for {shape}", sharding.rank());
+            return self.graph().refuse("sharding-constraint", problem);
+        }
+        if let Err(problem) = self.graph().on_mesh(&sharding.mesh) {
+            let problem = format!("{shape}: {problem}");
             return self.graph().refuse("sharding-constraint", problem);
         }
         self.graph()

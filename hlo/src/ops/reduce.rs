@@ -2,7 +2,7 @@
 
 use crate::graph::Tensor;
 use crate::op::{Op, Reduction};
-use crate::shape::{DType, Shape};
+use crate::shape::{DType, Shape, Size};
 
 impl<'g> Tensor<'g> {
     /// The sum over `dims`, which disappear.
@@ -37,9 +37,12 @@ impl<'g> Tensor<'g> {
                 .graph()
                 .refuse("mean", format!("not defined for {}", self.shape()));
         }
-        let sum = self.sum(dims);
-        let count = self.shape().elements() / sum.shape().elements().max(1);
-        sum * (1.0 / count as f64)
+        let shape = self.shape();
+        let size = |d: &i64| shape.dims.get(usize::try_from(*d).ok()?).copied();
+        // A dimension that is not there is refused by the sum; others count no more than the array has elements.
+        let sizes: Vec<i64> = dims.iter().filter_map(size).collect();
+        let count = Size::product(&sizes).get().unwrap_or(0);
+        self.sum(dims) * (1.0 / count as f64)
     }
 
     /// The mean of all elements.

@@ -2,7 +2,7 @@
 
 use crate::graph::{Graph, Tensor, shapes};
 use crate::op::{Op, PadDim};
-use crate::shape::{DType, Shape};
+use crate::shape::{DType, Shape, Size, list};
 
 impl<'g> Tensor<'g> {
     /// Repeats the tensor to `dims`; input dimension `i` becomes output dimension `mapping[i]`, of the same size.
@@ -72,7 +72,7 @@ impl<'g> Tensor<'g> {
             return self;
         }
         let to = Shape::new(shape.dtype, dims);
-        if shape.elements() != to.elements() || dims.iter().any(|d| *d < 0) {
+        if to.problem().is_some() || shape.elements() != to.elements() {
             return self.graph().refuse(
                 "reshape",
                 format!("{shape} has not as many elements as {to}"),
@@ -210,16 +210,14 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn pad(self, dims: &[PadDim], filling: Tensor<'g>) -> Tensor<'g> {
         let shape = self.shape();
-        let to: Vec<i64> = dims
-            .iter()
-            .zip(&shape.dims)
-            .map(|(p, d)| p.low + p.high + d + p.interior * (d - 1).max(0))
-            .collect();
-        let fits = dims.len() == shape.rank()
-            && filling.shape() == Shape::new(shape.dtype, [])
-            && to.iter().all(|d| *d >= 0)
-            && dims.iter().all(|p| p.interior >= 0);
-        if !fits {
+        let size = |(p, d): (&PadDim, &i64)| {
+            let between = Size::from(p.interior) * (d - 1).max(0);
+            let size = (between + *d + p.low + p.high).get()?;
+            (size >= 0 && p.interior >= 0).then_some(size)
+        };
+        let to: Option<Vec<i64>> = dims.iter().zip(&shape.dims).map(size).collect();
+        let fits = dims.len() == shape.rank() && filling.shape() == Shape::new(shape.dtype, []);
+        let Some(to) = to.filter(|_| fits) else {
             let edges: Vec<(i64, i64, i64)> =
                 dims.iter().map(|p| (p.low, p.high, p.interior)).collect();
             let problem = format!(
@@ -227,17 +225,18 @@ impl<'g> Tensor<'g> {
                 filling.shape()
             );
             return self.graph().refuse("pad", problem);
-        }
+        };
+        // One element has no neighbours to be kept apart from.
+        let dims = dims.iter().zip(&shape.dims).map(|(p, d)| PadDim {
+            interior: if *d > 1 { p.interior } else { 0 },
+            ..*p
+        });
+        let dims: Vec<PadDim> = dims.collect();
         if dims.iter().all(|p| *p == PadDim::default()) {
             return self;
         }
-        self.graph().emit(
-            Op::Pad {
-                dims: dims.to_vec(),
-            },
-            &[self, filling],
-            Shape::new(shape.dtype, to),
-        )
+        let to = Shape::new(shape.dtype, to);
+        self.graph().emit(Op::Pad { dims }, &[self, filling], to)
     }
 
     /// The elements of the given dimensions in the opposite order.
@@ -283,8 +282,18 @@ impl Graph {
                 format!("{odd} does not join {first} along dimension {dim}"),
             );
         }
+        let sum: Size = shapes.iter().map(|s| s.dims[dim]).sum();
+        let Some(sum) = sum.get() else {
+            return self.refuse(
+                "concatenate",
+                format!(
+                    "{} joined along dimension {dim} have more elements than can be counted",
+                    list(&shapes)
+                ),
+            );
+        };
         let mut shape = first.clone();
-        shape.dims[dim] = shapes.iter().map(|s| s.dims[dim]).sum();
+        shape.dims[dim] = sum;
         self.emit(Op::Concatenate { dim: dim as i64 }, tensors, shape)
     }
 }

@@ -13,6 +13,7 @@ opaque! {
     Memory,
 }
 
+// A C `bool` is declared as `u8`, here and elsewhere: any byte but 0 and 1 in a Rust `bool` is undefined behaviour.
 arguments! {
     DeviceGetDescriptionArgs for DeviceGetDescription {
         device: *mut Device,
@@ -20,31 +21,31 @@ arguments! {
     }
     DeviceIsAddressableArgs for DeviceIsAddressable {
         device: *mut Device,
-        is_addressable: bool,
+        is_addressable: u8,
     }
     DeviceMemoryStatsArgs for DeviceMemoryStats {
         device: *mut Device,
         bytes_in_use: i64,
         peak_bytes_in_use: i64,
-        peak_bytes_in_use_is_set: bool,
+        peak_bytes_in_use_is_set: u8,
         num_allocs: i64,
-        num_allocs_is_set: bool,
+        num_allocs_is_set: u8,
         largest_alloc_size: i64,
-        largest_alloc_size_is_set: bool,
+        largest_alloc_size_is_set: u8,
         bytes_limit: i64,
-        bytes_limit_is_set: bool,
+        bytes_limit_is_set: u8,
         bytes_reserved: i64,
-        bytes_reserved_is_set: bool,
+        bytes_reserved_is_set: u8,
         peak_bytes_reserved: i64,
-        peak_bytes_reserved_is_set: bool,
+        peak_bytes_reserved_is_set: u8,
         bytes_reservable_limit: i64,
-        bytes_reservable_limit_is_set: bool,
+        bytes_reservable_limit_is_set: u8,
         largest_free_block_bytes: i64,
-        largest_free_block_bytes_is_set: bool,
+        largest_free_block_bytes_is_set: u8,
         pool_bytes: i64,
-        pool_bytes_is_set: bool,
+        pool_bytes_is_set: u8,
         peak_pool_bytes: i64,
-        peak_pool_bytes_is_set: bool,
+        peak_pool_bytes_is_set: u8,
     }
     DeviceDescriptionIdArgs for DeviceDescriptionId {
         device_description: *mut DeviceDescription,

@@ -36,7 +36,8 @@ pub(crate) union NamedValueContent {
     pub int: i64,
     pub int_list: *const i64,
     pub float: f32,
-    pub boolean: bool,
+    /// A C `bool`; any byte but 0 is true.
+    pub boolean: u8,
 }
 
 /// Kinds of [`NamedValue`].
@@ -46,7 +47,8 @@ pub(crate) const NAMED_VALUE_INT_LIST: c_int = 2;
 pub(crate) const NAMED_VALUE_FLOAT: c_int = 3;
 pub(crate) const NAMED_VALUE_BOOL: c_int = 4;
 
-/// A name with a value.
+/// A name with a value. A plugin's own may be longer: in an array the next one follows after `struct_size` bytes, filled up
+/// to the alignment.
 #[repr(C)]
 pub(crate) struct NamedValue {
     pub struct_size: usize,

@@ -31,7 +31,7 @@ pub(crate) struct ExecuteOptions {
     pub task_ids: *mut c_int,
     pub incarnation_ids: *mut i64,
     pub multi_slice_config: *mut c_void,
-    pub use_major_to_minor_data_layout_for_callbacks: bool,
+    pub use_major_to_minor_data_layout_for_callbacks: u8,
     pub hlo_output_callbacks: *mut c_void,
     pub num_hlo_output_callbacks: usize,
 }

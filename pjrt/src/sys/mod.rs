@@ -47,7 +47,7 @@ macro_rules! arguments {
 
         impl Default for $name {
             fn default() -> Self {
-                // SAFETY: every field is an integer, a `bool`, a raw pointer, an `Option` of a function pointer or a
+                // SAFETY: every field is an integer, a raw pointer, an `Option` of a function pointer or a
                 // structure of these, for all of which zero bytes are a value.
                 let zeroed: Self = unsafe { std::mem::zeroed() };
                 Self { struct_size: size_of::<Self>(), ..zeroed }

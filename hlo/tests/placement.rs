@@ -1,0 +1,333 @@
+//! Where a program's arrays lie: in equal parts, on one mesh, and where its ports say; what cannot be so is an error that names
+//! the array, the dimension and the axis.
+
+mod support;
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use ankh_hlo::{DType, Error, Graph, Layout, Mesh, Module, Shape, Sharding, Tensor};
+use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
+
+/// The mistake that `build` makes with x: f32[2,3], at its own line.
+#[track_caller]
+fn mistake(build: impl for<'g> FnOnce(&'g Graph, Tensor<'g>)) -> Error {
+    let g = Graph::new("shardings");
+    let x = g.parameter("x", Shape::new(DType::F32, [2, 3]));
+    build(&g, x);
+    let error = g.error().expect("a mistake");
+    let lines = Location::caller().line()..=Location::caller().line() + 8;
+    assert!(
+        error.place.file().ends_with("tests/placement.rs"),
+        "{error}"
+    );
+    assert!(lines.contains(&error.place.line()), "{lines:?}: {error}");
+    error
+}
+
+/// The error says all of `parts`.
+fn says(error: &Error, operation: &str, parts: &[&str]) {
+    assert_eq!(error.operation, operation, "{error}");
+    for part in parts {
+        assert!(error.problem.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+/// A mesh of 2 by 4 devices, and the sharding of an array over it.
+fn over(dims: &[&[&str]]) -> Sharding {
+    let mesh = Mesh::new([("data", 2), ("model", 4), ("one", 1)]).unwrap();
+    Sharding::new(&Arc::new(mesh), dims).unwrap()
+}
+
+#[test]
+fn parameters_and_results_are_split_into_equal_parts() {
+    let rows = |n: i64| Shape::new(DType::F32, [n, 3]);
+    let split = || over(&[&["data"], &[]]);
+    says(
+        &mistake(|g, _| {
+            let _ = g.sharded_parameter("rows", rows(5), split());
+        }),
+        "parameter",
+        &[
+            "`rows`",
+            "f32[5,3]",
+            "dimension `0` of size 5",
+            "2 equal",
+            "`data`",
+        ],
+    );
+    says(
+        &mistake(|g, _| {
+            let _ = g.sharded_parameter("rows", rows(6), over(&[&["data", "model"], &[]]));
+        }),
+        "parameter",
+        &["`rows`", "8 equal parts", "`model`"],
+    );
+    says(
+        &mistake(|g, _| {
+            let _ = g.sharded_parameter("rows", rows(4), over(&[&["data"]]));
+        }),
+        "parameter",
+        &["`rows`", "1 dimensions", "f32[4,3]"],
+    );
+    says(
+        &mistake(|g, x| {
+            let result = x.constrain(over(&[&[], &["data"]]));
+            {
+                let _ = g.finish(&[x, result], &[]);
+            }
+        }),
+        "result",
+        &["result 1", "f32[2,3]", "dimension `1` of size 3", "`data`"],
+    );
+    // One axis of one device splits nothing, and none of no elements is too few.
+    let g = Graph::new("equal");
+    let x = g.sharded_parameter("x", rows(0), split());
+    let y = g.sharded_parameter("y", rows(3), over(&[&["one"], &[]]));
+    // Within a program XLA fills up what does not divide.
+    let within = y.constrain(split()) + 1.0;
+    g.finish(&[x.constrain(split()), within], &[(0, 0), (1, 1)])
+        .unwrap();
+}
+
+#[test]
+fn donations_lie_on_the_mesh_as_what_they_take_over() {
+    let whole = || over(&[&[], &[]]);
+    let cases: [(Sharding, Sharding, [&str; 2]); 4] = [
+        (
+            over(&[&["data"], &[]]),
+            whole(),
+            [
+                "split over mesh axis `data` in the input",
+                "whole in the result",
+            ],
+        ),
+        (
+            whole(),
+            over(&[&["data"], &[]]),
+            [
+                "whole in the input",
+                "split over mesh axis `data` in the result",
+            ],
+        ),
+        (
+            over(&[&["data", "model"], &[]]),
+            over(&[&["model", "data"], &[]]),
+            [
+                "`data` and `model` in the input",
+                "`model` and `data` in the result",
+            ],
+        ),
+        (
+            over(&[&["data"], &["model"]]),
+            over(&[&["data"], &[]]),
+            ["dimension 1", "whole in the result"],
+        ),
+    ];
+    for (from, to, parts) in cases {
+        let g = Graph::new("donation");
+        let x = g.sharded_parameter("state", Shape::new(DType::F32, [8, 8]), from);
+        let error = g.finish(&[x.constrain(to)], &[(0, 0)]).unwrap_err();
+        assert_eq!(error.place.line(), line!() - 1);
+        says(
+            &error,
+            "donation",
+            &["result 0", "input 0 `state`", "f32[8,8]"],
+        );
+        says(&error, "donation", &parts);
+    }
+    // A result that says nothing is whole; so is a parameter that does not.
+    let split = |g: &Graph| {
+        let x = g.sharded_parameter("x", Shape::new(DType::F32, [8, 8]), over(&[&["data"], &[]]));
+        g.finish(&[x], &[(0, 0)]).map(|_| ())
+    };
+    says(
+        &split(&Graph::new("silent")).unwrap_err(),
+        "donation",
+        &["`x`", "dimension 0"],
+    );
+    let g = Graph::new("whole");
+    let x = g.parameter("x", Shape::new(DType::F32, [8, 8]));
+    g.finish(&[x.constrain(over(&[&["one"], &[]]))], &[(0, 0)])
+        .unwrap();
+    // Another element type or shape is told with the parameter's name.
+    let g = Graph::new("type");
+    let x = g.parameter("x", Shape::new(DType::F32, [8]));
+    let error = g.finish(&[x.convert(DType::Bf16)], &[(0, 0)]).unwrap_err();
+    says(&error, "donation", &["bf16[8]", "input 0 `x`, f32[8]"]);
+}
+
+#[test]
+fn a_program_has_one_mesh() {
+    let other = Arc::new(Mesh::new([("data", 4)]).unwrap());
+    let other = || Sharding::new(&other, &[&["data"], &[]]).unwrap();
+    let shape = Shape::new(DType::F32, [8, 8]);
+    let meshes = ["data 4", "data 2 x model 4 x one 1"];
+    says(
+        &mistake(|g, _| {
+            g.sharded_parameter("a", shape.clone(), over(&[&[], &[]]));
+            {
+                let _ = g.sharded_parameter("b", shape.clone(), other());
+            }
+        }),
+        "parameter",
+        &[&meshes[..], &["`b`"]].concat(),
+    );
+    says(
+        &mistake(|g, x| {
+            g.sharded_parameter("a", shape.clone(), over(&[&[], &[]]));
+            {
+                let _ = x.constrain(other());
+            }
+        }),
+        "sharding-constraint",
+        &meshes,
+    );
+    let rules: [(&str, Vec<String>); 0] = [];
+    let layout = Layout::new(Mesh::new([("data", 4)]).unwrap(), rules);
+    says(
+        &mistake(|g, _| {
+            g.sharded_parameter("a", shape.clone(), over(&[&[], &[]]));
+            {
+                g.set_layout(layout);
+            }
+        }),
+        "layout",
+        &meshes,
+    );
+    for (axes, part) in [
+        (vec![("data", 0)], "`data` has 0"),
+        (vec![("data", 2), ("model", -1)], "`model` has -1"),
+        (vec![("data", 2), ("data", 2)], "called `data`"),
+        (vec![("data", i64::MAX), ("model", 2)], "too large"),
+    ] {
+        let error = Mesh::new(axes).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_sharding_may_be_given_by_axis() {
+    let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap());
+    let g = Graph::new("axes");
+    let x = g.parameter("x", Shape::new(DType::F32, [8, 4]));
+    let both = Sharding::new(&mesh, &[&["data", "model"], &[]]).unwrap();
+    assert_eq!((both.parts(0), both.parts(1)), (8, 1));
+    let y = x.constrain(both).constrain(Sharding::replicated(&mesh, 2));
+    let text = g.finish(&[y], &[]).unwrap().text();
+    assert!(text.contains("[{\"data\", \"model\"}, {}]"), "{text}");
+    assert!(text.contains("[{}, {}]"), "{text}");
+}
+
+#[test]
+fn the_parts_of_an_array_cover_it_as_often_as_it_is_copied() {
+    let mesh = Arc::new(Mesh::new([("data", 2), ("fsdp", 3), ("model", 4)]).unwrap());
+    let dims = [12i64, 24];
+    let axes: [&[&[&str]; 2]; 6] = [
+        &[&[], &[]],
+        &[&["data"], &["model"]],
+        &[&["model"], &["data", "fsdp"]],
+        &[&["fsdp", "model"], &[]],
+        &[&["model", "fsdp"], &["data"]],
+        &[&[], &["model", "data", "fsdp"]],
+    ];
+    for axes in axes {
+        let sharding = Sharding::new(&mesh, axes).unwrap();
+        let copies = mesh.devices() / (sharding.parts(0) * sharding.parts(1));
+        let mut held = vec![0; (dims[0] * dims[1]) as usize];
+        for position in 0..mesh.devices() {
+            let part = sharding.part(position, &dims);
+            let sizes: Vec<i64> = part.iter().map(|r| r.end - r.start).collect();
+            assert_eq!(sizes, sharding.part_dims(&dims));
+            for row in part[0].clone() {
+                for column in part[1].clone() {
+                    held[(row * dims[1] + column) as usize] += 1;
+                }
+            }
+        }
+        assert!(held.iter().all(|&n| n == copies), "{axes:?}: {held:?}");
+    }
+}
+
+/// Runs a program on the eight devices, of which each has its parts of the inputs; the first device's results.
+fn run_split(module: &Module, inputs: &[HostTensor]) -> Vec<HostTensor> {
+    let client = support::client();
+    let ids: Vec<i64> = (0..8).collect();
+    let options = CompileOptions::new().partitions(Partitioner::Shardy, ids);
+    let executable = client
+        .compile(&Program::hlo(module.to_bytes()), &options)
+        .unwrap_or_else(|e| panic!("{e}\n{}", module.text()));
+    let arguments = executable.devices().iter().map(|device| {
+        let ports = module.parameters().iter().zip(inputs);
+        ports
+            .map(|(port, tensor)| {
+                let dims = &port.shape.dims;
+                let sharding = port.sharding.as_ref();
+                let part = sharding.map(|s| s.part(device.id().into(), dims));
+                let part = part.map_or(tensor.clone(), |part| tensor.part(&part).unwrap());
+                Argument::Donate(client.upload(&part, device).unwrap())
+            })
+            .collect()
+    });
+    let outputs = executable.execute(arguments.collect()).unwrap();
+    outputs[0].iter().map(|b| b.to_host().unwrap()).collect()
+}
+
+#[test]
+fn a_constraint_that_does_not_divide_changes_no_result() {
+    let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap());
+    let program = |split: bool| {
+        let g = Graph::new("uneven");
+        let x = g.parameter("x", Shape::new(DType::F32, [5, 3]));
+        let at = |t, dims: &[&[&str]]| place(t, split.then(|| Sharding::new(&mesh, dims).unwrap()));
+        let y = at(x.sin(), &[&["data"], &["model"]]);
+        let z = g.einsum("ab,cb->ac", y, at(x.exp(), &[&["model"], &[]]));
+        let sums = at(z, &[&["data"], &[]]).sum(&[0]);
+        let dx = g.gradients((sums * sums).sum_all(), &[x])[0];
+        g.finish(&[sums, y.max(&[0]), dx], &[]).unwrap()
+    };
+    let values: Vec<f32> = (0..15).map(|i| (i as f32 * 0.7).sin()).collect();
+    let x = [HostTensor::from_f32([5, 3], &values)];
+    let expected = support::compile(&program(false)).run(&x);
+    let found = run_split(&program(true), &x);
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.dims, expected.dims);
+        let (found, expected) = (found.to_vec_f32().unwrap(), expected.to_vec_f32().unwrap());
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-4, "{found:?} should be {expected:?}");
+        }
+    }
+}
+
+fn place<'g>(t: Tensor<'g>, sharding: Option<Sharding>) -> Tensor<'g> {
+    match sharding {
+        Some(sharding) => t.constrain(sharding),
+        None => t,
+    }
+}
+
+#[test]
+fn results_lie_where_their_ports_say_without_a_layout_too() {
+    let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap());
+    let split = |dims: &[&[&str]]| Sharding::new(&mesh, dims).unwrap();
+    let g = Graph::new("ports");
+    let x = g.sharded_parameter(
+        "x",
+        Shape::new(DType::F32, [8, 8]),
+        split(&[&["data"], &[]]),
+    );
+    let whole = x.sin();
+    let module = g
+        .finish(&[whole, x.constrain(split(&[&[], &["model"]]))], &[])
+        .unwrap();
+    let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
+    let results = run_split(&module, &[HostTensor::from_f32([8, 8], &values)]);
+    for (result, port) in results.iter().zip(module.results()) {
+        let sharding = port.sharding.as_ref().unwrap();
+        assert_eq!(result.dims, sharding.part_dims(&port.shape.dims));
+    }
+    assert_eq!(
+        (&results[0].dims[..], &results[1].dims[..]),
+        (&[8, 8][..], &[8, 2][..])
+    );
+}

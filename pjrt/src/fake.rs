@@ -1,0 +1,69 @@
+//! Plugins made up for tests: tables with the functions that a test gives, so that it can say what a plugin does.
+
+use std::path::PathBuf;
+use std::ptr;
+use std::sync::Mutex;
+
+use crate::api::Api;
+use crate::plugin::Plugin;
+use crate::sys::{self, Arguments, Function};
+
+/// More functions than the newest table has.
+const ROOM: usize = 256;
+
+#[repr(C)]
+struct Table {
+    header: sys::ApiHeader,
+    functions: [usize; ROOM],
+}
+
+/// A table under construction.
+pub(crate) struct Fake {
+    table: Box<Table>,
+}
+
+impl Fake {
+    /// A table without functions.
+    pub fn new() -> Self {
+        let header = sys::ApiHeader {
+            struct_size: size_of::<Table>(),
+            extension_start: ptr::null_mut(),
+            version: sys::ApiVersion {
+                struct_size: size_of::<sys::ApiVersion>(),
+                extension_start: ptr::null_mut(),
+                major: 0,
+                minor: 116,
+            },
+        };
+        let functions = [0; ROOM];
+        Self {
+            table: Box::new(Table { header, functions }),
+        }
+    }
+
+    /// Puts in the function that takes these arguments.
+    pub fn with<A: Arguments>(
+        mut self,
+        function: unsafe extern "C" fn(*mut A) -> *mut sys::Error,
+    ) -> Self {
+        let index = (A::FUNCTION.offset() - Function::ErrorDestroy.offset()) / size_of::<usize>();
+        self.table.functions[index] = function as usize;
+        self
+    }
+
+    /// The plugin, whose table stays for the life of the process.
+    pub fn plugin(self) -> Plugin {
+        let table = keep(self.table);
+        // SAFETY: the table is leaked, so that it lives as long as the process, and its functions have their signatures.
+        let api = unsafe { Api::new(&raw const table.header, PathBuf::from("fake.so")) };
+        Plugin::of(api.expect("the header is that of a plugin"))
+    }
+}
+
+/// Keeps a table for the life of the process, where whoever looks for leaks finds it.
+pub(crate) fn keep<T>(table: Box<T>) -> &'static T {
+    static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let table: &'static T = Box::leak(table);
+    KEPT.lock().unwrap().push(ptr::from_ref(table).addr());
+    table
+}
