@@ -85,7 +85,7 @@ pub(super) struct Members {
 }
 
 enum State {
-    Within(Decoder),
+    Within(Box<Decoder>),
     Between(Buffered),
     Over,
 }
@@ -135,7 +135,7 @@ impl Members {
     pub(super) fn new(compression: Compression, stored: Buffered) -> io::Result<Members> {
         Ok(Members {
             compression,
-            state: State::Within(Decoder::new(compression, stored)?),
+            state: State::Within(Box::new(Decoder::new(compression, stored)?)),
             left: Left::default(),
         })
     }
@@ -168,7 +168,7 @@ impl Members {
             return Ok(false);
         };
         if begins {
-            self.state = State::Within(Decoder::new(self.compression, stored)?);
+            self.state = State::Within(Box::new(Decoder::new(self.compression, stored)?));
             return Ok(true);
         }
         self.left.begins = stored.peek(24)?.to_vec();
