@@ -159,6 +159,24 @@ pub enum Error {
         /// Its format.
         format: &'static str,
     },
+    /// A directory without sequence files.
+    #[error(
+        "{location} holds no sequence files: expected names that end in {endings}, compressed or not"
+    )]
+    NoSequenceFiles {
+        /// The directory.
+        location: Location,
+        /// How the names of sequence files end.
+        endings: String,
+    },
+    /// An input that is gone once it was read, where it would have to be read again.
+    #[error("{name} can be read only once, but {reason}: write it to a file first")]
+    Passing {
+        /// The input.
+        name: String,
+        /// Why it would be read again.
+        reason: &'static str,
+    },
     /// Nothing to prepare.
     #[error("no input files were given")]
     NoInputs,

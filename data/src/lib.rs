@@ -14,6 +14,7 @@ pub mod error;
 pub mod frequencies;
 pub mod input;
 pub mod manifest;
+mod nucleotides;
 pub mod objective;
 pub mod order;
 mod packing;

@@ -2,6 +2,7 @@
 //!
 //! - Letters of the vocabulary (A-Z but J), of either case, are kept.
 //! - `J` (leucine or isoleucine), the one letter the vocabulary lacks, becomes `X`.
+//! - Characters that nobody sees, such as no-break spaces, are removed.
 //! - Gaps (`-` and `.`) are removed: an aligned sequence becomes the sequence.
 //! - Stops (`*`) at the end are removed. A stop inside means that the text is a translation across
 //!   the end of a gene, not a protein, so the record is rejected.
@@ -9,15 +10,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::input::LONGEST_SEQUENCE;
+use crate::input::{LONGEST_SEQUENCE, first_invisible};
 use crate::tokenizer::{Tokenizer, UNK};
 
 /// Why a record is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Its header names no id.
+    /// Its header names no id. Such records are kept and named by their line now; data that was
+    /// prepared before has the reason.
     NoId,
+    /// Its header does not begin a line, so its residues cannot be told from those before it.
+    HiddenHeader,
+    /// Its lines end in CR and in LF, so that its header cannot be told from its residues.
+    MixedLineEnds,
+    /// It is DNA or RNA, as its header says.
+    NucleicAcid,
     /// Its header is followed by no residue.
     NoSequence,
     /// It has a stop before its end.
@@ -33,10 +41,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// What is wrong with a record that has this fault, whatever its residues are.
+    pub(crate) fn detail(self) -> &'static str {
+        match self {
+            Reason::HiddenHeader => "expected '>' at the beginning of a line, found it within one",
+            Reason::MixedLineEnds => "expected one kind of line end, found CR and LF",
+            Reason::NucleicAcid => "expected a protein, found a header that names a nucleic acid",
+            other => other.describe(),
+        }
+    }
+
     /// The reason in words.
     pub fn describe(self) -> &'static str {
         match self {
             Reason::NoId => "no id in the header",
+            Reason::HiddenHeader => "a header that does not begin a line",
+            Reason::MixedLineEnds => "a header that ends in CR before lines that end in LF",
+            Reason::NucleicAcid => "DNA or RNA by their headers",
             Reason::NoSequence => "no sequence",
             Reason::InnerStop => "a stop inside the sequence",
             Reason::NotAResidue => "a character that is no residue",
@@ -147,7 +168,15 @@ fn letter_by_letter(
 ) -> Result<Changes, Rejection> {
     let reject = |reason, detail: String| Err(Rejection { reason, detail });
     let mut changes = Changes::default();
+    let mut unseen = 0;
     for (place, &byte) in sequence.iter().enumerate() {
+        if place < unseen {
+            continue;
+        }
+        unseen = place + first_invisible(&sequence[place..]);
+        if place < unseen {
+            continue;
+        }
         let letter = byte.to_ascii_uppercase();
         let token = match (byte, tokenizer.residue_id(letter)) {
             (b'-' | b'.', _) => {
@@ -217,6 +246,13 @@ mod tests {
                 lower_case: 2
             }
         );
+    }
+
+    #[test]
+    fn characters_that_nobody_sees_are_removed() {
+        let found = tokens("M\u{a0}K\u{feff}L\u{200b}\u{2028}V");
+        assert_eq!(found, Ok(("MKLV".to_string(), Changes::default())));
+        assert_eq!(tokens("\u{a0}"), Err(Reason::NoSequence));
     }
 
     #[test]

@@ -196,9 +196,12 @@ impl From<ankh_data::Error> for CliError {
     fn from(error: ankh_data::Error) -> Self {
         use ankh_data::Error as E;
         let (exit, help) = match &error {
-            E::Setting { .. } | E::NoInputs | E::Location { .. } | E::NoSuchBucket { .. } => {
-                (Exit::Usage, None)
-            }
+            E::Setting { .. }
+            | E::NoInputs
+            | E::NoSequenceFiles { .. }
+            | E::Passing { .. }
+            | E::Location { .. }
+            | E::NoSuchBucket { .. } => (Exit::Usage, None),
             E::NotPrepared { .. } => (
                 Exit::Usage,
                 Some("make it with `pretrain prepare --output DIR INPUT...`"),

@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 
 use super::output::{json, line_of};
 use super::{CliError, Exit};
+use crate::telemetry::print_line;
 use bar::Bar;
 
 /// Turn FASTA, CSV or Parquet into the tokenised data that training reads.
@@ -30,8 +31,9 @@ pub(super) struct PrepareArgs {
     /// Where the Parquet files and manifest.json go: a directory, s3://BUCKET/KEY or gs://BUCKET/KEY.
     #[arg(long, value_name = "PLACE")]
     output: Location,
-    /// Sequence files, read in this order, here or in a bucket. With --merge, the outputs of the parts,
-    /// if they are not all in the output already.
+    /// Sequence files, read in this order, here or in a bucket. A directory stands for the sequence files
+    /// below it, `-` for standard input. With --merge, the outputs of the parts, if they are not all in
+    /// the output already.
     #[arg(required_unless_present = "merge", value_name = "INPUT")]
     inputs: Vec<Location>,
     #[command(flatten)]
@@ -136,6 +138,7 @@ pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
         let report = prepare_part(inputs, output, part, &options, &mut |p| bar.show(&p));
         bar.finish();
         let report = report?;
+        warn(&report.warnings);
         match arguments.json {
             true => json(&report)?,
             false => line_of(&summary::of_part(&report, output))?,
@@ -151,6 +154,7 @@ pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
             manifest
         }
     }?;
+    warn(&manifest.report.warnings);
     if let Some(path) = &arguments.plot {
         let written = std::fs::write(path, manifest.report.plot());
         written.map_err(|error| {
@@ -162,4 +166,10 @@ pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
         false => line_of(&summary::of(&manifest, output))?,
     }
     Ok(Exit::Done)
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        print_line(&format!("warning: {warning}"));
+    }
 }

@@ -13,12 +13,12 @@
 use std::io::{self, Cursor, Read, Write};
 
 use ankh_data::input::{Input, LONGEST_SEQUENCE};
-use ankh_data::residues::{Lengths, tokenize};
+use ankh_data::residues::{Lengths, Reason, tokenize};
 use ankh_data::{Error, Tokenizer};
 use libfuzzer_sys::fuzz_target;
 
-/// An id, its line, the sequence and its length.
-type Record = (String, u64, Vec<u8>, usize);
+/// An id, its line, the sequence and its length, and its fault.
+type Record = (String, u64, Vec<u8>, usize, Option<Reason>);
 
 fuzz_target!(
     // The usual hook ends the process at once; a panic that the crate catches is none here. One that
@@ -45,6 +45,9 @@ fn any_file(data: &[u8]) {
         (Ok(all), Ok(pieces)) => {
             assert_eq!(all, pieces);
             check(&all);
+            if how % 8 < 6 && !is_compressed(content) {
+                compare(content, &all);
+            }
         }
         // What a decompressor gave before it failed depends on how it was fed.
         (Err(_), Err(_)) if is_compressed(&stored) => {}
@@ -55,8 +58,8 @@ fn any_file(data: &[u8]) {
 
 fn check(records: &[Record]) {
     assert!(records.is_sorted_by_key(|record| record.1));
-    for (id, line, sequence, length) in records {
-        assert!(*line > 0);
+    for (id, line, sequence, length, _) in records {
+        assert!(*line > 0 && !id.is_empty());
         assert_eq!(sequence.len(), (*length).min(LONGEST_SEQUENCE), "{id}");
         assert!(!sequence.iter().any(u8::is_ascii_whitespace), "{id}");
         let lengths = Lengths { min: 1, max: None };
@@ -75,6 +78,72 @@ fn check(records: &[Record]) {
     }
 }
 
+/// Whether each record of some text is kept or given with a fault, and none is given another's residues.
+/// What the text holds is found in another way here: line by line.
+fn compare(content: &[u8], records: &[Record]) {
+    let text = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+    let lines: Vec<&[u8]> = lines(text);
+    let first = lines.iter().find(|line| {
+        let line = line.trim_ascii();
+        !line.is_empty() && !matches!(line[0], b';' | b'#')
+    });
+    match first {
+        Some(line) if line.trim_ascii_start().starts_with(b">") => {}
+        // Of a table, each record has the residues that stand from its line on.
+        Some(line)
+            if line.is_ascii()
+                && line.iter().any(u8::is_ascii_alphabetic)
+                && !line.contains(&b'>') =>
+        {
+            for (id, line, sequence, _, fault) in records {
+                assert!(fault.is_none(), "{id}");
+                assert!(*line as usize <= lines.len(), "{id}: line {line}");
+                assert!(sequence.len() <= text.len(), "{id}");
+            }
+            assert!(records.len() < lines.len(), "{} rows", records.len());
+            return;
+        }
+        // It begins with what nobody sees.
+        _ => return,
+    }
+    // Each line that begins with '>' is a record that begins on that line.
+    for (line, number) in lines.iter().zip(1u64..) {
+        let there = records.iter().filter(|record| record.1 == number).count();
+        if line.starts_with(b">") {
+            assert_eq!(there, 1, "line {number}");
+        } else if !line.contains(&b'>') {
+            assert_eq!(there, 0, "line {number}");
+        }
+    }
+    // A record has the residues of the lines up to the next record's, and none with a mark in them.
+    for (place, (id, line, sequence, length, fault)) in records.iter().enumerate() {
+        if fault.is_some_and(|fault| fault != Reason::NucleicAcid) {
+            continue;
+        }
+        assert!(!sequence.contains(&b'>'), "{id}");
+        let next = records.get(place + 1).map_or(usize::MAX, |record| record.1 as usize - 1);
+        let own = lines.iter().take(next).skip(*line as usize);
+        let own = own.filter(|line| !matches!(line.first(), Some(b';' | b'#')));
+        let letters: usize = own
+            .map(|line| line.iter().filter(|byte| !byte.is_ascii_whitespace()).count())
+            .sum();
+        assert!(*length <= letters, "{id}, line {line}: {length} of {letters}");
+    }
+}
+
+/// Lines end in LF, CR LF or CR.
+fn lines(text: &[u8]) -> Vec<&[u8]> {
+    let mut lines = vec![];
+    let mut rest = text;
+    while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+        lines.push(&rest[..end]);
+        let both = rest[end..].starts_with(b"\r\n");
+        rest = &rest[end + 1 + usize::from(both)..];
+    }
+    lines.push(rest);
+    lines
+}
+
 /// Reads bytes that arrive at most `most` at once, in blocks of about `block` bytes.
 fn read(stored: &[u8], most: usize, block: usize) -> Result<Vec<Record>, Error> {
     let reader = Arriving(Cursor::new(stored.to_vec()), most);
@@ -84,7 +153,7 @@ fn read(stored: &[u8], most: usize, block: usize) -> Result<Vec<Record>, Error> 
         let before = records.len() as u64;
         block.for_each(&mut |record| {
             let (id, sequence) = (record.id.to_string(), record.sequence.to_vec());
-            records.push((id, record.line, sequence, record.length));
+            records.push((id, record.line, sequence, record.length, record.fault));
             Ok(())
         })?;
         assert!(block.records() > 0);

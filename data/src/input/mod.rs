@@ -11,10 +11,13 @@
 //! compression errors without a line, or grow their buffer with the record.
 //!
 //! A sequence is given as it is written, without white space: what its letters mean is decided in
-//! [`crate::residues`].
+//! [`crate::residues`]. Every record that a file has is given. One whose residues cannot be told
+//! from its neighbour's is given with a fault, and so is the neighbour.
 
 mod delimited;
 mod fasta;
+mod invisible;
+mod members;
 mod meter;
 mod source;
 mod stored;
@@ -25,9 +28,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::residues::Reason;
 use crate::storage::{Location, Storage, StorageOptions};
 use delimited::{Delimited, Rows};
 use fasta::Fasta;
+pub(crate) use invisible::first_invisible;
 pub(crate) use meter::Meter;
 use source::{Beginning, Format, Text};
 use stored::{RandomAccess, Stored};
@@ -65,7 +70,7 @@ pub struct Block {
 
 enum Content {
     /// Whole records of FASTA as they are written.
-    Text { text: Vec<u8>, line: u64 },
+    Text(fasta::Records),
     /// A record too long for a block of text.
     Long(fasta::Record),
     /// Rows of CSV or TSV.
@@ -77,14 +82,18 @@ enum Content {
 /// One record as it stands in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordRef<'a> {
-    /// The first word of the header, or the value of the id column.
+    /// The first word of the header, or the value of the id column. A record that has none is named
+    /// by where it stands: `line17` in FASTA, `row17` in a table.
     pub id: &'a str,
-    /// The line the record begins on, or the row of a Parquet table, counted from 1.
+    /// The line the record begins on, or the row of a Parquet table, counted from 1. A line ends in
+    /// LF, CR LF or CR.
     pub line: u64,
     /// The sequence's bytes without white space, at most [`LONGEST_SEQUENCE`] of them.
     pub sequence: &'a [u8],
     /// How many bytes the sequence has in the file, without white space.
     pub length: usize,
+    /// Why it cannot be used, where what is written around the residues says so.
+    pub fault: Option<Reason>,
 }
 
 impl Input {
@@ -185,6 +194,15 @@ impl Input {
         self.total_bytes.unwrap_or_else(|| self.bytes_read())
     }
 
+    /// What is to be told of a file that was read all the same. Only after the last block is it known.
+    pub fn warning(&self) -> Option<String> {
+        match &self.reader {
+            Reader::Fasta(fasta) => fasta.text().warning(),
+            Reader::Delimited(rows) => rows.text().warning(),
+            Reader::Table(_) => None,
+        }
+    }
+
     /// The SHA-256 of the file as stored, in hexadecimal. Only after the last block is it that of
     /// the whole file.
     pub fn sha256(&self) -> String {
@@ -202,7 +220,7 @@ impl Block {
     /// record or of `each`.
     pub fn for_each(&self, each: &mut impl FnMut(RecordRef<'_>) -> Result<()>) -> Result<()> {
         match &self.content {
-            Content::Text { text, line } => fasta::parse(&self.path, text, *line, each),
+            Content::Text(records) => records.for_each(&self.path, each),
             Content::Long(record) => each(record.as_ref()),
             Content::Rows(rows) => rows.for_each(each),
             Content::Batch(batch) => batch.for_each(each),

@@ -4,48 +4,27 @@
 //! until a block can be cut off, and turns a reader's failure into an error that names the file, the
 //! compression and the last line.
 
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use memchr::memchr2;
+
 use super::delimited::Header;
+use super::invisible::leading_invisible;
+use super::members::{Buffered, Compression, MAGIC, Members};
 use super::meter::{Meter, Metered};
 use crate::error::{Error, Result};
 
-/// Bytes read at once from the file.
-const BUFFER: usize = 1 << 17;
-/// Bytes that tell a format.
-const MAGIC: usize = 6;
 /// A first line is looked at to this length.
-const FIRST_LINE: usize = 1 << 16;
-/// The most memory that decompressing xz may take; `xz -9` asks for 65 MiB.
-const XZ_MEMORY: u64 = 512 << 20;
+pub(super) const FIRST_LINE: usize = 1 << 16;
 
 /// What an input file is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    Text(Compression),
+    /// Text, compressed or not.
+    Text(Option<Compression>),
     Parquet,
-}
-
-/// How text is stored. Members, frames and streams may follow one another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
-    None,
-    Gzip,
-    Zstd,
-    Xz,
-}
-
-impl Compression {
-    fn name(self) -> &'static str {
-        match self {
-            Compression::None => "text",
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-            Compression::Xz => "xz",
-        }
-    }
 }
 
 /// A file whose first bytes are known.
@@ -65,13 +44,10 @@ impl Beginning {
     /// The format; the name of one that is not read otherwise.
     pub(super) fn format(&self) -> std::result::Result<Format, &'static str> {
         match self.magic.as_slice() {
-            [0x1f, 0x8b, ..] => Ok(Format::Text(Compression::Gzip)),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Format::Text(Compression::Zstd)),
-            [0xfd, b'7', b'z', b'X', b'Z', ..] => Ok(Format::Text(Compression::Xz)),
             [b'P', b'A', b'R', b'1', ..] => Ok(Format::Parquet),
             [b'B', b'Z', b'h', ..] => Err("bzip2"),
             [b'P', b'K', 3, 4, ..] => Err("a zip archive"),
-            _ => Ok(Format::Text(Compression::None)),
+            magic => Ok(Format::Text(Compression::of(magic))),
         }
     }
 }
@@ -85,47 +61,62 @@ impl Read for Beginning {
 /// Decompressed text on its way.
 pub(super) struct Text {
     pub(super) path: Arc<Path>,
-    compression: Compression,
-    reader: Box<dyn Read + Send>,
+    reader: Source,
     /// Text that was read and not yet taken.
     pub(super) pending: Vec<u8>,
     /// The line that `pending` begins on, counted from 1.
     pub(super) line: u64,
+    /// The last byte taken.
+    last: u8,
+}
+
+enum Source {
+    Plain(Buffered),
+    Compressed(Members),
 }
 
 impl Text {
     pub(super) fn new(
         path: &Arc<Path>,
         beginning: Beginning,
-        compression: Compression,
+        compression: Option<Compression>,
         meter: &Meter,
     ) -> Result<Text> {
-        let metered = Metered {
+        let stored = Buffered::new(Box::new(Metered {
             inner: beginning,
             meter: meter.clone(),
-        };
-        let raw = BufReader::with_capacity(BUFFER, metered);
-        let reader: Box<dyn Read + Send> = match compression {
-            Compression::None => Box::new(raw),
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
-            Compression::Zstd => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(raw);
-                Box::new(decoder.map_err(Error::io("decompress", path))?)
-            }
-            Compression::Xz => {
-                let flags = liblzma::stream::CONCATENATED;
-                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags);
-                let stream = stream.map_err(io::Error::from);
-                let stream = stream.map_err(Error::io("decompress", path))?;
-                Box::new(liblzma::bufread::XzDecoder::new_stream(raw, stream))
+        }));
+        let reader = match compression {
+            None => Source::Plain(stored),
+            Some(compression) => {
+                let members = Members::new(compression, stored);
+                Source::Compressed(members.map_err(Error::io("decompress", path))?)
             }
         };
         Ok(Text {
             path: path.clone(),
-            compression,
             reader,
             pending: Vec::new(),
             line: 1,
+            last: 0,
+        })
+    }
+
+    /// What is to be told of a file whose text is all right.
+    pub(super) fn warning(&self) -> Option<String> {
+        let Source::Compressed(members) = &self.reader else {
+            return None;
+        };
+        let left = members.left()?;
+        let format = members.compression().name();
+        let zeros = left.begins.is_empty();
+        let shown = String::from_utf8_lossy(&left.begins);
+        Some(match zeros {
+            true => format!("{} zeros behind its {format} data were left", left.bytes),
+            false => format!(
+                "{} bytes behind its {format} data, which begin with {shown:?}, were left",
+                left.bytes
+            ),
         })
     }
 
@@ -133,17 +124,15 @@ impl Text {
     pub(super) fn fill(&mut self, wanted: usize) -> Result<bool> {
         let missing = wanted.saturating_sub(self.pending.len());
         self.pending.reserve_exact(missing);
-        let mut some = self.reader.by_ref().take(missing as u64);
-        if let Err(error) = some.read_to_end(&mut self.pending) {
-            let line = self.line + lines(&self.pending);
+        let reader: &mut dyn Read = match &mut self.reader {
+            Source::Plain(stored) => stored,
+            Source::Compressed(members) => members,
+        };
+        if let Err(error) = reader.take(missing as u64).read_to_end(&mut self.pending) {
+            let line = self.line + line_breaks(self.last, &self.pending);
             return Err(self.failed(error, line));
         }
         Ok(self.pending.len() >= wanted)
-    }
-
-    /// Reads on, past what is pending.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer)
     }
 
     /// Takes the first bytes off what is pending.
@@ -151,18 +140,22 @@ impl Text {
         // The rest, mostly less than a record, is what is copied.
         let rest = self.pending.split_off(count);
         let taken = std::mem::replace(&mut self.pending, rest);
-        self.line += lines(&taken);
+        self.line += line_breaks(self.last, &taken);
+        self.last = taken.last().copied().unwrap_or(self.last);
         taken
     }
 
     /// A reader's failure in words. `line` is the last that could be read.
-    pub(super) fn failed(&self, error: io::Error, line: u64) -> Error {
+    fn failed(&self, error: io::Error, line: u64) -> Error {
         let of_the_file = error.raw_os_error().is_some() || error.get_ref().is_some_and(is_ours);
-        if self.compression == Compression::None || of_the_file {
+        let Source::Compressed(members) = &self.reader else {
+            return failure(&self.path)(error);
+        };
+        if of_the_file {
             return failure(&self.path)(error);
         }
         let path = self.path.to_path_buf();
-        let format = self.compression.name();
+        let format = members.compression().name();
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::Truncated { path, format, line },
             _ => Error::Corrupt {
@@ -184,46 +177,26 @@ impl Text {
     /// Goes to the first line that says something, over a byte order mark, blank lines and comments.
     /// Nothing if that is a FASTA header, the table's header if it is one, an error otherwise.
     pub(super) fn begins_with_header(&mut self) -> Result<Option<Header>> {
-        self.fill(3)?;
-        if self.pending.starts_with(b"\xef\xbb\xbf") {
-            self.take(3);
-        }
-        let mut comment = false;
         loop {
-            self.fill(FIRST_LINE)?;
-            if self.pending.is_empty() {
-                return Err(Error::EmptyFile {
-                    path: self.path.to_path_buf(),
-                });
-            }
-            let says_something = |&byte: &u8| {
-                match byte {
-                    b'\n' => comment = false,
-                    b';' => comment = true,
-                    b'\r' | b' ' | b'\t' => {}
-                    byte => return !comment || byte == 0,
+            self.skip_invisible()?;
+            match self.pending.first() {
+                None => {
+                    return Err(Error::EmptyFile {
+                        path: self.path.to_path_buf(),
+                    });
                 }
-                false
-            };
-            match self.pending.iter().position(says_something) {
-                None => drop(self.take(self.pending.len())),
-                Some(place) => {
-                    self.take(place);
-                    break;
-                }
+                Some(b'>') => return Ok(None),
+                Some(b'#') => match self.header_after_mark() {
+                    Some(header) => return Ok(Some(header)),
+                    None => self.skip_line()?,
+                },
+                Some(b';') => self.skip_line()?,
+                Some(_) => break,
             }
-        }
-        self.fill(FIRST_LINE)?;
-        if self.pending.starts_with(b">") {
-            return Ok(None);
         }
         let is_text = |&byte: &u8| byte >= b' ' || matches!(byte, b'\t' | b'\r' | b'\n');
-        let end = memchr::memchr(b'\n', &self.pending);
-        let first = &self.pending[..end.unwrap_or(self.pending.len())];
-        if first.len() < FIRST_LINE
-            && first.iter().all(is_text)
-            && let Some(header) = Header::read(first)
-        {
+        let first = first_line(&self.pending);
+        if let Some(header) = Header::read(&self.pending) {
             return Ok(Some(header));
         }
         let looked_at = self.pending.len().min(512);
@@ -237,6 +210,45 @@ impl Text {
             found: shown.trim_end().to_string(),
         })
     }
+
+    /// Goes over what nobody sees. Then as much is pending as is looked at of a first line.
+    fn skip_invisible(&mut self) -> Result<()> {
+        loop {
+            self.fill(FIRST_LINE)?;
+            match leading_invisible(&self.pending) {
+                0 => return Ok(()),
+                some => drop(self.take(some)),
+            }
+        }
+    }
+
+    /// Goes over the rest of a line, up to its end.
+    fn skip_line(&mut self) -> Result<()> {
+        loop {
+            let end = memchr2(b'\n', b'\r', &self.pending);
+            let line = self.take(end.unwrap_or(self.pending.len()));
+            if line.contains(&0) {
+                return Err(self.binary(self.line));
+            }
+            if end.is_some() || !self.fill(1)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The table's header that a line beginning with `#` is. It is a comment where a header follows.
+    fn header_after_mark(&self) -> Option<Header> {
+        let header = Header::read(&self.pending)?;
+        let next = &self.pending[first_line(&self.pending).len()..];
+        let next = &next[leading_invisible(next)..];
+        let is_header = matches!(next.first(), Some(b'>' | b'#')) || Header::read(next).is_some();
+        (!is_header).then_some(header)
+    }
+}
+
+/// The first line of a text, without its end; all of it if it has no end.
+pub(super) fn first_line(text: &[u8]) -> &[u8] {
+    &text[..memchr2(b'\n', b'\r', text).unwrap_or(text.len())]
 }
 
 fn is_ours(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
@@ -252,7 +264,14 @@ pub(super) fn failure(path: &Path) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-/// The line breaks in some text.
-pub(super) fn lines(text: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', text).count() as u64
+/// The line breaks in some text that follows the byte `last`. A line ends in LF, in CR LF, or in CR.
+fn line_breaks(last: u8, text: &[u8]) -> u64 {
+    let line_feeds = memchr::memchr_iter(b'\n', text).count();
+    let mut both = usize::from(last == b'\r' && text.first() == Some(&b'\n'));
+    let mut returns = 0;
+    for place in memchr::memchr_iter(b'\r', text) {
+        returns += 1;
+        both += usize::from(text.get(place + 1) == Some(&b'\n'));
+    }
+    (line_feeds + returns - both) as u64
 }

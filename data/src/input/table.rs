@@ -282,6 +282,7 @@ impl Batch {
                 line: number,
                 sequence,
                 length,
+                fault: None,
             })?;
         }
         Ok(())

@@ -98,7 +98,7 @@ pub struct FileInfo {
 /// One input file the data was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceInfo {
-    /// Its name, without the directory.
+    /// Its name, without the directory; with the way from there, if the directory was given.
     pub name: String,
     /// Its size as stored, so compressed if it is.
     pub bytes: u64,
@@ -106,6 +106,9 @@ pub struct SourceInfo {
     pub sha256: String,
     /// Records read from it.
     pub records: u64,
+    /// What was wrong with it, though it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// The options that shaped the data.

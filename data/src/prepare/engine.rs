@@ -190,6 +190,7 @@ fn read(
             bytes,
             sha256: input.sha256(),
             records: first - begin,
+            warning: input.warning(),
         });
     }
     Ok(sources)

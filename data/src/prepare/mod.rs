@@ -33,7 +33,7 @@ use crate::storage::{Location, StorageOptions};
 use crate::tokenizer::Vocabulary;
 pub use merge::merge;
 pub use parts::{Part, PartReport, prepare_part};
-pub use report::{LengthBin, LengthReport, Reject, RejectExample, Report};
+pub use report::{LengthBin, LengthReport, Nucleotides, Reject, RejectExample, Report};
 pub use rows::Shares;
 use work::Job;
 pub(crate) use workplace::NOTES;
@@ -149,6 +149,9 @@ pub struct Progress<'a> {
 /// Prepares the inputs, in their order, and returns the manifest that was written. `progress` is
 /// called now and then, and at the end.
 ///
+/// A directory or a prefix stands for the sequence files below it, in the order of their names; `-` for
+/// standard input, which is read once: work on it cannot be continued, nor divided.
+///
 /// A local output appears whole or not at all. A remote one gets its manifest last, and must not hold
 /// prepared data before. Work that was interrupted is continued: the inputs are read again, but the chunks
 /// that were done are only counted.
@@ -176,7 +179,10 @@ pub fn prepare(
             Ok(manifest)
         }
         Err(error) => {
-            workplace.abandon(&error);
+            match job.passing() {
+                Some(_) => workplace.discard(),
+                None => workplace.abandon(&error),
+            }
             Err(error)
         }
     }

@@ -39,6 +39,9 @@ pub(super) struct PlannedInput {
     pub(super) bytes: u64,
     /// When it was changed, in nanoseconds since 1970, where that can tell one content from another.
     pub(super) modified: Option<u64>,
+    /// It can be read only once, so nobody can say later whether it was the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) passes: bool,
 }
 
 /// A chunk that is done.
@@ -106,6 +109,12 @@ impl Plan {
 
     /// In what this plan differs from the one that is being followed.
     pub(super) fn differences(&self, begun: &Plan) -> Vec<String> {
+        if let Some(input) = self.inputs.iter().find(|input| input.passes) {
+            let name = &input.name;
+            return vec![format!(
+                "{name} can be read only once, so work on it cannot be continued"
+            )];
+        }
         let (now, then) = (leaves(self), leaves(begun));
         let names = now.keys().chain(then.keys()).collect::<BTreeSet<_>>();
         let differing = names
@@ -138,7 +147,7 @@ impl Plan {
                 reasons: report.rejects_in_words(),
             });
         }
-        report.finish();
+        report.finish(&source);
         // Stable: the chunks of a split stay in their order.
         files.sort_by_key(|file| file.split);
         let mut splits = BTreeMap::from(Split::ALL.map(|split| (split, Amount::default())));

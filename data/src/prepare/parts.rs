@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::notes::PartNote;
 use super::work::Job;
 use super::workplace::Workplace;
-use super::{PrepareOptions, Progress, Unfinished};
-use crate::error::Result;
+use super::{PrepareOptions, Progress, Report, Unfinished};
+use crate::error::{Error, Result};
 use crate::manifest::{Amount, SourceInfo};
 use crate::storage::Location;
 
@@ -69,6 +69,9 @@ pub struct PartReport {
     pub amount: Amount,
     /// The inputs, which every part reads.
     pub source: Vec<SourceInfo>,
+    /// What to look at before training on its chunks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Prepares the chunks that belong to a part, in the output itself. Other parts may be prepared in the
@@ -82,6 +85,12 @@ pub fn prepare_part(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PartReport> {
     let job = Job::new(inputs, options)?;
+    if let Some(input) = job.passing() {
+        return Err(Error::Passing {
+            name: input.name.clone(),
+            reason: "every part reads all inputs",
+        });
+    }
     let label = format!("part-{}-of-{}", part.index, part.of);
     let continued = Unfinished::Continue;
     let workplace = Workplace::within(output, &job.plan, &label, continued, &options.storage)?;
@@ -93,6 +102,11 @@ pub fn prepare_part(
         chunks: made.all_chunks,
         source: made.source.clone(),
     })?;
+    let mut found = Report::default();
+    for note in made.chunks.values() {
+        found.add(&note.report);
+    }
+    found.finish(&made.source);
     let amounts = made.chunks.values().map(|note| &note.report);
     Ok(PartReport {
         part: part.index,
@@ -104,5 +118,6 @@ pub fn prepare_part(
             residues: sum.residues + report.residues,
         }),
         source: made.source,
+        warnings: found.warnings,
     })
 }

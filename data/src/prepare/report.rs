@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::SourceInfo;
+use crate::nucleotides::REPORTED;
 use crate::residues::{Changes, Reason};
 use crate::tokenizer::Tokenizer;
 
@@ -35,6 +37,21 @@ pub struct Report {
     pub lengths: LengthReport,
     /// How often each residue occurs.
     pub residue_counts: BTreeMap<char, u64>,
+    /// The input files some of whose records have the letters of DNA and RNA alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nucleotides: BTreeMap<String, Nucleotides>,
+    /// What to look at before training.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Records of an input file that may be DNA or RNA.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nucleotides {
+    /// Those that have the letters A, C, G, T, U and N alone.
+    pub records: u64,
+    /// The records kept that are long enough to tell.
+    pub of: u64,
 }
 
 /// The records rejected for one reason.
@@ -145,6 +162,19 @@ impl Report {
         }
     }
 
+    /// Counts the records of a file that may be DNA or RNA.
+    pub(super) fn count_nucleotides(&mut self, file: &str, found: Nucleotides) {
+        if found.of == 0 {
+            return;
+        }
+        let sum = match self.nucleotides.get_mut(file) {
+            Some(sum) => sum,
+            None => self.nucleotides.entry(file.into()).or_default(),
+        };
+        sum.records += found.records;
+        sum.of += found.of;
+    }
+
     /// Adds what was found in later records.
     pub(super) fn add(&mut self, later: &Report) {
         if later.rows > 0 {
@@ -164,6 +194,9 @@ impl Report {
         self.lower_case += later.lower_case;
         for bin in &later.lengths.histogram {
             self.count_length(bin.from, bin.rows);
+        }
+        for (file, &found) in &later.nucleotides {
+            self.count_nucleotides(file, found);
         }
         for (&letter, count) in &later.residue_counts {
             *self.residue_counts.entry(letter).or_default() += count;
@@ -207,10 +240,27 @@ impl Report {
     }
 
     /// Works out what the sums give.
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, source: &[SourceInfo]) {
         if self.rows > 0 {
             self.lengths.mean = self.residues as f64 / self.rows as f64;
         }
+        self.nucleotides.retain(|_, found| found.records > 0);
+        let of_inputs = source.iter().filter_map(|input| {
+            let warning = input.warning.as_ref()?;
+            Some(format!("{}: {warning}", input.name))
+        });
+        let of_letters = self.nucleotides.iter().filter_map(|(file, found)| {
+            let Nucleotides { records, of } = found;
+            let share = *records as f64 / *of as f64;
+            (share >= REPORTED).then(|| {
+                format!(
+                    "{file}: {:.1} % of its sequences ({records} of {of}) have no letters but A, C, G, T, U \
+                     and N: are they DNA or RNA?",
+                    100.0 * share
+                )
+            })
+        });
+        self.warnings = of_inputs.chain(of_letters).collect();
     }
 
     /// The rejected records in one line: `2 no sequence (first: a.fasta, line 7, P12345: 0 residues)`.

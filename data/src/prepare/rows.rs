@@ -3,10 +3,11 @@
 use super::PrepareOptions;
 use super::duplicates::{Hashed, hash};
 use super::engine::Numbered;
-use super::report::{RejectExample, Report};
+use super::report::{Nucleotides, RejectExample, Report};
 use crate::dataset::Split;
 use crate::error::Result;
 use crate::input::RecordRef;
+use crate::nucleotides::{TELLING, is_nucleotide};
 use crate::random::Key;
 use crate::residues::{Changes, Lengths, Reason, Rejection, tokenize};
 use crate::tokenizer::Tokenizer;
@@ -87,13 +88,23 @@ pub(super) struct Recipe {
     tokenizer: Tokenizer,
     lengths: Lengths,
     shares: Shares,
+    /// Which tokens may be those of DNA or RNA.
+    nucleotides: [bool; 256],
     pub(super) chunk_records: u64,
 }
 
 impl Recipe {
     pub(super) fn new(options: &PrepareOptions) -> Recipe {
+        let tokenizer = Tokenizer::of(options.tokenizer);
+        let mut nucleotides = [false; 256];
+        for letter in (b'A'..=b'Z').filter(|&letter| is_nucleotide(letter)) {
+            if let Some(token) = tokenizer.residue_id(letter) {
+                nucleotides[usize::from(token)] = true;
+            }
+        }
         Recipe {
-            tokenizer: Tokenizer::of(options.tokenizer),
+            tokenizer,
+            nucleotides,
             lengths: Lengths {
                 min: options.min_length,
                 max: options.max_length,
@@ -114,6 +125,13 @@ impl Recipe {
     ) -> Result<Vec<Piece>> {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut counts = [0u64; 256];
+        let mut nucleotides = Nucleotides::default();
+        let end = |piece: &mut Piece, counts: &mut [u64; 256], found: &mut Nucleotides| {
+            piece.report.count_residues(self.tokenizer, counts);
+            piece
+                .report
+                .count_nucleotides(&block.file, std::mem::take(found));
+        };
         let mut number = block.first;
         let mut duplicates = block.duplicates.iter().peekable();
         block.block.for_each(&mut |record| {
@@ -126,7 +144,7 @@ impl Recipe {
                     return Ok(());
                 }
                 if let Some(last) = pieces.last_mut() {
-                    last.report.count_residues(self.tokenizer, &mut counts);
+                    end(last, &mut counts, &mut nucleotides);
                 }
                 pieces.push(Piece::new(chunk));
             }
@@ -150,6 +168,11 @@ impl Recipe {
                     for &token in tokens {
                         counts[usize::from(token)] += 1;
                     }
+                    if tokens.len() >= TELLING {
+                        let are = |&token: &u8| self.nucleotides[usize::from(token)];
+                        nucleotides.records += u64::from(tokens.iter().all(are));
+                        nucleotides.of += 1;
+                    }
                     piece.report.keep(tokens.len() as u64, changes);
                     piece.ids.push_str(record.id);
                     piece.rows.push(Row {
@@ -168,7 +191,7 @@ impl Recipe {
             Ok(())
         })?;
         if let Some(last) = pieces.last_mut() {
-            last.report.count_residues(self.tokenizer, &mut counts);
+            end(last, &mut counts, &mut nucleotides);
         }
         Ok(pieces)
     }
@@ -194,10 +217,10 @@ impl Recipe {
         record: RecordRef<'_>,
         tokens: &mut Vec<u8>,
     ) -> std::result::Result<Changes, Rejection> {
-        if record.id.is_empty() {
+        if let Some(reason) = record.fault {
             return Err(Rejection {
-                reason: Reason::NoId,
-                detail: "expected an id directly after '>'".into(),
+                reason,
+                detail: reason.detail().into(),
             });
         }
         let (sequence, length) = (record.sequence, record.length);

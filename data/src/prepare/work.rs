@@ -48,10 +48,13 @@ impl Job {
         if inputs.is_empty() {
             return Err(Error::NoInputs);
         }
-        let inputs = inputs
-            .iter()
-            .map(|input| Named::look(input, &options.storage))
-            .collect::<Result<Inputs>>()?;
+        let inputs = Named::look_at_all(inputs, &options.storage)?;
+        if let (Some(input), Duplicates::Remove) = (passing(&inputs), options.duplicates) {
+            return Err(Error::Passing {
+                name: input.name.clone(),
+                reason: "removing duplicates reads the inputs twice",
+            });
+        }
         let planned: Vec<_> = inputs.iter().map(Named::planned).collect();
         Ok(Job {
             total_bytes: planned.iter().map(|input| input.bytes).sum(),
@@ -157,6 +160,11 @@ impl Job {
         })
     }
 
+    /// An input that can be read only once.
+    pub(super) fn passing(&self) -> Option<&Named> {
+        passing(&self.inputs)
+    }
+
     fn tell(
         &self,
         pass: Pass,
@@ -165,14 +173,24 @@ impl Job {
         progress: &mut dyn FnMut(Progress<'_>),
     ) {
         let input = self.inputs.get(reach.input.load(Relaxed));
+        let bytes = reach.bytes.load(Relaxed);
+        // Of what passes by the size is not known before.
+        let total_bytes = match self.passing() {
+            Some(_) => self.total_bytes.max(bytes),
+            None => self.total_bytes,
+        };
         progress(Progress {
             pass,
             input: input.map_or("", |input| &input.name),
-            bytes: reach.bytes.load(Relaxed).min(self.total_bytes),
-            total_bytes: self.total_bytes,
+            bytes: bytes.min(total_bytes),
+            total_bytes,
             records: reach.records.load(Relaxed),
             rows: amount.rows,
             residues: amount.residues,
         });
     }
+}
+
+fn passing(inputs: &Inputs) -> Option<&Named> {
+    inputs.iter().find(|input| input.passes())
 }

@@ -268,13 +268,18 @@ impl Workplace {
 
     /// Ends without result. What is finished stays for another try; without that, nothing stays.
     pub(super) fn abandon(self, error: &Error) {
+        let useless = matches!(error, Error::NoUsableRecords { .. });
+        let finished = self.notes.list("chunk-").map(|notes| notes.len());
+        if useless || finished.is_ok_and(|chunks| chunks == 0) {
+            self.discard();
+        }
+    }
+
+    /// Ends without result, and leaves nothing beside the output.
+    pub(super) fn discard(self) {
         if let Form::Beside { directory, .. } = &self.form {
-            let useless = matches!(error, Error::NoUsableRecords { .. });
-            let finished = self.notes.list("chunk-").map(|notes| notes.len());
-            if useless || finished.is_ok_and(|chunks| chunks == 0) {
-                // The error that brought us here is the one to tell.
-                let _ = remove(directory);
-            }
+            // The error that brought us here is the one to tell.
+            let _ = remove(directory);
         }
     }
 }

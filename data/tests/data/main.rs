@@ -6,6 +6,7 @@ mod fasta;
 mod inputs;
 mod manifests;
 mod masking;
+mod oddities;
 mod packed;
 mod pinned;
 mod preparing;
