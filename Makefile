@@ -13,7 +13,7 @@ SAMPLE := data/sample/uniprot_sample.fasta.gz
 REFERENCE := target/python
 REFERENCE_PYTHON := $(REFERENCE)/bin/python
 
-# Servers that the tests start on loopback.
+# Servers that the tests start on loopback, and programs whose tables they read.
 SERVERS := target/servers
 
 .PHONY: help

@@ -152,12 +152,14 @@ pub enum Error {
         reason: String,
     },
     /// A known format that is not read.
-    #[error("{path} is {format}, which is not read: expected FASTA, CSV or TSV (plain, gzip, zstd or xz), or Parquet", path = path.display())]
+    #[error("{path} is {format}, which is not read: {advice} (expected FASTA, CSV or TSV, plain or compressed by gzip, zstd or xz, or Parquet)", path = path.display())]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
         /// Its format.
         format: &'static str,
+        /// What to do with it.
+        advice: &'static str,
     },
     /// Nothing to prepare.
     #[error("no input files were given")]
@@ -231,6 +233,16 @@ pub enum Error {
         path: PathBuf,
         /// The Parquet library's reason.
         source: parquet::errors::ParquetError,
+    },
+    /// A table of sequences without the columns that are looked for.
+    #[error("{path}: expected {expected}, found the columns {found}", path = path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What is looked for.
+        expected: String,
+        /// The columns it has, with their types where these can differ.
+        found: String,
     },
     /// A Parquet file without the columns that were expected.
     #[error("{path}: expected {expected}, found the columns {found}", path = path.display())]

@@ -8,10 +8,9 @@ use std::io::{self, Read};
 
 use memchr::memchr;
 
+use super::columns::{Column, ColumnNames, Columns, Holds, Missing};
 use super::source::{Text, lines};
-use super::{
-    BLOCK_ROWS, Block, Columns, Content, LONGEST_SEQUENCE, RecordRef, without_white_space,
-};
+use super::{BLOCK_ROWS, Block, Content, LONGEST_SEQUENCE, RecordRef, without_white_space};
 use crate::error::{Error, Result};
 
 /// The most bytes of a row, so that a quote that is never closed cannot claim all memory.
@@ -26,21 +25,47 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Nothing if the line names no sequence column.
-    pub(super) fn read(line: &[u8]) -> Option<Header> {
+    /// Nothing if the line names no sequence column, an error if it lacks one that is asked for.
+    pub(super) fn read(
+        line: &[u8],
+        names: &ColumnNames,
+    ) -> std::result::Result<Option<Header>, Missing> {
         // Most text is no table, and that takes no parser to see.
-        if !Columns::may_be_in(line) {
-            return None;
+        if !names.may_be_in(line) {
+            return Ok(None);
         }
-        DELIMITERS.into_iter().find_map(|delimiter| {
+        // What the delimiter that makes the most columns of the line lacks.
+        let mut lacking: Option<(usize, Missing)> = None;
+        for delimiter in DELIMITERS {
             let mut row = csv::StringRecord::new();
             let read = builder(delimiter).from_reader(line).read_record(&mut row);
-            let columns = match read {
-                Ok(true) => Columns::find(row.iter().map(Some)),
-                _ => None,
-            };
-            columns.map(|columns| Header { delimiter, columns })
-        })
+            if !matches!(read, Ok(true)) {
+                continue;
+            }
+            let columns: Vec<Column<'_>> = row
+                .iter()
+                .map(|name| Column {
+                    name,
+                    holds: Holds::Text,
+                    kind: String::new(),
+                })
+                .collect();
+            match Columns::find(names, &columns) {
+                Ok(columns) => return Ok(Some(Header { delimiter, columns })),
+                Err(missing) => {
+                    if lacking
+                        .as_ref()
+                        .is_none_or(|(most, _)| columns.len() > *most)
+                    {
+                        lacking = Some((columns.len(), missing));
+                    }
+                }
+            }
+        }
+        match lacking {
+            Some((_, missing)) if missing.named => Err(missing),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -8,14 +8,16 @@ use std::io::{self, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::columns::ColumnNames;
 use super::delimited::Header;
 use super::meter::{Meter, Metered};
+use super::unread::{self, Unread};
 use crate::error::{Error, Result};
 
 /// Bytes read at once from the file.
 const BUFFER: usize = 1 << 17;
 /// Bytes that tell a format.
-const MAGIC: usize = 6;
+const MAGIC: usize = 512;
 /// A first line is looked at to this length.
 const FIRST_LINE: usize = 1 << 16;
 /// The most memory that decompressing xz may take; `xz -9` asks for 65 MiB.
@@ -62,16 +64,17 @@ impl Beginning {
         Ok(Beginning { magic, rest })
     }
 
-    /// The format; the name of one that is not read otherwise.
-    pub(super) fn format(&self) -> std::result::Result<Format, &'static str> {
+    /// The format; one that is not read otherwise.
+    pub(super) fn format(&self) -> std::result::Result<Format, &'static Unread> {
         match self.magic.as_slice() {
             [0x1f, 0x8b, ..] => Ok(Format::Text(Compression::Gzip)),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Format::Text(Compression::Zstd)),
             [0xfd, b'7', b'z', b'X', b'Z', ..] => Ok(Format::Text(Compression::Xz)),
             [b'P', b'A', b'R', b'1', ..] => Ok(Format::Parquet),
-            [b'B', b'Z', b'h', ..] => Err("bzip2"),
-            [b'P', b'K', 3, 4, ..] => Err("a zip archive"),
-            _ => Ok(Format::Text(Compression::None)),
+            magic => match unread::by_magic(magic) {
+                Some(unread) => Err(unread),
+                None => Ok(Format::Text(Compression::None)),
+            },
         }
     }
 }
@@ -183,8 +186,12 @@ impl Text {
 
     /// Goes to the first line that says something, over a byte order mark, blank lines and comments.
     /// Nothing if that is a FASTA header, the table's header if it is one, an error otherwise.
-    pub(super) fn begins_with_header(&mut self) -> Result<Option<Header>> {
-        self.fill(3)?;
+    pub(super) fn begins_with_header(&mut self, columns: &ColumnNames) -> Result<Option<Header>> {
+        self.fill(MAGIC)?;
+        // What was compressed may be anything itself, as a tar archive mostly is.
+        if let Some(unread) = unread::by_magic(&self.pending) {
+            return Err(unread.error(&self.path));
+        }
         if self.pending.starts_with(b"\xef\xbb\xbf") {
             self.take(3);
         }
@@ -222,13 +229,17 @@ impl Text {
         let first = &self.pending[..end.unwrap_or(self.pending.len())];
         if first.len() < FIRST_LINE
             && first.iter().all(is_text)
-            && let Some(header) = Header::read(first)
+            && let Some(header) =
+                Header::read(first, columns).map_err(|missing| missing.of(&self.path))?
         {
             return Ok(Some(header));
         }
         let looked_at = self.pending.len().min(512);
         if !self.pending[..looked_at].iter().all(is_text) {
             return Err(self.binary(self.line));
+        }
+        if let Some(unread) = unread::by_words(&self.pending) {
+            return Err(unread.error(&self.path));
         }
         let shown = String::from_utf8_lossy(&first[..first.len().min(40)]);
         Err(Error::NotFasta {

@@ -9,8 +9,11 @@ mod masking;
 mod packed;
 mod pinned;
 mod preparing;
+#[path = "../support/python.rs"]
+mod python;
 mod reading;
 mod sample;
+mod tables;
 
 use ankh_data::{Dataset, Key, Tokenizer};
 
