@@ -164,6 +164,12 @@ pub enum Error {
     /// Nothing to prepare.
     #[error("no input files were given")]
     NoInputs,
+    /// Inputs that hold nothing but a header, or not even that.
+    #[error("there is no record in {inputs}: expected at least one sequence")]
+    NoRecords {
+        /// The inputs.
+        inputs: String,
+    },
     /// Every record of the input was rejected.
     #[error("none of the {records} records can be used: {reasons}")]
     NoUsableRecords {
@@ -325,12 +331,14 @@ pub enum Error {
         rows: u64,
     },
     /// A split without rows.
-    #[error("{path} has no {split} rows", path = path.display())]
+    #[error("{path} has no {split} rows: {reason}", path = path.display())]
     EmptySplit {
         /// The directory.
         path: PathBuf,
         /// The split.
         split: Split,
+        /// How that came.
+        reason: String,
     },
     /// A setting outside what it may be.
     #[error("{name} {reason}")]

@@ -81,7 +81,7 @@ pub fn prepare_part(
     options: &PrepareOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PartReport> {
-    let job = Job::new(inputs, options)?;
+    let job = Job::new(inputs, options, progress)?;
     let label = format!("part-{}-of-{}", part.index, part.of);
     let continued = Unfinished::Continue;
     let workplace = Workplace::within(output, &job.plan, &label, continued, &options.storage)?;

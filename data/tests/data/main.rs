@@ -13,6 +13,7 @@ mod preparing;
 mod python;
 mod reading;
 mod sample;
+mod splits;
 mod tables;
 
 use ankh_data::{Dataset, Key, Tokenizer};
