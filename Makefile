@@ -18,7 +18,7 @@ TORCH := target/torch
 TORCH_PYTHON := $(TORCH)/bin/python
 TRANSFORMERS_4 := $(TORCH)/transformers-4
 
-# Servers that the tests start on loopback.
+# Servers that the tests start on loopback, and programs whose tables they read.
 SERVERS := target/servers
 
 .PHONY: help

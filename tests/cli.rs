@@ -388,6 +388,84 @@ fn unusable_sequence_files_are_refused_with_their_names() {
 }
 
 #[test]
+fn a_split_without_rows_is_explained_when_it_is_made_and_when_it_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let fasta = directory.path().join("two.fasta");
+    fs::write(&fasta, ">one\nMKVLA\n>two\nMKVLR\n").unwrap();
+    let prepare = |name: &str, share: &str, more: &[&str]| {
+        let output = directory.path().join(name);
+        let place = ["--output", path(&output), path(&fasta)];
+        let share = ["prepare", "--validation-fraction", share];
+        let done = pretrain(&[&share[..], more, &place].concat());
+        assert_eq!(code(&done), 0, "{}", err(&done));
+        (path(&output).to_owned(), out(&done))
+    };
+    let (small, said) = prepare("small", "1e-9", &[]);
+    for words in ["no validation rows: none of its 2", "evaluation.every=0"] {
+        assert!(said.contains(words), "{said}");
+    }
+    let (_, said) = prepare("none", "0", &[]);
+    assert!(
+        said.contains("train with --set evaluation.every=0"),
+        "{said}"
+    );
+    let (_, said) = prepare("tested", "0.999999", &["--test-fraction", "1e-9"]);
+    for words in ["no train rows: all of its 2", "no test rows: none of its 2"] {
+        assert!(said.contains(words), "{said}");
+    }
+    let run = directory.path().join("run");
+    let train = [
+        "--config",
+        "tiny",
+        "--data",
+        &small,
+        "--run-dir",
+        path(&run),
+    ];
+    let words = [
+        "no validation rows",
+        "--set evaluation.every=0",
+        "--split-by sequence",
+    ];
+    refused(&train, 1, &words);
+}
+
+#[test]
+fn a_tables_columns_are_named_and_can_be_chosen() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = directory.path().join("table.csv");
+    fs::write(&table, "key,peptide,taxon\na,MKVLA,1\nb,MKVLR,2\n").unwrap();
+    let output = directory.path().join("prepared");
+    let place = ["--output", path(&output), path(&table)];
+    let with = |more: &[&'static str]| [&["prepare"], more, &place].concat();
+    refused(&with(&[]), 1, &["key,peptide,taxon", "--column"]);
+    let wrong = with(&["--column", "peptid"]);
+    refused(
+        &wrong,
+        1,
+        &["expected a column `peptid`, found the columns key, peptide, taxon"],
+    );
+    let wrong = with(&["--column", "peptide", "--id-column", "id"]);
+    refused(&wrong, 1, &["expected a column `id` of ids", "--id-column"]);
+    let right = [
+        "--column",
+        "peptide",
+        "--id-column",
+        "key",
+        "--split-by",
+        "sequence",
+        "--json",
+    ];
+    let done = pretrain(&with(&right));
+    assert_eq!(code(&done), 0, "{}", err(&done));
+    let manifest: Value = serde_json::from_str(&out(&done)).unwrap();
+    assert_eq!(manifest["rows"], 2);
+    assert_eq!(manifest["settings"]["columns"]["sequence"], "peptide");
+    assert_eq!(manifest["settings"]["columns"]["id"], "key");
+    assert_eq!(manifest["settings"]["split_by"], "sequence");
+}
+
+#[test]
 fn batches_are_the_same_bytes_each_time_and_on_any_number_of_threads() {
     let directory = tempfile::tempdir().unwrap();
     let data = prepared(directory.path());

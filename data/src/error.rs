@@ -152,12 +152,14 @@ pub enum Error {
         reason: String,
     },
     /// A known format that is not read.
-    #[error("{path} is {format}, which is not read: expected FASTA, CSV or TSV (plain, gzip, zstd or xz), or Parquet", path = path.display())]
+    #[error("{path} is {format}, which is not read: {advice} (expected FASTA, CSV or TSV, plain or compressed by gzip, zstd or xz, or Parquet)", path = path.display())]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
         /// Its format.
         format: &'static str,
+        /// What to do with it.
+        advice: &'static str,
     },
     /// A directory without sequence files.
     #[error(
@@ -180,6 +182,12 @@ pub enum Error {
     /// Nothing to prepare.
     #[error("no input files were given")]
     NoInputs,
+    /// Inputs that hold nothing but a header, or not even that.
+    #[error("there is no record in {inputs}: expected at least one sequence")]
+    NoRecords {
+        /// The inputs.
+        inputs: String,
+    },
     /// Every record of the input was rejected.
     #[error("none of the {records} records can be used: {reasons}")]
     NoUsableRecords {
@@ -249,6 +257,16 @@ pub enum Error {
         path: PathBuf,
         /// The Parquet library's reason.
         source: parquet::errors::ParquetError,
+    },
+    /// A table of sequences without the columns that are looked for.
+    #[error("{path}: expected {expected}, found the columns {found}", path = path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What is looked for.
+        expected: String,
+        /// The columns it has, with their types where these can differ.
+        found: String,
     },
     /// A Parquet file without the columns that were expected.
     #[error("{path}: expected {expected}, found the columns {found}", path = path.display())]
@@ -331,12 +349,14 @@ pub enum Error {
         rows: u64,
     },
     /// A split without rows.
-    #[error("{path} has no {split} rows", path = path.display())]
+    #[error("{path} has no {split} rows: {reason}", path = path.display())]
     EmptySplit {
         /// The directory.
         path: PathBuf,
         /// The split.
         split: Split,
+        /// How that came.
+        reason: String,
     },
     /// A setting outside what it may be.
     #[error("{name} {reason}")]

@@ -194,7 +194,7 @@ impl From<TelemetryError> for CliError {
 
 impl From<ankh_data::Error> for CliError {
     fn from(error: ankh_data::Error) -> Self {
-        use ankh_data::Error as E;
+        use ankh_data::{Error as E, Split};
         let (exit, help) = match &error {
             E::Setting { .. }
             | E::NoInputs
@@ -231,9 +231,29 @@ impl From<ankh_data::Error> for CliError {
                 Exit::Usage,
                 Some("set data.tokenizer to that of the data, or prepare it anew"),
             ),
-            E::EmptySplit { .. } => (
+            E::EmptySplit { split, .. } => (
                 Exit::Failed,
-                Some("prepare more sequences, or hold more of them out with --validation-fraction"),
+                Some(match split {
+                    Split::Train => {
+                        "prepare more sequences, or hold fewer of them out with --validation-fraction"
+                    }
+                    Split::Validation => {
+                        "train without looking at held-out sequences with --set evaluation.every=0, or prepare again: more sequences, a larger --validation-fraction, or where many share an id --split-by sequence"
+                    }
+                    Split::Test => {
+                        "prepare again with a larger --test-fraction, or where many sequences share an id with --split-by sequence"
+                    }
+                }),
+            ),
+            E::NoColumn { .. } => (
+                Exit::Failed,
+                Some(
+                    "name the column of the sequences with --column, that of their ids with --id-column",
+                ),
+            ),
+            E::NotFasta { .. } => (
+                Exit::Failed,
+                Some("if it is a table, name the column of the sequences with --column"),
             ),
             E::Checksum { .. } => (Exit::Failed, Some("prepare the data anew")),
             _ => (Exit::Failed, None),

@@ -5,7 +5,8 @@ mod summary;
 
 use std::path::PathBuf;
 
-use ankh_data::prepare::{Part, merge, prepare_part};
+use ankh_data::input::ColumnNames;
+use ankh_data::prepare::{Part, SplitBy, merge, prepare_part};
 use ankh_data::{
     Duplicates, Existing, Location, PrepareOptions, StorageOptions, Unfinished, Vocabulary, prepare,
 };
@@ -65,10 +66,10 @@ struct How {
     /// Whose token ids to write.
     #[arg(long, value_enum, default_value_t = TokenizerArg::Ankh)]
     tokenizer: TokenizerArg,
-    /// The share of sequences held out to look at while training, chosen by their ids.
+    /// The share of sequences held out to look at while training, chosen by --split-by.
     #[arg(long, value_name = "SHARE", default_value_t = PrepareOptions::default().validation_fraction)]
     validation_fraction: f64,
-    /// The share of sequences held out for the end, chosen by their ids.
+    /// The share of sequences held out for the end, chosen by --split-by.
     #[arg(long, value_name = "SHARE", default_value_t = PrepareOptions::default().test_fraction)]
     test_fraction: f64,
     /// Leave shorter sequences out.
@@ -80,6 +81,17 @@ struct How {
     /// Keep only the first of the records that have the same residues; reads the inputs twice.
     #[arg(long)]
     remove_duplicates: bool,
+    /// The column of the tables that holds the sequences, if it is not called `sequence`, `seq`,
+    /// `aa_sequence`, `protein_sequence`, `reference sequence` or `text`.
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
+    /// The column of the tables that holds the ids, if it is not called `id`, `accession`, `entry`,
+    /// `name`, `primary_accession`, `uniref_id` or `cluster_id`. Without one, rows are numbered.
+    #[arg(long, value_name = "NAME")]
+    id_column: Option<String>,
+    /// What decides whether a sequence is held out [default: its id, unless all have the same].
+    #[arg(long, value_enum)]
+    split_by: Option<SplitByArg>,
     /// Threads to work with; 0 for one a core. They change no byte.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     threads: usize,
@@ -94,6 +106,14 @@ enum TokenizerArg {
     Ankh,
     /// Ankh3.
     Ankh3,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SplitByArg {
+    /// Its id: sequences of one id stay together.
+    Id,
+    /// Its letters: equal sequences stay together.
+    Sequence,
 }
 
 impl PrepareArgs {
@@ -117,6 +137,14 @@ impl PrepareArgs {
             duplicates: match self.how.remove_duplicates {
                 true => Duplicates::Remove,
                 false => Duplicates::Keep,
+            },
+            split_by: self.how.split_by.map(|split_by| match split_by {
+                SplitByArg::Id => SplitBy::Id,
+                SplitByArg::Sequence => SplitBy::Sequence,
+            }),
+            columns: ColumnNames {
+                sequence: self.how.column.clone(),
+                id: self.how.id_column.clone(),
             },
             chunk_records: self.how.chunk_records,
             threads: self.how.threads,

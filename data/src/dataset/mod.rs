@@ -172,6 +172,7 @@ impl Dataset {
             return Err(Error::EmptySplit {
                 path: location.to_string().into(),
                 split,
+                reason: manifest.why_empty(split),
             });
         }
         let files = manifest.files.iter().filter(|file| file.split == split);

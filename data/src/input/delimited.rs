@@ -19,11 +19,10 @@ use std::ops::Range;
 
 use memchr::memchr;
 
+use super::columns::{Column, ColumnNames, Columns, Holds, Missing};
 use super::invisible::leading_invisible;
 use super::source::{FIRST_LINE, Text, first_line};
-use super::{
-    BLOCK_ROWS, Block, Columns, Content, LONGEST_SEQUENCE, RecordRef, without_white_space,
-};
+use super::{BLOCK_ROWS, Block, Content, LONGEST_SEQUENCE, RecordRef, without_white_space};
 use crate::error::{Error, Result};
 
 /// The most bytes of a row, so that a quote that is never closed cannot claim all memory.
@@ -43,13 +42,17 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The header that the first line of a text is; nothing if the line names no sequence column.
-    pub(super) fn read(text: &[u8]) -> Option<Header> {
+    /// The header that the first line of a text is. Nothing if the line names no sequence column, an
+    /// error if it lacks one that is asked for.
+    pub(super) fn read(
+        text: &[u8],
+        names: &ColumnNames,
+    ) -> std::result::Result<Option<Header>, Missing> {
         let line = first_line(text);
         let is_text = |&byte: &u8| byte >= b' ' || byte == b'\t';
         // Most text is no table, and that takes no parser to see.
-        if line.len() >= FIRST_LINE || !line.iter().all(is_text) || !Columns::may_be_in(line) {
-            return None;
+        if line.len() >= FIRST_LINE || !line.iter().all(is_text) || !names.may_be_in(line) {
+            return Ok(None);
         }
         let returns = text[line.len()..].iter().take_while(|&&byte| byte == b'\r');
         let returns = returns.count();
@@ -59,16 +62,42 @@ impl Header {
         };
         // The first column's name may stand behind the mark of a comment.
         let line = line.strip_prefix(b"#").unwrap_or(line);
-        DELIMITERS.into_iter().find_map(|delimiter| {
+        // What the delimiter that makes the most columns of the line lacks.
+        let mut lacking: Option<(usize, Missing)> = None;
+        for delimiter in DELIMITERS {
             let mut row = Row::default();
             row.read(line, delimiter, line_end);
-            let names = (0..row.len()).map(|place| std::str::from_utf8(row.column(place)).ok());
-            Columns::find(names).map(|columns| Header {
-                delimiter,
-                columns,
-                line_end,
-            })
-        })
+            // A name that is not UTF-8 is none of those that are looked for.
+            let name = |place| std::str::from_utf8(row.column(place)).unwrap_or_default();
+            let columns: Vec<Column<'_>> = (0..row.len())
+                .map(|place| Column {
+                    name: name(place),
+                    holds: Holds::Text,
+                    kind: String::new(),
+                })
+                .collect();
+            match Columns::find(names, &columns) {
+                Ok(columns) => {
+                    return Ok(Some(Header {
+                        delimiter,
+                        columns,
+                        line_end,
+                    }));
+                }
+                Err(missing) => {
+                    if lacking
+                        .as_ref()
+                        .is_none_or(|(most, _)| columns.len() > *most)
+                    {
+                        lacking = Some((columns.len(), missing));
+                    }
+                }
+            }
+        }
+        match lacking {
+            Some((_, missing)) if missing.named => Err(missing),
+            _ => Ok(None),
+        }
     }
 }
 

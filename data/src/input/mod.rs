@@ -14,6 +14,7 @@
 //! [`crate::residues`]. Every record that a file has is given. One whose residues cannot be told
 //! from its neighbour's is given with a fault, and so is the neighbour.
 
+mod columns;
 mod delimited;
 mod fasta;
 mod invisible;
@@ -22,6 +23,7 @@ mod meter;
 mod source;
 mod stored;
 mod table;
+mod unread;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::residues::Reason;
 use crate::storage::{Location, Storage, StorageOptions};
+pub use columns::ColumnNames;
 use delimited::{Delimited, Rows};
 use fasta::Fasta;
 pub(crate) use invisible::first_invisible;
@@ -99,6 +102,15 @@ pub struct RecordRef<'a> {
 impl Input {
     /// Opens a file and finds out what it is. Fails if it is nothing that is read.
     pub fn open(location: &Location, options: &StorageOptions) -> Result<Input> {
+        Input::open_with(location, options, &ColumnNames::default())
+    }
+
+    /// Opens a file that, if it is a table, has columns of these names.
+    pub fn open_with(
+        location: &Location,
+        options: &StorageOptions,
+        columns: &ColumnNames,
+    ) -> Result<Input> {
         let (path, file) = match location.local() {
             Some(path) => (path.to_path_buf(), Stored::Local(path.to_path_buf())),
             None => {
@@ -109,7 +121,7 @@ impl Input {
         };
         let size = file.size()?;
         let parquet = |_: Beginning| Ok((file.bytes(size)?, file.reader()?));
-        let mut input = Input::begin(&path, file.reader()?, parquet)?;
+        let mut input = Input::begin(&path, file.reader()?, columns, parquet)?;
         input.total_bytes = Some(size);
         Ok(input)
     }
@@ -117,8 +129,17 @@ impl Input {
     /// Reads from anything; `name` stands in messages in the place of a path. A Parquet table is
     /// held in memory, as its end comes first.
     pub fn from_reader(name: &str, reader: Box<dyn Read + Send>) -> Result<Input> {
+        Input::from_reader_with(name, reader, &ColumnNames::default())
+    }
+
+    /// Reads from anything that, if it is a table, has columns of these names.
+    pub fn from_reader_with(
+        name: &str,
+        reader: Box<dyn Read + Send>,
+        columns: &ColumnNames,
+    ) -> Result<Input> {
         let path = Path::new(name);
-        Input::begin(path, reader, |mut beginning| {
+        Input::begin(path, reader, columns, |mut beginning| {
             let mut bytes = Vec::new();
             let read = beginning.read_to_end(&mut bytes);
             read.map_err(Error::io("read", path))?;
@@ -132,26 +153,22 @@ impl Input {
     fn begin(
         path: &Path,
         reader: Box<dyn Read + Send>,
+        columns: &ColumnNames,
         parquet: impl FnOnce(Beginning) -> Result<(RandomAccess, Box<dyn Read + Send>)>,
     ) -> Result<Input> {
         let path: Arc<Path> = Arc::from(path);
         let meter = Meter::default();
         let beginning = Beginning::read(reader).map_err(source::failure(&path))?;
-        let format = beginning
-            .format()
-            .map_err(|format| Error::UnsupportedFormat {
-                path: path.to_path_buf(),
-                format,
-            })?;
+        let format = beginning.format().map_err(|unread| unread.error(&path))?;
         let (meter, reader) = match format {
             Format::Parquet => {
                 let (bytes, hashed) = parquet(beginning)?;
-                let table = Table::open(&path, bytes, hashed)?;
+                let table = Table::open(&path, bytes, hashed, columns)?;
                 (table.meter().clone(), Reader::Table(table))
             }
             Format::Text(compression) => {
                 let mut text = Text::new(&path, beginning, compression, &meter)?;
-                let reader = match text.begins_with_header()? {
+                let reader = match text.begins_with_header(columns)? {
                     None => Reader::Fasta(Fasta::new(text)),
                     Some(header) => Reader::Delimited(Delimited::new(text, header)),
                 };
@@ -260,66 +277,6 @@ fn has_white_space(text: &[u8]) -> bool {
         .fold(false, |found, byte| found | byte.is_ascii_whitespace())
 }
 
-/// Which columns hold the sequences and their ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Columns {
-    sequence: usize,
-    /// Without one, rows are numbered.
-    id: Option<usize>,
-}
-
-impl Columns {
-    /// Names of the sequence column: the first that is there wins, case does not matter. `text` is
-    /// what the published UniRef50 tables call it, "reference sequence" what UniProt's do.
-    const SEQUENCE: [&str; 6] = [
-        "sequence",
-        "seq",
-        "aa_sequence",
-        "protein_sequence",
-        "reference sequence",
-        "text",
-    ];
-    /// Names of the id column.
-    const ID: [&str; 8] = [
-        "id",
-        "accession",
-        "entry",
-        "name",
-        "primary_accession",
-        "uniref_id",
-        "cluster id",
-        "cluster_id",
-    ];
-
-    /// What a table must have, for messages.
-    const EXPECTED: &str = "a text column `sequence` (or `seq`, or `text`)";
-
-    /// Whether the name of a sequence column stands in a line, alone or as part of a word.
-    fn may_be_in(line: &[u8]) -> bool {
-        Self::SEQUENCE.iter().any(|name| {
-            let mut places = line.windows(name.len());
-            places.any(|place| place.eq_ignore_ascii_case(name.as_bytes()))
-        })
-    }
-
-    /// The columns with these names; nothing without a sequence. Those that hold no text have none.
-    fn find<'a>(names: impl Iterator<Item = Option<&'a str>> + Clone) -> Option<Columns> {
-        let find = |wanted: &[&str]| {
-            wanted.iter().find_map(|wanted| {
-                let is_it = |name: Option<&str>| {
-                    name.is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted))
-                };
-                names.clone().position(is_it)
-            })
-        };
-        let sequence = find(&Self::SEQUENCE)?;
-        Some(Columns {
-            sequence,
-            id: find(&Self::ID),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,23 +294,5 @@ mod tests {
         assert_eq!(without_white_space(b"MKL", &mut room), (&b"MKL"[..], 3));
         let spaced = b" M\tK\r\nL\x0c";
         assert_eq!(without_white_space(spaced, &mut room), (&b"MKL"[..], 3));
-    }
-
-    #[test]
-    fn columns_are_found_in_the_order_of_their_names() {
-        let find = |names: &[&'static str]| Columns::find(names.iter().map(|&name| Some(name)));
-        let columns = |sequence, id| Some(Columns { sequence, id });
-        assert_eq!(find(&["id", "name", "text"]), columns(2, Some(0)));
-        assert_eq!(find(&["text", "Sequence"]), columns(1, None));
-        // The tables of UniRef50 on the hub; a table that describes its sequences; UniProt's own.
-        assert_eq!(
-            find(&["Cluster ID", "Cluster Name", "Reference sequence"]),
-            columns(2, Some(0))
-        );
-        assert_eq!(
-            find(&["Entry", "Entry Name", "Sequence"]),
-            columns(2, Some(0))
-        );
-        assert_eq!(find(&["id", "residues"]), None);
     }
 }

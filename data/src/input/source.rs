@@ -10,12 +10,16 @@ use std::sync::Arc;
 
 use memchr::memchr2;
 
+use super::columns::ColumnNames;
 use super::delimited::Header;
 use super::invisible::leading_invisible;
-use super::members::{Buffered, Compression, MAGIC, Members};
+use super::members::{Buffered, Compression, Members};
 use super::meter::{Meter, Metered};
+use super::unread::{self, Unread};
 use crate::error::{Error, Result};
 
+/// Bytes that tell a format.
+const MAGIC: usize = 512;
 /// A first line is looked at to this length.
 pub(super) const FIRST_LINE: usize = 1 << 16;
 
@@ -41,13 +45,17 @@ impl Beginning {
         Ok(Beginning { magic, rest })
     }
 
-    /// The format; the name of one that is not read otherwise.
-    pub(super) fn format(&self) -> std::result::Result<Format, &'static str> {
+    /// The format; one that is not read otherwise.
+    pub(super) fn format(&self) -> std::result::Result<Format, &'static Unread> {
         match self.magic.as_slice() {
             [b'P', b'A', b'R', b'1', ..] => Ok(Format::Parquet),
-            [b'B', b'Z', b'h', ..] => Err("bzip2"),
-            [b'P', b'K', 3, 4, ..] => Err("a zip archive"),
-            magic => Ok(Format::Text(Compression::of(magic))),
+            magic => match Compression::of(magic) {
+                Some(compression) => Ok(Format::Text(Some(compression))),
+                None => match unread::by_magic(magic) {
+                    Some(unread) => Err(unread),
+                    None => Ok(Format::Text(None)),
+                },
+            },
         }
     }
 }
@@ -176,7 +184,12 @@ impl Text {
 
     /// Goes to the first line that says something, over a byte order mark, blank lines and comments.
     /// Nothing if that is a FASTA header, the table's header if it is one, an error otherwise.
-    pub(super) fn begins_with_header(&mut self) -> Result<Option<Header>> {
+    pub(super) fn begins_with_header(&mut self, columns: &ColumnNames) -> Result<Option<Header>> {
+        self.fill(MAGIC)?;
+        // What was compressed may be anything itself, as a tar archive mostly is.
+        if let Some(unread) = unread::by_magic(&self.pending) {
+            return Err(unread.error(&self.path));
+        }
         loop {
             self.skip_invisible()?;
             match self.pending.first() {
@@ -186,7 +199,7 @@ impl Text {
                     });
                 }
                 Some(b'>') => return Ok(None),
-                Some(b'#') => match self.header_after_mark() {
+                Some(b'#') => match self.header_after_mark(columns) {
                     Some(header) => return Ok(Some(header)),
                     None => self.skip_line()?,
                 },
@@ -196,12 +209,16 @@ impl Text {
         }
         let is_text = |&byte: &u8| byte >= b' ' || matches!(byte, b'\t' | b'\r' | b'\n');
         let first = first_line(&self.pending);
-        if let Some(header) = Header::read(&self.pending) {
+        let header = Header::read(&self.pending, columns);
+        if let Some(header) = header.map_err(|missing| missing.of(&self.path))? {
             return Ok(Some(header));
         }
         let looked_at = self.pending.len().min(512);
         if !self.pending[..looked_at].iter().all(is_text) {
             return Err(self.binary(self.line));
+        }
+        if let Some(unread) = unread::by_words(&self.pending) {
+            return Err(unread.error(&self.path));
         }
         let shown = String::from_utf8_lossy(&first[..first.len().min(40)]);
         Err(Error::NotFasta {
@@ -237,11 +254,13 @@ impl Text {
     }
 
     /// The table's header that a line beginning with `#` is. It is a comment where a header follows.
-    fn header_after_mark(&self) -> Option<Header> {
-        let header = Header::read(&self.pending)?;
+    fn header_after_mark(&self, columns: &ColumnNames) -> Option<Header> {
+        // A comment lacks whatever columns are asked for.
+        let read = |text| Header::read(text, columns).ok().flatten();
+        let header = read(&self.pending)?;
         let next = &self.pending[first_line(&self.pending).len()..];
         let next = &next[leading_invisible(next)..];
-        let is_header = matches!(next.first(), Some(b'>' | b'#')) || Header::read(next).is_some();
+        let is_header = matches!(next.first(), Some(b'>' | b'#')) || read(next).is_some();
         (!is_header).then_some(header)
     }
 }

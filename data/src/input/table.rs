@@ -5,9 +5,13 @@
 //! own reads it from beginning to end at the same time. Memory holds a batch of rows and a page of
 //! each column.
 //!
+//! Every codec is undone but LZO. Of gzip and brotli the library undoes a page to its end, however much
+//! it holds: a page that was made to swell takes that memory.
+//!
 //! The library that decodes tables panics at some that are damaged. The places that a table names are
 //! therefore checked first, and a panic becomes an error.
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,21 +19,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch};
-use arrow_schema::{DataType, Field};
+use arrow_array::types::{
+    Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrowPrimitiveType, RecordBatch};
+use arrow_schema::{ArrowError, DataType};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::Length;
 
+use super::columns::{Column, ColumnNames, Columns, Holds};
 use super::meter::Meter;
 use super::source::failure;
 use super::stored::{Failure, RandomAccess};
-use super::{BLOCK, BLOCK_ROWS, Block, Columns, Content, RecordRef, without_white_space};
+use super::{BLOCK, BLOCK_ROWS, Block, Content, RecordRef, without_white_space};
 use crate::error::{Error, Result};
+use crate::manifest::hex;
 
 /// The blocks of a Parquet file.
 pub(super) struct Table {
@@ -51,6 +62,7 @@ impl Table {
         path: &Arc<Path>,
         bytes: RandomAccess,
         hashed: Box<dyn Read + Send>,
+        names: &ColumnNames,
     ) -> Result<Table> {
         let total_bytes = bytes.len();
         let failure = bytes.failure();
@@ -61,23 +73,20 @@ impl Table {
             check_places(builder.metadata(), total_bytes)?;
             Ok(builder)
         });
-        let builder = builder.map_err(|error| failure.or(path, error))?;
-        let fields = builder.schema().fields();
-        let text = |field: &Field| matches!(field.data_type(), DataType::Utf8 | DataType::Binary);
-        let names = fields
-            .iter()
-            .map(|field| text(field).then_some(field.name().as_str()));
-        let Some(columns) = Columns::find(names) else {
-            let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
-            return Err(Error::Columns {
-                path: path.to_path_buf(),
-                expected: Columns::EXPECTED,
-                found: names.join(", "),
-            });
-        };
+        let builder = builder.map_err(|error| failure.or(path, in_words(error)))?;
+        let fields = builder.schema().fields().iter();
+        let fields: Vec<Column<'_>> = fields
+            .map(|field| Column {
+                name: field.name(),
+                holds: holds(field.data_type()),
+                kind: field.data_type().to_string(),
+            })
+            .collect();
+        let columns = Columns::find(names, &fields).map_err(|missing| missing.of(path))?;
         let wanted = [Some(columns.sequence), columns.id].into_iter().flatten();
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
         let metadata = builder.metadata();
+        check_codecs(path, metadata, &mask)?;
         let total_rows: u64 = metadata
             .row_groups()
             .iter()
@@ -85,7 +94,8 @@ impl Table {
             .fold(0, u64::saturating_add);
         let batch = batch_rows(metadata, &mask, total_rows);
         let builder = builder.with_projection(mask).with_batch_size(batch);
-        let reader = unpanicked(|| builder.build()).map_err(|error| failure.or(path, error))?;
+        let reader = unpanicked(|| builder.build());
+        let reader = reader.map_err(|error| failure.or(path, in_words(error)))?;
         // A batch has the wanted columns alone, in the table's order.
         let place = |column, other: Option<usize>| match other {
             Some(other) if other < column => 1,
@@ -122,7 +132,8 @@ impl Table {
     pub(super) fn next_block(&mut self) -> Result<Option<Block>> {
         loop {
             let batch = unpanicked(|| Ok(self.reader.next().transpose()?));
-            let batch = batch.map_err(|error| self.failure.or(&self.path, error))?;
+            let batch =
+                batch.map_err(|error| self.failure.or(&self.path, of_a_page(error, self.rows)))?;
             let Some(batch) = batch else {
                 self.rows = self.total_rows;
                 self.hash.finish(&self.path)?;
@@ -162,6 +173,77 @@ fn unpanicked<T>(
 
 fn damaged(how: &str) -> ParquetError {
     ParquetError::General(format!("the table is damaged: {how}"))
+}
+
+/// The library's own error, out of those it was wrapped in.
+fn in_words(error: ParquetError) -> ParquetError {
+    match &error {
+        ParquetError::External(outer) => match outer.downcast_ref::<ArrowError>() {
+            Some(ArrowError::ParquetError(reason)) => ParquetError::General(bare(reason)),
+            _ => error,
+        },
+        _ => error,
+    }
+}
+
+/// The error of a page. Where only columns are encrypted, the library cannot tell it from damage.
+fn of_a_page(error: ParquetError, rows: u64) -> ParquetError {
+    match in_words(error) {
+        // That of the file.
+        error @ ParquetError::External(_) => error,
+        error => {
+            let reason = bare(&error.to_string());
+            ParquetError::General(format!(
+                "what follows row {rows} cannot be decoded, as it is damaged or encrypted: {reason}"
+            ))
+        }
+    }
+}
+
+fn bare(reason: &str) -> String {
+    let prefix = "Parquet error: ";
+    reason.strip_prefix(prefix).unwrap_or(reason).into()
+}
+
+/// What a column can be used for. Without the types that other programs noted, strings of every kind
+/// are `Utf8`, and bytes of every kind `Binary`.
+fn holds(kind: &DataType) -> Holds {
+    match kind {
+        DataType::Utf8 | DataType::Binary | DataType::FixedSizeBinary(_) => Holds::Text,
+        // A column of nulls alone is one of ids as good as any: there is none.
+        DataType::Null
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::UInt8
+        | DataType::UInt16
+        | DataType::UInt32
+        | DataType::UInt64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..) => Holds::Numbers,
+        _ => Holds::Other,
+    }
+}
+
+/// Whether there is a decoder for what the wanted columns are compressed by.
+fn check_codecs(path: &Path, metadata: &ParquetMetaData, mask: &ProjectionMask) -> Result<()> {
+    let columns = metadata.row_groups().iter().flat_map(|group| {
+        let columns = group.columns().iter().enumerate();
+        columns.filter(|(leaf, _)| mask.leaf_included(*leaf))
+    });
+    for (_, column) in columns {
+        if matches!(column.compression(), Compression::LZO) {
+            return Err(Error::UnsupportedFormat {
+                path: path.to_path_buf(),
+                format: "a Parquet table compressed by LZO",
+                advice: "write it with another codec, as snappy or zstd",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Whether what the table says of its columns can be: that they lie in a file of so many bytes.
@@ -272,11 +354,9 @@ impl Batch {
         let ids = self.columns.id.map(|id| self.batch.column(id).as_ref());
         for row in 0..self.batch.num_rows() {
             let number = self.first_row + row as u64;
-            let id = match ids {
-                Some(ids) => String::from_utf8_lossy(value(ids, row)),
-                None => format!("row{number}").into(),
-            };
-            let (sequence, length) = without_white_space(value(sequences, row), &mut room);
+            let id = ids.and_then(|ids| id(ids, row));
+            let id = id.unwrap_or_else(|| format!("row{number}").into());
+            let (sequence, length) = without_white_space(bytes(sequences, row), &mut room);
             each(RecordRef {
                 id: &id,
                 line: number,
@@ -289,14 +369,55 @@ impl Batch {
     }
 }
 
-/// The bytes of a value; none where it is null.
-fn value(column: &dyn Array, row: usize) -> &[u8] {
+/// The id that a value is; none where it is null or blank.
+fn id(column: &dyn Array, row: usize) -> Option<Cow<'_, str>> {
+    fn number<T: ArrowPrimitiveType<Native: ToString>>(column: &dyn Array, row: usize) -> String {
+        column.as_primitive::<T>().value(row).to_string()
+    }
+    let not_nan = |number: String| (number != "NaN").then_some(number);
+    if column.is_null(row) {
+        return None;
+    }
+    let id: Cow<'_, str> = match column.data_type() {
+        DataType::Int8 => number::<Int8Type>(column, row).into(),
+        DataType::Int16 => number::<Int16Type>(column, row).into(),
+        DataType::Int32 => number::<Int32Type>(column, row).into(),
+        DataType::Int64 => number::<Int64Type>(column, row).into(),
+        DataType::UInt8 => number::<UInt8Type>(column, row).into(),
+        DataType::UInt16 => number::<UInt16Type>(column, row).into(),
+        DataType::UInt32 => number::<UInt32Type>(column, row).into(),
+        DataType::UInt64 => number::<UInt64Type>(column, row).into(),
+        // Integers become these where some are missing; 7.0 is 7 again.
+        DataType::Float32 => not_nan(number::<Float32Type>(column, row))?.into(),
+        DataType::Float64 => not_nan(number::<Float64Type>(column, row))?.into(),
+        DataType::Decimal128(..) => {
+            let column = column.as_primitive::<Decimal128Type>();
+            column.value_as_string(row).into()
+        }
+        DataType::Decimal256(..) => {
+            let column = column.as_primitive::<Decimal256Type>();
+            column.value_as_string(row).into()
+        }
+        DataType::FixedSizeBinary(_) => {
+            let bytes = bytes(column, row);
+            // Such are UUIDs and hashes: as letters, many would be the same.
+            let hex = |_| hex(bytes).into();
+            std::str::from_utf8(bytes).map_or_else(hex, Cow::from)
+        }
+        _ => String::from_utf8_lossy(bytes(column, row)),
+    };
+    (!id.trim().is_empty()).then_some(id)
+}
+
+/// The bytes of a text; none where it is null.
+fn bytes(column: &dyn Array, row: usize) -> &[u8] {
     if column.is_null(row) {
         return &[];
     }
     match column.data_type() {
         DataType::Utf8 => column.as_string::<i32>().value(row).as_bytes(),
         DataType::Binary => column.as_binary::<i32>().value(row),
+        DataType::FixedSizeBinary(_) => column.as_fixed_size_binary().value(row),
         // No other column is wanted.
         _ => &[],
     }

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::prepare::{Duplicates, NOTES, Report};
+use crate::input::ColumnNames;
+use crate::prepare::{Duplicates, NOTES, Report, SplitBy};
 use crate::storage::Storage;
 use crate::tokenizer::{Tokenizer, Vocabulary};
 pub(crate) use pieces::{COLUMNS, Places, with_pages};
@@ -112,7 +113,7 @@ pub struct SourceInfo {
 }
 
 /// The options that shaped the data.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The share of ids that goes to validation.
     pub validation_fraction: f64,
@@ -126,6 +127,12 @@ pub struct Settings {
     pub duplicates: Duplicates,
     /// The records of the inputs that share their files.
     pub chunk_records: u64,
+    /// What decided which split a row is in; not written where it was the id.
+    #[serde(default, skip_serializing_if = "SplitBy::is_id")]
+    pub split_by: SplitBy,
+    /// What the columns of tables are called; not written where they were looked for by the usual names.
+    #[serde(default, skip_serializing_if = "ColumnNames::are_usual")]
+    pub columns: ColumnNames,
 }
 
 impl Manifest {
@@ -206,6 +213,37 @@ impl Manifest {
     /// What a split holds.
     pub fn amount(&self, split: Split) -> Amount {
         self.splits.get(&split).copied().unwrap_or_default()
+    }
+
+    /// How it comes that a split has no rows, in words.
+    pub fn why_empty(&self, split: Split) -> String {
+        let sequences = match self.rows {
+            1 => "its one sequence".to_string(),
+            rows => format!("none of its {rows} sequences"),
+        };
+        let Settings {
+            validation_fraction,
+            test_fraction,
+            ..
+        } = self.settings;
+        let (share, option) = match (split, self.rows) {
+            (Split::Train, 1) => return format!("{sequences} is held out"),
+            (Split::Train, rows) => return format!("all of its {rows} sequences are held out"),
+            (Split::Validation, _) => (validation_fraction, "--validation-fraction"),
+            (Split::Test, _) => (test_fraction, "--test-fraction"),
+        };
+        if share == 0.0 {
+            return format!("it was prepared with {option} 0");
+        }
+        let by = match self.settings.split_by {
+            SplitBy::Id => "id",
+            SplitBy::Sequence => "sequence",
+        };
+        let fell = match self.rows {
+            1 => format!("{sequences} did not fall"),
+            _ => format!("{sequences} fell"),
+        };
+        format!("{fell} into the share of {share} that is held out by {by} ({option})")
     }
 }
 

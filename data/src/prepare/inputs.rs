@@ -9,10 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::PrepareOptions;
 use super::collect::is_chunk_file;
 use super::notes::PlannedInput;
 use crate::error::{Error, Result};
-use crate::input::Input;
+use crate::input::{ColumnNames, Input};
 use crate::manifest::MANIFEST;
 use crate::storage::{Location, Storage, StorageOptions};
 
@@ -34,6 +35,7 @@ pub(super) struct Named {
     bytes: u64,
     modified: Option<u64>,
     kind: Kind,
+    columns: ColumnNames,
 }
 
 #[derive(Clone)]
@@ -49,7 +51,7 @@ pub(super) type Inputs = Vec<Named>;
 
 impl Named {
     /// Finds out what the inputs are, and how large.
-    pub(super) fn look_at_all(locations: &[Location], options: &StorageOptions) -> Result<Inputs> {
+    pub(super) fn look_at_all(locations: &[Location], options: &PrepareOptions) -> Result<Inputs> {
         let mut inputs = Inputs::new();
         for location in locations {
             inputs.extend(Named::look(location, options)?);
@@ -66,7 +68,7 @@ impl Named {
         Ok(inputs)
     }
 
-    fn look(location: &Location, options: &StorageOptions) -> Result<Inputs> {
+    fn look(location: &Location, options: &PrepareOptions) -> Result<Inputs> {
         let Some(path) = location.local() else {
             return Named::look_afar(location, options);
         };
@@ -76,6 +78,7 @@ impl Named {
                 bytes: 0,
                 modified: Some(now()),
                 kind: Kind::StandardInput,
+                columns: options.columns.clone(),
             }]);
         }
         let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
@@ -93,7 +96,7 @@ impl Named {
         Ok(vec![Named::local(path, options)?])
     }
 
-    fn local(path: &Path, options: &StorageOptions) -> Result<Named> {
+    fn local(path: &Path, options: &PrepareOptions) -> Result<Named> {
         let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
         let modified = metadata.modified().ok();
         Ok(match metadata.is_file() {
@@ -101,29 +104,32 @@ impl Named {
                 name: name_of(path),
                 bytes: metadata.len(),
                 modified: modified.and_then(nanoseconds),
-                kind: Kind::File(path.into(), options.clone()),
+                kind: Kind::File(path.into(), options.storage.clone()),
+                columns: options.columns.clone(),
             },
             false => Named {
                 name: name_of(path),
                 bytes: 0,
                 modified: Some(now()),
                 kind: Kind::Pipe(path.to_path_buf()),
+                columns: options.columns.clone(),
             },
         })
     }
 
     /// An object; the objects below a prefix where there is none of that name.
-    fn look_afar(location: &Location, options: &StorageOptions) -> Result<Inputs> {
+    fn look_afar(location: &Location, options: &PrepareOptions) -> Result<Inputs> {
         let remote = |name: &str, location: Location, bytes| Named {
             name: name.into(),
             bytes,
             modified: None,
-            kind: Kind::File(location, options.clone()),
+            kind: Kind::File(location, options.storage.clone()),
+            columns: options.columns.clone(),
         };
         let missing = match location.name() {
             "" => None,
             name => {
-                let (storage, name) = (Storage::of_file(location, options)?.0, name);
+                let (storage, name) = (Storage::of_file(location, &options.storage)?.0, name);
                 match storage.size(name) {
                     Ok(bytes) => return Ok(vec![remote(name, location.clone(), bytes)]),
                     Err(error @ Error::NoSuchObject { .. }) => Some(error),
@@ -131,7 +137,7 @@ impl Named {
                 }
             }
         };
-        let entries = Storage::open(location, options)?.list("")?;
+        let entries = Storage::open(location, &options.storage)?.list("")?;
         if let (true, Some(missing)) = (entries.is_empty(), missing) {
             return Err(missing);
         }
@@ -156,12 +162,16 @@ impl Named {
 
     pub(super) fn open(&self) -> Result<Input> {
         match &self.kind {
-            Kind::File(location, options) => Input::open(location, options),
+            Kind::File(location, options) => Input::open_with(location, options, &self.columns),
             Kind::Pipe(path) => {
                 let file = fs::File::open(path).map_err(Error::io("open", path))?;
-                Input::from_reader(&path.to_string_lossy(), Box::new(file))
+                let name = path.to_string_lossy();
+                Input::from_reader_with(&name, Box::new(file), &self.columns)
             }
-            Kind::StandardInput => Input::from_reader(&self.name, Box::new(std::io::stdin())),
+            Kind::StandardInput => {
+                let stdin = Box::new(std::io::stdin());
+                Input::from_reader_with(&self.name, stdin, &self.columns)
+            }
         }
     }
 

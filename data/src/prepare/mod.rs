@@ -5,7 +5,8 @@
 //! the bytes of a file are a function of the inputs and the options: not of the number of threads, nor
 //! of who made which chunk, nor of how often it was interrupted. A chunk that is done is noted; who
 //! starts again goes on after it. Whether a record is held out depends on its id alone, so that
-//! adding sequences later never moves one between the splits. Ids need not be unique.
+//! adding sequences later never moves one between the splits. Ids need not be unique; where all
+//! records have one and the same, their letters take its place.
 //!
 //! Memory does not grow with the inputs: 64 MiB, and 64 MiB a thread; where they hold nothing but
 //! sequences of many million residues, 320 MiB a thread. `docs/design/prepare.md` has the argument.
@@ -28,13 +29,14 @@ mod workplace;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::input::ColumnNames;
 use crate::manifest::Manifest;
 use crate::storage::{Location, StorageOptions};
 use crate::tokenizer::Vocabulary;
 pub use merge::merge;
 pub use parts::{Part, PartReport, prepare_part};
 pub use report::{LengthBin, LengthReport, Nucleotides, Reject, RejectExample, Report};
-pub use rows::Shares;
+pub use rows::{Shares, SplitBy};
 use work::Job;
 pub(crate) use workplace::NOTES;
 use workplace::Workplace;
@@ -88,6 +90,10 @@ pub struct PrepareOptions {
     pub max_length: Option<usize>,
     /// What is done with repeated sequences.
     pub duplicates: Duplicates,
+    /// What decides whether a record is held out; without, its id, unless all have the same.
+    pub split_by: Option<SplitBy>,
+    /// What the columns of tables are called.
+    pub columns: ColumnNames,
     /// So many records of the inputs make a chunk, which has files of its own.
     pub chunk_records: u64,
     /// Worker threads; 0 for one a core. They change no byte.
@@ -109,6 +115,8 @@ impl Default for PrepareOptions {
             min_length: 1,
             max_length: None,
             duplicates: Duplicates::Keep,
+            split_by: None,
+            columns: ColumnNames::default(),
             chunk_records: 1 << 20,
             threads: 0,
             existing: Existing::Keep,
@@ -121,6 +129,8 @@ impl Default for PrepareOptions {
 /// What the inputs are being read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
+    /// To find a second id, where the first records all have the same.
+    CompareIds,
     /// To find the records that repeat earlier ones.
     FindDuplicates,
     /// To write the rows.
@@ -161,7 +171,7 @@ pub fn prepare(
     options: &PrepareOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
-    let job = Job::new(inputs, options)?;
+    let job = Job::new(inputs, options, progress)?;
     let workplace = match output.local() {
         Some(path) => Workplace::beside(path, &job.plan, options.existing, options.unfinished)?,
         None => {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::PrepareOptions;
 use super::report::Report;
+use super::rows::SplitBy;
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::manifest::{
@@ -76,7 +77,11 @@ impl PartNote {
 }
 
 impl Plan {
-    pub(super) fn new(inputs: Vec<PlannedInput>, options: &PrepareOptions) -> Plan {
+    pub(super) fn new(
+        inputs: Vec<PlannedInput>,
+        options: &PrepareOptions,
+        split_by: SplitBy,
+    ) -> Plan {
         Plan {
             format_version: FORMAT_VERSION,
             program: concat!("ankh-data ", env!("CARGO_PKG_VERSION")).into(),
@@ -88,6 +93,8 @@ impl Plan {
                 max_length: options.max_length,
                 duplicates: options.duplicates,
                 chunk_records: options.chunk_records,
+                split_by,
+                columns: options.columns.clone(),
             },
             inputs,
         }
@@ -140,6 +147,12 @@ impl Plan {
         for chunk in chunks {
             report.add(&chunk.report);
             files.extend(chunk.files);
+        }
+        if report.records == 0 {
+            let inputs: Vec<String> = source.into_iter().map(|source| source.name).collect();
+            return Err(Error::NoRecords {
+                inputs: inputs.join(", "),
+            });
         }
         if report.rows == 0 {
             return Err(Error::NoUsableRecords {

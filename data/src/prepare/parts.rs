@@ -84,7 +84,7 @@ pub fn prepare_part(
     options: &PrepareOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PartReport> {
-    let job = Job::new(inputs, options)?;
+    let job = Job::new(inputs, options, progress)?;
     if let Some(input) = job.passing() {
         return Err(Error::Passing {
             name: input.name.clone(),

@@ -1,8 +1,11 @@
 //! What a worker makes of a block of records: rows of tokens with their split, and what to report.
 
+use serde::{Deserialize, Serialize};
+
 use super::PrepareOptions;
 use super::duplicates::{Hashed, hash};
 use super::engine::Numbered;
+use super::inputs::Inputs;
 use super::report::{Nucleotides, RejectExample, Report};
 use crate::dataset::Split;
 use crate::error::Result;
@@ -52,6 +55,60 @@ impl Piece {
     }
 }
 
+/// What decides whether a record is held out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitBy {
+    /// Its id.
+    #[default]
+    Id,
+    /// Its letters, as they are written. Taken where all records of the inputs have one and the same
+    /// id, by which they would all be in one split.
+    Sequence,
+}
+
+impl SplitBy {
+    /// Whether it is the id, as nearly always.
+    pub fn is_id(&self) -> bool {
+        *self == SplitBy::Id
+    }
+
+    /// What decides for these inputs. They are read until a second id is found, which is mostly the
+    /// second record's: so it is a function of the inputs, and every part finds the same. `told` is
+    /// called with the bytes and records read so far, if that takes longer. What can be read only once
+    /// is not looked at: the id decides then.
+    pub(super) fn of(inputs: &Inputs, told: &mut dyn FnMut(usize, u64, u64)) -> Result<SplitBy> {
+        let mut first: Option<String> = None;
+        let (mut another, mut records, mut before) = (false, 0, 0);
+        for (index, named) in inputs.iter().enumerate() {
+            if named.passes() {
+                return Ok(SplitBy::Id);
+            }
+            let mut input = named.open()?;
+            while let Some(block) = input.next_block()? {
+                block.for_each(&mut |record| {
+                    match &first {
+                        None => first = Some(record.id.to_string()),
+                        Some(first) => another |= first != record.id,
+                    }
+                    Ok(())
+                })?;
+                if another {
+                    return Ok(SplitBy::Id);
+                }
+                records += block.records();
+                told(index, before + input.bytes_read(), records);
+            }
+            before += input.bytes_read();
+        }
+        // One record, or none, has an id of its own.
+        match records {
+            0 | 1 => Ok(SplitBy::Id),
+            _ => Ok(SplitBy::Sequence),
+        }
+    }
+}
+
 /// The shares of ids that are held out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares {
@@ -62,8 +119,9 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// The split of an id: where its hash, as a fraction, lies. Validation comes first, so that holding
-    /// out for a test moves no id into or out of validation.
+    /// The split of an id, or of the letters of a sequence (see [`SplitBy`]): where its hash, as a
+    /// fraction, lies. Validation comes first, so that holding out for a test moves no id into or out
+    /// of validation.
     pub fn split_of(self, id: &str) -> Split {
         // A contract: another constant or hash would move sequences between the splits.
         let mut key = Key::new(0x616e_6b68_2073_706c).with(id.len() as u64);
@@ -90,11 +148,12 @@ pub(super) struct Recipe {
     shares: Shares,
     /// Which tokens may be those of DNA or RNA.
     nucleotides: [bool; 256],
+    split_by: SplitBy,
     pub(super) chunk_records: u64,
 }
 
 impl Recipe {
-    pub(super) fn new(options: &PrepareOptions) -> Recipe {
+    pub(super) fn new(options: &PrepareOptions, split_by: SplitBy) -> Recipe {
         let tokenizer = Tokenizer::of(options.tokenizer);
         let mut nucleotides = [false; 256];
         for letter in (b'A'..=b'Z').filter(|&letter| is_nucleotide(letter)) {
@@ -113,7 +172,16 @@ impl Recipe {
                 validation: options.validation_fraction,
                 test: options.test_fraction,
             },
+            split_by,
             chunk_records: options.chunk_records,
+        }
+    }
+
+    fn split_of(&self, id: &str, tokens: &[u8]) -> Split {
+        match self.split_by {
+            SplitBy::Id => self.shares.split_of(id),
+            // Letters, so that it is the same for every tokenizer.
+            SplitBy::Sequence => self.shares.split_of(&self.tokenizer.decode(tokens)),
         }
     }
 
@@ -176,7 +244,7 @@ impl Recipe {
                     piece.report.keep(tokens.len() as u64, changes);
                     piece.ids.push_str(record.id);
                     piece.rows.push(Row {
-                        split: self.shares.split_of(record.id),
+                        split: self.split_of(record.id, tokens),
                         ids: piece.ids.len(),
                         tokens: piece.tokens.len(),
                     });

@@ -13,7 +13,7 @@ use super::engine::{self, Choice, Reach};
 use super::groups::Encoder;
 use super::inputs::{Inputs, Named};
 use super::notes::{ChunkNote, Plan};
-use super::rows::Recipe;
+use super::rows::{Recipe, SplitBy};
 use super::workplace::Workplace;
 use super::{Duplicates, Pass, PrepareOptions, Progress};
 use crate::error::{Error, Result};
@@ -42,13 +42,17 @@ pub(super) struct Made {
 }
 
 impl Job {
-    /// Checks the options, and that the inputs are there.
-    pub(super) fn new(inputs: &[Location], options: &PrepareOptions) -> Result<Job> {
+    /// Checks the options, and that the inputs are there; looks at the inputs' ids.
+    pub(super) fn new(
+        inputs: &[Location],
+        options: &PrepareOptions,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Job> {
         options.validate()?;
         if inputs.is_empty() {
             return Err(Error::NoInputs);
         }
-        let inputs = Named::look_at_all(inputs, &options.storage)?;
+        let inputs = Named::look_at_all(inputs, options)?;
         if let (Some(input), Duplicates::Remove) = (passing(&inputs), options.duplicates) {
             return Err(Error::Passing {
                 name: input.name.clone(),
@@ -56,10 +60,28 @@ impl Job {
             });
         }
         let planned: Vec<_> = inputs.iter().map(Named::planned).collect();
+        let total_bytes = planned.iter().map(|input| input.bytes).sum();
+        let mut told = |input: usize, bytes, records| {
+            progress(Progress {
+                pass: Pass::CompareIds,
+                input: &inputs[input].name,
+                bytes: u64::min(bytes, total_bytes),
+                total_bytes,
+                records,
+                rows: 0,
+                residues: 0,
+            });
+        };
+        let nothing_is_held_out = options.validation_fraction + options.test_fraction == 0.0;
+        let split_by = match options.split_by {
+            Some(split_by) => split_by,
+            None if nothing_is_held_out => SplitBy::Id,
+            None => SplitBy::of(&inputs, &mut told)?,
+        };
         Ok(Job {
-            total_bytes: planned.iter().map(|input| input.bytes).sum(),
-            plan: Plan::new(planned, options),
-            recipe: Recipe::new(options),
+            total_bytes,
+            plan: Plan::new(planned, options, split_by),
+            recipe: Recipe::new(options, split_by),
             duplicates: options.duplicates,
             threads: match options.threads {
                 0 => thread::available_parallelism().map_or(1, |cores| cores.get()),

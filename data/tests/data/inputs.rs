@@ -414,7 +414,8 @@ fn what_is_neither_fasta_nor_a_table_is_told_what_would_be() {
     let number: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3));
     let message = error(&table(vec![("sequence", number)], 10));
     assert!(
-        message.contains("expected a text column `sequence`"),
+        message
+            .contains("expected text in the column `sequence`, found the columns sequence (Int64)"),
         "{message}"
     );
 }

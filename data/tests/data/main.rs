@@ -10,8 +10,12 @@ mod oddities;
 mod packed;
 mod pinned;
 mod preparing;
+#[path = "../support/python.rs"]
+mod python;
 mod reading;
 mod sample;
+mod splits;
+mod tables;
 
 use ankh_data::{Dataset, Key, Tokenizer};
 

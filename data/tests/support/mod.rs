@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod faults;
+pub mod python;
 pub mod server;
 
 pub use faults::{Fault, Faults, Proxy};

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ankh_data::Location;
+
+use super::python::{python, workspace};
 
 /// A running server. It ends with this process, since its standard input does.
 pub struct S3 {
@@ -24,17 +25,7 @@ impl S3 {
     }
 
     fn start() -> S3 {
-        let installed = match std::env::var_os("ANKH_TEST_SERVERS") {
-            Some(directory) => PathBuf::from(directory),
-            None => workspace().join("target/servers"),
-        };
-        let python = installed.join("bin/python");
-        assert!(
-            python.exists() && installed.join("bin/moto_server").exists(),
-            "no S3 server in {}: run `make target/servers/ready`",
-            installed.display()
-        );
-        let mut process = Command::new(python)
+        let mut process = Command::new(python())
             .arg(workspace().join("tests/python/s3_server.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -79,12 +70,4 @@ pub fn environment(address: SocketAddr) -> BTreeMap<String, String> {
     settings
         .map(|(name, value)| (name.to_owned(), value))
         .into()
-}
-
-/// The directory of the workspace: this crate's, or the one above it.
-fn workspace() -> PathBuf {
-    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let mut directories = package.ancestors();
-    let root = directories.find(|directory| directory.join("Cargo.lock").exists());
-    root.expect("a workspace has a lock file").to_path_buf()
 }

@@ -42,6 +42,7 @@ impl Bar {
             self.bar.reset();
         }
         let message = match progress.pass {
+            Pass::CompareIds => format!("{} records of one id", count(progress.records)),
             Pass::FindDuplicates => {
                 format!(
                     "{} records searched for duplicates",

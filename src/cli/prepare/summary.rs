@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use ankh_data::prepare::PartReport;
+use ankh_data::prepare::{PartReport, SplitBy};
 use ankh_data::{Location, Manifest, Report, Split};
 
 use crate::cli::output::count;
@@ -24,6 +24,7 @@ pub(super) fn of(manifest: &Manifest, output: &Location) -> String {
         splits.push(format!("test {}", rows(Split::Test)));
     }
     lines.push(format!("  {}", splits.join(", ")));
+    lines.extend(held_out(manifest));
     lines.push(format!(
         "  lengths {} to {}, mean {:.1}",
         count(found.lengths.min),
@@ -51,6 +52,40 @@ pub(super) fn of(manifest: &Manifest, output: &Location) -> String {
         "{files} file{plural} and manifest.json in {output}"
     ));
     lines.join("\n")
+}
+
+/// What there is to say of the splits.
+fn held_out(manifest: &Manifest) -> Vec<String> {
+    let mut lines = Vec::new();
+    let settings = &manifest.settings;
+    if settings.split_by == SplitBy::Sequence {
+        lines.push("  which to hold out, their letters decide (--split-by sequence)".to_string());
+    }
+    let empty = |split| manifest.amount(split).rows == 0;
+    let why =
+        |split, advice: &str| format!("  no {split} rows: {}; {advice}", manifest.why_empty(split));
+    if empty(Split::Train) {
+        lines.push(why(
+            Split::Train,
+            "prepare again with more sequences, or a smaller share",
+        ));
+    }
+    if empty(Split::Validation) {
+        let advice = match settings.validation_fraction > 0.0 {
+            true => {
+                "prepare again with more sequences or a larger share, or train with --set evaluation.every=0"
+            }
+            false => "train with --set evaluation.every=0",
+        };
+        lines.push(why(Split::Validation, advice));
+    }
+    if empty(Split::Test) && settings.test_fraction > 0.0 {
+        lines.push(why(
+            Split::Test,
+            "prepare again with more sequences or a larger share",
+        ));
+    }
+    lines
 }
 
 /// How many sequences have up to twice the length of the line above.
