@@ -90,11 +90,8 @@ fn of_tied_logits_the_first_is_the_prediction() {
     let equal = vec![0.0; ROWS * LENGTH * VOCABULARY];
     // Token 0 is asked for once; labels beyond the vocabulary are never right.
     assert_eq!(count(fleet, &module, &equal, &all), 1.0);
-    assert_eq!(count(fleet, &module, &equal, &vec![0; ROWS * LENGTH]), 24.0);
-    assert_eq!(
-        count(fleet, &module, &equal, &vec![-100; ROWS * LENGTH]),
-        0.0
-    );
+    assert_eq!(count(fleet, &module, &equal, &[0; ROWS * LENGTH]), 24.0);
+    assert_eq!(count(fleet, &module, &equal, &[-100; ROWS * LENGTH]), 0.0);
     for seed in 0..8 {
         let (logits, labels) = tied(seed);
         let found = count(fleet, &module, &logits, &labels);
