@@ -46,7 +46,7 @@ ROUNDS ?= 50
 
 .PHONY: check-trainers
 check-trainers: plugin ## start two trainers in one run directory ROUNDS times, and compare every step they save
-	ROUNDS=$(ROUNDS) cargo test --test run_directory of_two_trainers -- --nocapture
+	ROUNDS=$(ROUNDS) cargo test --workspace --test run_directory of_two_trainers -- --nocapture
 
 # What the plugin does within itself is its own affair: tests/valgrind.supp leaves it out. The test of memory is left out too: it looks at
 # the memory of the process, which under valgrind is another.

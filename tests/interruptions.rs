@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ankh_proto::tensorboard::{Event, event};
@@ -21,6 +24,9 @@ struct Bench {
 struct Run {
     process: Child,
     directory: PathBuf,
+    /// What it has printed on standard error, which is told before the run directory is written.
+    said: Arc<Mutex<String>>,
+    listener: JoinHandle<()>,
 }
 
 /// More steps than any test waits for.
@@ -74,15 +80,28 @@ impl Bench {
 
     fn start(&self, command: &mut Command) -> Run {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let stderr = process.stderr.take().expect("it is piped");
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = said.clone();
+        let listener = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let mut heard = heard.lock().unwrap();
+                heard.push_str(&String::from_utf8_lossy(&line));
+                heard.push('\n');
+            }
+        });
         Run {
-            process: command.spawn().unwrap(),
+            process,
             directory: self.path("run"),
+            said,
+            listener,
         }
     }
 
     /// Runs to the end.
     fn finish(&self, command: &mut Command) -> Output {
-        self.start(command).process.wait_with_output().unwrap()
+        command.output().unwrap()
     }
 }
 
@@ -111,11 +130,16 @@ impl Run {
         let start = Instant::now();
         let output = self.process.wait_with_output().unwrap();
         let took = start.elapsed();
-        let text = text(&output);
+        self.listener.join().unwrap();
+        let text = text(&output) + &self.said.lock().unwrap();
         assert_eq!(output.status.code(), Some(code), "{text}");
         assert!(took < PROMPTLY, "it took {took:?} after {after}: {text}");
         println!("{after}: {took:?}");
         text
+    }
+
+    fn has_said(&self, words: &str) -> bool {
+        self.said.lock().unwrap().contains(words)
     }
 
     fn log(&self) -> String {
@@ -184,9 +208,7 @@ fn a_stop_while_compiling_ends_the_run_at_once_with_nothing_begun() {
     let bench = Bench::new();
     for signal in ["-TERM", "-INT", "-USR2"] {
         let mut run = bench.start(&mut bench.train(&[ENDLESS]));
-        run.wait_for("the compiler's start", |run| {
-            run.log().contains("compiling")
-        });
+        run.wait_for("the compiler's start", |run| run.has_said("compiling"));
         run.signal(signal);
         let directory = run.directory.clone();
         let text = run.ends(75, signal);
@@ -257,9 +279,7 @@ fn a_stop_while_evaluating_gives_the_evaluation_up_and_saves() {
     ];
     // Before the first step there is an evaluation too, with nothing to save.
     let mut run = bench.start(&mut bench.train(&settings));
-    run.wait_for("the compiler's end", |run| {
-        run.log().contains("\"compiled\"")
-    });
+    run.wait_for("the compiler's end", |run| run.has_said("compiled"));
     std::thread::sleep(Duration::from_millis(200));
     run.signal("-TERM");
     let text = run.ends(75, "SIGTERM in the first evaluation");
@@ -291,9 +311,13 @@ fn a_stop_while_saving_waits_for_the_save_and_saves_the_last_step() {
     ];
     let mut run = bench.start(&mut bench.train(&settings));
     run.wait_for("a save", |run| {
-        run.directory
-            .join("checkpoints/.step_00000005.partial")
-            .exists()
+        let names = fs::read_dir(run.directory.join("checkpoints"));
+        let mut names = names.into_iter().flatten().flatten();
+        names.any(|name| {
+            name.file_name()
+                .as_encoded_bytes()
+                .starts_with(b".step_00000005.")
+        })
     });
     run.signal("-TERM");
     let directory = run.directory.clone();
@@ -311,13 +335,9 @@ fn sigusr1_saves_and_goes_on_or_ends_as_configured() {
     let bench = Bench::new();
     let settings = [ENDLESS, "evaluation.every=0", "checkpoint.every=1_000_000"];
     let mut run = bench.start(&mut bench.train(&settings));
-    run.wait_for("the compiler's start", |run| {
-        run.log().contains("compiling")
-    });
+    run.wait_for("the compiler's start", |run| run.has_said("compiling"));
     run.signal("-USR1");
-    run.wait_for("the answer", |run| {
-        run.log().contains("nothing to save yet")
-    });
+    run.wait_for("the answer", |run| run.has_said("nothing to save yet"));
     for saves in 1..=2 {
         let before = run.metrics().len();
         run.wait_for("a few steps", |run| run.metrics().len() > before + 3);
@@ -466,7 +486,8 @@ fn a_run_that_cannot_save_its_last_step_says_what_it_leaves() {
     fs::rename(&steps, &away).unwrap();
     fs::write(&steps, "a file where directories belong").unwrap();
     let output = run.process.wait_with_output().unwrap();
-    let text = text(&output);
+    run.listener.join().unwrap();
+    let text = text(&output) + &run.said.lock().unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     for words in [
         "error: the run ends at step 400, which cannot be saved; the last saved step is ",

@@ -251,8 +251,14 @@ fn what_is_no_run_is_neither_resumed_nor_begun_in() {
 }
 
 #[test]
-fn a_run_directory_whose_name_is_not_utf_8_is_refused_at_the_start() {
+fn a_run_directory_whose_name_is_no_path_in_utf_8_is_refused_at_the_start() {
     let bench = Bench::new();
+    let mut command = pretrain();
+    command.args(["--config", "tiny", "--run-dir", "gs://bucket/run", "--data"]);
+    command.arg(bench.path("data"));
+    command.current_dir(bench.path("data"));
+    expect(command.output().unwrap(), 2, &["is a URL", "mounted"]);
+    assert!(!bench.path("data/gs:").exists());
     let name = bench
         .path("x")
         .with_file_name(OsStr::from_bytes(b"run\xff"));

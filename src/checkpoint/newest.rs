@@ -3,7 +3,9 @@
 //! A run keeps its newest few checkpoints, so that the one that was newest when reading began can vanish, or be replaced by one of the same
 //! step, before its end. That is no damage: the newest one is looked for again.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::error::{Error, Result};
 use super::{Reader, commit, locate};
@@ -43,14 +45,15 @@ pub fn read<T, E: From<Error>>(
 #[derive(PartialEq)]
 struct Found {
     directory: PathBuf,
-    /// Another checkpoint of the same name has another.
-    marker: Option<Vec<u8>>,
+    /// Its marker's file: another checkpoint of the same name has another, though it may hold the same.
+    marker: Option<(u64, SystemTime)>,
 }
 
 impl Found {
     fn at(path: &Path) -> Result<Found> {
         let directory = locate(path)?;
-        let marker = std::fs::read(directory.join(commit::FILE)).ok();
+        let file = std::fs::metadata(directory.join(commit::FILE)).ok();
+        let marker = file.and_then(|file| Some((file.ino(), file.modified().ok()?)));
         Ok(Found { directory, marker })
     }
 }

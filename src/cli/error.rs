@@ -146,6 +146,9 @@ impl From<RunError> for CliError {
         let help = match &error {
             RunError::Unwritable { .. } => Some("give a directory you may write to with --run-dir"),
             RunError::NotUnicode { .. } => Some("give a --run-dir whose name is UTF-8"),
+            RunError::Url { .. } => {
+                Some("give a directory of this machine, or one where the bucket is mounted")
+            }
             RunError::Held { .. } => Some(
                 "stop that process or wait for its end, then continue with --resume; or give another --run-dir",
             ),

@@ -69,6 +69,12 @@ pub enum RunError {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory is named by a URL; a path of that name would be made on this machine.
+    #[error("the run directory {} is a URL; a run directory is a path", path.display())]
+    Url {
+        /// The URL.
+        path: PathBuf,
+    },
     /// Another process trains in the directory.
     #[error("{} is in use: it belongs to {}", path.display(), who(holder))]
     Held {
@@ -239,8 +245,10 @@ impl RunDirectory {
 
 impl Paths {
     fn of(worker: usize, path: PathBuf) -> Result<Self, RunError> {
-        if path.to_str().is_none() {
-            return Err(RunError::NotUnicode { path });
+        match path.to_str() {
+            None => return Err(RunError::NotUnicode { path }),
+            Some(name) if name.contains("://") => return Err(RunError::Url { path }),
+            Some(_) => {}
         }
         Ok(Self {
             checkpoints: path.join("checkpoints"),
