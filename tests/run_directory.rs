@@ -8,7 +8,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ankh::checkpoint::Store;
@@ -18,13 +19,10 @@ use support::runs::{Bench, expect, files, pretrain, text};
 /// The steps of a run that saves at each, so that there is always something to hit.
 const STEPS: &str = "12";
 
-/// A trainer that saves at every step and keeps all, with its output piped, and when it began.
-fn start(bench: &Bench, run: &str, arguments: &[&str]) -> (Child, Instant) {
-    let saves = ["--steps", STEPS, "--set", "checkpoint.every=1"];
-    let keeps = ["--set", "checkpoint.keep=0"];
-    let mut command = bench.train(run, &[&saves[..], &keeps, arguments].concat());
-    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    (command.spawn().unwrap(), Instant::now())
+/// A trainer under way.
+struct Trainer {
+    process: u32,
+    end: JoinHandle<End>,
 }
 
 /// How a trainer ended, what it said, and after how long.
@@ -35,15 +33,44 @@ struct End {
     after: Duration,
 }
 
-fn end((process, began): (Child, Instant)) -> End {
-    let id = process.id();
-    let output = process.wait_with_output().unwrap();
-    End {
-        exit: output.status.code(),
-        said: text(&output.stdout) + &text(&output.stderr),
-        process: id,
-        after: began.elapsed(),
+/// Starts a trainer that saves at every step and keeps all.
+fn start(bench: &Bench, run: &str, arguments: &[&str]) -> Trainer {
+    let saves = ["--steps", STEPS, "--set", "checkpoint.every=1"];
+    // Of a setting that is given twice, the last counts.
+    let keeps = ["--set", "checkpoint.keep=0"];
+    let mut command = bench.train(run, &[&saves[..], &keeps, arguments].concat());
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (child, began) = (command.spawn().unwrap(), Instant::now());
+    let process = child.id();
+    // Of each its own, so that how long one took does not depend on when another is waited for.
+    let wait = move || {
+        let output = child.wait_with_output().unwrap();
+        End {
+            exit: output.status.code(),
+            said: text(&output.stdout) + &text(&output.stderr),
+            process,
+            after: began.elapsed(),
+        }
+    };
+    let end = std::thread::spawn(wait);
+    Trainer { process, end }
+}
+
+impl Trainer {
+    fn is_running(&self) -> bool {
+        !self.end.is_finished()
     }
+
+    /// Ends it without a warning, unless it has ended.
+    fn kill(&self) {
+        let mut kill = Command::new("kill");
+        let kill = kill.args(["-KILL", &self.process.to_string()]);
+        let _ = kill.stderr(Stdio::null()).status();
+    }
+}
+
+fn end(trainer: Trainer) -> End {
+    trainer.end.join().unwrap()
 }
 
 impl End {
@@ -107,17 +134,16 @@ fn of_two_trainers_one_is_refused_and_no_step_is_damaged_or_lost() {
         // Up to some time after the first ends: compiling, stepping, saving and ending are all hit.
         let delay = reference.after.mul_f64(1.1 * random.uniform());
         std::thread::sleep(delay);
-        let mut second = start(&bench, &run, second_starts);
+        let second = start(&bench, &run, second_starts);
         let killed = random.below(3) == 0;
         let ends = if killed {
             // The first dies, unsaved; a third goes on.
             std::thread::sleep(reference.after.mul_f64(0.3 * random.uniform()));
-            let mut first = first;
-            first.0.kill().unwrap();
+            first.kill();
             let first = end(first);
-            if second.0.try_wait().unwrap().is_none() {
+            if second.is_running() {
                 // It came late enough to be the only one.
-                second.0.kill().unwrap();
+                second.kill();
             }
             [first, end(second)]
         } else {
@@ -166,7 +192,7 @@ fn a_new_run_beside_one_that_compiles_is_refused_and_its_holder_named() {
     }
     let second = end(start(&bench, "run", &[]));
     assert!(second.was_refused(), "{}", second.said);
-    let named = format!("process {} on ", first.0.id());
+    let named = format!("process {} on ", first.process);
     assert!(second.said.contains(&named), "{}", second.said);
     assert_eq!(end(first).exit, Some(0));
 }
@@ -272,9 +298,9 @@ fn a_run_directory_whose_name_is_no_path_in_utf_8_is_refused_at_the_start() {
 #[test]
 fn exports_beside_a_run_that_removes_old_steps_find_the_newest() {
     let bench = Bench::new();
-    let mut run = start(&bench, "run", &["--set", "checkpoint.keep=1"]);
+    let run = start(&bench, "run", &["--set", "checkpoint.keep=1"]);
     let (mut exports, mut number) = (0, 0);
-    while run.0.try_wait().unwrap().is_none() {
+    while run.is_running() {
         let store = Store::open(bench.path("run/checkpoints"));
         if store.latest().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(5));

@@ -411,3 +411,23 @@ fn only_what_differs_is_written_over_a_base() {
     let text = config.to_toml_over(Some("tiny")).unwrap();
     assert_eq!(text, "extends = \"tiny\"\n\n[train]\nremat = \"none\"\n");
 }
+
+#[test]
+fn a_size_that_no_product_could_hold_is_refused_by_its_key() {
+    let largest = usize::MAX >> 1;
+    for key in [
+        "model.vocabulary",
+        "model.d_model",
+        "model.d_ff",
+        "model.heads",
+        "model.d_kv",
+        "model.encoder_layers",
+        "model.decoder_layers",
+        "data.threads",
+        "data.prefetch",
+    ] {
+        let config = resolve(Some("tiny"), &[format!("{key}={largest}")]).unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains("or less"), "{error}");
+    }
+}

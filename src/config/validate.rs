@@ -7,6 +7,15 @@ use ankh_data::{BatchPlan, CacheOptions, Objective, ReadOptions, StorageOptions,
 
 use super::{Config, ConfigError, Optimizer, Problem, ScheduleKind};
 
+/// The most units that a dimension of a model may have.
+const WIDEST: usize = 1 << 20;
+/// The most layers that a stack may have.
+const DEEPEST: usize = 1 << 12;
+/// The most threads that read and mask: each takes memory, used or not.
+const THREADS: usize = 1 << 12;
+/// The most batches that may be made ahead.
+const AHEAD: usize = 1 << 16;
+
 impl Config {
     /// Checks the whole configuration and reports all that is wrong with it, not just the first.
     pub fn validate(&self) -> Result<(), ConfigError> {
@@ -106,6 +115,19 @@ impl Config {
         found.positive("model.d_kv", model.d_kv);
         found.positive("model.encoder_layers", model.encoder_layers);
         found.positive("model.decoder_layers", model.decoder_layers);
+        // Far beyond any model, and near enough that no product of them overflows.
+        for (key, size, most) in [
+            ("model.vocabulary", model.vocabulary, WIDEST),
+            ("model.d_model", model.d_model, WIDEST),
+            ("model.d_ff", model.d_ff, WIDEST),
+            ("model.heads", model.heads, WIDEST),
+            ("model.d_kv", model.d_kv, WIDEST),
+            ("model.encoder_layers", model.encoder_layers, DEEPEST),
+            ("model.decoder_layers", model.decoder_layers, DEEPEST),
+            ("model.relative_buckets", model.relative_buckets, WIDEST),
+        ] {
+            found.at_most(key, size, most);
+        }
         found.positive_number("model.norm_epsilon", model.norm_epsilon);
         found.unless(
             model.vocabulary >= tokens,
@@ -142,6 +164,8 @@ impl Config {
     }
 
     fn check_data(&self, found: &mut Findings) {
+        found.at_most("data.threads", self.data.threads, THREADS);
+        found.at_most("data.prefetch", self.data.prefetch, AHEAD);
         let data = &self.data;
         found.unless(
             data.input_length >= 2,
@@ -325,6 +349,15 @@ impl Findings {
     fn positive(&mut self, key: &'static str, value: impl Into<Count>) {
         let Count(value) = value.into();
         self.unless(value > 0, key, "is 0".into(), "set it to 1 or more".into());
+    }
+
+    fn at_most(&mut self, key: &'static str, value: usize, most: usize) {
+        self.unless(
+            value <= most,
+            key,
+            format!("is {value}"),
+            format!("set it to {most} or less"),
+        );
     }
 
     fn positive_number(&mut self, key: &'static str, value: f64) {

@@ -17,7 +17,7 @@ pub enum LayoutError {
     /// The axes do not divide the devices.
     #[error(
         "sharding.fsdp {fsdp} times sharding.model {model} is {}, which does not divide the {devices} devices",
-        fsdp * model
+        fsdp.saturating_mul(*model)
     )]
     Devices {
         /// `sharding.fsdp`
@@ -86,7 +86,8 @@ pub fn mesh_shape(config: &Config, devices: usize) -> Result<MeshShape, LayoutEr
         config.sharding.fsdp,
         config.sharding.model,
     );
-    if !devices.is_multiple_of(fsdp * model) {
+    let split = fsdp.saturating_mul(model);
+    if !devices.is_multiple_of(split) {
         return Err(LayoutError::Devices {
             fsdp,
             model,
@@ -94,7 +95,7 @@ pub fn mesh_shape(config: &Config, devices: usize) -> Result<MeshShape, LayoutEr
         });
     }
     let data = match data {
-        0 => devices / (fsdp * model),
+        0 => devices / split,
         data => data,
     };
     let mesh = MeshShape { data, fsdp, model };

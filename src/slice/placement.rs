@@ -25,9 +25,11 @@ pub struct MeshShape {
 }
 
 impl MeshShape {
-    /// The devices of the mesh.
+    /// The devices of the mesh; more than there can be where the axes are as long as a setting can say.
     pub fn devices(&self) -> usize {
-        self.data * self.fsdp * self.model
+        self.data
+            .saturating_mul(self.fsdp)
+            .saturating_mul(self.model)
     }
 }
 
