@@ -1,6 +1,6 @@
 //! Whose a run directory is, and what may be in it: through the binary, on the CPU plugin.
 //!
-//! `ROUNDS=50 cargo test --test run_directory` tries two trainers that often (`make check-trainers`).
+//! `make check-trainers` tries two trainers 50 times.
 
 mod support;
 
