@@ -65,6 +65,14 @@ lint: ## check formatting, clippy, and that `unsafe` stays in pjrt/
 	@if git grep --line-number --word-regexp unsafe -- '*.rs' ':!pjrt' | grep --invert-match --extended-regexp ':[0-9]+: *//'; \
 	then echo 'unsafe code belongs in pjrt/ alone' >&2; exit 1; fi
 
+.PHONY: structure
+structure: ## draw the crates and modules, each with what it uses
+	@$(PYTHON) tests/house.py
+
+.PHONY: picture
+picture: ## put what `make structure` draws into ARCHITECTURE.md
+	@$(PYTHON) tests/house.py write
+
 .PHONY: bench
 bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
 	cargo build --example step_time
