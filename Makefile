@@ -9,11 +9,13 @@ PYTHON ?= python3
 PRETRAIN := cargo run --quiet --bin pretrain --
 SAMPLE := data/sample/uniprot_sample.fasta.gz
 
-# Reference programs (JAX, transformers) run in a Python of their own. Building, training and testing need none of it.
+# Reference programs (JAX, transformers) run in their own Python environment. Building, training and
+# testing do not need it.
 REFERENCE := target/python
 REFERENCE_PYTHON := $(REFERENCE)/bin/python
 
-# PyTorch's T5, in the newest transformers and, to be put before it, in that of the reference programs.
+# PyTorch's T5, in the newest transformers. The version of the reference programs is installed too,
+# to be put first on the path.
 TORCH := target/torch
 TORCH_PYTHON := $(TORCH)/bin/python
 TRANSFORMERS_4 := $(TORCH)/transformers-4
@@ -36,7 +38,8 @@ demo: plugin ## train a small model on the bundled proteins, in minutes
 test: plugin $(SERVERS)/ready ## run every test
 	cargo test --workspace
 
-# Off a TPU, libtpu would spend minutes asking a metadata server that is not there, and let one process at a time load it.
+# Without a TPU, libtpu would ask a missing metadata server for minutes, and let only one process at
+# a time load it.
 .PHONY: test-tpu
 test-tpu: libtpu ## run the tests that need libtpu (and no TPU)
 	TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 cargo test --workspace -- --ignored
@@ -48,8 +51,8 @@ ROUNDS ?= 50
 check-trainers: plugin ## start two trainers in one run directory ROUNDS times, and compare every step they save
 	ROUNDS=$(ROUNDS) cargo test --workspace --test run_directory of_two_trainers -- --nocapture
 
-# What the plugin does within itself is its own affair: tests/valgrind.supp leaves it out. The test of memory is left out too: it looks at
-# the memory of the process, which under valgrind is another.
+# tests/valgrind.supp excludes what happens inside the plugin. The test of memory is excluded too:
+# it measures the memory of the process, which differs under valgrind.
 VALGRIND := 'valgrind', '--quiet', '--error-exitcode=1', '--leak-check=full', '--show-leak-kinds=definite', \
   '--errors-for-leak-kinds=definite', '--suppressions=tests/valgrind.supp', '--num-callers=40'
 CHECKED := --lib $(addprefix --test=,devices execution loading parts search transfers wakers)

@@ -3,9 +3,10 @@
 
     make bench
 
-Each round runs both programs, one after the other, in an order that alternates, each in a fresh process that compiles the same model
-and reports the median of its steps; so a slow spell of the machine strikes both. The ratio is the peer's seconds over ours:
-above 1, ours is the faster. Results go to stdout as one JSON object a line.
+Each round runs both programs, one after the other, in alternating order. Each runs in a fresh
+process that compiles the same model and reports the median of its steps. So a slow phase of the
+machine affects both. The ratio is the peer's seconds over ours: above 1, ours is faster. Results go
+to stdout as one JSON object a line.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-# What the forward pass keeps for the backward pass, of ours and of the peer: nothing, everything, and what is quickest for each.
+# What the forward pass saves for the backward pass, in ours and in the peer: nothing, everything,
+# and what is fastest for each.
 REMATS = {"full": ("full", "full"), "none": ("none", "none"), "quickest": ("named", "full")}
 
 

@@ -1,16 +1,21 @@
-"""Masked batches a second, from the Parquet that `pretrain prepare` wrote: this project beside what Python users have.
+"""Masked batches a second from the Parquet that `pretrain prepare` wrote: ours and its peers.
 
     python benches/data_peers.py DIRECTORY [--seconds 10] [--ours EXAMPLE]
 
-Each peer makes batches of a global batch size from the same files, for so many seconds after its set-up:
+Each peer makes batches of one global batch size from the same files, for the given seconds after
+its set-up:
 
-- `pyarrow`: PyArrow reads the files in order; every sequence is masked by NumPy with Ankh's objective and padded. No shuffle.
-- `grain`: Grain shuffles the sequences globally (all in memory), masks them with the same function and packs them first-fit.
-- `t5-flax`: the recipe of transformers' `run_t5_mlm_flax.py`, as NumPy: all sequences concatenated and cut into pieces, T5 span
-  corruption with a noise mask drawn for each piece, batches drawn in a random order from memory.
+- `pyarrow`: PyArrow reads the files in order. NumPy masks every sequence with Ankh's objective and
+  pads it. No shuffle.
+- `grain`: Grain shuffles the sequences globally (all in memory), masks them with the same function,
+  and packs them first-fit.
+- `t5-flax`: the recipe of transformers' `run_t5_mlm_flax.py`, as NumPy. All sequences are
+  concatenated and cut into pieces. Each piece gets T5 span corruption with a random noise mask.
+  Batches are drawn in random order from memory.
 
-Prints one JSON object a line: who, sequences and input tokens a second, the share of the encoder's positions that is no padding.
-With `--ours`, the same of this project first: packed, padded, and packed from pages that memory does not hold.
+Prints one JSON object a line: who, sequences and input tokens a second, and the share of encoder
+positions that are not padding. With `--ours`, this project is measured first: packed, padded, and
+packed from pages that do not fit in memory.
 """
 
 import argparse
@@ -45,7 +50,7 @@ def sequences(directory):
 
 
 def mask(tokens, rng):
-    """Ankh's objective: a fifth of the residues masked, unmasked runs of the target behind sentinels."""
+    """Ankh's objective: a fifth of the residues masked, a sentinel for each unmasked run."""
     tokens = tokens[: INPUT - 1]
     n = len(tokens)
     hidden = np.zeros(n, bool)

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """The peer: one Ankh training step as a JAX programmer would write it, timed on the CPU.
 
-    make bench                                 or, with the packages of tests/python/requirements.txt at hand,
-    python3 benches/peer_jax.py [--batch 8 --input-length 256 --target-length 128 --remat full|none --steps 12]
+    make bench                                 or, with tests/python/requirements.txt installed,
+    python3 benches/peer_jax.py [--batch 8 --input-length 256 --target-length 128]
+                                [--remat full|none] [--steps 12]
 
-Layers are scanned, parameters stacked, everything is float32, the optimizer is optax.adafactor, the step is jitted as a whole with
-its state donated. Prints one JSON object; `step_seconds_median` is over all steps but the first two.
+Layers are scanned, parameters stacked, everything is float32, and the optimizer is optax.adafactor.
+The whole step is jitted with its state donated. Prints one JSON object. `step_seconds_median` is
+over all steps but the first two.
 """
 
 import argparse

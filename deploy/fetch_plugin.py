@@ -3,9 +3,10 @@
 
     python3 deploy/fetch_plugin.py cpu|tpu
 
-plugins.json beside this file names, for each platform, one wheel and one library inside it, both with their sha256. The wheel
-comes through pip, in whatever way this machine's pip is set up to find packages; the library is moved into place only once its
-bytes are the pinned ones. With the right library in place already, nothing is done and nothing is contacted.
+plugins.json next to this file names, for each platform, one wheel and one library inside it, with
+the sha256 of both. pip downloads the wheel, however pip is configured on this machine. The library
+is moved into place only after its bytes were checked. If the right library is already there,
+nothing is done and nothing is contacted.
 
 Needs Python 3.8 or newer with pip, and nothing else.
 """
@@ -30,7 +31,7 @@ class CannotFetch(Exception):
 
 
 def sha256_of(stream, copy_to=None):
-    """The digest of a stream, which is copied as it is read when there is somewhere to copy it to."""
+    """The digest of a stream. It is copied to `copy_to`, if given, while it is read."""
     digest = hashlib.sha256()
     while True:
         chunk = stream.read(CHUNK)
@@ -98,7 +99,8 @@ def fetch(pin):
         )
     place = ROOT / pin["place"]
     place.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that the last step is a rename, and a reader sees all of the library or none.
+    # In the same directory, so that the last step is a rename, and a reader sees all of the library
+    # or none.
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=str(place.parent)) as folder:
         folder = Path(folder)
         os.replace(str(unpack_library(pin, download_wheel(pin, folder), folder)), str(place))

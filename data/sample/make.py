@@ -4,8 +4,8 @@
     apt-get download mmseqs2-examples && dpkg-deb -x mmseqs2-examples_*.deb unpacked
     python3 data/sample/make.py unpacked/usr/share/doc/mmseqs2/example-data/DB.fasta.gz
 
-Which sequences are taken depends on their accessions and lengths alone, never on chance or on their order in the file.
-Needs nothing but Python's standard library.
+Which sequences are taken depends on their accessions and lengths only, not on chance or on their
+order in the file. Needs only Python's standard library.
 """
 
 import gzip
@@ -20,7 +20,7 @@ OUTPUT = Path(__file__).resolve().parent / "uniprot_sample.fasta.gz"
 
 
 def read_fasta(path):
-    """Yields (header, sequence), the header without its `>` and without the mark the package's authors put behind it."""
+    """Yields (header, sequence), the header without its `>` and the package's `Split=0`."""
     header, lines = None, []
     with gzip.open(path, "rt") as file:
         for line in file:

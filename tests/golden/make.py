@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""Makes the golden files beside this script: small models as Hugging Face's Flax T5 and optax's Adafactor compute them.
+"""Makes the golden files: small models as computed by Flax T5 and optax's Adafactor.
 
-    make goldens                               or, with the packages of tests/python/requirements.txt at hand,
+    make goldens                               or, with tests/python/requirements.txt installed,
     python3 tests/golden/make.py [--output DIR] [CASE...]
 
-For each case of CASES a folder receives
+For each case of CASES, a folder receives
 
   hf/config.json, hf/model.safetensors   the weights, float32, under Hugging Face's PyTorch names
-  batch.safetensors      int32 input_ids [B, S], attention_mask [B, S], decoder_input_ids [B, T], labels [B, T] (-100 is ignored)
-  expected.safetensors   logits [B, T, V], encoder [B, S, D], loss [], grad.<name> for every weight, losses [steps], and
-                         after<steps>.<name>: the weights after so many Adafactor steps on that same batch
+  batch.safetensors      int32 input_ids [B, S], attention_mask [B, S], decoder_input_ids [B, T],
+                         labels [B, T] (-100 is ignored)
+  expected.safetensors   logits [B, T, V], encoder [B, S, D], loss [], grad.<name> for every weight,
+                         losses [steps], and after<steps>.<name>: the weights after that many
+                         Adafactor steps on the same batch
 
-and relative_buckets.json receives the buckets of T5's relative attention. On one machine the bytes are the same every time; another
-processor may round the last bits differently.
+and relative_buckets.json receives the buckets of T5's relative attention. On one machine the bytes
+are the same every time; another processor may round the last bits differently.
 """
 
 import argparse
@@ -45,7 +47,7 @@ IGNORED = -100
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One small model and the shape of its batch. Each is here for what sets it apart from the first."""
+    """One small model and the shape of its batch. Each differs from the first in one respect."""
 
     d_model: int = 64
     d_ff: int = 128
@@ -69,7 +71,8 @@ CASES = {
     "gated-silu": Case(d_model=32, d_ff=64, heads=2, encoder_layers=2, decoder_layers=2, activation="gated-silu", seed=2),
     # The paper's experiments with ReLU and with tied embeddings, which T5 scales before the logits.
     "relu-tied": Case(d_model=32, d_ff=64, heads=2, encoder_layers=2, decoder_layers=2, activation="relu", tied=True, seed=4),
-    # Wide enough for Adafactor to keep row and column statistics, and longer than the buckets' maximal distance.
+    # Wide enough for Adafactor to keep row and column statistics, and longer than the buckets'
+    # maximal distance.
     "factored": Case(
         d_model=128, d_ff=256, d_kv=32, encoder_layers=2, decoder_layers=1, batch=2, input_length=160, target_length=72, seed=3
     ),
@@ -120,7 +123,8 @@ def initial_weights(model, random):
 
 
 def random_batch(case, random):
-    """Random tokens; the first row is full, each further row ends (with `</s>`) a little earlier in both its halves."""
+    """Random tokens. The first row is full. Each further row ends (with `</s>`) a little earlier,
+    in the input and in the target."""
     B, S, T = case.batch, case.input_length, case.target_length
     inputs = random.integers(3, VOCABULARY, (B, S)).astype(np.int32)
     labels = random.integers(3, VOCABULARY, (B, T)).astype(np.int32)

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/directories: Hugging Face directories as the installed version of transformers writes them, with its own logits.
+"""Makes tests/golden/directories: directories as the installed transformers writes them.
 
-    make goldens                               runs it under transformers 4.57, then 5; with the packages of tests/python/torch.txt at hand,
+    make goldens                               under transformers 4.57, then 5; or,
+                                               with tests/python/torch.txt installed,
     python3 tests/golden/make_directories.py [--output DIR]
 
-The two versions do not mean the same by `tie_word_embeddings`, and differ in what they write beside the weights. Each case of CASES that the
-installed version can write becomes a folder VERSION-CASE with
+The two versions interpret `tie_word_embeddings` differently, and write different files next to the
+weights. Each case of CASES that the installed version can write becomes a folder VERSION-CASE with
 
   hf/                      what save_pretrained wrote
-  expected.safetensors     float32 logits [B, T, V] of that directory, loaded again by the version that wrote it
+  expected.safetensors     float32 logits [B, T, V] of that directory, loaded again by the version
+                           that wrote it
 
-for the one batch in batch.safetensors (int32 input_ids and attention_mask [B, S], decoder_input_ids and labels [B, T]).
+for the one batch in batch.safetensors (int32 input_ids and attention_mask [B, S], decoder_input_ids
+and labels [B, T]).
 """
 
 import argparse
@@ -44,7 +47,7 @@ SHAPE = {
 
 
 def model(**said):
-    """A model with weights of our own drawing: norms off 1, logits of the size of 1 whether scaled or not."""
+    """A model with our own random weights: norms other than 1, logits of about 1, scaled or not."""
     made = T5ForConditionalGeneration(T5Config(**SHAPE, **said))
     random = np.random.default_rng(0)
     with torch.no_grad():
@@ -55,7 +58,9 @@ def model(**said):
 
 
 def of_version_4(output, **said):
-    """The untied model of version 4, its config.json saying `said`: the way to a head of its own in version 5, which ties what it makes."""
+    """The untied model of version 4, with `said` in its config.json.
+
+    Version 5 ties every model that it makes. This is how to get an untied head there."""
     with tempfile.TemporaryDirectory() as directory:
         shutil.copytree(output / "4-untied/hf", directory, dirs_exist_ok=True)
         config = Path(directory, "config.json")

@@ -4,8 +4,8 @@
     pip install "zarr>=3"
     python3 tests/python/check_checkpoint.py CHECKPOINT...
 
-CHECKPOINT is a directory with commit.json. zarr checks each chunk's CRC32C while it reads; this adds that every array is where the marker says,
-with the element type and shape it says, and that there is no other.
+CHECKPOINT is a directory with commit.json. zarr checks the CRC32C of each chunk while it reads. This
+script also checks that exactly the arrays in the marker exist, with their element types and shapes.
 """
 
 import json

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Carries models between pretrain and both versions of transformers, either way, and compares logits.
+"""Moves models between pretrain and both versions of transformers, and compares logits.
 
-    make check-export                          or, with the packages of tests/python/torch.txt at hand,
+    make check-export                          or, with tests/python/torch.txt installed,
     python3 tests/python/check_directories.py [--pretrain BINARY] --transformers4 DIR
 
-DIR holds the packages of transformers 4.57; the version that is installed is 5. Of each directory that one of the two wrote
-(tests/golden/directories), and of a few models that pretrain begins itself, tied in each way, this checks that
+DIR holds the packages of transformers 4.57; version 5 is installed. The models are the directories
+that the two versions wrote (tests/golden/directories), and a few that pretrain initializes itself,
+tied in each way. For each model this checks that
 
-  `pretrain forward` has the logits that its writer has, of the directory and of the checkpoint it is imported to;
-  the exported directory loads in both versions, with no weight missing or left over, and with these same logits;
+  `pretrain forward` computes its writer's logits, from the directory and from the checkpoint that
+      it is imported to;
+  the exported directory loads in both versions, with no weight missing or left over, and with the
+      same logits;
   AutoTokenizer of both versions gives Ankh's token ids from it.
 """
 
@@ -28,7 +31,7 @@ TIES = ["false", "true", "unscaled"]
 
 
 def load(root):
-    """In the version of transformers that is installed: loads every directory below `root` and compares its logits."""
+    """Loads every directory below `root` in the installed transformers, and compares logits."""
     import torch
     import transformers
     from transformers import T5ForConditionalGeneration

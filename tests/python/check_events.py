@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Lets TensorBoard read the events of a run that was killed and resumed, and compares with its metrics.
+"""Reads the events of a killed and resumed run with TensorBoard, and compares with its metrics.
 
-    make check-events                          or, with the packages of tests/python/requirements.txt at hand,
+    make check-events                          or, with tests/python/requirements.txt installed,
     python3 tests/python/check_events.py [--pretrain BINARY]
 
-The tiny model is trained on the bundled proteins, killed without warning some steps after a save, and resumed, twice. Before the second
-time the clock is made to have been an hour ahead, as the names of the files tell it. Of each scalar that TensorBoard shows this checks that
+The tiny model is trained on the bundled proteins, killed without warning some steps after a save,
+and resumed, twice. Before the second time, the file names are changed as if the clock had been an
+hour ahead. For each scalar that TensorBoard shows, this checks that
 
   its steps are those of metrics.jsonl, each once and in order;
   its values are those of metrics.jsonl;
-  its times never go back.
+  its times never decrease.
 """
 
 import argparse

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Loads exported models in transformers and compares them with what they were exported from.
 
-    make check-export                          or, with the packages of tests/python/requirements.txt at hand,
+    make check-export                          or, with tests/python/requirements.txt installed,
     python3 tests/python/check_export.py [--pretrain BINARY] [CHECKPOINT...]
 
-Every golden model goes through `import` and `export`, and so does every CHECKPOINT (or run directory) given, by `export` alone; without any,
-demo/run is taken where it exists. Of each exported directory this checks that
+Every golden model goes through `import` and `export`. Every CHECKPOINT (or run directory) given goes
+through `export` alone. Without any, demo/run is used if it exists. For each exported directory this
+checks that
 
   config.json and model.safetensors are the bytes they were imported from (golden models);
-  FlaxT5ForConditionalGeneration finds each of its weights in the file, and each weight of the file in itself, value by value;
+  FlaxT5ForConditionalGeneration has exactly the weights of the file, value by value;
   its logits are those of `pretrain forward` and, for golden models, those expected;
   AutoTokenizer gives Ankh's token ids.
 """

@@ -1,4 +1,4 @@
-"""What the checks of exported models share: the tokenizer that every directory should have, and how logits are compared."""
+"""Shared by the checks of exported models: the expected tokenizer, and how logits are compared."""
 
 import random
 import sys

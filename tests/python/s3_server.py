@@ -1,4 +1,7 @@
-"""An S3 server on loopback, on a free port that it prints. It ends with the process that started it, however that ends: its standard input ends then."""
+"""An S3 server on loopback, on a free port that it prints.
+
+It exits when its standard input closes. So it ends with the process that started it, however that
+process ends."""
 
 import os
 import sys
