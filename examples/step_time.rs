@@ -30,11 +30,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut state = initial.start(vec![Input::Keep(&seed)])?;
 
     let batch = batch(&config);
-    let ports = programs.batch_ports();
-    let fed: Vec<DeviceArray> = ports
+    let specs = programs.batch_specs();
+    let fed: Vec<DeviceArray> = specs
         .iter()
         .zip(&batch)
-        .map(|(port, tensor)| fleet.upload(port, tensor))
+        .map(|(spec, tensor)| fleet.upload(spec, tensor))
         .collect::<Result<_, _>>()?;
     let mut seconds = Vec::new();
     let mut loss = f32::NAN;

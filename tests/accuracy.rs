@@ -8,7 +8,7 @@ use ankh::fleet::{Fleet, Hosts, Input, sharding_form};
 use ankh::layout::{layout, mesh_shape};
 use ankh::model::{Targets, token_loss};
 use ankh::slice::Slice;
-use ankh_hlo::{DType, Graph, Layout, Module, Shape};
+use ankh_hlo::{DType, Graph, LogicalAxisRules, Module, Shape};
 use ankh_pjrt::{HostTensor, Platform, Plugin};
 use support::Random;
 
@@ -17,16 +17,16 @@ const LENGTH: usize = 6;
 const VOCABULARY: usize = 16;
 
 /// Logits and labels to how many are right.
-fn counting(layout: Option<&Layout>) -> Module {
+fn counting(layout: Option<&LogicalAxisRules>) -> Module {
     let g = Graph::new("accuracy");
     if let Some(layout) = layout {
-        g.set_layout(layout.clone());
+        g.set_logical_axis_rules(layout.clone());
     }
     let dims = [ROWS, LENGTH, VOCABULARY].map(|d| d as i64);
     let logits = Shape::new(DType::F32, dims);
-    let logits = g.named_parameter("logits", logits, &["batch", "length", "vocab"]);
+    let logits = g.parameter_with_logical_axes("logits", logits, &["batch", "length", "vocab"]);
     let labels = Shape::new(DType::S32, &dims[..2]);
-    let labels = g.named_parameter("labels", labels, &["batch", "length"]);
+    let labels = g.parameter_with_logical_axes("labels", labels, &["batch", "length"]);
     let sums = token_loss(logits, Targets(labels), &Loss::default());
     g.finish(&[sums.correct], &[]).unwrap()
 }
@@ -38,8 +38,8 @@ fn count(fleet: &Fleet, module: &Module, logits: &[f32], labels: &[i32]) -> f32 
         HostTensor::from_i32(&dims[..2], labels),
     ];
     let program = fleet.compile(module).unwrap();
-    let ports = program.parameters().iter().zip(&arrays);
-    let inputs = ports.map(|(port, array)| Input::Donate(fleet.upload(port, array).unwrap()));
+    let specs = program.parameters().iter().zip(&arrays);
+    let inputs = specs.map(|(spec, array)| Input::Donate(fleet.upload(spec, array).unwrap()));
     let outputs = program.start(inputs.collect()).unwrap();
     fleet.to_host(&outputs[0]).unwrap().to_vec_f32().unwrap()[0]
 }
@@ -109,7 +109,7 @@ fn a_split_vocabulary_has_one_prediction_too() {
     let layout = layout(&config, mesh, form).unwrap();
     let module = counting(layout.as_ref());
     let sharding = module.parameters()[0].sharding.as_ref().unwrap();
-    assert_eq!(sharding.parts(2), 2);
+    assert_eq!(sharding.shards(2), 2);
     let fleet = Fleet::open(slice, &config, Hosts::Real).unwrap();
     for seed in 0..3 {
         let (logits, labels) = tied(seed);

@@ -5,9 +5,10 @@ mod support;
 
 use ankh::config::Loss;
 use ankh::model::attention::{
-    Bias, Order, Scores, Visible, causal_mask, key_mask, weighted_sum, weighted_sum_by,
+    AttentionMask, Bias, Scores, causal_mask, key_mask, weighted_sum, weighted_sum_by,
 };
 use ankh::model::layers::{gelu, product};
+use ankh::model::position::Direction;
 use ankh::model::{Targets, token_loss};
 use ankh_hlo::{DType, Graph, Literal, Shape, Tensor};
 use ankh_pjrt::HostTensor;
@@ -122,7 +123,7 @@ fn plain_attention<'g>(
         Some(relative) => scores + relative,
         None => scores,
     };
-    let scores = hidden.select(scores.like(-1e9), scores);
+    let scores = hidden.select(scores.full_like(-1e9), scores);
     g.einsum("bhqs,bhsk->bhqk", scores.softmax(), v)
 }
 
@@ -162,23 +163,23 @@ impl Hidden {
     }
 
     /// What the model makes of the numbers of queries and keys.
-    fn visible<'g>(self, g: &'g Graph, [queries, keys]: [&[i32]; 2], batch: i64) -> Visible<'g> {
+    fn mask<'g>(self, g: &'g Graph, [queries, keys]: [&[i32]; 2], batch: i64) -> AttentionMask<'g> {
         let array = |numbers: &[i32]| {
             let length = numbers.len() as i64 / batch;
             g.literal(Literal::s32(&[batch, length], numbers).unwrap())
         };
-        let segments = |order| Visible::Segments {
+        let segments = |direction| AttentionMask::Segments {
             queries: array(queries),
             keys: array(keys),
-            order,
+            direction,
         };
         let later = || causal_mask(g, keys.len() as i64 / batch);
         match self {
-            Hidden::Padding => Visible::Masked(key_mask(array(keys))),
-            Hidden::Later => Visible::Masked(later()),
-            Hidden::Both => Visible::Masked(key_mask(array(keys)) + later()),
-            Hidden::Others => segments(Order::Free),
-            Hidden::OthersAndLater => segments(Order::Causal),
+            Hidden::Padding => AttentionMask::Additive(key_mask(array(keys))),
+            Hidden::Later => AttentionMask::Additive(later()),
+            Hidden::Both => AttentionMask::Additive(key_mask(array(keys)) + later()),
+            Hidden::Others => segments(Direction::Bidirectional),
+            Hidden::OthersAndLater => segments(Direction::Causal),
         }
     }
 
@@ -244,7 +245,7 @@ fn attention_matches_finite_differences_and_the_plain_formula() {
                 let relative = x.get(3).copied();
                 let bias = Bias {
                     relative,
-                    visible: hidden.visible(g, numbers, batch),
+                    mask: hidden.mask(g, numbers, batch),
                 };
                 let pairs = hidden.pairs(g, numbers, batch);
                 [
@@ -271,9 +272,9 @@ fn repeating_the_scores_changes_nothing() {
         check(&format!("{hidden:?}"), &shapes, random, |g, x| {
             let bias = Bias {
                 relative: Some(x[3]),
-                visible: hidden.visible(g, [&numbers, &numbers], 12),
+                mask: hidden.mask(g, [&numbers, &numbers], 12),
             };
-            [Scores::Repeated, Scores::Kept]
+            [Scores::Recompute, Scores::Keep]
                 .map(|way| mixed(weighted_sum_by(way, x[0], x[1], x[2], bias)))
         });
     }
@@ -325,7 +326,7 @@ fn attend(dtype: DType, hidden: Hidden, numbers: [&[i32]; 2]) -> Vec<Vec<f64>> {
     let bias = Bias {
         // The bias is float32 whatever the queries are.
         relative: Some(x[3].convert(DType::F32)),
-        visible: hidden.visible(&g, numbers, 2),
+        mask: hidden.mask(&g, numbers, 2),
     };
     let y = weighted_sum(x[0], x[1], x[2], bias);
     let mut outputs = vec![y.convert(DType::F64)];
@@ -345,9 +346,9 @@ fn a_query_without_visible_keys_stays_finite_and_changes_no_other() {
         // The last query is of the second segment, which has no keys in the second row.
         (Hidden::Others, [1, 2, 2, 1, 1, 2], [1, 2, 2, 1, 1, 0]),
     ];
-    for (hidden, visible, missing) in cases {
+    for (hidden, mask, missing) in cases {
         let queries = [1, 1, 2, 1, 1, 2];
-        let visible = attend(DType::F32, hidden, [&queries, &visible]);
+        let mask = attend(DType::F32, hidden, [&queries, &mask]);
         for dtype in [DType::F32, DType::Bf16] {
             let found = attend(dtype, hidden, [&queries, &missing]);
             for value in found.iter().flatten() {
@@ -355,8 +356,8 @@ fn a_query_without_visible_keys_stays_finite_and_changes_no_other() {
             }
             if dtype == DType::F32 {
                 // The first row's half of the result and of the gradients of queries, keys and values.
-                for (found, visible) in found[..4].iter().zip(&visible) {
-                    assert_eq!(found[..24], visible[..24], "{hidden:?}");
+                for (found, mask) in found[..4].iter().zip(&mask) {
+                    assert_eq!(found[..24], mask[..24], "{hidden:?}");
                 }
             }
         }
@@ -405,7 +406,7 @@ fn plain_loss<'g>(logits: Tensor<'g>, labels: &[i32], loss: &Loss) -> Tensor<'g>
     let smoothing = loss.label_smoothing;
     let target = constant(&dims, &one_hot) * (1.0 - smoothing) + smoothing / dims[2] as f64;
     let z = logits.exp().sum(&[2]).log();
-    let cost = z.square() * loss.z_loss - (target * (logits - z.keep(&[2]))).sum(&[2]);
+    let cost = z.square() * loss.z_loss - (target * (logits - z.expand_dims(&[2]))).sum(&[2]);
     (cost * constant(&dims[..2], &weights)).sum_all()
 }
 

@@ -256,8 +256,8 @@ fn relative_position_buckets_equal_hugging_faces() {
         let number = |key: &str| table[key].as_u64().unwrap() as usize;
         let (buckets, max_distance) = (number("buckets"), number("max_distance"));
         for (key, direction) in [
-            ("encoder", Direction::Both),
-            ("decoder", Direction::Backward),
+            ("encoder", Direction::Bidirectional),
+            ("decoder", Direction::Causal),
         ] {
             let expected = table[key].as_array().unwrap();
             assert!(expected.len() > 1000);

@@ -11,7 +11,7 @@ use ankh::model::Weights;
 use ankh::slice::Slice;
 use ankh::train::forward::{Forward, forward};
 use ankh::train::program::{BatchSize, Gradients, METRICS, Programs};
-use ankh_hlo::{DType, Port};
+use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
 use support::{Random, device, weights};
 
@@ -314,14 +314,14 @@ fn a_step_counts_tokens_and_not_positions() {
         layout: Rows::Packed,
     };
     let programs = Programs::new(&config, size, DType::F32);
-    let zeros = |port: &Port| {
-        let element_type = match port.shape.dtype {
+    let zeros = |spec: &ArraySpec| {
+        let element_type = match spec.shape.dtype {
             DType::S32 => ElementType::S32,
             _ => ElementType::F32,
         };
-        HostTensor::zeros(element_type, port.shape.dims.clone())
+        HostTensor::zeros(element_type, spec.shape.dims.clone())
     };
-    let mut inputs: Vec<HostTensor> = programs.state_ports().iter().map(zeros).collect();
+    let mut inputs: Vec<HostTensor> = programs.state_specs().iter().map(zeros).collect();
     let batch = packed(sequences, &packing).into_iter();
     inputs.extend(batch.map(|(_, tensor)| tensor));
     let outputs = support::run(&support::compile(&programs.step().unwrap()), &inputs);

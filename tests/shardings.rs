@@ -24,7 +24,7 @@ fn tables(preset: &str) -> String {
         set.push("train.batch_size=1024".into());
         let config = resolve(Some(preset), &set).unwrap();
         let mesh = mesh_shape(&config, slice.devices()).unwrap();
-        let layout = layout(&config, mesh, ShardingForm::Named).unwrap();
+        let layout = layout(&config, mesh, ShardingForm::Shardy).unwrap();
         let programs = Programs::of(&config, "tpu", layout.as_ref());
         let module = programs.step().unwrap();
         let arrays = rows(&module);

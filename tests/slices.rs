@@ -11,7 +11,7 @@ use ankh::run::{Requests, RunDirectory, Start};
 use ankh::slice::Slice;
 use ankh::train::program::Programs;
 use ankh::train::{Outcome, train};
-use ankh_hlo::{DType, Graph, Port, Shape, Sharding};
+use ankh_hlo::{ArraySpec, DType, Graph, Shape, Sharding};
 use ankh_pjrt::{HostTensor, Platform, Plugin};
 
 const STEPS: u64 = 10;
@@ -253,7 +253,7 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
     let form = sharding_form(&Plugin::find(Platform::Cpu, None).unwrap());
     let layout = layout(&config, mesh, form).unwrap().unwrap();
     let fleet = Fleet::open(slice, &config, Hosts::Real).unwrap();
-    let port = |axes: &[&[&str]]| Port {
+    let spec = |axes: &[&[&str]]| ArraySpec {
         name: "x".into(),
         shape: Shape::new(DType::F32, [4, 2]),
         sharding: Some(Sharding::new(layout.mesh(), axes).unwrap()),
@@ -261,16 +261,16 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
     let array = |axes: &[&[&str]]| {
         let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         let tensor = HostTensor::from_f32([4, 2], &values);
-        fleet.upload(&port(axes), &tensor).unwrap()
+        fleet.upload(&spec(axes), &tensor).unwrap()
     };
     let g = Graph::new("sums");
-    g.set_layout(layout.clone());
+    g.set_logical_axis_rules(layout.clone());
     let over_model: &[&[&str]] = &[&["model"], &[]];
-    let Port {
+    let ArraySpec {
         name,
         shape,
         sharding,
-    } = port(over_model);
+    } = spec(over_model);
     let x = g.sharded_parameter(&name, shape, sharding.unwrap());
     let program = fleet
         .compile(&g.finish(&[x.sum(&[1])], &[]).unwrap())

@@ -147,15 +147,15 @@ fn each_row_is_fed_once_by_every_host_that_computes_it_and_by_no_other() {
         ];
         let config = resolve(Some("ankh-large"), &settings).unwrap();
         let mesh = mesh_shape(&config, slice.devices()).unwrap();
-        let layout = layout(&config, mesh, ShardingForm::Named).unwrap();
+        let layout = layout(&config, mesh, ShardingForm::Shardy).unwrap();
         let programs = Programs::of(&config, "tpu", layout.as_ref());
-        let port = &programs.batch_ports()[0];
+        let spec = &programs.batch_specs()[0];
 
         let batch = config.train.batch_size;
         let hosts = hosts(slice, &devices, mesh);
         let mut fed: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); batch];
         for host in &hosts {
-            for row in rows_of(host, port).into_iter().flatten() {
+            for row in rows_of(host, spec).into_iter().flatten() {
                 assert!(fed[row].insert(host.index), "{mesh}: row {row} comes twice");
             }
         }

@@ -4,8 +4,8 @@
 mod support;
 
 use ankh::config::{Adafactor, AdamW, Optimizer, Schedule, ScheduleKind};
-use ankh::model::{Parameter, Start};
-use ankh::optim::{self, Moment};
+use ankh::model::{Initializer, Parameter};
+use ankh::optim::{self, StepContext};
 use ankh_hlo::{DType, Graph, Shape, Tensor};
 use ankh_pjrt::HostTensor;
 use support::{Random, compile, run};
@@ -16,15 +16,15 @@ const TOLERANCE: f64 = 1e-12;
 const STEPS: usize = 4;
 
 fn parameter(dims: &[i64], stacked: bool) -> Parameter {
-    let mut axes = vec!["embed"; dims.len()];
+    let mut logical_axes = vec!["embed"; dims.len()];
     if stacked {
-        axes[0] = "layers";
+        logical_axes[0] = "layers";
     }
     Parameter {
         name: "weight".into(),
         dims: dims.to_vec(),
-        axes,
-        start: Start::Ones,
+        logical_axes,
+        initializer: Initializer::Ones,
     }
 }
 
@@ -45,12 +45,12 @@ fn updates(
         .collect();
     let mut outputs = vec![];
     for (step, rate) in rates.iter().enumerate() {
-        let now = Moment {
+        let context = StepContext {
             step: g.scalar(DType::F64, step as f64),
             learning_rate: g.scalar(DType::F64, *rate),
         };
         let gradient = array(&format!("gradient{step}"), &parameter.dims);
-        let updated = optim::update(optimizer, parameter, x, gradient, &slots, now);
+        let updated = optim::update(optimizer, parameter, x, gradient, &slots, context);
         (x, slots) = (updated.value, updated.slots);
         outputs.push(x);
     }

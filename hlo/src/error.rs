@@ -2,14 +2,14 @@
 
 use std::panic::Location;
 
-/// A mistake in a tensor program: the operation, the shapes, and the place in the source that made it.
+/// A mistake in a tensor program: the operation, the shapes, and the location in the source that made it.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{place}: {operation}: {problem}")]
+#[error("{location}: {operation}: {problem}")]
 pub struct Error {
     /// The operation that was being added.
     pub operation: &'static str,
     /// What was expected and what was found, shapes included.
     pub problem: String,
     /// File, line and column of the call.
-    pub place: &'static Location<'static>,
+    pub location: &'static Location<'static>,
 }

@@ -17,7 +17,7 @@ pub(crate) struct Node {
     pub inputs: Vec<NodeId>,
     pub ty: Type,
     /// The call that made it.
-    pub place: &'static Location<'static>,
+    pub location: &'static Location<'static>,
     /// The layer it belongs to, `encoder/attention` for example.
     pub scope: Rc<str>,
 }

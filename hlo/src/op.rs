@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::function::Function;
-use crate::grad::Derivative;
+use crate::grad::VjpRule;
 use crate::literal::Literal;
 use crate::sharding::Sharding;
 
@@ -217,9 +217,9 @@ pub(crate) enum Op {
         dims: Vec<i64>,
     },
     /// (table [rows, ..], indices) -> [indices.., ..]
-    TakeRows,
+    GatherRows,
     /// (table [rows, ..], indices, updates [indices.., ..]) -> table with the updates added
-    AddRows,
+    ScatterAddRows,
     /// state -> (state, bits)
     RngBits {
         algorithm: RngAlgorithm,
@@ -240,23 +240,23 @@ pub(crate) enum Op {
     },
     Scan(Scan),
     /// One result of an operation with several.
-    Element {
+    GetTupleElement {
         index: usize,
     },
-    Barrier,
+    OptimizationBarrier,
     /// The same value, under a name that a remat policy can save.
-    Name {
+    CheckpointName {
         name: Rc<str>,
     },
-    Constrain {
+    ShardingConstraint {
         sharding: Sharding,
     },
     /// The same value, with no derivative.
     StopGradient,
     /// (output, inputs.., residuals..): the output, with a derivative for the inputs.
-    CustomGradient {
+    CustomVjp {
         inputs: usize,
-        rule: Rc<dyn Derivative>,
+        rule: Rc<dyn VjpRule>,
     },
 }
 
@@ -284,19 +284,19 @@ impl Op {
             Op::Pad { .. } => "pad",
             Op::Concatenate { .. } => "concatenate",
             Op::Reverse { .. } => "reverse",
-            Op::TakeRows => "gather",
-            Op::AddRows => "scatter",
+            Op::GatherRows => "gather",
+            Op::ScatterAddRows => "scatter",
             Op::RngBits { .. } => "rng-bit-generator",
             Op::While { .. } => "while",
             Op::Conditional { .. } => "conditional",
             Op::Call { .. } => "call",
             Op::Scan(_) => "scan",
-            Op::Element { .. } => "get-tuple-element",
-            Op::Barrier => "opt-barrier",
-            Op::Name { .. } => "name",
-            Op::Constrain { .. } => "sharding-constraint",
+            Op::GetTupleElement { .. } => "get-tuple-element",
+            Op::OptimizationBarrier => "opt-barrier",
+            Op::CheckpointName { .. } => "name",
+            Op::ShardingConstraint { .. } => "sharding-constraint",
             Op::StopGradient => "stop-gradient",
-            Op::CustomGradient { .. } => "custom-gradient",
+            Op::CustomVjp { .. } => "custom-vjp",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How arrays lie on a device mesh: named axes, and for each dimension of an array the axes that split it.
 //!
-//! The model never sees a mesh. It names the dimensions of its activations; a [`Layout`] given to the graph maps those
+//! The model never sees a mesh. It names the dimensions of its activations; [`LogicalAxisRules`] given to the graph map those
 //! names to mesh axes.
 
 use std::fmt;
@@ -115,7 +115,7 @@ impl Sharding {
     }
 
     /// How many parts dimension `dim` is cut into: one, where there is no such dimension.
-    pub fn parts(&self, dim: usize) -> i64 {
+    pub fn shards(&self, dim: usize) -> i64 {
         let axes = self.splits(dim).iter();
         axes.map(|&a| self.mesh.axes[a].1).product()
     }
@@ -130,14 +130,14 @@ impl Sharding {
     }
 
     /// Fails at the first dimension of an array of `dims` that the axes do not cut into equal parts.
-    pub(crate) fn divides(&self, dims: &[i64]) -> Result<(), Uneven> {
+    pub(crate) fn divides(&self, dims: &[i64]) -> Result<(), IndivisibleDim> {
         for (dim, (&size, axes)) in dims.iter().zip(&self.dims).enumerate() {
             let mut parts = 1;
             for &axis in axes {
                 let (name, axis_size) = &self.mesh.axes[axis];
                 parts *= axis_size;
                 if size % parts != 0 {
-                    return Err(Uneven {
+                    return Err(IndivisibleDim {
                         name: dim.to_string(),
                         size,
                         axis: name.clone(),
@@ -151,21 +151,21 @@ impl Sharding {
     }
 
     /// Whether both put every element of an array on the same devices. An axis of one device splits nothing.
-    pub(crate) fn lies_as(&self, other: &Sharding) -> bool {
+    pub(crate) fn is_equivalent_to(&self, other: &Sharding) -> bool {
         self.mesh == other.mesh
             && self.rank() == other.rank()
-            && (0..self.rank()).all(|dim| self.cutting(dim).eq(other.cutting(dim)))
+            && (0..self.rank()).all(|dim| self.nontrivial_axes(dim).eq(other.nontrivial_axes(dim)))
     }
 
     /// The axes of more than one device that split dimension `dim`.
-    pub(crate) fn cutting(&self, dim: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn nontrivial_axes(&self, dim: usize) -> impl Iterator<Item = usize> {
         let axes = self.splits(dim).iter().copied();
         axes.filter(|&axis| self.mesh.axes[axis].1 > 1)
     }
 
     /// Whether every device has the whole array.
     pub fn is_replicated(&self) -> bool {
-        (0..self.dims.len()).all(|dim| self.parts(dim) == 1)
+        (0..self.dims.len()).all(|dim| self.shards(dim) == 1)
     }
 
     /// Splits dimension `dim` further, over an axis that splits nothing yet. `None` where the axis is taken or unknown, or the
@@ -173,7 +173,7 @@ impl Sharding {
     pub fn split_further(&self, dim: usize, size: i64, axis: &str) -> Option<Sharding> {
         let axis = self.mesh.axis(axis).filter(|_| dim < self.rank())?;
         let free = !self.dims.iter().flatten().any(|&a| a == axis);
-        (free && size % (self.parts(dim) * self.mesh.axes[axis].1) == 0).then(|| {
+        (free && size % (self.shards(dim) * self.mesh.axes[axis].1) == 0).then(|| {
             let mut further = self.clone();
             further.dims[dim].push(axis);
             further
@@ -184,7 +184,7 @@ impl Sharding {
     ///
     /// The parts hold every element. They are equal for what a program takes and gives; elsewhere, where a dimension does not
     /// divide, the last ones are shorter or empty, as XLA has it.
-    pub fn part(&self, position: i64, dims: &[i64]) -> Vec<Range<i64>> {
+    pub fn shard_ranges(&self, position: i64, dims: &[i64]) -> Vec<Range<i64>> {
         let axes = &self.mesh.axes;
         let mut coordinates = vec![0; axes.len()];
         let mut rest = position.rem_euclid(self.mesh.devices());
@@ -197,7 +197,7 @@ impl Sharding {
                 .splits(dim)
                 .iter()
                 .fold(0, |index, &axis| index * axes[axis].1 + coordinates[axis]);
-            let length = self.part_length(dim, size);
+            let length = self.shard_length(dim, size);
             let bound = |index: i64| index.saturating_mul(length).min(size.max(0));
             bound(index)..bound(index + 1)
         });
@@ -205,21 +205,21 @@ impl Sharding {
     }
 
     /// The dimensions of one device's part, the largest where they are not equal.
-    pub fn part_dims(&self, dims: &[i64]) -> Vec<i64> {
+    pub fn shard_dims(&self, dims: &[i64]) -> Vec<i64> {
         let dims = dims.iter().enumerate();
-        dims.map(|(dim, &size)| self.part_length(dim, size))
+        dims.map(|(dim, &size)| self.shard_length(dim, size))
             .collect()
     }
 
-    fn part_length(&self, dim: usize, size: i64) -> i64 {
-        let (size, parts) = (size.max(0), self.parts(dim));
+    fn shard_length(&self, dim: usize, size: i64) -> i64 {
+        let (size, parts) = (size.max(0), self.shards(dim));
         size / parts + i64::from(size % parts > 0)
     }
 }
 
 /// A mesh and the table that maps logical dimension names to its axes.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct LogicalAxisRules {
     mesh: Arc<Mesh>,
     rules: Vec<(String, Vec<String>)>,
     form: ShardingForm,
@@ -230,9 +230,9 @@ pub struct Layout {
 pub enum ShardingForm {
     /// By the names of mesh axes, for the Shardy partitioner.
     #[default]
-    Named,
+    Shardy,
     /// As a grid of tiles over the devices in mesh order, for the GSPMD partitioner, which is all that older plugins have.
-    Tiles,
+    Gspmd,
 }
 
 /// A dimension that cannot be split as the rules say.
@@ -241,7 +241,7 @@ pub enum ShardingForm {
     "dimension `{name}` of size {size} cannot be split into {parts} equal parts over mesh axis `{axis}`{}",
     also(.parts, .axis_size)
 )]
-pub struct Uneven {
+pub struct IndivisibleDim {
     /// The dimension's logical name, or its number where it has none.
     pub name: String,
     /// Its size.
@@ -261,23 +261,23 @@ fn also(parts: &i64, axis_size: &i64) -> String {
     }
 }
 
-impl Layout {
-    /// A layout of `rules`: logical dimension name to mesh axes, major first. Axes of size 1 and axes that the mesh does not
+impl LogicalAxisRules {
+    /// Rules on `mesh`: logical dimension name to mesh axes, major first. Axes of size 1 and axes that the mesh does not
     /// have split nothing.
     pub fn new(
         mesh: Mesh,
         rules: impl IntoIterator<Item = (impl Into<String>, Vec<String>)>,
-    ) -> Layout {
-        Layout {
+    ) -> LogicalAxisRules {
+        LogicalAxisRules {
             mesh: Arc::new(mesh),
             rules: rules.into_iter().map(|(n, a)| (n.into(), a)).collect(),
-            form: ShardingForm::Named,
+            form: ShardingForm::Shardy,
         }
     }
 
-    /// The same layout, written in another form.
-    pub fn with_form(self, form: ShardingForm) -> Layout {
-        Layout { form, ..self }
+    /// The same rules, written in another form.
+    pub fn with_form(self, form: ShardingForm) -> LogicalAxisRules {
+        LogicalAxisRules { form, ..self }
     }
 
     /// The mesh.
@@ -295,20 +295,20 @@ impl Layout {
     ///
     /// # Errors
     /// The first dimension that the axes of its rule do not divide.
-    pub fn sharding(&self, names: &[&str], dims: &[i64]) -> Result<Sharding, Uneven> {
-        self.sharding_beside(&[], names, dims)
+    pub fn sharding(&self, names: &[&str], dims: &[i64]) -> Result<Sharding, IndivisibleDim> {
+        self.sharding_except(&[], names, dims)
     }
 
     /// The same for an array that is used together with one whose dimensions are called `beside`: their axes are taken.
     ///
     /// # Errors
     /// The first dimension that the axes of its rule do not divide.
-    pub fn sharding_beside(
+    pub fn sharding_except(
         &self,
         beside: &[&str],
         names: &[&str],
         dims: &[i64],
-    ) -> Result<Sharding, Uneven> {
+    ) -> Result<Sharding, IndivisibleDim> {
         let taken = |axis: &String| {
             let mut rules = self.rules.iter().filter(|r| beside.contains(&&*r.0));
             rules.any(|r| r.1.contains(axis))
@@ -328,7 +328,7 @@ impl Layout {
                 }
                 parts *= axis_size;
                 if size % parts != 0 {
-                    return Err(Uneven {
+                    return Err(IndivisibleDim {
                         name: (*name).into(),
                         size,
                         axis: self.mesh.axes[axis].0.clone(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ankh_hlo::{
-    DType, DotDims, Graph, Layout, Literal, Mesh, PadDim, Precision, Remat, RngAlgorithm,
+    DType, DotDims, Graph, Literal, LogicalAxisRules, Mesh, PadDim, Precision, Remat, RngAlgorithm,
     ScanOptions, Shape, Sharding, Tensor,
 };
 use proptest::collection::vec;
@@ -93,17 +93,19 @@ type Operation = for<'g> fn(&'g Graph, Tensor<'g>, &Given) -> Tensor<'g>;
 /// Every operation that takes sizes, or whose result has others than its operands.
 const OPERATIONS: [(&str, Operation); 41] = [
     ("parameter", |g, _, n| g.parameter("p", n.shape())),
-    ("named_parameter", |g, _, n| {
+    ("parameter_with_logical_axes", |g, _, n| {
         let names = ["batch", "mlp", "embed"];
         let rank = n.lists[0].len();
-        g.named_parameter("p", n.shape(), &names[..rank.min(3)])
+        g.parameter_with_logical_axes("p", n.shape(), &names[..rank.min(3)])
     }),
     ("sharded_parameter", |g, _, n| {
         g.sharded_parameter("p", n.shape(), sharding(n.lists[0].len()))
     }),
-    ("constrain", |_, x, n| x.constrain(sharding(n.place))),
-    ("named", |_, x, n| {
-        x.named(&["batch", "mlp", "embed"][..n.place.min(3)])
+    ("with_sharding_constraint", |_, x, n| {
+        x.with_sharding_constraint(sharding(n.place))
+    }),
+    ("with_logical_axes", |_, x, n| {
+        x.with_logical_axes(&["batch", "mlp", "embed"][..n.place.min(3)])
     }),
     ("full", |g, _, n| g.full(&n.shape(), 1.0)),
     ("scalar", |g, _, n| g.scalar(n.dtype, n.number() as f64)),
@@ -138,10 +140,12 @@ const OPERATIONS: [(&str, Operation); 41] = [
         let update = g.zeros(&Shape::new(x.dtype(), n.lists[0].clone()));
         x.dynamic_update_slice(update, &vec![start; x.rank()])
     }),
-    ("pad", |_, x, n| x.pad(&n.pads(), x.like(0.0))),
+    ("pad", |_, x, n| {
+        x.pad(&n.pads(), x.graph().scalar(x.dtype(), 0.0))
+    }),
     ("pad every dimension", |_, x, n| {
         let one = n.pads().first().copied().unwrap_or_default();
-        x.pad(&vec![one; x.rank()], x.like(0.0))
+        x.pad(&vec![one; x.rank()], x.graph().scalar(x.dtype(), 0.0))
     }),
     ("reverse", |_, x, n| x.reverse(&n.lists[0])),
     ("concatenate", |g, x, n| g.concatenate(&[x, x, x], n.place)),
@@ -149,7 +153,7 @@ const OPERATIONS: [(&str, Operation); 41] = [
     ("max", |_, x, n| x.max(&n.lists[0])),
     ("mean", |_, x, n| x.mean(&n.lists[0])),
     ("mean_all", |_, x, _| x.mean_all()),
-    ("keep", |_, x, n| x.keep(&n.lists[0])),
+    ("expand_dims", |_, x, n| x.expand_dims(&n.lists[0])),
     ("softmax", |_, x, _| x.softmax()),
     ("log_sum_exp", |_, x, _| x.log_sum_exp()),
     ("add", |g, x, n| {
@@ -173,13 +177,13 @@ const OPERATIONS: [(&str, Operation); 41] = [
         let y = g.zeros(&Shape::new(x.dtype(), [n.number()]));
         g.einsum("ab,c->abc", x, y)
     }),
-    ("take_rows", |g, x, n| {
-        x.take_rows(g.zeros(&Shape::new(DType::S32, n.lists[0].clone())))
+    ("gather_rows", |g, x, n| {
+        x.gather_rows(g.zeros(&Shape::new(DType::S32, n.lists[0].clone())))
     }),
-    ("add_rows", |g, x, n| {
+    ("scatter_add_rows", |g, x, n| {
         let at = g.zeros(&Shape::new(DType::S32, n.lists[0].clone()));
         let rows = [&n.lists[0][..], x.dims().get(1..).unwrap_or(&[])].concat();
-        x.add_rows(at, g.zeros(&Shape::new(x.dtype(), rows)))
+        x.scatter_add_rows(at, g.zeros(&Shape::new(x.dtype(), rows)))
     }),
     ("random_bits", |g, _, n| {
         let state = g.zeros(&Shape::new(DType::U64, [2]));
@@ -216,7 +220,9 @@ const OPERATIONS: [(&str, Operation); 41] = [
         results.1[0]
     }),
     ("call", |g, x, n| {
-        g.call("pad", &[x], |p| vec![p[0].pad(&n.pads(), p[0].like(0.0))])[0]
+        g.call("pad", &[x], |p| {
+            vec![p[0].pad(&n.pads(), p[0].graph().scalar(p[0].dtype(), 0.0))]
+        })[0]
     }),
 ];
 
@@ -229,12 +235,12 @@ fn sharding(rank: usize) -> Sharding {
     Sharding::new(&mesh(), &dims[..rank.min(3)]).unwrap()
 }
 
-fn layout() -> Layout {
+fn rules() -> LogicalAxisRules {
     let rules = [
         ("batch", vec!["data".to_string()]),
         ("mlp", vec!["model".into()]),
     ];
-    Layout::new((*mesh()).clone(), rules)
+    LogicalAxisRules::new((*mesh()).clone(), rules)
 }
 
 /// Operands, some of them as large as an array can be.
@@ -272,7 +278,7 @@ proptest! {
         more in given(),
     ) {
         let g = Graph::new("extremes");
-        g.set_layout(layout());
+        g.set_logical_axis_rules(rules());
         let x = operand(&g, which);
         let (name, build) = OPERATIONS[operation];
         let y = build(&g, x, &given);
@@ -295,7 +301,7 @@ proptest! {
             Ok(module) => {
                 module.text();
             }
-            Err(error) => prop_assert!(error.place.file().ends_with("extremes.rs"), "{error}"),
+            Err(error) => prop_assert!(error.location.file().ends_with("extremes.rs"), "{error}"),
         }
     }
 
@@ -319,7 +325,7 @@ proptest! {
             let most = Shape::new(shape.dtype, shape.dims.iter().map(|d| if *d == 0 { 1 } else { *d }).collect::<Vec<_>>());
             bytes(&most).is_some_and(|bytes| bytes <= i64::MAX as u128)
         });
-        let y = x.pad(&pads, x.like(0.0));
+        let y = x.pad(&pads, x.graph().scalar(x.dtype(), 0.0));
         let found = g.error().is_none().then(|| y.shape());
         prop_assert_eq!(found, expected);
     }
@@ -331,21 +337,21 @@ proptest! {
     ) {
         let whole = Sharding::new(&mesh(), &[&["model", "data"]]).unwrap();
         for sharding in [whole, sharding(dims.len()), sharding(1)] {
-            let part_dims = sharding.part_dims(&dims);
-            prop_assert_eq!(part_dims.len(), dims.len());
+            let shard_dims = sharding.shard_dims(&dims);
+            prop_assert_eq!(shard_dims.len(), dims.len());
             for position in &positions {
-                sharding.part(*position, &dims);
+                sharding.shard_ranges(*position, &dims);
             }
             sharding.split_further(dims.len(), positions[0], "model");
             for (dim, &size) in dims.iter().enumerate() {
-                let mut ends: Vec<_> = (0..8).map(|p| sharding.part(p, &dims)[dim].clone()).collect();
+                let mut ends: Vec<_> = (0..8).map(|p| sharding.shard_ranges(p, &dims)[dim].clone()).collect();
                 ends.sort_by_key(|range| (range.start, range.end));
                 prop_assert_eq!(ends[0].start, 0);
                 prop_assert_eq!(ends[7].end, size.max(0));
                 for pair in ends.windows(2) {
                     prop_assert!(pair[0] == pair[1] || pair[0].end == pair[1].start);
                 }
-                prop_assert!(ends.iter().all(|r| r.end - r.start <= part_dims[dim]));
+                prop_assert!(ends.iter().all(|r| r.end - r.start <= shard_dims[dim]));
             }
         }
     }

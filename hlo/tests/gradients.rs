@@ -266,13 +266,15 @@ fn structural_rules_match_finite_differences() {
             g.concatenate(&[x[0].square(), x[0] * 2.0, x[0].exp()], 1)
         }),
         ("reverse", |_, x| x[0].square().reverse(&[0, 2])),
-        ("barrier", |g, x| {
-            let out = g.barrier(&[x[0].square(), x[0].exp()]);
+        ("optimization_barrier", |g, x| {
+            let out = g.optimization_barrier(&[x[0].square(), x[0].exp()]);
             out[0] * out[1]
         }),
-        ("checkpoint", |_, x| x[0].square().checkpoint("here").exp()),
+        ("checkpoint_name", |_, x| {
+            x[0].square().checkpoint_name("here").exp()
+        }),
         ("stop_gradient_in_softmax", |_, x| {
-            x[0].softmax() + x[0].log_sum_exp().keep(&[2])
+            x[0].softmax() + x[0].log_sum_exp().expand_dims(&[2])
         }),
     ];
     for (name, rule) in rules {
@@ -346,21 +348,21 @@ fn row_rules_match_finite_differences() {
             .collect();
         let indices = Literal::s32(&[2, 3], &indices).expect("six indices");
         check(
-            "take_rows",
+            "gather_rows",
             Domain::Signed,
             std::slice::from_ref(&dims),
             seed,
-            |g, x| x[0].square().take_rows(g.literal(indices.clone())),
+            |g, x| x[0].square().gather_rows(g.literal(indices.clone())),
         );
         let updates = vec![2, 3, dims[1]];
         check(
-            "add_rows",
+            "scatter_add_rows",
             Domain::Signed,
             &[dims.clone(), updates],
             seed,
             |g, x| {
                 x[0].square()
-                    .add_rows(g.literal(indices.clone()), x[1].exp())
+                    .scatter_add_rows(g.literal(indices.clone()), x[1].exp())
             },
         );
     });
@@ -368,15 +370,21 @@ fn row_rules_match_finite_differences() {
 
 #[test]
 fn sharding_constraints_pass_gradients() {
-    use ankh_hlo::{Layout, Mesh};
+    use ankh_hlo::{LogicalAxisRules, Mesh};
     for_random_dims(2, |dims, seed| {
-        check("named", Domain::Signed, &[dims], seed, |g, x| {
-            g.set_layout(Layout::new(
-                Mesh::new([("data", 1)]).unwrap(),
-                [("batch", vec!["data".to_string()])],
-            ));
-            x[0].square().named(&["batch", "embed"]).exp()
-        });
+        check(
+            "with_logical_axes",
+            Domain::Signed,
+            &[dims],
+            seed,
+            |g, x| {
+                g.set_logical_axis_rules(LogicalAxisRules::new(
+                    Mesh::new([("data", 1)]).unwrap(),
+                    [("batch", vec!["data".to_string()])],
+                ));
+                x[0].square().with_logical_axes(&["batch", "embed"]).exp()
+            },
+        );
     });
 }
 
@@ -408,13 +416,13 @@ fn branches_and_calls_match_finite_differences() {
 fn hand_written_rules_are_used_and_match() {
     for_random_dims(2, |dims, seed| {
         check(
-            "custom_gradient",
+            "custom_vjp",
             Domain::Signed,
             &[dims.clone(), dims],
             seed,
             |_, x| {
                 let e = x[0].exp();
-                (e * x[1]).custom_gradient(&[x[0], x[1]], &[e], |operands, output, dy| {
+                (e * x[1]).custom_vjp(&[x[0], x[1]], &[e], |operands, output, dy| {
                     vec![dy * output, dy * operands[2]]
                 })
             },
@@ -436,7 +444,7 @@ fn loop_program<'g>(g: &'g Graph, x: &[Tensor<'g>], remat: Remat, reverse: bool)
         let mixed = g
             .einsum("ab,bc->ac", c[0], outside)
             .tanh()
-            .checkpoint("mixed");
+            .checkpoint_name("mixed");
         let next = mixed * s[0] + c[1] * 0.3;
         let scaled = c[2].convert(DType::F64) * 0.1 + 1.0;
         (
@@ -485,7 +493,7 @@ fn nested_scans_match_finite_differences() {
                 let (last, ys) = g.scan(options(), &[x[0]], &[x[1]], |c, s| {
                     let scale = c[0].cos();
                     let (inner, out) = g.scan(options(), &[c[0]], &[s[0]], |c, s| {
-                        let y = (c[0] * s[0] * x[2]).sin().checkpoint("inner") * scale;
+                        let y = (c[0] * s[0] * x[2]).sin().checkpoint_name("inner") * scale;
                         (vec![y + c[0]], vec![y.square()])
                     });
                     (vec![inner[0]], vec![out[0].sum(&[0])])

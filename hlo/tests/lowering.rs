@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use ankh_hlo::{
-    DType, DotDims, Graph, Layout, Mesh, Module, PadDim, Precision, Remat, RngAlgorithm,
+    DType, DotDims, Graph, LogicalAxisRules, Mesh, Module, PadDim, Precision, Remat, RngAlgorithm,
     ScanOptions, Shape, Sharding, ShardingForm, Tensor,
 };
 use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
@@ -88,7 +88,7 @@ fn what_no_result_depends_on_is_left_out() {
     let _unused = x.exp().tanh();
     let _loop = g.while_loop(
         &[x],
-        |s| s[0].sum_all().less(s[0].like(9.0)),
+        |s| s[0].sum_all().less(s[0].full_like(9.0)),
         |s| vec![s[0].exp()],
     );
     let module = g.finish(&[x.sin()], &[]).unwrap();
@@ -171,7 +171,7 @@ fn what_a_hand_written_derivative_computes_again_is_shared_with_the_forward_pass
     let x = vector(&g, 3);
     let y = x
         .exp()
-        .custom_gradient(&[x], &[], |operands, _, dy| vec![dy * operands[0].exp()]);
+        .custom_vjp(&[x], &[], |operands, _, dy| vec![dy * operands[0].exp()]);
     let dx = g.gradients(y.sum_all(), &[x])[0];
     let module = g.finish(&[y, dx], &[]).unwrap();
     assert_eq!(count(&module, "exponential"), 1, "{}", module.text());
@@ -180,7 +180,7 @@ fn what_a_hand_written_derivative_computes_again_is_shared_with_the_forward_pass
     let x = vector(&g, 3);
     let y = x
         .exp()
-        .custom_gradient(&[x], &[x.tanh()], |_, _, dy| vec![dy * 2.0]);
+        .custom_vjp(&[x], &[x.tanh()], |_, _, dy| vec![dy * 2.0]);
     let module = g.finish(&[g.gradients(y.sum_all(), &[x])[0]], &[]).unwrap();
     assert_eq!(count(&module, "exponential") + count(&module, "tanh"), 0);
     let module = g.finish(&[y], &[]).unwrap();
@@ -342,7 +342,7 @@ fn operations_that_differ_in_an_attribute_differ_when_lowered() {
             high,
             interior,
         };
-        x.pad(&[dim, PadDim::default()], x.like(0.0))
+        x.pad(&[dim, PadDim::default()], x.graph().scalar(x.dtype(), 0.0))
     }
     fn dot<'g>(x: Tensor<'g>, lhs: i64, rhs: i64, precision: Precision) -> Tensor<'g> {
         let dims = DotDims {
@@ -354,7 +354,7 @@ fn operations_that_differ_in_an_attribute_differ_when_lowered() {
     }
     fn constrain<'g>(x: Tensor<'g>, dims: &[&[&str]]) -> Tensor<'g> {
         let mesh = Arc::new(Mesh::new([("data", 2), ("model", 2)]).unwrap());
-        x.constrain(Sharding::new(&mesh, dims).unwrap())
+        x.with_sharding_constraint(Sharding::new(&mesh, dims).unwrap())
     }
     fn bits<'g>(g: &'g Graph, algorithm: RngAlgorithm) -> Tensor<'g> {
         let words = if algorithm == RngAlgorithm::Philox {
@@ -448,30 +448,35 @@ fn operations_that_differ_in_an_attribute_differ_when_lowered() {
 }
 
 /// A two-layer network over a batch, its dimensions named.
-fn network(layout: Option<Layout>) -> Module {
+fn network(rules: Option<LogicalAxisRules>) -> Module {
     let g = Graph::new("network");
-    if let Some(layout) = layout {
-        g.set_layout(layout);
+    if let Some(rules) = rules {
+        g.set_logical_axis_rules(rules);
     }
     let shape = |dims: [i64; 2]| Shape::new(DType::F32, dims);
-    let x = g.named_parameter("x", shape([8, 6]), &["batch", "embed"]);
-    let up = g.named_parameter("up", shape([6, 4]), &["embed", "mlp"]);
-    let down = g.named_parameter("down", shape([4, 6]), &["mlp", "embed"]);
-    let h = g.einsum("be,em->bm", x, up).tanh().named(&["batch", "mlp"]);
-    let y = g.einsum("bm,me->be", h, down).named(&["batch", "embed"]);
+    let x = g.parameter_with_logical_axes("x", shape([8, 6]), &["batch", "embed"]);
+    let up = g.parameter_with_logical_axes("up", shape([6, 4]), &["embed", "mlp"]);
+    let down = g.parameter_with_logical_axes("down", shape([4, 6]), &["mlp", "embed"]);
+    let h = g
+        .einsum("be,em->bm", x, up)
+        .tanh()
+        .with_logical_axes(&["batch", "mlp"]);
+    let y = g
+        .einsum("bm,me->be", h, down)
+        .with_logical_axes(&["batch", "embed"]);
     let loss = y.square().mean_all();
     let gradients = g.gradients(loss, &[up, down]);
-    let up = gradients[0].named(&["embed", "mlp"]);
+    let up = gradients[0].with_logical_axes(&["embed", "mlp"]);
     g.finish(&[loss, up, gradients[1]], &[]).unwrap()
 }
 
-fn layout(form: ShardingForm) -> Layout {
+fn rules(form: ShardingForm) -> LogicalAxisRules {
     let rules = [
         ("batch", vec!["data".to_string()]),
         ("mlp", vec!["model".into()]),
     ];
     let mesh = Mesh::new([("data", 4), ("model", 2)]).unwrap();
-    Layout::new(mesh, rules).with_form(form)
+    LogicalAxisRules::new(mesh, rules).with_form(form)
 }
 
 #[test]
@@ -480,7 +485,7 @@ fn shardings_are_written_in_the_form_asked_for() {
     let tiles = |tiles: &str| format!("{{devices={tiles} last_tile_dim_replicate}}");
     let forms = [
         (
-            ShardingForm::Named,
+            ShardingForm::Shardy,
             [
                 named("{\"data\"}, {}"),
                 named("{}, {\"model\"}"),
@@ -489,7 +494,7 @@ fn shardings_are_written_in_the_form_asked_for() {
             ],
         ),
         (
-            ShardingForm::Tiles,
+            ShardingForm::Gspmd,
             [
                 tiles("[4,1,2]<=[4,2]"),
                 tiles("[1,2,4]<=[4,2]T(1,0)"),
@@ -499,7 +504,7 @@ fn shardings_are_written_in_the_form_asked_for() {
         ),
     ];
     for (form, expected) in forms {
-        let text = network(Some(layout(form))).text();
+        let text = network(Some(rules(form))).text();
         let lines = [
             "f32[8,6] parameter(0)",
             "f32[6,4] parameter(1)",
@@ -549,23 +554,23 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
         .map(|d| d.id().into())
         .collect();
     for (form, partitioner) in [
-        (ShardingForm::Named, Partitioner::Shardy),
-        (ShardingForm::Tiles, Partitioner::Gspmd),
+        (ShardingForm::Shardy, Partitioner::Shardy),
+        (ShardingForm::Gspmd, Partitioner::Gspmd),
     ] {
-        let module = network(Some(layout(form)));
+        let module = network(Some(rules(form)));
         let options = CompileOptions::new().partitions(partitioner, ids.clone());
         let executable = client
             .compile(&Program::hlo(module.to_bytes()), &options)
             .unwrap_or_else(|e| panic!("{e}\n{}", module.text()));
         let arguments = executable.devices().iter().map(|device| {
             let position = ids.iter().position(|id| *id == device.id().into()).unwrap();
-            let ports = module.parameters().iter().zip(&inputs);
-            ports
-                .map(|(port, values)| {
-                    let (sharding, dims) = (port.sharding.as_ref().unwrap(), &port.shape.dims);
-                    let part = sharding.part(position as i64, dims);
+            let specs = module.parameters().iter().zip(&inputs);
+            specs
+                .map(|(spec, values)| {
+                    let (sharding, dims) = (spec.sharding.as_ref().unwrap(), &spec.shape.dims);
+                    let part = sharding.shard_ranges(position as i64, dims);
                     let values = part_of(values, dims[1] as usize, &part);
-                    let tensor = HostTensor::from_f32(sharding.part_dims(dims), &values);
+                    let tensor = HostTensor::from_f32(sharding.shard_dims(dims), &values);
                     Argument::Donate(client.upload(&tensor, device).unwrap())
                 })
                 .collect()
@@ -573,13 +578,13 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
         let outputs = executable.execute(arguments.collect()).unwrap();
         for (device, outputs) in executable.devices().iter().zip(&outputs) {
             let position = ids.iter().position(|id| *id == device.id().into()).unwrap();
-            for ((output, port), expected) in outputs.iter().zip(module.results()).zip(&alone) {
+            for ((output, spec), expected) in outputs.iter().zip(module.results()).zip(&alone) {
                 let found = output.to_host().unwrap();
-                let (sharding, dims) = (port.sharding.as_ref().unwrap(), &port.shape.dims);
-                assert_eq!(found.dims, sharding.part_dims(dims), "{form:?} {port:?}");
+                let (sharding, dims) = (spec.sharding.as_ref().unwrap(), &spec.shape.dims);
+                assert_eq!(found.dims, sharding.shard_dims(dims), "{form:?} {spec:?}");
                 let mut expected = expected.to_vec_f32().unwrap();
                 if let [_, columns] = dims[..] {
-                    let part = sharding.part(position as i64, dims);
+                    let part = sharding.shard_ranges(position as i64, dims);
                     expected = part_of(&expected, columns as usize, &part);
                 }
                 for (a, b) in found.to_vec_f32().unwrap().iter().zip(&expected) {
@@ -621,8 +626,11 @@ fn stacked_by(remat: Remat) -> Vec<Vec<i64>> {
         ..ScanOptions::default()
     };
     let (last, _) = g.scan(options, &[x], &[up], |c, s| {
-        let h = g.einsum("a,ab->b", c[0], s[0]).tanh().checkpoint("hidden");
-        let w = g.einsum("b,bc->c", h, wide).exp().checkpoint("wide");
+        let h = g
+            .einsum("a,ab->b", c[0], s[0])
+            .tanh()
+            .checkpoint_name("hidden");
+        let w = g.einsum("b,bc->c", h, wide).exp().checkpoint_name("wide");
         let back = g.einsum("c,bc->b", w.sin(), wide);
         (vec![g.einsum("b,ab->a", back, s[0])], vec![])
     });
@@ -675,7 +683,7 @@ fn saved_values_are_not_computed_again() {
         };
         let (last, _) = g.scan(options, &[x], &[w], |c, s| {
             (
-                vec![g.einsum("a,ab->b", c[0], s[0]).tanh().checkpoint("h")],
+                vec![g.einsum("a,ab->b", c[0], s[0]).tanh().checkpoint_name("h")],
                 vec![],
             )
         });

@@ -1,4 +1,4 @@
-//! Where a program's arrays lie: in equal parts, on one mesh, and where its ports say; what cannot be so is an error that names
+//! Where a program's arrays lie: in equal parts, on one mesh, and where its specs say; what cannot be so is an error that names
 //! the array, the dimension and the axis.
 
 mod support;
@@ -6,7 +6,7 @@ mod support;
 use std::panic::Location;
 use std::sync::Arc;
 
-use ankh_hlo::{DType, Error, Graph, Layout, Mesh, Module, Shape, Sharding, Tensor};
+use ankh_hlo::{DType, Error, Graph, LogicalAxisRules, Mesh, Module, Shape, Sharding, Tensor};
 use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
 
 /// The mistake that `build` makes with x: f32[2,3], at its own line.
@@ -18,10 +18,10 @@ fn mistake(build: impl for<'g> FnOnce(&'g Graph, Tensor<'g>)) -> Error {
     let error = g.error().expect("a mistake");
     let lines = Location::caller().line()..=Location::caller().line() + 8;
     assert!(
-        error.place.file().ends_with("tests/placement.rs"),
+        error.location.file().ends_with("tests/placement.rs"),
         "{error}"
     );
-    assert!(lines.contains(&error.place.line()), "{lines:?}: {error}");
+    assert!(lines.contains(&error.location.line()), "{lines:?}: {error}");
     error
 }
 
@@ -72,7 +72,7 @@ fn parameters_and_results_are_split_into_equal_parts() {
     );
     says(
         &mistake(|g, x| {
-            let result = x.constrain(over(&[&[], &["data"]]));
+            let result = x.with_sharding_constraint(over(&[&[], &["data"]]));
             {
                 let _ = g.finish(&[x, result], &[]);
             }
@@ -85,9 +85,12 @@ fn parameters_and_results_are_split_into_equal_parts() {
     let x = g.sharded_parameter("x", rows(0), split());
     let y = g.sharded_parameter("y", rows(3), over(&[&["one"], &[]]));
     // Within a program XLA fills up what does not divide.
-    let within = y.constrain(split()) + 1.0;
-    g.finish(&[x.constrain(split()), within], &[(0, 0), (1, 1)])
-        .unwrap();
+    let within = y.with_sharding_constraint(split()) + 1.0;
+    g.finish(
+        &[x.with_sharding_constraint(split()), within],
+        &[(0, 0), (1, 1)],
+    )
+    .unwrap();
 }
 
 #[test]
@@ -127,8 +130,10 @@ fn donations_lie_on_the_mesh_as_what_they_take_over() {
     for (from, to, parts) in cases {
         let g = Graph::new("donation");
         let x = g.sharded_parameter("state", Shape::new(DType::F32, [8, 8]), from);
-        let error = g.finish(&[x.constrain(to)], &[(0, 0)]).unwrap_err();
-        assert_eq!(error.place.line(), line!() - 1);
+        let error = g
+            .finish(&[x.with_sharding_constraint(to)], &[(0, 0)])
+            .unwrap_err();
+        assert_eq!(error.location.line(), line!() - 1);
         says(
             &error,
             "donation",
@@ -148,8 +153,11 @@ fn donations_lie_on_the_mesh_as_what_they_take_over() {
     );
     let g = Graph::new("whole");
     let x = g.parameter("x", Shape::new(DType::F32, [8, 8]));
-    g.finish(&[x.constrain(over(&[&["one"], &[]]))], &[(0, 0)])
-        .unwrap();
+    g.finish(
+        &[x.with_sharding_constraint(over(&[&["one"], &[]]))],
+        &[(0, 0)],
+    )
+    .unwrap();
     // Another element type or shape is told with the parameter's name.
     let g = Graph::new("type");
     let x = g.parameter("x", Shape::new(DType::F32, [8]));
@@ -177,22 +185,22 @@ fn a_program_has_one_mesh() {
         &mistake(|g, x| {
             g.sharded_parameter("a", shape.clone(), over(&[&[], &[]]));
             {
-                let _ = x.constrain(other());
+                let _ = x.with_sharding_constraint(other());
             }
         }),
         "sharding-constraint",
         &meshes,
     );
     let rules: [(&str, Vec<String>); 0] = [];
-    let layout = Layout::new(Mesh::new([("data", 4)]).unwrap(), rules);
+    let rules = LogicalAxisRules::new(Mesh::new([("data", 4)]).unwrap(), rules);
     says(
         &mistake(|g, _| {
             g.sharded_parameter("a", shape.clone(), over(&[&[], &[]]));
             {
-                g.set_layout(layout);
+                g.set_logical_axis_rules(rules);
             }
         }),
-        "layout",
+        "logical_axis_rules",
         &meshes,
     );
     for (axes, part) in [
@@ -212,8 +220,10 @@ fn a_sharding_may_be_given_by_axis() {
     let g = Graph::new("axes");
     let x = g.parameter("x", Shape::new(DType::F32, [8, 4]));
     let both = Sharding::new(&mesh, &[&["data", "model"], &[]]).unwrap();
-    assert_eq!((both.parts(0), both.parts(1)), (8, 1));
-    let y = x.constrain(both).constrain(Sharding::replicated(&mesh, 2));
+    assert_eq!((both.shards(0), both.shards(1)), (8, 1));
+    let y = x
+        .with_sharding_constraint(both)
+        .with_sharding_constraint(Sharding::replicated(&mesh, 2));
     let text = g.finish(&[y], &[]).unwrap().text();
     assert!(text.contains("[{\"data\", \"model\"}, {}]"), "{text}");
     assert!(text.contains("[{}, {}]"), "{text}");
@@ -233,12 +243,12 @@ fn the_parts_of_an_array_cover_it_as_often_as_it_is_copied() {
     ];
     for axes in axes {
         let sharding = Sharding::new(&mesh, axes).unwrap();
-        let copies = mesh.devices() / (sharding.parts(0) * sharding.parts(1));
+        let copies = mesh.devices() / (sharding.shards(0) * sharding.shards(1));
         let mut held = vec![0; (dims[0] * dims[1]) as usize];
         for position in 0..mesh.devices() {
-            let part = sharding.part(position, &dims);
+            let part = sharding.shard_ranges(position, &dims);
             let sizes: Vec<i64> = part.iter().map(|r| r.end - r.start).collect();
-            assert_eq!(sizes, sharding.part_dims(&dims));
+            assert_eq!(sizes, sharding.shard_dims(&dims));
             for row in part[0].clone() {
                 for column in part[1].clone() {
                     held[(row * dims[1] + column) as usize] += 1;
@@ -258,12 +268,12 @@ fn run_split(module: &Module, inputs: &[HostTensor]) -> Vec<HostTensor> {
         .compile(&Program::hlo(module.to_bytes()), &options)
         .unwrap_or_else(|e| panic!("{e}\n{}", module.text()));
     let arguments = executable.devices().iter().map(|device| {
-        let ports = module.parameters().iter().zip(inputs);
-        ports
-            .map(|(port, tensor)| {
-                let dims = &port.shape.dims;
-                let sharding = port.sharding.as_ref();
-                let part = sharding.map(|s| s.part(device.id().into(), dims));
+        let specs = module.parameters().iter().zip(inputs);
+        specs
+            .map(|(spec, tensor)| {
+                let dims = &spec.shape.dims;
+                let sharding = spec.sharding.as_ref();
+                let part = sharding.map(|s| s.shard_ranges(device.id().into(), dims));
                 let part = part.map_or(tensor.clone(), |part| tensor.part(&part).unwrap());
                 Argument::Donate(client.upload(&part, device).unwrap())
             })
@@ -277,7 +287,7 @@ fn run_split(module: &Module, inputs: &[HostTensor]) -> Vec<HostTensor> {
 fn a_constraint_that_does_not_divide_changes_no_result() {
     let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap());
     let program = |split: bool| {
-        let g = Graph::new("uneven");
+        let g = Graph::new("indivisible");
         let x = g.parameter("x", Shape::new(DType::F32, [5, 3]));
         let at = |t, dims: &[&[&str]]| place(t, split.then(|| Sharding::new(&mesh, dims).unwrap()));
         let y = at(x.sin(), &[&["data"], &["model"]]);
@@ -301,7 +311,7 @@ fn a_constraint_that_does_not_divide_changes_no_result() {
 
 fn place<'g>(t: Tensor<'g>, sharding: Option<Sharding>) -> Tensor<'g> {
     match sharding {
-        Some(sharding) => t.constrain(sharding),
+        Some(sharding) => t.with_sharding_constraint(sharding),
         None => t,
     }
 }
@@ -310,7 +320,7 @@ fn place<'g>(t: Tensor<'g>, sharding: Option<Sharding>) -> Tensor<'g> {
 fn results_lie_where_their_ports_say_without_a_layout_too() {
     let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap());
     let split = |dims: &[&[&str]]| Sharding::new(&mesh, dims).unwrap();
-    let g = Graph::new("ports");
+    let g = Graph::new("specs");
     let x = g.sharded_parameter(
         "x",
         Shape::new(DType::F32, [8, 8]),
@@ -318,13 +328,16 @@ fn results_lie_where_their_ports_say_without_a_layout_too() {
     );
     let whole = x.sin();
     let module = g
-        .finish(&[whole, x.constrain(split(&[&[], &["model"]]))], &[])
+        .finish(
+            &[whole, x.with_sharding_constraint(split(&[&[], &["model"]]))],
+            &[],
+        )
         .unwrap();
     let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
     let results = run_split(&module, &[HostTensor::from_f32([8, 8], &values)]);
-    for (result, port) in results.iter().zip(module.results()) {
-        let sharding = port.sharding.as_ref().unwrap();
-        assert_eq!(result.dims, sharding.part_dims(&port.shape.dims));
+    for (result, spec) in results.iter().zip(module.results()) {
+        let sharding = spec.sharding.as_ref().unwrap();
+        assert_eq!(result.dims, sharding.shard_dims(&spec.shape.dims));
     }
     assert_eq!(
         (&results[0].dims[..], &results[1].dims[..]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ankh_hlo::{
-    DType, DotDims, Error, Graph, Layout, Literal, Mesh, PadDim, Precision, RngAlgorithm,
+    DType, DotDims, Error, Graph, Literal, LogicalAxisRules, Mesh, PadDim, Precision, RngAlgorithm,
     ScanOptions, Shape, Sharding, Tensor,
 };
 
@@ -29,10 +29,16 @@ fn mistake(build: impl for<'g> FnOnce(&'g Graph, [Tensor<'g>; 4]) -> u32) -> Err
     // Building goes on after a mistake, and the first one stays.
     let _ = inputs[0] + inputs[2];
     let error = g.finish(&[inputs[0]], &[]).unwrap_err();
-    assert!(error.place.file().ends_with("tests/refusals.rs"), "{error}");
+    assert!(
+        error.location.file().ends_with("tests/refusals.rs"),
+        "{error}"
+    );
     // A long statement starts on one line and calls on one of the next.
     let lines = line..=line + 2;
-    assert!(lines.contains(&error.place.line()), "line {line}: {error}");
+    assert!(
+        lines.contains(&error.location.line()),
+        "line {line}: {error}"
+    );
     error
 }
 
@@ -182,8 +188,8 @@ fn shapes_that_cannot_be_made() {
         &["s32[]", "[-1]"],
     );
     says(
-        &mistake(|_, [x, ..]| at!(x.keep(&[4]))),
-        "keep",
+        &mistake(|_, [x, ..]| at!(x.expand_dims(&[4]))),
+        "expand_dims",
         &["f32[2,3]", "4"],
     );
     says(
@@ -223,7 +229,7 @@ fn shapes_that_cannot_be_counted() {
         p(0, 0, most),
     ] {
         says(
-            &mistake(|_, [_, y, ..]| at!(y.pad(&[pad], y.like(0.0)))),
+            &mistake(|_, [_, y, ..]| at!(y.pad(&[pad], y.graph().scalar(y.dtype(), 0.0)))),
             "pad",
             &["f32[4]", &most.to_string()],
         );
@@ -342,12 +348,12 @@ fn windows_and_edges_outside_the_array() {
         interior: 0,
     };
     says(
-        &mistake(|_, [_, y, ..]| at!(y.pad(&[p], y.like(0.0)))),
+        &mistake(|_, [_, y, ..]| at!(y.pad(&[p], y.graph().scalar(y.dtype(), 0.0)))),
         "pad",
         &["f32[4]", "(-3, -2, 0)"],
     );
     says(
-        &mistake(|_, [x, y, ..]| at!(x.pad(&[p], y.like(0.0)))),
+        &mistake(|_, [x, y, ..]| at!(x.pad(&[p], y.graph().scalar(y.dtype(), 0.0)))),
         "pad",
         &["f32[2,3]"],
     );
@@ -436,17 +442,17 @@ fn products_and_rows_that_do_not_fit() {
         &["f32[2,3]", "s32"],
     );
     says(
-        &mistake(|_, [x, y, ..]| at!(x.take_rows(y))),
+        &mistake(|_, [x, y, ..]| at!(x.gather_rows(y))),
         "gather",
         &["f32[4]", "f32[2,3]"],
     );
     says(
-        &mistake(|_, [_, _, n, k]| at!(k.take_rows(n))),
+        &mistake(|_, [_, _, n, k]| at!(k.gather_rows(n))),
         "gather",
         &["s32[5]", "s32[]"],
     );
     says(
-        &mistake(|_, [x, y, n, _]| at!(x.add_rows(n, y))),
+        &mistake(|_, [x, y, n, _]| at!(x.scatter_add_rows(n, y))),
         "scatter",
         &["f32[4]", "s32[5]", "f32[2,3]"],
     );
@@ -508,7 +514,7 @@ fn loops_that_change_the_type_of_what_they_carry() {
     );
     says(
         &mistake(|g, [x, y, ..]| {
-            at!(g.while_loop(&[x], |_| y.sum_all().less(y.like(0.0)), |_| vec![y]))
+            at!(g.while_loop(&[x], |_| y.sum_all().less(y.full_like(0.0)), |_| vec![y]))
         }),
         "while",
         &["(f32[2,3])", "(f32[4])"],
@@ -572,14 +578,14 @@ fn tensors_beyond_their_reach() {
         foreign = foreign + 1.0;
     }
     says(
-        &mistake(|g, _| at!(g.barrier(&[foreign]))),
+        &mistake(|g, _| at!(g.optimization_barrier(&[foreign]))),
         "capture",
         &["graph"],
     );
     let error = mistake(|g, [_, y, ..]| {
         let mut line = 0;
         g.call("body", &[y], |p| {
-            line = at!(g.barrier(&[foreign]));
+            line = at!(g.optimization_barrier(&[foreign]));
             p.to_vec()
         });
         line
@@ -613,7 +619,7 @@ fn derivatives_that_do_not_exist() {
         let line = line!();
         let out = g.while_loop(
             &[x],
-            |s| s[0].sum_all().less(s[0].like(1.0)),
+            |s| s[0].sum_all().less(s[0].full_like(1.0)),
             |s| s.to_vec(),
         );
         g.gradients(out[0].sum_all(), &[x]);
@@ -627,7 +633,7 @@ fn hand_written_derivatives_of_another_number_or_shape() {
     let error = mistake(|g, [x, y, ..]| {
         let sum = x.sum_all();
         let line = line!() + 1;
-        let z = sum.custom_gradient(&[x, y], &[], |_, _, dy| vec![dy]);
+        let z = sum.custom_vjp(&[x, y], &[], |_, _, dy| vec![dy]);
         g.gradients(z, &[x]);
         line
     });
@@ -638,7 +644,7 @@ fn hand_written_derivatives_of_another_number_or_shape() {
     );
     let error = mistake(|g, [x, ..]| {
         let line = line!();
-        let z = x.sum_all().custom_gradient(&[x], &[], |_, _, dy| vec![dy]);
+        let z = x.sum_all().custom_vjp(&[x], &[], |_, _, dy| vec![dy]);
         g.gradients(z, &[x]);
         line
     });
@@ -646,7 +652,7 @@ fn hand_written_derivatives_of_another_number_or_shape() {
     // A mistake within the rule is at the rule's line.
     static LINE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let error = mistake(|g, [x, y, ..]| {
-        let z = x.sum_all().custom_gradient(&[x], &[y], |operands, _, _| {
+        let z = x.sum_all().custom_vjp(&[x], &[y], |operands, _, _| {
             LINE.store(line!() + 1, std::sync::atomic::Ordering::Relaxed);
             vec![operands[0] * operands[1]]
         });
@@ -659,19 +665,19 @@ fn hand_written_derivatives_of_another_number_or_shape() {
 #[test]
 fn names_and_shardings_of_another_rank() {
     says(
-        &mistake(|_, [x, ..]| at!(x.named(&["batch"]))),
-        "named",
+        &mistake(|_, [x, ..]| at!(x.with_logical_axes(&["batch"]))),
+        "with_logical_axes",
         &["f32[2,3]", "1 names"],
     );
     says(
-        &mistake(|g, [x, ..]| at!(g.named_parameter("w", x.shape(), &["batch"]))),
+        &mistake(|g, [x, ..]| at!(g.parameter_with_logical_axes("w", x.shape(), &["batch"]))),
         "parameter",
         &["f32[2,3]", "1 names"],
     );
     let mesh = Arc::new(Mesh::new([("data", 2)]).unwrap());
     let sharding = Sharding::new(&mesh, &[&["data"]]).unwrap();
     says(
-        &mistake(|_, [x, ..]| at!(x.constrain(sharding))),
+        &mistake(|_, [x, ..]| at!(x.with_sharding_constraint(sharding))),
         "sharding-constraint",
         &["f32[2,3]"],
     );
@@ -686,21 +692,21 @@ fn names_and_shardings_of_another_rank() {
             .contains("two")
     );
     // A rule for an axis that the mesh lacks splits nothing; one that does not divide is an error.
-    let layout = Layout::new(
+    let rules = LogicalAxisRules::new(
         Mesh::new([("data", 2)]).unwrap(),
         [("batch", vec!["pod".to_string(), "data".into()])],
     );
-    assert_eq!(layout.sharding(&["batch"], &[4]).unwrap().parts(0), 2);
-    let uneven = layout.sharding(&["batch"], &[3]).unwrap_err().to_string();
+    assert_eq!(rules.sharding(&["batch"], &[4]).unwrap().shards(0), 2);
+    let indivisible = rules.sharding(&["batch"], &[3]).unwrap_err().to_string();
     for part in ["`batch`", "size 3", "2 equal parts", "`data`"] {
-        assert!(uneven.contains(part), "{part} in {uneven}");
+        assert!(indivisible.contains(part), "{part} in {indivisible}");
     }
-    let g = Graph::new("uneven");
-    g.set_layout(layout);
+    let g = Graph::new("indivisible");
+    g.set_logical_axis_rules(rules);
     let line = line!() + 1;
-    g.named_parameter("x", Shape::new(DType::F32, [3]), &["batch"]);
+    g.parameter_with_logical_axes("x", Shape::new(DType::F32, [3]), &["batch"]);
     let error = g.error().unwrap();
-    assert_eq!(error.place.line(), line);
+    assert_eq!(error.location.line(), line);
     says(&error, "parameter", &["`x`", "`batch`", "`data`"]);
 }
 
@@ -717,7 +723,7 @@ fn donations_that_cannot_be() {
         let x = g.parameter("x", Shape::new(DType::F32, [2, 3]));
         let y = g.parameter("y", Shape::new(DType::F32, [4]));
         let error = g.finish(&[y, x, x + 1.0], donations).unwrap_err();
-        assert_eq!(error.place.line(), line!() - 1);
+        assert_eq!(error.location.line(), line!() - 1);
         says(&error, "donation", &[part]);
     }
 }

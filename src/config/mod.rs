@@ -27,7 +27,7 @@ pub use error::{ConfigError, Origin, Problem};
 pub use mixture::{Component, Part};
 pub use presets::preset_names;
 pub use resolve::{RESOLVED_HEADER, Versions, resolve, resolve_file, resolve_over};
-pub use sharding::{Axis, Compiler, GradientType, Rules, Sharding};
+pub use sharding::{Compiler, GradientType, MeshAxis, Rules, Sharding};
 pub use size::Size;
 pub use tie::TieEmbeddings;
 

@@ -46,7 +46,7 @@ pub enum GradientType {
 /// An axis of the mesh of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Axis {
+pub enum MeshAxis {
     /// The slowest axis.
     Data,
     /// The middle axis.
@@ -55,16 +55,16 @@ pub enum Axis {
     Model,
 }
 
-impl Axis {
+impl MeshAxis {
     /// All of them, slowest first.
-    pub const ALL: [Axis; 3] = [Axis::Data, Axis::Fsdp, Axis::Model];
+    pub const ALL: [MeshAxis; 3] = [MeshAxis::Data, MeshAxis::Fsdp, MeshAxis::Model];
 
     /// Its name in programs and in the configuration.
     pub fn name(self) -> &'static str {
         match self {
-            Axis::Data => "data",
-            Axis::Fsdp => "fsdp",
-            Axis::Model => "model",
+            MeshAxis::Data => "data",
+            MeshAxis::Fsdp => "fsdp",
+            MeshAxis::Model => "model",
         }
     }
 }
@@ -75,34 +75,34 @@ impl Axis {
 #[serde(deny_unknown_fields, default)]
 pub struct Rules {
     /// Sequences.
-    pub batch: Vec<Axis>,
+    pub batch: Vec<MeshAxis>,
     /// Positions.
-    pub length: Vec<Axis>,
+    pub length: Vec<MeshAxis>,
     /// The residual stream's width. In activations the batch comes first and takes its axes.
-    pub embed: Vec<Axis>,
+    pub embed: Vec<MeshAxis>,
     /// Attention heads.
-    pub heads: Vec<Axis>,
+    pub heads: Vec<MeshAxis>,
     /// One head's width.
-    pub kv: Vec<Axis>,
+    pub kv: Vec<MeshAxis>,
     /// The feed-forward width.
-    pub mlp: Vec<Axis>,
+    pub mlp: Vec<MeshAxis>,
     /// Tokens of the vocabulary.
-    pub vocab: Vec<Axis>,
+    pub vocab: Vec<MeshAxis>,
     /// Buckets of relative positions.
-    pub buckets: Vec<Axis>,
+    pub buckets: Vec<MeshAxis>,
     /// Stacked layers.
-    pub layers: Vec<Axis>,
+    pub layers: Vec<MeshAxis>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         Self {
-            batch: vec![Axis::Data, Axis::Fsdp],
+            batch: vec![MeshAxis::Data, MeshAxis::Fsdp],
             length: vec![],
-            embed: vec![Axis::Fsdp],
-            heads: vec![Axis::Model],
+            embed: vec![MeshAxis::Fsdp],
+            heads: vec![MeshAxis::Model],
             kv: vec![],
-            mlp: vec![Axis::Model],
+            mlp: vec![MeshAxis::Model],
             vocab: vec![],
             buckets: vec![],
             layers: vec![],
@@ -112,7 +112,7 @@ impl Default for Rules {
 
 impl Rules {
     /// Each dimension's name with its axes.
-    pub fn table(&self) -> [(&'static str, &[Axis]); 9] {
+    pub fn table(&self) -> [(&'static str, &[MeshAxis]); 9] {
         [
             ("batch", &self.batch),
             ("length", &self.length),

@@ -1,6 +1,6 @@
 //! Whether the hosts of a run agree on where to begin. The devices tell them: a number from each is reduced over all.
 
-use ankh_hlo::{DType, Graph, Port, Shape, Sharding};
+use ankh_hlo::{ArraySpec, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
 
 use super::{DeviceError, Fleet, Input};
@@ -19,7 +19,7 @@ impl Fleet {
         let numbers = match &self.layout {
             None => g.parameter("numbers", shape),
             Some(layout) => {
-                g.set_layout(layout.clone());
+                g.set_logical_axis_rules(layout.clone());
                 let names: Vec<&str> = layout.mesh().axes().iter().map(|a| &*a.0).collect();
                 let sharding = Sharding::new(layout.mesh(), &[&names])
                     .expect("each axis of the mesh splits the numbers once");
@@ -27,8 +27,8 @@ impl Fleet {
             }
         };
         let program = self.compile(&g.finish(&[numbers.min(&[0]), numbers.max(&[0])], &[])?)?;
-        let port: &Port = &program.parameters()[0];
-        let numbers = self.assemble(port, |position, _| {
+        let spec: &ArraySpec = &program.parameters()[0];
+        let numbers = self.assemble(spec, |position, _| {
             let number = i32::try_from(own(position)).unwrap_or(i32::MAX);
             Ok::<_, DeviceError>(HostTensor::from_i32([1], &[number]))
         })?;

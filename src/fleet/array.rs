@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ankh_hlo::Port;
+use ankh_hlo::ArraySpec;
 use ankh_pjrt::{Argument, Buffer, Event, HostTensor};
 
 use super::{Compiled, DeviceError, Fleet};
@@ -10,7 +10,7 @@ use super::{Compiled, DeviceError, Fleet};
 /// An array over the devices of the mesh; this process has the parts of its own devices.
 pub struct DeviceArray {
     /// Its shape, and where it lies.
-    port: Port,
+    spec: ArraySpec,
     /// One a device of this process, in the order of the mesh.
     parts: Vec<Buffer>,
 }
@@ -36,24 +36,24 @@ impl DeviceArray {
     }
 
     /// Its shape, and where it lies.
-    pub fn port(&self) -> &Port {
-        &self.port
+    pub fn spec(&self) -> &ArraySpec {
+        &self.spec
     }
 }
 
 impl Input<'_> {
     /// Fails where the array is not what a program takes in this place. The plugin would take parts that are of the right size
     /// and of other places of the array.
-    fn check(&self, expected: &Port) -> Result<(), DeviceError> {
-        let port = match self {
-            Input::Keep(array) => &array.port,
-            Input::Donate(array) => &array.port,
+    fn check(&self, expected: &ArraySpec) -> Result<(), DeviceError> {
+        let spec = match self {
+            Input::Keep(array) => &array.spec,
+            Input::Donate(array) => &array.spec,
         };
-        match port.fits(expected) {
+        match spec.fits(expected) {
             true => Ok(()),
             false => Err(DeviceError::WrongArray {
                 name: expected.name.clone(),
-                found: port.to_string(),
+                found: spec.to_string(),
                 expected: expected.to_string(),
             }),
         }
@@ -62,14 +62,14 @@ impl Input<'_> {
 
 impl Compiled {
     /// The arrays that the program takes.
-    pub fn parameters(&self) -> &[Port] {
+    pub fn parameters(&self) -> &[ArraySpec] {
         self.module.parameters()
     }
 
     /// Starts the program on every device of this process; its results become ready later. Donated arrays are taken over.
     pub fn start(&self, inputs: Vec<Input<'_>>) -> Result<Vec<DeviceArray>, DeviceError> {
-        for (input, port) in inputs.iter().zip(self.parameters()) {
-            input.check(port)?;
+        for (input, spec) in inputs.iter().zip(self.parameters()) {
+            input.check(spec)?;
         }
         let mut lists: Vec<Vec<Argument<'_>>> = self.order.iter().map(|_| Vec::new()).collect();
         for input in inputs {
@@ -97,8 +97,8 @@ impl Compiled {
             .into_iter()
             .map(|(_, list)| list.into_iter())
             .collect();
-        let results = self.module.results().iter().map(|port| DeviceArray {
-            port: port.clone(),
+        let results = self.module.results().iter().map(|spec| DeviceArray {
+            spec: spec.clone(),
             parts: by_device.iter_mut().filter_map(Iterator::next).collect(),
         });
         Ok(results.collect())
@@ -107,34 +107,38 @@ impl Compiled {
 
 impl Fleet {
     /// Starts moving an array to the devices, each its part, if it has the shape that a program takes.
-    pub fn upload(&self, port: &Port, tensor: &HostTensor) -> Result<DeviceArray, DeviceError> {
+    pub fn upload(
+        &self,
+        spec: &ArraySpec,
+        tensor: &HostTensor,
+    ) -> Result<DeviceArray, DeviceError> {
         let found = format!("{}{:?}", tensor.element_type.name(), tensor.dims);
-        let expected = format!("{}{:?}", port.shape.dtype.name(), port.shape.dims);
+        let expected = format!("{}{:?}", spec.shape.dtype.name(), spec.shape.dims);
         if found != expected {
             return Err(DeviceError::WrongArray {
-                name: port.name.clone(),
+                name: spec.name.clone(),
                 found,
                 expected,
             });
         }
-        self.assemble(port, |_, part| Ok(tensor.part(part)?))
+        self.assemble(spec, |_, part| Ok(tensor.part(part)?))
     }
 
     /// Makes an array of what `part` gives for each device of this process: it is called with the device's place in the mesh
     /// and the ranges of its part.
     pub fn assemble<E: From<DeviceError>>(
         &self,
-        port: &Port,
+        spec: &ArraySpec,
         mut part: impl FnMut(usize, &[Range<i64>]) -> Result<HostTensor, E>,
     ) -> Result<DeviceArray, E> {
         let parts = self.local.iter().map(|local| {
-            let tensor = part(local.position, &part_of(port, local.position))?;
+            let tensor = part(local.position, &part_of(spec, local.position))?;
             let buffer = self.client.upload(&tensor, &local.device);
             Ok(buffer.map_err(DeviceError::from)?)
         });
         Ok(DeviceArray {
             parts: parts.collect::<Result<_, E>>()?,
-            port: port.clone(),
+            spec: spec.clone(),
         })
     }
 
@@ -142,14 +146,14 @@ impl Fleet {
     pub fn fetch(&self, array: &DeviceArray) -> Result<Fetch, DeviceError> {
         let mut parts: Vec<(Vec<Range<i64>>, &Buffer)> = Vec::new();
         for (local, buffer) in self.local.iter().zip(&array.parts) {
-            let part = part_of(&array.port, local.position);
+            let part = part_of(&array.spec, local.position);
             if parts.iter().all(|(other, _)| *other != part) {
                 parts.push((part, buffer));
             }
         }
-        let cut = array.port.sharding.as_ref().map_or(1, |sharding| {
+        let cut = array.spec.sharding.as_ref().map_or(1, |sharding| {
             (0..sharding.rank())
-                .map(|dim| sharding.parts(dim))
+                .map(|dim| sharding.shards(dim))
                 .product()
         });
         if (parts.len() as i64) < cut {
@@ -160,7 +164,7 @@ impl Fleet {
             .map(|(part, buffer)| Ok((part, buffer.to_host_async()?)));
         let element_type = array.first().element_type();
         Ok(Fetch {
-            whole: HostTensor::zeros(element_type, array.port.shape.dims.clone()),
+            whole: HostTensor::zeros(element_type, array.spec.shape.dims.clone()),
             parts: events.collect::<Result<_, DeviceError>>()?,
         })
     }
@@ -188,9 +192,9 @@ impl Fetch {
 }
 
 /// The part of an array that the device at a place of the mesh holds; all of it where there is no mesh.
-pub fn part_of(port: &Port, position: usize) -> Vec<Range<i64>> {
-    match &port.sharding {
-        Some(sharding) => sharding.part(position as i64, &port.shape.dims),
-        None => port.shape.dims.iter().map(|&size| 0..size).collect(),
+pub fn part_of(spec: &ArraySpec, position: usize) -> Vec<Range<i64>> {
+    match &spec.sharding {
+        Some(sharding) => sharding.shard_ranges(position as i64, &spec.shape.dims),
+        None => spec.shape.dims.iter().map(|&size| 0..size).collect(),
     }
 }

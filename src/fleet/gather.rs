@@ -9,15 +9,17 @@ impl Fleet {
     pub(super) fn gather(&self, array: &DeviceArray) -> Result<DeviceArray, DeviceError> {
         let g = Graph::new("gather");
         if let Some(layout) = &self.layout {
-            g.set_layout(layout.clone());
+            g.set_logical_axis_rules(layout.clone());
         }
-        let port = array.port();
-        let x = match &port.sharding {
-            Some(sharding) => g.sharded_parameter("array", port.shape.clone(), sharding.clone()),
-            None => g.parameter("array", port.shape.clone()),
+        let spec = array.spec();
+        let x = match &spec.sharding {
+            Some(sharding) => g.sharded_parameter("array", spec.shape.clone(), sharding.clone()),
+            None => g.parameter("array", spec.shape.clone()),
         };
         let whole = match &self.layout {
-            Some(layout) => x.constrain(Sharding::replicated(layout.mesh(), port.shape.rank())),
+            Some(layout) => {
+                x.with_sharding_constraint(Sharding::replicated(layout.mesh(), spec.shape.rank()))
+            }
             None => x,
         };
         let program = self.compile(&g.finish(&[whole], &[])?)?;

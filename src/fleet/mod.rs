@@ -14,7 +14,7 @@ pub mod saved;
 
 use std::path::{Path, PathBuf};
 
-use ankh_hlo::{Layout, Module, ShardingForm};
+use ankh_hlo::{LogicalAxisRules, Module, ShardingForm};
 use ankh_pjrt::{
     Client, Code, CompileOptions, Device, DeviceDescription, Executable, NamedValue, Partitioner,
     Platform, Plugin, Program, keeping_signals,
@@ -39,7 +39,7 @@ pub struct Fleet {
     slice: Slice,
     mesh: MeshShape,
     form: ShardingForm,
-    layout: Option<Layout>,
+    layout: Option<LogicalAxisRules>,
     /// The ids of all devices, in the order of the mesh.
     ids: Vec<i32>,
     /// This process's devices, in the order of the mesh.
@@ -150,7 +150,7 @@ impl Fleet {
     }
 
     /// How programs are to lay out their arrays; `None` on a single device.
-    pub fn layout(&self) -> Option<&Layout> {
+    pub fn layout(&self) -> Option<&LogicalAxisRules> {
         self.layout.as_ref()
     }
 
@@ -259,16 +259,16 @@ impl Fleet {
 /// How shardings are written for a plugin.
 pub fn sharding_form(plugin: &Plugin) -> ShardingForm {
     match plugin.api_version() >= NAMED_SHARDINGS {
-        true => ShardingForm::Named,
-        false => ShardingForm::Tiles,
+        true => ShardingForm::Shardy,
+        false => ShardingForm::Gspmd,
     }
 }
 
 /// The options that a program is compiled with for devices in the order of the mesh. `flags` are `name=value`.
 pub fn compile_options(ids: &[i32], form: ShardingForm, flags: &[String]) -> CompileOptions {
     let partitioner = match form {
-        ShardingForm::Named => Partitioner::Shardy,
-        ShardingForm::Tiles => Partitioner::Gspmd,
+        ShardingForm::Shardy => Partitioner::Shardy,
+        ShardingForm::Gspmd => Partitioner::Gspmd,
     };
     let options = match ids {
         [id] => CompileOptions::new().device(i64::from(*id)),

@@ -3,9 +3,9 @@
 
 mod table;
 
-use ankh_hlo::{Layout, Mesh, Shape, Sharding, ShardingForm, Uneven};
+use ankh_hlo::{IndivisibleDim, LogicalAxisRules, Mesh, Shape, Sharding, ShardingForm};
 
-use crate::config::{Axis, Config};
+use crate::config::{Config, MeshAxis};
 use crate::slice::MeshShape;
 use crate::train::program::{self, Array, BatchSize};
 
@@ -36,12 +36,12 @@ pub enum LayoutError {
         devices: usize,
     },
     /// An array cannot be split.
-    #[error("{array}: {uneven}")]
-    Uneven {
+    #[error("{array}: {indivisible}")]
+    IndivisibleDim {
         /// The array with its dimensions.
         array: String,
         /// What is wrong with it.
-        uneven: Uneven,
+        indivisible: IndivisibleDim,
     },
 }
 
@@ -58,13 +58,15 @@ impl LayoutError {
             LayoutError::Mesh { .. } => {
                 "set sharding.data=0, which takes as many as the other axes leave".into()
             }
-            LayoutError::Uneven { uneven, .. } if uneven.name == "batch" => format!(
-                "set train.batch_size so that each of train.accumulation parts is a multiple of {}",
-                uneven.parts
-            ),
-            LayoutError::Uneven { uneven, .. } => format!(
+            LayoutError::IndivisibleDim { indivisible, .. } if indivisible.name == "batch" => {
+                format!(
+                    "set train.batch_size so that each of train.accumulation parts is a multiple of {}",
+                    indivisible.parts
+                )
+            }
+            LayoutError::IndivisibleDim { indivisible, .. } => format!(
                 "make sharding.{} a divisor of {}, or take it out of sharding.rules.{}",
-                uneven.axis, uneven.size, uneven.name
+                indivisible.axis, indivisible.size, indivisible.name
             ),
         }
     }
@@ -108,7 +110,7 @@ pub fn mesh_shape(config: &Config, devices: usize) -> Result<MeshShape, LayoutEr
 /// A mesh of this shape, its axes named.
 pub fn mesh(shape: MeshShape) -> Mesh {
     let sizes = [shape.data, shape.fsdp, shape.model];
-    let axes = Axis::ALL.iter().zip(sizes);
+    let axes = MeshAxis::ALL.iter().zip(sizes);
     let mesh = Mesh::new(axes.map(|(axis, size)| (axis.name(), size as i64)));
     mesh.expect("the axes have names of their own and multiply to the devices that there are")
 }
@@ -118,7 +120,7 @@ pub fn layout(
     config: &Config,
     mesh: MeshShape,
     form: ShardingForm,
-) -> Result<Option<Layout>, LayoutError> {
+) -> Result<Option<LogicalAxisRules>, LayoutError> {
     if mesh.devices() == 1 {
         return Ok(None);
     }
@@ -128,7 +130,7 @@ pub fn layout(
         let axes = axes.iter().map(|axis| axis.name().to_string());
         (name, axes.collect::<Vec<_>>())
     });
-    let layout = Layout::new(mesh, rules).with_form(form);
+    let layout = LogicalAxisRules::new(mesh, rules).with_form(form);
     for array in arrays(config) {
         sharding(&layout, &array)?;
     }
@@ -136,11 +138,11 @@ pub fn layout(
 }
 
 /// Where an array lies.
-pub fn sharding(layout: &Layout, array: &Array) -> Result<Sharding, LayoutError> {
-    let sharding = layout.sharding(&array.axes, &array.shape.dims);
-    sharding.map_err(|uneven| LayoutError::Uneven {
+pub fn sharding(layout: &LogicalAxisRules, array: &Array) -> Result<Sharding, LayoutError> {
+    let sharding = layout.sharding(&array.logical_axes, &array.shape.dims);
+    sharding.map_err(|indivisible| LayoutError::IndivisibleDim {
         array: format!("`{}` {}", array.name, array.shape),
-        uneven,
+        indivisible,
     })
 }
 
@@ -163,7 +165,7 @@ fn arrays(config: &Config) -> Vec<Array> {
             ]
             .map(|n| n as i64),
         ),
-        axes: vec!["batch", "heads", "length", "kv"],
+        logical_axes: vec!["batch", "heads", "length", "kv"],
     };
     let batch = [whole, part].into_iter().flat_map(program::batch);
     let state = program::state(config).into_iter();
@@ -174,7 +176,7 @@ fn arrays(config: &Config) -> Vec<Array> {
 const LARGE: u64 = 64 << 20;
 
 /// Large arrays that every device of an `fsdp` or `model` axis keeps whole, each with the reason.
-pub fn unsplit(config: &Config, layout: &Layout) -> Vec<(String, String)> {
+pub fn unsplit(config: &Config, layout: &LogicalAxisRules) -> Vec<(String, String)> {
     let axes = || {
         layout
             .mesh()
@@ -186,14 +188,16 @@ pub fn unsplit(config: &Config, layout: &Layout) -> Vec<(String, String)> {
         return Vec::new();
     }
     let whole = |array: &Array| {
-        let sharding = layout.sharding(&array.axes, &array.shape.dims).ok()?;
+        let sharding = layout
+            .sharding(&array.logical_axes, &array.shape.dims)
+            .ok()?;
         let large = array.shape.bytes() >= LARGE;
         (large && sharding.is_replicated()).then(|| {
             let names: Vec<String> = axes()
                 .map(|(name, size)| format!("{name} ({size})"))
                 .collect();
             let dims: Vec<String> = array
-                .axes
+                .logical_axes
                 .iter()
                 .map(|name| format!("sharding.rules.{name}"))
                 .collect();

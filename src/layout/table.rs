@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ankh_hlo::{Module, Port, Sharding};
+use ankh_hlo::{ArraySpec, Module, Sharding};
 use ankh_proto::xla;
 
 /// Where one array lies.
@@ -20,15 +20,15 @@ pub struct Row {
 
 /// The arrays that a step takes: its state and its batch.
 pub fn arrays(module: &Module) -> Vec<Row> {
-    let row = |port: &Port| {
-        let rank = port.shape.rank();
-        let sharding = port.sharding.as_ref();
+    let row = |spec: &ArraySpec| {
+        let rank = spec.shape.rank();
+        let sharding = spec.sharding.as_ref();
         let axes = |dim| sharding.map_or(vec![], |s| s.axes(dim).map(str::to_owned).collect());
-        let dims = &port.shape.dims;
-        let part = sharding.map_or(dims.clone(), |s: &Sharding| s.part_dims(dims));
-        let name = port.shape.dtype.name();
+        let dims = &spec.shape.dims;
+        let part = sharding.map_or(dims.clone(), |s: &Sharding| s.shard_dims(dims));
+        let name = spec.shape.dtype.name();
         Row {
-            name: port.name.clone(),
+            name: spec.name.clone(),
             whole: shape(name, dims),
             axes: (0..rank).map(axes).collect(),
             part: shape(name, &part),

@@ -8,10 +8,11 @@
 use ankh_hlo::{DType, Graph, Shape, Tensor};
 
 use super::layers::{Dims, project};
+use super::position::Direction;
 use super::weights::Attention;
 
 /// What is added to the score of a key that may not be seen. Large enough that its weight is exactly 0 in float32.
-const HIDDEN: f64 = -1e9;
+const MASK_VALUE: f64 = -1e9;
 
 const TO_HEADS: Dims = ["embed", "heads"];
 const FROM_HEADS: Dims = ["heads", "embed"];
@@ -22,14 +23,14 @@ pub struct Bias<'g> {
     /// Learned, by relative position: `[heads, queries, keys]`.
     pub relative: Option<Tensor<'g>>,
     /// Which of them count.
-    pub visible: Visible<'g>,
+    pub mask: AttentionMask<'g>,
 }
 
 /// Which keys a query sees.
 #[derive(Clone, Copy)]
-pub enum Visible<'g> {
+pub enum AttentionMask<'g> {
     /// As the mask says, by 0 or a very negative number; it broadcasts to `[batch, heads, queries, keys]`.
-    Masked(Tensor<'g>),
+    Additive(Tensor<'g>),
     /// Those of the query's own segment of the row. Only the numbers of the segments are kept for the derivative: to compare them where
     /// the scores are made costs less than to read a mask of all pairs.
     Segments {
@@ -38,66 +39,59 @@ pub enum Visible<'g> {
         /// s32 `[batch, keys]`, likewise.
         keys: Tensor<'g>,
         /// Whether the keys after a query are among those it sees.
-        order: Order,
+        direction: Direction,
     },
 }
 
-/// Which keys of a segment are seen from within.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// All.
-    Free,
-    /// None at a later position than the query's.
-    Causal,
-}
-
-impl<'g> Visible<'g> {
+impl<'g> AttentionMask<'g> {
     /// The scores `[batch, heads, queries, keys]`, those of keys that are not seen so low that their weight is 0.
     ///
     /// Padding has the number 0 on both sides and so sees padding: what it computes is finite and reaches no token, and one
     /// comparison is enough for all.
     fn applied_to(self, scores: Tensor<'g>) -> Tensor<'g> {
         match self {
-            Visible::Masked(mask) => scores + mask.convert(scores.dtype()),
-            Visible::Segments {
+            AttentionMask::Additive(mask) => scores + mask.convert(scores.dtype()),
+            AttentionMask::Segments {
                 queries,
                 keys,
-                order,
+                direction,
             } => {
-                let own = queries.keep(&[1, 3]).equal(keys.keep(&[1, 2]));
-                let seen = match order {
-                    Order::Free => own,
-                    Order::Causal => {
+                let own = queries
+                    .expand_dims(&[1, 3])
+                    .equal(keys.expand_dims(&[1, 2]));
+                let seen = match direction {
+                    Direction::Bidirectional => own,
+                    Direction::Causal => {
                         let grid = Shape::new(DType::S32, [1, 1, queries.dim(1), keys.dim(1)]);
                         let g = scores.graph();
                         own & g.iota(grid.clone(), 3).less_equal(g.iota(grid, 2))
                     }
                 };
-                seen.select(scores, scores.like(HIDDEN))
+                seen.select(scores, scores.full_like(MASK_VALUE))
             }
         }
     }
 
-    /// The tensors it is made of, and the order within segments where it is about those.
-    fn parts(self) -> (Vec<Tensor<'g>>, Option<Order>) {
+    /// The tensors it is made of, and the direction within segments where it is about those.
+    fn tensors(self) -> (Vec<Tensor<'g>>, Option<Direction>) {
         match self {
-            Visible::Masked(mask) => (vec![mask], None),
-            Visible::Segments {
+            AttentionMask::Additive(mask) => (vec![mask], None),
+            AttentionMask::Segments {
                 queries,
                 keys,
-                order,
-            } => (vec![queries, keys], Some(order)),
+                direction,
+            } => (vec![queries, keys], Some(direction)),
         }
     }
 
-    /// What [`Visible::parts`] gave, perhaps of another program.
-    fn of_parts(parts: &[Tensor<'g>], order: Option<Order>) -> Self {
-        match order {
-            None => Visible::Masked(parts[0]),
-            Some(order) => Visible::Segments {
-                queries: parts[0],
-                keys: parts[1],
-                order,
+    /// What [`AttentionMask::tensors`] gave, perhaps of another program.
+    fn of_tensors(tensors: &[Tensor<'g>], direction: Option<Direction>) -> Self {
+        match direction {
+            None => AttentionMask::Additive(tensors[0]),
+            Some(direction) => AttentionMask::Segments {
+                queries: tensors[0],
+                keys: tensors[1],
+                direction,
             },
         }
     }
@@ -105,19 +99,19 @@ impl<'g> Visible<'g> {
 
 /// The mask of keys `[batch, keys]` that are 1 where there is a token: `[batch, 1, 1, keys]`.
 pub fn key_mask<'g>(tokens: Tensor<'g>) -> Tensor<'g> {
-    let hidden = tokens.equal(tokens.zeros_like()).convert(DType::F32) * HIDDEN;
-    hidden.keep(&[1, 2])
+    let hidden = tokens.equal(tokens.zeros_like()).convert(DType::F32) * MASK_VALUE;
+    hidden.expand_dims(&[1, 2])
 }
 
 /// The mask that hides the keys after each query: `[1, 1, length, length]`.
 pub fn causal_mask<'g>(graph: &'g Graph, length: i64) -> Tensor<'g> {
     let grid = Shape::new(DType::S32, [1, 1, length, length]);
     let later = graph.iota(grid.clone(), 3).greater(graph.iota(grid, 2));
-    later.convert(DType::F32) * HIDDEN
+    later.convert(DType::F32) * MASK_VALUE
 }
 
 /// The element type of the scores and of sums over keys: float32, or float64 where that comes in.
-pub(super) fn wide(dtype: DType) -> DType {
+pub(super) fn accumulation_dtype(dtype: DType) -> DType {
     match dtype {
         DType::F64 => DType::F64,
         _ => DType::F32,
@@ -137,11 +131,11 @@ pub(super) fn attention<'g>(
         let t = t
             .reshape(&[batch, length, heads, inner / heads])
             .transpose(&[0, 2, 1, 3]);
-        t.named(&["batch", "heads", "length", "kv"])
+        t.with_logical_axes(&["batch", "heads", "length", "kv"])
     };
-    let q = split(project(x, p.q, TO_HEADS)).checkpoint("query");
-    let k = split(project(memory, p.k, TO_HEADS)).checkpoint("key");
-    let v = split(project(memory, p.v, TO_HEADS)).checkpoint("value");
+    let q = split(project(x, p.q, TO_HEADS)).checkpoint_name("query");
+    let k = split(project(memory, p.k, TO_HEADS)).checkpoint_name("key");
+    let v = split(project(memory, p.v, TO_HEADS)).checkpoint_name("value");
     let o = weighted_sum(q, k, v, bias).transpose(&[0, 2, 1, 3]);
     project(
         o.reshape(&[x.dim(0), x.dim(1), heads * q.dim(3)]),
@@ -154,27 +148,27 @@ pub(super) fn attention<'g>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scores {
     /// Once in each pass; what is made from them reads them from memory.
-    Kept,
+    Keep,
     /// Anew for each thing made from them, which the compiler then fuses with the product. On a matrix unit that takes less time than
     /// writing and reading float32 arrays of `[batch, heads, queries, keys]`; those still written are in the inputs' type.
-    Repeated,
+    Recompute,
 }
 
 impl Scores {
-    /// The quicker way: `Repeated` where the matrix products are in a narrower type than the scores.
+    /// The quicker way: `Recompute` where the matrix products are in a narrower type than the scores.
     fn quicker(dtype: DType) -> Scores {
-        match dtype == wide(dtype) {
-            true => Scores::Kept,
-            false => Scores::Repeated,
+        match dtype == accumulation_dtype(dtype) {
+            true => Scores::Keep,
+            false => Scores::Recompute,
         }
     }
 
-    /// `q` once more, after `before`: with `Repeated` the compiler cannot tell that it is the same.
+    /// `q` once more, after `before`: with `Recompute` the compiler cannot tell that it is the same.
     fn again<'g>(self, q: Tensor<'g>, before: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
         match self {
-            Scores::Kept => (q, before),
-            Scores::Repeated => {
-                let both = q.graph().barrier(&[q, before]);
+            Scores::Keep => (q, before),
+            Scores::Recompute => {
+                let both = q.graph().optimization_barrier(&[q, before]);
                 (both[0], both[1])
             }
         }
@@ -183,19 +177,19 @@ impl Scores {
     /// `x` as it is read by all that follows; without it the compiler may keep a wider `x` instead, to spare conversions.
     fn settled(self, x: Tensor<'_>) -> Tensor<'_> {
         match self {
-            Scores::Kept => x,
-            Scores::Repeated => x.graph().barrier(&[x])[0],
+            Scores::Keep => x,
+            Scores::Recompute => x.graph().optimization_barrier(&[x])[0],
         }
     }
 
     /// The sum of `x [batch, heads, queries, keys]` over the batch, in the type of the scores. Up to eight sequences are added at a time:
     /// a reduction would write the whole sum once for each.
     fn sum_over_batch(self, x: Tensor<'_>) -> Tensor<'_> {
-        let (g, wide, batch) = (x.graph(), wide(x.dtype()), x.dim(0));
+        let (g, wide, batch) = (x.graph(), accumulation_dtype(x.dtype()), x.dim(0));
         let together = [8, 4, 2]
             .into_iter()
             .find(|n| batch % n == 0 && g.splits_evenly("batch", batch / n));
-        let (Scores::Repeated, Some(n)) = (self, together) else {
+        let (Scores::Recompute, Some(n)) = (self, together) else {
             return x.convert(wide).sum(&[0]);
         };
         let rest = &x.dims()[1..];
@@ -224,31 +218,31 @@ pub fn weighted_sum_by<'g>(
     bias: Bias<'g>,
 ) -> Tensor<'g> {
     let scores = |q| scores(q, k, bias);
-    let max = scores(q).max(&[3]).keep(&[3]);
+    let max = scores(q).max(&[3]).expand_dims(&[3]);
     let (again, max) = way.again(q, max);
-    let sum = (scores(again) - max).exp().sum(&[3]).keep(&[3]);
+    let sum = (scores(again) - max).exp().sum(&[3]).expand_dims(&[3]);
     let (again, sum) = way.again(again, sum);
     let weights = (scores(again) - max).exp();
-    let log_sum = (max + sum.log()).checkpoint("attention_log_sum");
+    let log_sum = (max + sum.log()).checkpoint_name("attention_log_sum");
     // Dividing the sum instead of each weight spares a pass over the square array.
     let weighted = q.graph().einsum_with(
         "bhqs,bhsk->bhqk",
         weights.convert(v.dtype()),
         v,
         Default::default(),
-        Some(wide(q.dtype())),
+        Some(accumulation_dtype(q.dtype())),
     );
     let o = (weighted / sum)
         .convert(v.dtype())
-        .checkpoint("attention_output");
+        .checkpoint_name("attention_output");
     let inputs: Vec<Tensor<'g>> = [q, k, v].into_iter().chain(bias.relative).collect();
-    let (count, (parts, order)) = (inputs.len(), bias.visible.parts());
-    let residuals: Vec<Tensor<'g>> = [log_sum].into_iter().chain(parts).collect();
-    o.custom_gradient(&inputs, &residuals, move |operands, o, dy| {
+    let (count, (mask, direction)) = (inputs.len(), bias.mask.tensors());
+    let residuals: Vec<Tensor<'g>> = [log_sum].into_iter().chain(mask).collect();
+    o.custom_vjp(&inputs, &residuals, move |operands, o, dy| {
         let (inputs, residuals) = operands.split_at(count);
         let bias = Bias {
             relative: inputs.get(3).copied(),
-            visible: Visible::of_parts(&residuals[1..], order),
+            mask: AttentionMask::of_tensors(&residuals[1..], direction),
         };
         gradient(way, inputs, bias, residuals[0], o, dy)
     })
@@ -261,13 +255,13 @@ fn scores<'g>(q: Tensor<'g>, k: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
         q,
         k,
         Default::default(),
-        Some(wide(q.dtype())),
+        Some(accumulation_dtype(q.dtype())),
     );
     let s = match bias.relative {
         Some(r) => s + r,
         None => s,
     };
-    bias.visible.applied_to(s)
+    bias.mask.applied_to(s)
 }
 
 /// The gradients of queries, keys, values and, where there is one, the relative bias.
@@ -285,7 +279,9 @@ fn gradient<'g>(
     let wide = weights.dtype();
     let weights = way.settled(weights.convert(v.dtype()));
     let dweights = g.einsum_with("bhqk,bhsk->bhqs", dy, v, Default::default(), Some(wide));
-    let row = (dy.convert(wide) * o.convert(wide)).sum(&[3]).keep(&[3]);
+    let row = (dy.convert(wide) * o.convert(wide))
+        .sum(&[3])
+        .expand_dims(&[3]);
     let dscores = weights.convert(wide) * (dweights - row);
     let dscores = way.settled(dscores.convert(q.dtype()));
     let dv = g.einsum("bhqs,bhqk->bhsk", weights, dy);

@@ -2,15 +2,15 @@
 
 use ankh_hlo::{DType, Tensor};
 
-use super::attention::wide;
-use super::weights::{Expansion, Mlp};
+use super::attention::accumulation_dtype;
+use super::weights::{FeedForwardInput, Mlp};
 use crate::config::Activation;
 
 /// RMSNorm without a mean or a bias (Zhang and Sennrich, 2019): `x / rms(x) * weight`. `x` is `[batch, length, embed]`; the
 /// mean square is taken in float32.
 pub fn rms_norm<'g>(x: Tensor<'g>, weight: Tensor<'g>, epsilon: f64) -> Tensor<'g> {
     let wide = x.convert(DType::F32);
-    let scale = (wide.square().mean(&[2]).keep(&[2]) + epsilon).rsqrt();
+    let scale = (wide.square().mean(&[2]).expand_dims(&[2]) + epsilon).rsqrt();
     ((wide * scale) * weight).convert(x.dtype())
 }
 
@@ -31,20 +31,24 @@ pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, dims: Dims, to: DType) -> Tenso
     let whole = gathered(w, x.dtype(), dims);
     let g = x.graph();
     let y = g.einsum_with("bld,de->ble", x, whole, Default::default(), Some(to));
-    y.custom_gradient(&[x, w], &[], move |operands, _, dy| {
+    y.custom_vjp(&[x, w], &[], move |operands, _, dy| {
         let (x, w) = (operands[0], operands[1]);
         let (g, dy) = (x.graph(), dy.convert(x.dtype()));
         let dx = g.einsum("ble,de->bld", dy, gathered(w, x.dtype(), dims));
         let sums = Some(w.dtype());
         let dw = g.einsum_with("bld,ble->de", x, dy, Default::default(), sums);
         // First the sum over devices, then the part: asked for the part of a product, the partitioner loops again.
-        vec![dx, dw.named_beside(&["batch"], &dims).named(&dims)]
+        vec![
+            dx,
+            dw.with_logical_axes_except(&["batch"], &dims)
+                .with_logical_axes(&dims),
+        ]
     })
 }
 
 /// A weight as its product takes it.
 fn gathered<'g>(w: Tensor<'g>, dtype: DType, dims: Dims) -> Tensor<'g> {
-    w.convert(dtype).named_beside(&["batch"], &dims)
+    w.convert(dtype).with_logical_axes_except(&["batch"], &dims)
 }
 
 const TO_MLP: Dims = ["embed", "mlp"];
@@ -53,35 +57,40 @@ const FROM_MLP: Dims = ["mlp", "embed"];
 /// The feed-forward layer; `x` is `[batch, length, embed]`.
 pub fn feed_forward<'g>(p: &Mlp<Tensor<'g>>, x: Tensor<'g>, activation: Activation) -> Tensor<'g> {
     let hidden = match p.wi {
-        Expansion::Plain(wi) => {
-            nonlinearity(project(x, wi, TO_MLP).checkpoint("mlp_hidden"), activation)
-        }
-        Expansion::Gated(wi_0, wi_1) => {
-            let gate = project(x, wi_1, TO_MLP).checkpoint("mlp_gate");
+        FeedForwardInput::Plain(wi) => nonlinearity(
+            project(x, wi, TO_MLP).checkpoint_name("mlp_hidden"),
+            activation,
+        ),
+        FeedForwardInput::Gated(wi_0, wi_1) => {
+            let gate = project(x, wi_1, TO_MLP).checkpoint_name("mlp_gate");
             nonlinearity(
-                project(x, wi_0, TO_MLP).checkpoint("mlp_hidden"),
+                project(x, wi_0, TO_MLP).checkpoint_name("mlp_hidden"),
                 activation,
             ) * gate
         }
     };
-    project(hidden.named(&["batch", "length", "mlp"]), p.wo, FROM_MLP)
+    project(
+        hidden.with_logical_axes(&["batch", "length", "mlp"]),
+        p.wo,
+        FROM_MLP,
+    )
 }
 
 fn nonlinearity<'g>(x: Tensor<'g>, activation: Activation) -> Tensor<'g> {
     match activation {
         Activation::GatedGelu | Activation::Gelu => gelu(x),
         Activation::GatedSilu | Activation::Silu => x * x.logistic(),
-        Activation::Relu => x.maximum(x.like(0.0)),
+        Activation::Relu => x.maximum(x.full_like(0.0)),
     }
 }
 
 /// GELU's tanh approximation (Hendrycks and Gimpel, 2016), `gelu_new` in Hugging Face's terms: `x * share(x)`.
 pub fn gelu(x: Tensor<'_>) -> Tensor<'_> {
-    let y = (x.convert(wide(x.dtype())) * share(x)).convert(x.dtype());
+    let y = (x.convert(accumulation_dtype(x.dtype())) * share(x)).convert(x.dtype());
     // Two thirds of what the rules would compute, from `x` alone: s + x s (1 - s) (2 c x + 2 c 0.044715 x^3)'.
-    y.custom_gradient(&[x], &[], |operands, _, dy| {
+    y.custom_vjp(&[x], &[], |operands, _, dy| {
         let x = operands[0];
-        let (s, wide) = (share(x), x.convert(wide(x.dtype())));
+        let (s, wide) = (share(x), x.convert(accumulation_dtype(x.dtype())));
         let inner = wide.square() * (6.0 * GELU * 0.044715) + 2.0 * GELU;
         let slope = s + wide * s * (1.0 - s) * inner;
         vec![(dy.convert(wide.dtype()) * slope).convert(x.dtype())]
@@ -93,7 +102,7 @@ const GELU: f64 = 0.797_884_560_802_865_4;
 
 /// (1 + tanh(c (x + 0.044715 x^3))) / 2, at least in float32.
 fn share(x: Tensor<'_>) -> Tensor<'_> {
-    let x = x.convert(wide(x.dtype()));
+    let x = x.convert(accumulation_dtype(x.dtype()));
     let inner = x * (x.square() * (GELU * 0.044715) + GELU);
     inner.tanh() * 0.5 + 0.5
 }

@@ -52,14 +52,14 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
         cost = cost + z.square() * weights * z_weight;
     }
     // The gradient is written by hand: softmax minus target, without keeping the softmax.
-    let cost = cost.custom_gradient(&[logits], &[z, weights, wanted], move |operands, _, dy| {
+    let cost = cost.custom_vjp(&[logits], &[z, weights, wanted], move |operands, _, dy| {
         let [logits, z, weights, wanted] = operands else {
             unreachable!("one input and three residuals")
         };
         let vocab = logits.dim(2) as f64;
-        let softmax = (*logits - z.keep(&[2])).exp();
+        let softmax = (*logits - z.expand_dims(&[2])).exp();
         let slope = if z_weight > 0.0 {
-            softmax * (*z * (2.0 * z_weight) + 1.0).keep(&[2])
+            softmax * (*z * (2.0 * z_weight) + 1.0).expand_dims(&[2])
         } else {
             softmax
         };
@@ -68,7 +68,7 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
         } else {
             *wanted
         };
-        vec![(slope - target) * (*weights * dy).keep(&[2])]
+        vec![(slope - target) * (*weights * dy).expand_dims(&[2])]
     });
     let correct = predictions(logits).equal(targets.0).convert(logits.dtype()) * weights;
     TokenLoss {
@@ -82,8 +82,8 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
 fn predictions<'g>(logits: Tensor<'g>) -> Tensor<'g> {
     let ids = token_ids(logits);
     // Others take part in the minimum with a number that no token has.
-    let none = ids.like(i32::MAX.into());
-    let largest = logits.equal(logits.max(&[2]).keep(&[2]));
+    let none = ids.graph().scalar(DType::S32, i32::MAX.into());
+    let largest = logits.equal(logits.max(&[2]).expand_dims(&[2]));
     largest.select(ids, none).min(&[2])
 }
 
@@ -96,5 +96,5 @@ fn token_ids<'g>(logits: Tensor<'g>) -> Tensor<'g> {
 /// 1 at each label of `[batch, length]`, 0 elsewhere and for negative labels.
 fn one_hot<'g>(labels: Tensor<'g>, logits: Tensor<'g>) -> Tensor<'g> {
     let ids = token_ids(logits);
-    ids.equal(labels.keep(&[2])).convert(logits.dtype())
+    ids.equal(labels.expand_dims(&[2])).convert(logits.dtype())
 }

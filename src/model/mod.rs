@@ -13,7 +13,7 @@ mod weights;
 
 pub use loss::{Targets, TokenLoss, token_loss};
 pub use network::{Network, States, Tokens};
-pub use weights::{Parameter, Start, Weights};
+pub use weights::{Initializer, Parameter, Weights};
 
 /// What a layer's forward pass may keep for its derivative, besides what enters the layer: names of values, in the order in which keeping
 /// them pays. Each list goes on where the one before ends.

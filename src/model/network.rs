@@ -2,7 +2,7 @@
 
 use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 
-use super::attention::{Bias, Order, Visible, attention, causal_mask, key_mask};
+use super::attention::{AttentionMask, Bias, attention, causal_mask, key_mask};
 use super::layers::{feed_forward, product, rms_norm};
 use super::position::{self, Direction};
 use super::weights::{DecoderLayer, EncoderLayer, Tree, Weights};
@@ -61,11 +61,11 @@ impl<'g> Network<'g, '_> {
         tokens: Tokens<'g>,
     ) -> States<'g> {
         let inputs = match tokens {
-            Tokens::Padded { attention_mask } => Visible::Masked(key_mask(attention_mask)),
-            Tokens::Packed { input_segments, .. } => Visible::Segments {
+            Tokens::Padded { attention_mask } => AttentionMask::Additive(key_mask(attention_mask)),
+            Tokens::Packed { input_segments, .. } => AttentionMask::Segments {
                 queries: input_segments,
                 keys: input_segments,
-                order: Order::Free,
+                direction: Direction::Bidirectional,
             },
         };
         let encoder = self.encode(input_ids, inputs);
@@ -81,16 +81,16 @@ impl<'g> Network<'g, '_> {
     }
 
     /// `[batch, length]` to `[batch, length, embed]`.
-    fn encode(&self, ids: Tensor<'g>, inputs: Visible<'g>) -> Tensor<'g> {
+    fn encode(&self, ids: Tensor<'g>, inputs: AttentionMask<'g>) -> Tensor<'g> {
         let _scope = self.graph().scope("encoder");
         let p = &self.weights.encoder;
-        let relative = self.relative(p.relative_bias, Direction::Both, ids.dim(1));
+        let relative = self.relative(p.relative_bias, Direction::Bidirectional, ids.dim(1));
         let bias = Bias {
             relative: Some(relative),
-            visible: inputs,
+            mask: inputs,
         };
         let x = self.stack(ids, &p.layers, |p, x| self.encoder_layer(p, x, bias));
-        rms_norm(x, p.final_norm, self.model.norm_epsilon).named(ACTIVATION)
+        rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
     }
 
     /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`, the encoder's states of `inputs`.
@@ -98,45 +98,45 @@ impl<'g> Network<'g, '_> {
         &self,
         ids: Tensor<'g>,
         memory: Tensor<'g>,
-        inputs: Visible<'g>,
+        inputs: AttentionMask<'g>,
         tokens: Tokens<'g>,
     ) -> Tensor<'g> {
         let _scope = self.graph().scope("decoder");
         let p = &self.weights.decoder;
         let length = ids.dim(1);
-        let relative = self.relative(p.relative_bias, Direction::Backward, length);
+        let relative = self.relative(p.relative_bias, Direction::Causal, length);
         let (own, of_inputs) = match tokens {
             Tokens::Padded { .. } => {
                 let later = causal_mask(self.graph(), length);
-                (Visible::Masked(later), inputs)
+                (AttentionMask::Additive(later), inputs)
             }
             Tokens::Packed {
                 input_segments,
                 target_segments,
             } => {
-                let among = |keys, order| Visible::Segments {
+                let among = |keys, direction| AttentionMask::Segments {
                     queries: target_segments,
                     keys,
-                    order,
+                    direction,
                 };
                 (
-                    among(target_segments, Order::Causal),
-                    among(input_segments, Order::Free),
+                    among(target_segments, Direction::Causal),
+                    among(input_segments, Direction::Bidirectional),
                 )
             }
         };
         let bias = Bias {
             relative: Some(relative),
-            visible: own,
+            mask: own,
         };
         let cross = Bias {
             relative: None,
-            visible: of_inputs,
+            mask: of_inputs,
         };
         let x = self.stack(ids, &p.layers, |p, x| {
             self.decoder_layer(p, x, memory, bias, cross)
         });
-        rms_norm(x, p.final_norm, self.model.norm_epsilon).named(ACTIVATION)
+        rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
     }
 
     /// Token embeddings through the layers, one after the other.
@@ -149,9 +149,9 @@ impl<'g> Network<'g, '_> {
         let x = self
             .weights
             .shared
-            .take_rows(ids)
+            .gather_rows(ids)
             .convert(self.compute)
-            .named(ACTIVATION);
+            .with_logical_axes(ACTIVATION);
         let _scope = self.graph().scope("layer");
         let options = ScanOptions {
             remat: self.remat.clone(),
@@ -162,7 +162,7 @@ impl<'g> Network<'g, '_> {
             .collect();
         let (x, _) = self.graph().scan(options, &[x], &leaves, |carry, slices| {
             let x = layer(&layers.filled(slices), carry[0]);
-            (vec![x.named(ACTIVATION)], vec![])
+            (vec![x.with_logical_axes(ACTIVATION)], vec![])
         });
         x[0]
     }
@@ -182,7 +182,8 @@ impl<'g> Network<'g, '_> {
         bias: Bias<'g>,
     ) -> Tensor<'g> {
         let h = self.norm(x, p.attention_norm);
-        let x = (x + self.attend("attention", &p.attention, h, h, bias)).checkpoint("residual");
+        let x =
+            (x + self.attend("attention", &p.attention, h, h, bias)).checkpoint_name("residual");
         x + self.feed_forward(p.mlp_norm, &p.mlp, x)
     }
 
@@ -195,9 +196,10 @@ impl<'g> Network<'g, '_> {
         cross: Bias<'g>,
     ) -> Tensor<'g> {
         let h = self.norm(x, p.attention_norm);
-        let x = (x + self.attend("attention", &p.attention, h, h, bias)).checkpoint("residual");
+        let x =
+            (x + self.attend("attention", &p.attention, h, h, bias)).checkpoint_name("residual");
         let h = self.norm(x, p.cross_norm);
-        let x = (x + self.attend("cross", &p.cross, h, memory, cross)).checkpoint("residual");
+        let x = (x + self.attend("cross", &p.cross, h, memory, cross)).checkpoint_name("residual");
         x + self.feed_forward(p.mlp_norm, &p.mlp, x)
     }
 
@@ -255,6 +257,6 @@ impl<'g> Network<'g, '_> {
             }
         };
         product(x, self.narrowed(head), ["embed", "vocab"], DType::F32)
-            .named(&["batch", "length", "vocab"])
+            .with_logical_axes(&["batch", "length", "vocab"])
     }
 }

@@ -3,25 +3,25 @@
 
 use ankh_hlo::{DType, Graph, Literal, Precision, Shape, Tensor};
 
-/// Which distances a stack tells apart.
+/// Which keys the queries of a stack attend to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Both sides, each with half of the buckets: the encoder.
-    Both,
-    /// Only keys before the query: the decoder.
-    Backward,
+    /// Those on both sides: the encoder. Each side has half of the buckets.
+    Bidirectional,
+    /// None at a later position than the query's: the decoder.
+    Causal,
 }
 
 /// The bucket of a key `distance` positions after its query (negative: before), of `buckets` with the last one from
 /// `max_distance` on. In float32, as `transformers` computes it, so that no distance changes its bucket.
 pub fn bucket(distance: i64, direction: Direction, buckets: usize, max_distance: usize) -> usize {
     let (offset, buckets, n) = match direction {
-        Direction::Both => (
+        Direction::Bidirectional => (
             if distance > 0 { buckets / 2 } else { 0 },
             buckets / 2,
             distance.unsigned_abs() as usize,
         ),
-        Direction::Backward => (0, buckets, (-distance).max(0) as usize),
+        Direction::Causal => (0, buckets, (-distance).max(0) as usize),
     };
     let exact = buckets / 2;
     if n < exact {

@@ -13,14 +13,14 @@ pub struct Parameter {
     /// Its dimensions, the layers first where it is stacked.
     pub dims: Vec<i64>,
     /// What the dimensions are.
-    pub axes: Vec<&'static str>,
+    pub logical_axes: Vec<&'static str>,
     /// How it starts.
-    pub start: Start,
+    pub initializer: Initializer,
 }
 
 /// The distribution a parameter starts from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Start {
+pub enum Initializer {
     /// Ones: the scale of a norm.
     Ones,
     /// N(0, this standard deviation).
@@ -30,7 +30,7 @@ pub enum Start {
 impl Parameter {
     /// Whether its leading dimension counts layers, so that rules per tensor hold per slice.
     pub fn is_stacked(&self) -> bool {
-        self.axes[0] == "layers"
+        self.logical_axes[0] == "layers"
     }
 
     /// The number of elements.
@@ -110,14 +110,14 @@ pub struct Attention<T> {
 #[derive(Clone, Debug)]
 pub struct Mlp<T> {
     /// Into the hidden width.
-    pub wi: Expansion<T>,
+    pub wi: FeedForwardInput<T>,
     /// Out of it: `[mlp, embed]`.
     pub wo: T,
 }
 
 /// The projection into the hidden width, `[embed, mlp]`.
 #[derive(Clone, Debug)]
-pub enum Expansion<T> {
+pub enum FeedForwardInput<T> {
     /// Followed by the non-linearity.
     Plain(T),
     /// The first followed by the non-linearity and multiplied with the second.
@@ -164,8 +164,8 @@ impl<T> Tree<T> for Mlp<T> {
     type With<U> = Mlp<U>;
     fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> Mlp<U> {
         let wi = match &self.wi {
-            Expansion::Plain(wi) => Expansion::Plain(f(wi)),
-            Expansion::Gated(a, b) => Expansion::Gated(f(a), f(b)),
+            FeedForwardInput::Plain(wi) => FeedForwardInput::Plain(f(wi)),
+            FeedForwardInput::Gated(a, b) => FeedForwardInput::Gated(f(a), f(b)),
         };
         Mlp {
             wi,
@@ -252,12 +252,15 @@ impl Weights<Parameter> {
             Initialization::Flax => inner,
             Initialization::Pytorch => d,
         };
-        let root = |n: i64| Start::Normal((n as f64).powf(-0.5));
-        let plain = |name: &str, dims: Vec<i64>, axes: Vec<&'static str>, start: Start| Parameter {
+        let root = |n: i64| Initializer::Normal((n as f64).powf(-0.5));
+        let plain = |name: &str,
+                     dims: Vec<i64>,
+                     logical_axes: Vec<&'static str>,
+                     initializer: Initializer| Parameter {
             name: name.into(),
             dims,
-            axes,
-            start,
+            logical_axes,
+            initializer,
         };
         let bias = |stack: &str| {
             let name = format!("{stack}.relative_bias");
@@ -273,19 +276,22 @@ impl Weights<Parameter> {
                 &format!("{stack}.final_norm"),
                 vec![d],
                 vec!["embed"],
-                Start::Ones,
+                Initializer::Ones,
             )
         };
         let layer = |stack: &'static str, layers: usize| {
-            move |name: &str, dims: &[i64], axes: &[&'static str], start: Start| Parameter {
+            move |name: &str,
+                  dims: &[i64],
+                  logical_axes: &[&'static str],
+                  initializer: Initializer| Parameter {
                 name: format!("{stack}.layers.{name}"),
                 dims: [layers as i64].iter().chain(dims).copied().collect(),
-                axes: ["layers"].iter().chain(axes).copied().collect(),
-                start,
+                logical_axes: ["layers"].iter().chain(logical_axes).copied().collect(),
+                initializer,
             }
         };
-        type Make<'a> = &'a dyn Fn(&str, &[i64], &[&'static str], Start) -> Parameter;
-        let layer_norm = |make: Make, name: &str| make(name, &[d], &["embed"], Start::Ones);
+        type Make<'a> = &'a dyn Fn(&str, &[i64], &[&'static str], Initializer) -> Parameter;
+        let layer_norm = |make: Make, name: &str| make(name, &[d], &["embed"], Initializer::Ones);
         let attention = |make: Make, name: &str| Attention {
             q: make(
                 &format!("{name}.q"),
@@ -316,9 +322,9 @@ impl Weights<Parameter> {
             let wi = |name: &str| make(name, &[d, ff], &["embed", "mlp"], root(d));
             Mlp {
                 wi: if model.activation.is_gated() {
-                    Expansion::Gated(wi("mlp.wi_0"), wi("mlp.wi_1"))
+                    FeedForwardInput::Gated(wi("mlp.wi_0"), wi("mlp.wi_1"))
                 } else {
-                    Expansion::Plain(wi("mlp.wi"))
+                    FeedForwardInput::Plain(wi("mlp.wi"))
                 },
                 wo: make("mlp.wo", &[ff, d], &["mlp", "embed"], root(ff)),
             }
@@ -330,14 +336,14 @@ impl Weights<Parameter> {
                 "shared",
                 vec![vocab, d],
                 vec!["vocab", "embed"],
-                Start::Normal(1.0),
+                Initializer::Normal(1.0),
             ),
             lm_head: (model.tie_embeddings == TieEmbeddings::Untied).then(|| {
                 plain(
                     "lm_head",
                     vec![d, vocab],
                     vec!["embed", "vocab"],
-                    Start::Normal(1.0),
+                    Initializer::Normal(1.0),
                 )
             }),
             encoder: Stack {

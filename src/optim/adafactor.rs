@@ -3,7 +3,7 @@
 
 use ankh_hlo::Tensor;
 
-use super::{Moment, Slot, Updated, own_dims, root_mean_square};
+use super::{Slot, StepContext, Updated, own_dims, root_mean_square};
 use crate::config::Adafactor;
 use crate::model::Parameter;
 
@@ -45,10 +45,10 @@ pub(super) fn update<'g>(
     value: Tensor<'g>,
     gradient: Tensor<'g>,
     slots: &[Tensor<'g>],
-    now: Moment<'g>,
+    context: StepContext<'g>,
 ) -> Updated<'g> {
     // The decay of step t (from 1) is 1 - t^-c: the first step has no memory.
-    let fresh = (now.step + 1.0).pow(now.step.like(-rule.decay_rate));
+    let fresh = (context.step + 1.0).pow(context.step.full_like(-rule.decay_rate));
     let average = |old: Tensor<'g>, new: Tensor<'g>| old * (1.0 - fresh) + new * fresh;
     let squared = gradient.square() + rule.epsilon;
     let (scaled, slots) = match factored(rule, parameter) {
@@ -56,10 +56,11 @@ pub(super) fn update<'g>(
             let (small, large) = ([smaller as i64], [larger as i64]);
             let row = average(slots[0], squared.mean(&large));
             let col = average(slots[1], squared.mean(&small));
-            // `row` has lost the larger dimension; this is where the smaller one is now.
+            // `row` has lost the larger dimension; this is where the smaller one is context.
             let rest = [smaller as i64 - i64::from(smaller > larger)];
-            let row_factor = (row / row.mean(&rest).keep(&rest)).rsqrt();
-            let scaled = gradient * row_factor.keep(&large) * col.rsqrt().keep(&small);
+            let row_factor = (row / row.mean(&rest).expand_dims(&rest)).rsqrt();
+            let scaled =
+                gradient * row_factor.expand_dims(&large) * col.rsqrt().expand_dims(&small);
             (scaled, vec![row, col])
         }
         None => {
@@ -69,10 +70,10 @@ pub(super) fn update<'g>(
     };
     let dims = own_dims(parameter);
     let size = root_mean_square(scaled, &dims) / rule.clipping_threshold;
-    let mut step = scaled / size.maximum(size.like(1.0)) * now.learning_rate;
+    let mut step = scaled / size.maximum(size.full_like(1.0)) * context.learning_rate;
     if rule.multiply_by_parameter_scale {
         let scale = root_mean_square(value, &dims);
-        step = step * scale.maximum(scale.like(LEAST_PARAMETER_SCALE));
+        step = step * scale.maximum(scale.full_like(LEAST_PARAMETER_SCALE));
     }
     if rule.weight_decay > 0.0 {
         step = step + value * rule.weight_decay;

@@ -22,7 +22,7 @@ pub struct Slot {
     /// Its dimensions.
     pub dims: Vec<i64>,
     /// What they are, as in the parameter.
-    pub axes: Vec<&'static str>,
+    pub logical_axes: Vec<&'static str>,
 }
 
 impl Slot {
@@ -30,14 +30,14 @@ impl Slot {
         Slot {
             name: format!("{kind}/{}", parameter.name),
             dims: parameter.dims.clone(),
-            axes: parameter.axes.clone(),
+            logical_axes: parameter.logical_axes.clone(),
         }
     }
 
     fn without(kind: &str, parameter: &Parameter, dim: usize) -> Slot {
         let mut slot = Slot::like(kind, parameter);
         slot.dims.remove(dim);
-        slot.axes.remove(dim);
+        slot.logical_axes.remove(dim);
         slot
     }
 }
@@ -52,7 +52,7 @@ pub struct Updated<'g> {
 
 /// What a step knows besides the tensors.
 #[derive(Clone, Copy)]
-pub struct Moment<'g> {
+pub struct StepContext<'g> {
     /// Steps done before this one, float32.
     pub step: Tensor<'g>,
     /// The learning rate, float32.
@@ -74,13 +74,13 @@ pub fn update<'g>(
     value: Tensor<'g>,
     gradient: Tensor<'g>,
     slots: &[Tensor<'g>],
-    now: Moment<'g>,
+    context: StepContext<'g>,
 ) -> Updated<'g> {
     match optimizer {
         Optimizer::Adafactor(rule) => {
-            adafactor::update(rule, parameter, value, gradient, slots, now)
+            adafactor::update(rule, parameter, value, gradient, slots, context)
         }
-        Optimizer::Adamw(rule) => adamw::update(rule, value, gradient, slots, now),
+        Optimizer::Adamw(rule) => adamw::update(rule, value, gradient, slots, context),
     }
 }
 
@@ -96,8 +96,8 @@ pub fn global_norm<'g>(gradients: &[Tensor<'g>]) -> Option<Tensor<'g>> {
 /// The gradients, scaled down where their norm exceeds `bound`.
 pub fn clip<'g>(gradients: &[Tensor<'g>], norm: Tensor<'g>, bound: f64) -> Vec<Tensor<'g>> {
     let scale = norm
-        .less(norm.like(bound))
-        .select(norm.like(1.0), bound / norm);
+        .less(norm.full_like(bound))
+        .select(norm.full_like(1.0), bound / norm);
     gradients.iter().map(|g| *g * scale).collect()
 }
 
@@ -108,5 +108,5 @@ fn own_dims(parameter: &Parameter) -> Vec<i64> {
 
 /// The root mean square of each tensor, with dimensions of size 1 in place of the reduced ones.
 fn root_mean_square<'g>(x: Tensor<'g>, dims: &[i64]) -> Tensor<'g> {
-    x.square().mean(dims).keep(dims).sqrt()
+    x.square().mean(dims).expand_dims(dims).sqrt()
 }

@@ -12,21 +12,21 @@ pub fn learning_rate<'g>(schedule: &Schedule, steps: u64, step: Tensor<'g>) -> T
     debug_assert_eq!(step.dtype(), DType::F32);
     let step = match schedule.start_step {
         0 => step,
-        start => (step - start as f64).maximum(step.like(0.0)),
+        start => (step - start as f64).maximum(step.full_like(0.0)),
     };
     let peak = schedule.peak_learning_rate;
     let warmup = schedule.warmup_steps as f64;
     let left = schedule.decay_steps(steps).max(1) as f64;
-    let done = ((step - warmup) * (1.0 / left)).minimum(step.like(1.0));
+    let done = ((step - warmup) * (1.0 / left)).minimum(step.full_like(1.0));
     let after = match schedule.kind {
         ScheduleKind::Linear => (1.0 - done) * peak,
-        ScheduleKind::Constant => step.like(peak),
+        ScheduleKind::Constant => step.full_like(peak),
         ScheduleKind::Cosine => ((done * std::f64::consts::PI).cos() + 1.0) * (0.5 * peak),
     };
     if schedule.warmup_steps == 0 {
         return after;
     }
-    step.less(step.like(warmup))
+    step.less(step.full_like(warmup))
         .select(step * (peak / warmup), after)
 }
 

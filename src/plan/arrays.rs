@@ -1,6 +1,6 @@
 //! The arrays that a step takes, and where each lies on the mesh.
 
-use ankh_hlo::{Module, Port, Shape};
+use ankh_hlo::{ArraySpec, Module, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -49,23 +49,23 @@ impl Placed {
             i if i < parameters.len() + optimizer => Role::Optimizer,
             _ => Role::Batch,
         };
-        let ports = step.parameters().iter().enumerate();
-        ports.map(|(i, port)| place(port, role(i))).collect()
+        let specs = step.parameters().iter().enumerate();
+        specs.map(|(i, spec)| place(spec, role(i))).collect()
     }
 }
 
-fn place(port: &Port, role: Role) -> Placed {
-    let Shape { dtype, dims } = &port.shape;
-    let (split, part) = match &port.sharding {
+fn place(spec: &ArraySpec, role: Role) -> Placed {
+    let Shape { dtype, dims } = &spec.shape;
+    let (split, part) = match &spec.sharding {
         Some(sharding) => {
             let axes = |dim| sharding.axes(dim).map(str::to_owned).collect();
             let split = (0..dims.len()).map(axes).collect();
-            (split, sharding.part_dims(dims))
+            (split, sharding.shard_dims(dims))
         }
         None => (vec![vec![]; dims.len()], dims.clone()),
     };
     Placed {
-        name: port.name.clone(),
+        name: spec.name.clone(),
         role,
         dtype: dtype.name().into(),
         dims: dims.clone(),

@@ -27,7 +27,7 @@ pub use flops::{Flops, model_flops};
 pub use memory::Memory;
 pub use profile::{Place, Profile};
 
-use crate::config::{Axis, Config, Remat};
+use crate::config::{Config, MeshAxis, Remat};
 use crate::layout::{self, LayoutError};
 use crate::slice::{MeshShape, Slice};
 use crate::train::program::Programs;
@@ -153,7 +153,7 @@ impl<'c> Draft<'c> {
     /// Builds the configured step for a slice.
     pub fn new(config: &'c Config, slice: Slice) -> Result<Draft<'c>, PlanError> {
         let mesh = layout::mesh_shape(config, slice.devices())?;
-        let layout = layout::layout(config, mesh, ShardingForm::Named)?;
+        let layout = layout::layout(config, mesh, ShardingForm::Shardy)?;
         let platform = slice.platform().to_string();
         let module = Programs::of(config, &platform, layout.as_ref()).step()?;
         let unsplit = layout.as_ref().map_or_else(Vec::new, |layout| {
@@ -259,9 +259,9 @@ impl<'c> Draft<'c> {
             .batch
             .iter()
             .map(|axis| match axis {
-                Axis::Data => self.mesh.data,
-                Axis::Fsdp => self.mesh.fsdp,
-                Axis::Model => self.mesh.model,
+                MeshAxis::Data => self.mesh.data,
+                MeshAxis::Fsdp => self.mesh.fsdp,
+                MeshAxis::Model => self.mesh.model,
             });
         part / split.product::<usize>().max(1)
     }

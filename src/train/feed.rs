@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ankh_data::{
     Batch, Batches, Component, Dataset, Mixture, Prefetch, ReadOptions, Rows, Seen, Share, Split,
 };
-use ankh_hlo::Port;
+use ankh_hlo::ArraySpec;
 use ankh_pjrt::HostTensor;
 
 use super::TrainError;
@@ -88,7 +88,7 @@ pub(super) struct Source {
     /// All rows of each batch.
     pub whole: Batches,
     /// The arrays of a batch, in the order that programs take them.
-    ports: Vec<Port>,
+    specs: Vec<ArraySpec>,
     shares: Vec<HostShare>,
 }
 
@@ -106,9 +106,9 @@ impl Source {
         fleet: &Fleet,
     ) -> Result<Source, TrainError> {
         let whole = batches(programs.config, split, Share::all())?;
-        let ports = programs.batch_ports();
+        let specs = programs.batch_specs();
         let shares = fleet.hosts().iter().map(|host| {
-            let rows = rows_of(host, &ports[0]);
+            let rows = rows_of(host, &specs[0]);
             Ok(HostShare {
                 batches: whole.with_share(Share::ranges(rows.clone()))?,
                 host: host.clone(),
@@ -118,7 +118,7 @@ impl Source {
         Ok(Source {
             shares: shares.collect::<Result<_, TrainError>>()?,
             whole,
-            ports,
+            specs,
         })
     }
 
@@ -146,9 +146,9 @@ impl Source {
 }
 
 /// The rows of the global batch that the devices of a host compute, as ascending ranges.
-pub fn rows_of(host: &Host, port: &Port) -> Vec<Range<usize>> {
+pub fn rows_of(host: &Host, spec: &ArraySpec) -> Vec<Range<usize>> {
     let part = |&position: &usize| {
-        let rows = part_of(port, position)[0].clone();
+        let rows = part_of(spec, position)[0].clone();
         rows.start as usize..rows.end as usize
     };
     let mut parts: Vec<Range<usize>> = host.positions.iter().map(part).collect();
@@ -212,8 +212,8 @@ impl Feed<'_> {
         }
         let waited = start.elapsed() + std::mem::take(&mut self.waited);
         let hosts: Vec<Vec<HostTensor>> = batches.iter().map(arrays).collect();
-        let upload = |(number, port): (usize, &Port)| {
-            fleet.assemble(port, |position, part| {
+        let upload = |(number, spec): (usize, &ArraySpec)| {
+            fleet.assemble(spec, |position, part| {
                 let of = |s: &HostShare| s.host.positions.contains(&position);
                 let host = self.source.shares.iter().position(of);
                 let host = host.expect("each device of this process belongs to one of its hosts");
@@ -222,7 +222,7 @@ impl Feed<'_> {
                 Ok::<_, DeviceError>(hosts[host][number].part(&part)?)
             })
         };
-        let arrays = self.source.ports.iter().enumerate().map(upload);
+        let arrays = self.source.specs.iter().enumerate().map(upload);
         Ok(Some(Fed {
             arrays: arrays.collect::<Result<_, DeviceError>>()?,
             epoch: self.epoch(&batches[0]),

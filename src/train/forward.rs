@@ -43,9 +43,9 @@ pub fn forward(
         ..Programs::of(config, fleet.platform(), fleet.layout())
     };
     let fed = programs
-        .batch_ports()
+        .batch_specs()
         .into_iter()
-        .map(|port| Ok(fleet.upload(&port, find(batch, &port.name)?)?));
+        .map(|spec| Ok(fleet.upload(&spec, find(batch, &spec.name)?)?));
     let fed: Vec<DeviceArray> = fed.collect::<Result<_, TrainError>>()?;
     let mut state = State::from_tensors(&programs, fleet, parameters, Rest::Zeros)?;
 

@@ -6,13 +6,14 @@
 
 use ankh_data::Rows;
 use ankh_hlo::{
-    DType, Error, Graph, Layout, Literal, Module, Port, Remat, Shape, Sharding, Tensor,
+    ArraySpec, DType, Error, Graph, Literal, LogicalAxisRules, Module, Remat, Shape, Sharding,
+    Tensor,
 };
 
-use crate::config::{self, Axis, Config};
-use crate::model::Start;
+use crate::config::{self, Config, MeshAxis};
+use crate::model::Initializer;
 use crate::model::{Network, Parameter, Targets, Tokens, Weights, saved, token_loss};
-use crate::optim::{self, Moment};
+use crate::optim::{self, StepContext};
 
 /// An array that a program takes or gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +23,7 @@ pub struct Array {
     /// Its element type and dimensions.
     pub shape: Shape,
     /// What its dimensions are.
-    pub axes: Vec<&'static str>,
+    pub logical_axes: Vec<&'static str>,
 }
 
 /// The shape of a batch.
@@ -89,13 +90,13 @@ pub fn state(config: &Config) -> Vec<Array> {
         arrays.push(Array {
             name: slot.name,
             shape: Shape::new(DType::F32, slot.dims),
-            axes: slot.axes,
+            logical_axes: slot.logical_axes,
         });
     }
     arrays.push(Array {
         name: "step".into(),
         shape: Shape::new(DType::S32, []),
-        axes: vec![],
+        logical_axes: vec![],
     });
     arrays
 }
@@ -105,7 +106,7 @@ pub fn batch(size: BatchSize) -> Vec<Array> {
     let array = |name: &str, length: usize| Array {
         name: name.into(),
         shape: Shape::new(DType::S32, [size.rows as i64, length as i64]),
-        axes: vec!["batch", "length"],
+        logical_axes: vec!["batch", "length"],
     };
     let (input, target) = (size.input, size.target);
     match size.layout {
@@ -178,7 +179,7 @@ fn parameter_array(p: &Parameter) -> Array {
     Array {
         name: p.name.clone(),
         shape: Shape::new(DType::F32, p.dims.clone()),
-        axes: p.axes.clone(),
+        logical_axes: p.logical_axes.clone(),
     }
 }
 
@@ -192,7 +193,7 @@ pub struct Programs<'c> {
     /// The element type of activations and matrix products.
     pub compute: DType,
     /// How arrays lie on the devices, where there are several.
-    pub layout: Option<Layout>,
+    pub layout: Option<LogicalAxisRules>,
     /// The step that what the optimizer keeps began at: 0, unless a run was given another optimizer on its way. The optimizer
     /// counts its steps from there, while the schedule counts those of the run.
     pub optimizer_start: u64,
@@ -216,7 +217,9 @@ impl<'c> Programs<'c> {
         let layout = self.layout.as_ref()?;
         let parameters = Weights::of(&self.config.model).leaves().len();
         let of = |(i, array): (usize, &Array)| {
-            let sharding = layout.sharding(&array.axes, &array.shape.dims).ok()?;
+            let sharding = layout
+                .sharding(&array.logical_axes, &array.shape.dims)
+                .ok()?;
             let spread = self.config.sharding.zero && i >= parameters;
             Some(if spread {
                 over_data(sharding, &array.shape.dims)
@@ -228,7 +231,11 @@ impl<'c> Programs<'c> {
     }
 
     /// The configured programs for devices of a platform, laid out on a mesh if there is one.
-    pub fn of(config: &'c Config, platform: &str, layout: Option<&Layout>) -> Programs<'c> {
+    pub fn of(
+        config: &'c Config,
+        platform: &str,
+        layout: Option<&LogicalAxisRules>,
+    ) -> Programs<'c> {
         Programs {
             layout: layout.cloned(),
             ..Programs::new(
@@ -240,9 +247,9 @@ impl<'c> Programs<'c> {
     }
 
     /// The arrays of the state, in order.
-    pub fn state_ports(&self) -> Vec<Port> {
+    pub fn state_specs(&self) -> Vec<ArraySpec> {
         let shardings = self.state_shardings();
-        let port = |(i, array): (usize, Array)| Port {
+        let spec = |(i, array): (usize, Array)| ArraySpec {
             name: array.name,
             shape: array.shape,
             sharding: shardings.as_ref().map(|s| s[i].clone()),
@@ -250,27 +257,29 @@ impl<'c> Programs<'c> {
         state(self.config)
             .into_iter()
             .enumerate()
-            .map(port)
+            .map(spec)
             .collect()
     }
 
     /// The arrays of a batch, in order.
-    pub fn batch_ports(&self) -> Vec<Port> {
-        let port = |array: Array| Port {
+    pub fn batch_specs(&self) -> Vec<ArraySpec> {
+        let spec = |array: Array| ArraySpec {
             sharding: self
                 .layout
                 .as_ref()
-                .and_then(|l| l.sharding(&array.axes, &array.shape.dims).ok()),
+                .and_then(|l| l.sharding(&array.logical_axes, &array.shape.dims).ok()),
             name: array.name,
             shape: array.shape,
         };
-        batch(self.size).into_iter().map(port).collect()
+        batch(self.size).into_iter().map(spec).collect()
     }
 
     /// Where a parameter is updated, on a mesh: where it lies, or, if so configured, each device of `data` a part.
     fn update_sharding(&self, parameter: &Parameter) -> Option<Sharding> {
         let layout = self.layout.as_ref()?;
-        let sharding = layout.sharding(&parameter.axes, &parameter.dims).ok()?;
+        let sharding = layout
+            .sharding(&parameter.logical_axes, &parameter.dims)
+            .ok()?;
         Some(if self.config.sharding.zero {
             over_data(sharding, &parameter.dims)
         } else {
@@ -297,7 +306,7 @@ impl<'c> Programs<'c> {
             Some(shardings) => state
                 .iter()
                 .zip(shardings)
-                .map(|(t, s)| t.constrain(s))
+                .map(|(t, s)| t.with_sharding_constraint(s))
                 .collect(),
             None => state.to_vec(),
         }
@@ -306,7 +315,7 @@ impl<'c> Programs<'c> {
     fn graph(&self, name: &str) -> Graph {
         let g = Graph::new(name);
         if let Some(layout) = &self.layout {
-            g.set_layout(layout.clone());
+            g.set_logical_axis_rules(layout.clone());
         }
         g
     }
@@ -320,9 +329,9 @@ impl<'c> Programs<'c> {
         let parameters = Weights::of(&config.model).leaves();
         let mut outputs: Vec<Tensor<'_>> = parameters
             .iter()
-            .map(|p| match p.start {
-                Start::Ones => g.full(&Shape::new(DType::F32, p.dims.clone()), 1.0),
-                Start::Normal(deviation) => {
+            .map(|p| match p.initializer {
+                Initializer::Ones => g.full(&Shape::new(DType::F32, p.dims.clone()), 1.0),
+                Initializer::Normal(deviation) => {
                     let stream = Literal::u64(&[1], &[stream(&p.name)]).expect("one word");
                     let key = g.concatenate(&[seed.reshape(&[1]), g.literal(stream)], 0);
                     g.normal(key, &p.dims) * deviation
@@ -363,7 +372,7 @@ impl<'c> Programs<'c> {
         let _scope = g.scope("optimizer");
         let done = count[0].convert(DType::F32);
         let rate = optim::learning_rate(&config.schedule, config.train.steps, done);
-        let now = Moment {
+        let context = StepContext {
             step: match self.optimizer_start {
                 0 => done,
                 // Subtracted as whole numbers: the difference is small where the step need not be.
@@ -378,10 +387,13 @@ impl<'c> Programs<'c> {
             let (own, others) = slots.split_at(optim::slots(&config.optimizer, p).len());
             slots = others;
             let (value, gradient) = match self.update_sharding(p) {
-                Some(s) => (value.constrain(s.clone()), gradient.constrain(s)),
+                Some(s) => (
+                    value.with_sharding_constraint(s.clone()),
+                    gradient.with_sharding_constraint(s),
+                ),
                 None => (value, gradient),
             };
-            let updated = optim::update(&config.optimizer, p, value, gradient, own, now);
+            let updated = optim::update(&config.optimizer, p, value, gradient, own, context);
             next.push(updated.value);
             next_slots.extend(updated.slots);
         }
@@ -453,7 +465,7 @@ fn over_data(sharding: Sharding, dims: &[i64]) -> Sharding {
     let further = dims
         .iter()
         .enumerate()
-        .find_map(|(dim, &size)| sharding.split_further(dim, size, Axis::Data.name()));
+        .find_map(|(dim, &size)| sharding.split_further(dim, size, MeshAxis::Data.name()));
     further.unwrap_or(sharding)
 }
 
@@ -493,7 +505,7 @@ fn accumulate<'g>(
         .map(|t| {
             t.reshape(&[t.dim(0) / parts, parts, t.dim(1)])
                 .transpose(&[1, 0, 2])
-                .named(&["parts", "batch", "length"])
+                .with_logical_axes(&["parts", "batch", "length"])
         })
         .collect();
     let mut init: Vec<Tensor<'g>> = values.iter().map(|v| v.zeros_like()).collect();
@@ -568,7 +580,7 @@ fn parameters<'g>(g: &'g Graph, config: &Config) -> (Weights<Parameter>, Vec<Ten
 fn declare<'g>(g: &'g Graph, arrays: &[Array]) -> Vec<Tensor<'g>> {
     arrays
         .iter()
-        .map(|a| g.named_parameter(&a.name, a.shape.clone(), &a.axes))
+        .map(|a| g.parameter_with_logical_axes(&a.name, a.shape.clone(), &a.logical_axes))
         .collect()
 }
 

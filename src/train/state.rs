@@ -1,6 +1,6 @@
 //! The state of a run on the devices: parameters, what the optimizer keeps, and the number of steps done.
 
-use ankh_hlo::{DType, Port};
+use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
 
 use super::TrainError;
@@ -10,7 +10,7 @@ use crate::model::Weights;
 
 /// Named arrays on the devices, in the order that the programs take them.
 pub struct State {
-    ports: Vec<Port>,
+    specs: Vec<ArraySpec>,
     arrays: Vec<DeviceArray>,
     parameters: usize,
 }
@@ -34,15 +34,15 @@ impl State {
     ) -> Result<State, TrainError> {
         let parameters = parameter_count(programs);
         let mut arrays = Vec::new();
-        for (i, port) in programs.state_ports().iter().enumerate() {
-            let found = tensors.iter().find(|t| t.0 == port.name).map(|t| &t.1);
-            let zeros = || HostTensor::zeros(element_type(port), port.shape.dims.clone());
+        for (i, spec) in programs.state_specs().iter().enumerate() {
+            let found = tensors.iter().find(|t| t.0 == spec.name).map(|t| &t.1);
+            let zeros = || HostTensor::zeros(element_type(spec), spec.shape.dims.clone());
             let array = match (found, rest) {
-                (Some(tensor), _) => fleet.upload(port, tensor)?,
-                (None, Rest::Zeros) if i >= parameters => fleet.upload(port, &zeros())?,
+                (Some(tensor), _) => fleet.upload(spec, tensor)?,
+                (None, Rest::Zeros) if i >= parameters => fleet.upload(spec, &zeros())?,
                 (None, _) => {
                     return Err(TrainError::MissingArray {
-                        name: port.name.clone(),
+                        name: spec.name.clone(),
                     });
                 }
             };
@@ -53,7 +53,7 @@ impl State {
 
     fn of(programs: &Programs<'_>, arrays: Vec<DeviceArray>) -> State {
         State {
-            ports: programs.state_ports(),
+            specs: programs.state_specs(),
             arrays,
             parameters: parameter_count(programs),
         }
@@ -90,9 +90,9 @@ impl State {
         // All transfers are under way before the first is waited for.
         let fetches = self.arrays[..count].iter().map(|array| fleet.fetch(array));
         let fetches: Vec<_> = fetches.collect::<Result<_, _>>()?;
-        let named = self.ports.iter().zip(fetches);
+        let named = self.specs.iter().zip(fetches);
         named
-            .map(|(port, fetch)| Ok((port.name.clone(), fetch.wait()?)))
+            .map(|(spec, fetch)| Ok((spec.name.clone(), fetch.wait()?)))
             .collect()
     }
 }
@@ -110,8 +110,8 @@ fn parameter_count(programs: &Programs<'_>) -> usize {
     Weights::of(&programs.config.model).leaves().len()
 }
 
-fn element_type(port: &Port) -> ElementType {
-    match port.shape.dtype {
+fn element_type(spec: &ArraySpec) -> ElementType {
+    match spec.shape.dtype {
         DType::S32 => ElementType::S32,
         // The state holds float32 arrays and a counter.
         _ => ElementType::F32,

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use ankh::config::Config;
 use ankh::fleet::{Compiled, Fleet, Hosts, Input};
-use ankh::model::{Parameter, Start, Weights};
+use ankh::model::{Initializer, Parameter, Weights};
 use ankh::slice::Slice;
 use ankh_hlo::Module;
 use ankh_pjrt::HostTensor;
@@ -31,9 +31,9 @@ pub fn compile(module: &Module) -> Compiled {
 
 /// A program's results.
 pub fn run(program: &Compiled, inputs: &[HostTensor]) -> Vec<HostTensor> {
-    let ports = program.parameters().iter();
-    let upload = |(port, tensor)| Input::Donate(device().upload(port, tensor).unwrap());
-    let outputs = program.start(ports.zip(inputs).map(upload).collect());
+    let specs = program.parameters().iter();
+    let upload = |(spec, tensor)| Input::Donate(device().upload(spec, tensor).unwrap());
+    let outputs = program.start(specs.zip(inputs).map(upload).collect());
     let fetch = |array| device().to_host(array).unwrap();
     outputs.unwrap().iter().map(fetch).collect()
 }
@@ -46,9 +46,9 @@ pub fn weights(config: &Config) -> Vec<HostTensor> {
         let values = random
             .signed(p.elements())
             .into_iter()
-            .map(|u| match p.start {
-                Start::Ones => (1.0 + 0.2 * u) as f32,
-                Start::Normal(deviation) => (u * deviation) as f32,
+            .map(|u| match p.initializer {
+                Initializer::Ones => (1.0 + 0.2 * u) as f32,
+                Initializer::Normal(deviation) => (u * deviation) as f32,
             });
         HostTensor::from_f32(p.dims.clone(), &values.collect::<Vec<_>>())
     };

@@ -1,71 +1,73 @@
-//! Derivatives of loops, branches and calls: their bodies are differentiated into new bodies.
+//! VJPs of loops, branches and calls: their bodies are differentiated into new bodies.
 //!
-//! The derivative of a scan is a scan the other way round. Its carries are the gradients of the carries and, summed up,
-//! those of the constants; it is fed the gradients of the results, and what it needs of the forward pass. Which that is
-//! turns out while the rules run: each value that a rule asks for is taken from the slices and constants, or is saved (the
-//! forward scan gets one more result), or is computed again from other values, as the scan's [`Remat`] says.
+//! The derivative of a scan is a scan in the opposite direction. Its carries are the cotangents of
+//! the carries and, accumulated, those of the constants. It scans over the cotangents of the results
+//! and over the residuals of the forward pass. Which residuals these are is known once the rules have
+//! run. Each value that a rule asks for is taken from the slices and constants, or becomes a residual
+//! (the forward scan gets one more result), or is computed again from other values, as the scan's
+//! [`Remat`] policy says.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::rules::Gradients;
-use super::{Forward, Results, Site, activity, walk};
+use super::rules::Cotangents;
+use super::{Primal, ResultCotangents, VjpContext, activity, backward_pass};
 use crate::function::{Function, Node, NodeId};
 use crate::graph::{Graph, Tensor};
 use crate::op::{Op, Scan};
 use crate::ops::Remat;
 use crate::shape::{Shape, Type};
 
-/// Where the backward body finds a parameter of the forward body.
-enum Given<'g> {
-    /// At hand.
+/// Where the backward body finds a parameter of the primal body.
+enum BodyInput<'g> {
+    /// It is a value of the backward body.
     Value(Tensor<'g>),
-    /// As a slice of the scan's input of this number.
+    /// It is a slice of the scan's input of this number.
     Slice(usize),
-    /// Nowhere, so that the forward pass has to save it.
-    Saved,
+    /// The forward pass has to save it.
+    Residual,
 }
 
-/// A forward body while its derivative is built.
-pub(super) struct Body<'g> {
+/// A primal body while its derivative is built.
+pub(super) struct PrimalBody<'g> {
     pub graph: &'g Graph,
     function: RefCell<Function>,
     length: usize,
     remat: Remat,
     /// Values that a saved name was given to, and the node of that name.
     named: HashMap<NodeId, NodeId>,
-    given: HashMap<NodeId, Given<'g>>,
+    body_inputs: HashMap<NodeId, BodyInput<'g>>,
     known: RefCell<HashMap<NodeId, Tensor<'g>>>,
     /// Slices of the scan's inputs that turned out to be needed: which, and the parameter.
     slices: RefCell<Vec<(usize, Tensor<'g>)>>,
     /// Values the forward pass has to save: which, and the parameter.
-    saved: RefCell<Vec<(NodeId, Tensor<'g>)>>,
+    residuals: RefCell<Vec<(NodeId, Tensor<'g>)>>,
 }
 
-impl<'g> Body<'g> {
+impl<'g> PrimalBody<'g> {
     fn new(
         graph: &'g Graph,
         function: &Function,
         remat: Remat,
-        given: HashMap<NodeId, Given<'g>>,
-    ) -> Body<'g> {
+        body_inputs: HashMap<NodeId, BodyInput<'g>>,
+    ) -> PrimalBody<'g> {
         let name = |(id, node): (NodeId, &Node)| match (&node.op, &remat) {
-            (Op::Name { name }, Remat::Named(names)) => {
+            (Op::CheckpointName { name }, Remat::Named(names)) => {
                 names.contains(name).then(|| (node.inputs[0], id))
             }
             _ => None,
         };
-        Body {
+        PrimalBody {
             graph,
             length: function.nodes.len(),
             function: RefCell::new(function.clone()),
             named: function.nodes.iter().enumerate().filter_map(name).collect(),
             remat,
-            given,
+            body_inputs,
             known: RefCell::default(),
             slices: RefCell::default(),
-            saved: RefCell::default(),
+            residuals: RefCell::default(),
         }
     }
 
@@ -77,7 +79,7 @@ impl<'g> Body<'g> {
         self.function.borrow().nodes[id].clone()
     }
 
-    /// The value of a forward node in the backward body.
+    /// The value of a primal node in the backward body.
     pub fn value(&self, id: NodeId) -> Tensor<'g> {
         if let Some(t) = self.known.borrow().get(&id) {
             return *t;
@@ -89,44 +91,44 @@ impl<'g> Body<'g> {
 
     fn find(&self, id: NodeId) -> Tensor<'g> {
         let node = self.node(id);
-        match self.given.get(&id) {
-            Some(Given::Value(t)) => return *t,
-            Some(Given::Slice(x)) => {
+        match self.body_inputs.get(&id) {
+            Some(BodyInput::Value(t)) => return *t,
+            Some(BodyInput::Slice(x)) => {
                 let slice = self.graph.body_parameter(node.ty.array());
                 self.slices.borrow_mut().push((*x, slice));
                 return slice;
             }
-            Some(Given::Saved) => return self.save(id, &node),
+            Some(BodyInput::Residual) => return self.residual(id, &node),
             None => {}
         }
         if self.is_saved(&node) {
-            return self.save(id, &node);
+            return self.residual(id, &node);
         }
         if let Some(&name) = self.named.get(&id) {
             return self.value(name);
         }
         match node.op {
-            Op::Name { .. } | Op::CustomGradient { .. } => self.value(node.inputs[0]),
+            Op::CheckpointName { .. } | Op::CustomVjp { .. } => self.value(node.inputs[0]),
             op => {
                 let inputs: Vec<Tensor<'g>> = node.inputs.iter().map(|i| self.value(*i)).collect();
                 let scope = format!("recompute/{}", node.scope).into();
                 self.graph
-                    .emit_node(op, &inputs, node.ty, node.place, scope)
+                    .emit_node(op, &inputs, node.ty, node.location, scope)
             }
         }
     }
 
-    fn save(&self, id: NodeId, node: &Node) -> Tensor<'g> {
+    fn residual(&self, id: NodeId, node: &Node) -> Tensor<'g> {
         let value = self.graph.body_parameter(node.ty.array());
-        self.saved.borrow_mut().push((id, value));
+        self.residuals.borrow_mut().push((id, value));
         value
     }
 
     fn is_saved(&self, node: &Node) -> bool {
         match (&self.remat, &node.op) {
             (Remat::SaveNothing, _) => false,
-            (Remat::Named(names), Op::Name { name }) => {
-                names.contains(name) && !self.given.contains_key(&node.inputs[0])
+            (Remat::Named(names), Op::CheckpointName { name }) => {
+                names.contains(name) && !self.body_inputs.contains_key(&node.inputs[0])
             }
             (Remat::Named(_), _) => false,
             (Remat::SaveAll, _) => matches!(node.ty, Type::Array(_)) && !self.is_cheap(node),
@@ -141,8 +143,11 @@ impl<'g> Body<'g> {
             | Op::Broadcast { .. }
             | Op::Reshape
             | Op::Transpose { .. } => true,
-            Op::Slice { .. } | Op::Name { .. } | Op::Constrain { .. } | Op::StopGradient => true,
-            Op::CustomGradient { .. } => true,
+            Op::Slice { .. }
+            | Op::CheckpointName { .. }
+            | Op::ShardingConstraint { .. }
+            | Op::StopGradient => true,
+            Op::CustomVjp { .. } => true,
             Op::Convert => {
                 let from = self.node(node.inputs[0]);
                 from.ty.array().dtype.byte_width() < node.ty.array().dtype.byte_width()
@@ -164,15 +169,15 @@ impl<'g> Body<'g> {
             | Op::Convert => {
                 let input = node.inputs[0];
                 matches!(
-                    self.given.get(&input),
-                    Some(Given::Value(_) | Given::Slice(_))
+                    self.body_inputs.get(&input),
+                    Some(BodyInput::Value(_) | BodyInput::Slice(_))
                 ) || self.is_free(&self.node(input))
             }
             _ => false,
         }
     }
 
-    /// See [`Forward::extend_scan`].
+    /// See [`Primal::extend_scan`].
     pub fn extend_scan(
         &self,
         id: NodeId,
@@ -189,7 +194,7 @@ impl<'g> Body<'g> {
                 .iter()
                 .map(|&index| {
                     let node = Node {
-                        op: Op::Element { index },
+                        op: Op::GetTupleElement { index },
                         inputs: vec![id],
                         ty: Type::Array(shapes[index].clone()),
                         ..function.nodes[id].clone()
@@ -203,31 +208,35 @@ impl<'g> Body<'g> {
         let copy = self.known.borrow().get(&id).copied();
         if let Some(copy) = copy {
             let node = self.node(id);
-            let here = self.graph.local(copy, node.place);
+            let here = self.graph.local(copy, node.location);
             self.graph.replace_here(here, node.op, node.ty);
         }
         elements.into_iter().map(|e| self.value(e)).collect()
     }
 }
 
-/// The gradients of a scan's carries, sliced arrays and constants.
-pub(super) fn scan<'g>(n: &Site<'g, '_, '_>, scan: &Scan, results: &Results<'g>) -> Gradients<'g> {
+/// The cotangents of a scan's carries, sliced arrays and constants.
+pub(super) fn scan<'g>(
+    n: &VjpContext<'g, '_, '_>,
+    scan: &Scan,
+    results: &ResultCotangents<'g>,
+) -> Cotangents<'g> {
     let graph = n.graph();
     let f = &*scan.body;
     let (carries, xs) = (scan.carries, scan.xs);
-    let given = f.parameters.iter().enumerate().map(|(i, &p)| {
-        let given = if i < carries {
-            Given::Saved
+    let body_inputs = f.parameters.iter().enumerate().map(|(i, &p)| {
+        let input = if i < carries {
+            BodyInput::Residual
         } else if i < carries + xs {
-            Given::Slice(i)
+            BodyInput::Slice(i)
         } else {
-            Given::Value(n.input(i))
+            BodyInput::Value(n.input(i))
         };
-        (p, given)
+        (p, input)
     });
-    let body = Body::new(graph, f, scan.remat.clone(), given.collect());
-    let forward = Forward::Body(&body);
-    let wanted = wanted_parameters(n, scan, &forward);
+    let body = PrimalBody::new(graph, f, scan.remat.clone(), body_inputs.collect());
+    let primal = Primal::Body(&body);
+    let wanted = wanted_parameters(n, scan, &primal);
     let shape = |i: usize| f.nodes[f.parameters[i]].ty.array();
     let of_carries: Vec<usize> = (0..carries).filter(|&i| wanted[i]).collect();
     let of_constants: Vec<usize> = (carries + xs..f.parameters.len())
@@ -259,7 +268,7 @@ pub(super) fn scan<'g>(n: &Site<'g, '_, '_>, scan: &Scan, results: &Results<'g>)
             .filter(|&i| wanted[i])
             .map(|i| f.parameters[i])
             .collect();
-        let found = walk(&forward, &seeds, &nodes);
+        let found = backward_pass(&primal, &seeds, &nodes);
         let gradient = |i: usize| found.get(&f.parameters[i]).copied();
         let mut out: Vec<Tensor<'g>> = Vec::new();
         out.extend(
@@ -283,18 +292,18 @@ pub(super) fn scan<'g>(n: &Site<'g, '_, '_>, scan: &Scan, results: &Results<'g>)
             .chain(sums)
             .chain(dys)
             .chain(body.slices.borrow().iter().map(|s| s.1))
-            .chain(body.saved.borrow().iter().map(|s| s.1))
+            .chain(body.residuals.borrow().iter().map(|s| s.1))
             .collect();
         (parameters, out)
     });
 
-    let Body {
+    let PrimalBody {
         function,
         slices,
-        saved,
+        residuals,
         ..
     } = body;
-    let saved = save_results(n, scan, function.into_inner(), &saved.into_inner());
+    let residuals = save_residuals(n, scan, function.into_inner(), &residuals.into_inner());
     let zeros = |i: usize| graph.zeros(&shape(i));
     let mut inputs: Vec<Tensor<'g>> = Vec::new();
     inputs.extend(
@@ -306,7 +315,7 @@ pub(super) fn scan<'g>(n: &Site<'g, '_, '_>, scan: &Scan, results: &Results<'g>)
     let backward_carries = inputs.len();
     inputs.extend(of_results.iter().map(|r| results[r]));
     inputs.extend(slices.into_inner().iter().map(|s| n.input(s.0)));
-    inputs.extend(saved);
+    inputs.extend(residuals);
     let backward = Scan {
         carries: backward_carries,
         xs: inputs.len() - backward_carries,
@@ -318,15 +327,20 @@ pub(super) fn scan<'g>(n: &Site<'g, '_, '_>, scan: &Scan, results: &Results<'g>)
     inputs.extend(closed.captures);
     let gradients = graph.emit_scan(backward, &inputs);
     let mut out = vec![None; f.parameters.len()];
-    let places = of_carries.iter().chain(&of_constants).chain(&of_slices);
-    for (&place, gradient) in places.zip(gradients) {
-        out[place] = Some(gradient);
+    let inputs_with_gradient = of_carries.iter().chain(&of_constants).chain(&of_slices);
+    for (&input, gradient) in inputs_with_gradient.zip(gradients) {
+        out[input] = Some(gradient);
     }
     out
 }
 
-/// Which parameters of the body carry gradients: those wanted from outside, and carries that become so over the steps.
-fn wanted_parameters(n: &Site<'_, '_, '_>, scan: &Scan, forward: &Forward<'_, '_>) -> Vec<bool> {
+/// Which parameters of the body carry cotangents: those wanted from outside, and carries that
+/// become active over the steps.
+fn wanted_parameters(
+    n: &VjpContext<'_, '_, '_>,
+    scan: &Scan,
+    primal: &Primal<'_, '_>,
+) -> Vec<bool> {
     let f = &*scan.body;
     let is_float = |i: usize| f.nodes[f.parameters[i]].ty.array().dtype.is_float();
     let mut wanted: Vec<bool> = (0..f.parameters.len())
@@ -337,7 +351,7 @@ fn wanted_parameters(n: &Site<'_, '_, '_>, scan: &Scan, forward: &Forward<'_, '_
             .filter(|&i| wanted[i])
             .map(|i| f.parameters[i])
             .collect();
-        let active = activity(forward, &nodes);
+        let active = activity(primal, &nodes);
         let more = (0..scan.carries).find(|&c| !wanted[c] && is_float(c) && active[f.outputs[c]]);
         match more {
             Some(c) => wanted[c] = true,
@@ -346,20 +360,20 @@ fn wanted_parameters(n: &Site<'_, '_, '_>, scan: &Scan, forward: &Forward<'_, '_
     }
 }
 
-/// Makes the forward scan return the values to be saved, and gives them stacked.
-fn save_results<'g>(
-    n: &Site<'g, '_, '_>,
+/// Makes the forward scan return the residuals, and gives them stacked.
+fn save_residuals<'g>(
+    n: &VjpContext<'g, '_, '_>,
     scan: &Scan,
     mut function: Function,
-    saved: &[(NodeId, Tensor<'g>)],
+    residuals: &[(NodeId, Tensor<'g>)],
 ) -> Vec<Tensor<'g>> {
-    let mut indices = Vec::with_capacity(saved.len());
-    for (id, _) in saved {
+    let mut indices = Vec::with_capacity(residuals.len());
+    for (id, _) in residuals {
         // The loop may return the value already: as a result of its own, or for another derivative.
         let results = &function.outputs[scan.carries..];
-        let place = results.iter().position(|output| output == id);
-        indices.push(scan.carries + place.unwrap_or(results.len()));
-        if place.is_none() {
+        let found = results.iter().position(|output| output == id);
+        indices.push(scan.carries + found.unwrap_or(results.len()));
+        if found.is_none() {
             function.outputs.push(*id);
         }
     }
@@ -368,15 +382,15 @@ fn save_results<'g>(
         body,
         ..scan.clone()
     };
-    n.forward.extend_scan(n.id, scan, &indices)
+    n.primal.extend_scan(n.id, scan, &indices)
 }
 
-/// The gradients of a call's inputs: a call of the derivative, which runs the function once more.
+/// The cotangents of a call's inputs: a call of the derivative, which runs the function once more.
 pub(super) fn call<'g>(
-    n: &Site<'g, '_, '_>,
+    n: &VjpContext<'g, '_, '_>,
     function: &Rc<Function>,
-    results: &Results<'g>,
-) -> Gradients<'g> {
+    results: &ResultCotangents<'g>,
+) -> Cotangents<'g> {
     let derivative = derivative(n, function, 0, results);
     let shapes = derivative.output_shapes();
     let inputs: Vec<Tensor<'g>> = (0..n.node.inputs.len())
@@ -390,16 +404,16 @@ pub(super) fn call<'g>(
         &inputs,
         shapes,
     );
-    place(n, 0, out)
+    cotangents_from(n, 0, out)
 }
 
-/// The gradients of what the branches use: the derivative of the branch that ran.
+/// The cotangents of what the branches use: the derivative of the branch that ran.
 pub(super) fn conditional<'g>(
-    n: &Site<'g, '_, '_>,
+    n: &VjpContext<'g, '_, '_>,
     on_true: &Rc<Function>,
     on_false: &Rc<Function>,
-    results: &Results<'g>,
-) -> Gradients<'g> {
+    results: &ResultCotangents<'g>,
+) -> Cotangents<'g> {
     let on_true = derivative(n, on_true, 1, results);
     let on_false = derivative(n, on_false, 1, results);
     let shapes = on_true.output_shapes();
@@ -412,16 +426,16 @@ pub(super) fn conditional<'g>(
         on_false: Rc::new(on_false),
     };
     let out = n.graph().emit_tuple(op, &inputs, shapes);
-    place(n, 1, out)
+    cotangents_from(n, 1, out)
 }
 
-/// The function from a function's inputs and its results' gradients to the gradients of its wanted inputs. The node's
-/// inputs are the function's from `first` on.
+/// The function from a function's inputs and its results' cotangents to the cotangents of its wanted
+/// inputs. The node's inputs are the function's from `first` on.
 fn derivative<'g>(
-    n: &Site<'g, '_, '_>,
+    n: &VjpContext<'g, '_, '_>,
     f: &Function,
     first: usize,
-    results: &Results<'g>,
+    results: &ResultCotangents<'g>,
 ) -> Function {
     let graph = n.graph();
     let shape = |p: NodeId| -> Shape { f.nodes[p].ty.array() };
@@ -439,19 +453,19 @@ fn derivative<'g>(
             .keys()
             .map(|&r| graph.body_parameter(shape(f.outputs[r])))
             .collect();
-        let given = f
+        let body_inputs = f
             .parameters
             .iter()
             .zip(&parameters)
-            .map(|(&p, &t)| (p, Given::Value(t)))
+            .map(|(&p, &t)| (p, BodyInput::Value(t)))
             .collect();
-        let body = Body::new(graph, f, Remat::SaveNothing, given);
+        let body = PrimalBody::new(graph, f, Remat::SaveNothing, body_inputs);
         let seeds: Vec<(NodeId, Tensor<'g>)> = results
             .keys()
             .zip(&dys)
             .map(|(&r, &dy)| (f.outputs[r], dy))
             .collect();
-        let found = walk(&Forward::Body(&body), &seeds, &wanted);
+        let found = backward_pass(&Primal::Body(&body), &seeds, &wanted);
         let out = wanted
             .iter()
             .map(|p| {
@@ -466,11 +480,19 @@ fn derivative<'g>(
     closed.function
 }
 
-fn wanted_inputs<'a>(n: &'a Site<'_, '_, '_>, first: usize) -> impl Iterator<Item = usize> + 'a {
+fn wanted_inputs<'a>(
+    n: &'a VjpContext<'_, '_, '_>,
+    first: usize,
+) -> impl Iterator<Item = usize> + 'a {
     (first..n.node.inputs.len()).filter(|&i| n.wanted[i] && n.input_shape(i).dtype.is_float())
 }
 
-fn place<'g>(n: &Site<'g, '_, '_>, first: usize, gradients: Vec<Tensor<'g>>) -> Gradients<'g> {
+/// Puts the cotangents of the wanted inputs, which begin at `first`, at their positions.
+fn cotangents_from<'g>(
+    n: &VjpContext<'g, '_, '_>,
+    first: usize,
+    gradients: Vec<Tensor<'g>>,
+) -> Cotangents<'g> {
     let mut out = vec![None; n.node.inputs.len()];
     for (i, gradient) in wanted_inputs(n, first).zip(gradients) {
         out[i] = Some(gradient);

@@ -1,12 +1,14 @@
-//! Reverse-mode derivatives.
+//! Reverse-mode differentiation.
 //!
-//! One walk, from the last node back to the first, serves a program and the bodies of its loops and branches alike. At each
-//! node that lies between a wanted input and the result, a rule (`rules`, one a operation) turns the gradient of the
-//! node's output into gradients of its inputs; gradients of one value from several users are added.
+//! One backward pass, from the last node to the first, serves a program and the bodies of its loops
+//! and branches alike. Each operation has a VJP (vector-Jacobian product) in `rules`: it turns the
+//! cotangent of the node's output into cotangents of its inputs. It is applied at each node between a
+//! wanted input and the result. Cotangents of one value from several users are added.
 //!
-//! A rule asks a [`Site`] for the values of the forward pass. In the program itself these are at hand. In a body they
-//! may not be: the walk then runs in another function, and `bodies` decides for each value whether the forward pass
-//! saves it or the backward pass computes it again.
+//! A rule asks a [`VjpContext`] for primal values, those of the forward pass. In the program itself
+//! they are there. In a body they may not be: the backward pass then runs in another function, and
+//! `bodies` decides for each value whether the forward pass saves it or the backward pass computes it
+//! again.
 
 mod bodies;
 mod rules;
@@ -19,10 +21,11 @@ use crate::graph::{Graph, Tensor};
 use crate::op::{Op, Scan};
 use crate::shape::{Shape, Type};
 
-use bodies::Body;
+use bodies::PrimalBody;
 
-/// A hand-written derivative: `(operands, output, dy)` to one gradient an input. See [`Tensor::custom_gradient`].
-pub(crate) trait Derivative {
+/// A hand-written VJP: `(operands, output, dy)` to one cotangent an input. See
+/// [`Tensor::custom_vjp`].
+pub(crate) trait VjpRule {
     fn apply<'g>(
         &self,
         operands: &[Tensor<'g>],
@@ -31,7 +34,7 @@ pub(crate) trait Derivative {
     ) -> Vec<Tensor<'g>>;
 }
 
-impl<F: for<'a> Fn(&[Tensor<'a>], Tensor<'a>, Tensor<'a>) -> Vec<Tensor<'a>>> Derivative for F {
+impl<F: for<'a> Fn(&[Tensor<'a>], Tensor<'a>, Tensor<'a>) -> Vec<Tensor<'a>>> VjpRule for F {
     fn apply<'g>(
         &self,
         operands: &[Tensor<'g>],
@@ -57,15 +60,15 @@ impl Graph {
             );
             return vec![bad; inputs.len()];
         }
-        let place = Location::caller();
-        let wanted: Vec<NodeId> = inputs.iter().map(|t| self.local(*t, place)).collect();
-        let loss = self.local(loss, place);
-        let forward = Forward::Here {
+        let location = Location::caller();
+        let wanted: Vec<NodeId> = inputs.iter().map(|t| self.local(*t, location)).collect();
+        let loss = self.local(loss, location);
+        let primal = Primal::Here {
             graph: self,
             nodes: self.nodes_here(),
         };
         let one = self.scalar(shape.dtype, 1.0);
-        let found = walk(&forward, &[(loss, one)], &wanted);
+        let found = backward_pass(&primal, &[(loss, one)], &wanted);
         wanted
             .iter()
             .zip(inputs)
@@ -74,41 +77,42 @@ impl Graph {
     }
 }
 
-/// The forward pass that is being differentiated.
-enum Forward<'g, 'b> {
-    /// The function being built, whose first `nodes` nodes are the forward pass: gradients go to its end.
+/// The computation that is being differentiated.
+enum Primal<'g, 'b> {
+    /// The function being built, whose first `nodes` nodes are the primal ones: cotangents go to its
+    /// end.
     Here { graph: &'g Graph, nodes: usize },
     /// A loop's or a branch's body; the function being built is its derivative.
-    Body(&'b Body<'g>),
+    Body(&'b PrimalBody<'g>),
 }
 
-impl<'g> Forward<'g, '_> {
+impl<'g> Primal<'g, '_> {
     fn graph(&self) -> &'g Graph {
         match self {
-            Forward::Here { graph, .. } => graph,
-            Forward::Body(b) => b.graph,
+            Primal::Here { graph, .. } => graph,
+            Primal::Body(b) => b.graph,
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Forward::Here { nodes, .. } => *nodes,
-            Forward::Body(b) => b.len(),
+            Primal::Here { nodes, .. } => *nodes,
+            Primal::Body(b) => b.len(),
         }
     }
 
     fn node(&self, id: NodeId) -> Node {
         match self {
-            Forward::Here { graph, .. } => graph.node(graph.here(id)),
-            Forward::Body(b) => b.node(id),
+            Primal::Here { graph, .. } => graph.node(graph.here(id)),
+            Primal::Body(b) => b.node(id),
         }
     }
 
-    /// The value of a forward node, in the function being built.
+    /// The value of a primal node, in the function being built.
     fn value(&self, id: NodeId) -> Tensor<'g> {
         match self {
-            Forward::Here { graph, .. } => graph.here(id),
-            Forward::Body(b) => b.value(id),
+            Primal::Here { graph, .. } => graph.here(id),
+            Primal::Body(b) => b.value(id),
         }
     }
 
@@ -116,79 +120,79 @@ impl<'g> Forward<'g, '_> {
     fn extend_scan(&self, id: NodeId, scan: Scan, indices: &[usize]) -> Vec<Tensor<'g>> {
         let ty = Type::Tuple(scan.result_shapes());
         if let Some(problem) = ty.problem() {
-            refuse_at(self.graph(), "scan", problem, self.node(id).place);
+            refuse_at(self.graph(), "scan", problem, self.node(id).location);
         }
         match self {
-            Forward::Here { graph, .. } => {
+            Primal::Here { graph, .. } => {
                 graph.replace_here(id, Op::Scan(scan), ty);
                 indices
                     .iter()
-                    .map(|&i| graph.element(graph.here(id), i))
+                    .map(|&i| graph.get_tuple_element(graph.here(id), i))
                     .collect()
             }
-            Forward::Body(b) => b.extend_scan(id, scan, ty, indices),
+            Primal::Body(b) => b.extend_scan(id, scan, ty, indices),
         }
     }
 }
 
-/// A node at which a rule is applied.
-struct Site<'g, 'f, 'b> {
-    forward: &'f Forward<'g, 'b>,
+/// The node at which a VJP is applied.
+struct VjpContext<'g, 'f, 'b> {
+    primal: &'f Primal<'g, 'b>,
     id: NodeId,
     node: Node,
-    /// Whether each input's gradient is wanted.
+    /// Whether each input's cotangent is wanted.
     wanted: Vec<bool>,
 }
 
-impl<'g> Site<'g, '_, '_> {
+impl<'g> VjpContext<'g, '_, '_> {
     fn graph(&self) -> &'g Graph {
-        self.forward.graph()
+        self.primal.graph()
     }
 
     /// The value of input `i`.
     fn input(&self, i: usize) -> Tensor<'g> {
-        self.forward.value(self.node.inputs[i])
+        self.primal.value(self.node.inputs[i])
     }
 
     /// The shape of input `i`, for which its value need not exist.
     fn input_shape(&self, i: usize) -> Shape {
-        self.forward.node(self.node.inputs[i]).ty.array()
+        self.primal.node(self.node.inputs[i]).ty.array()
     }
 
     /// The value of the node itself.
     fn output(&self) -> Tensor<'g> {
-        self.forward.value(self.id)
+        self.primal.value(self.id)
     }
 }
 
-/// Gradients of one node's results; most have one.
-type Results<'g> = BTreeMap<usize, Tensor<'g>>;
+/// Cotangents of one node's results; most have one.
+type ResultCotangents<'g> = BTreeMap<usize, Tensor<'g>>;
 
-/// Carries the gradients in `seeds` back to the `wanted` nodes, where they are gathered.
-fn walk<'g>(
-    forward: &Forward<'g, '_>,
+/// Carries the cotangents in `seeds` back to the `wanted` nodes, where they are gathered.
+fn backward_pass<'g>(
+    primal: &Primal<'g, '_>,
     seeds: &[(NodeId, Tensor<'g>)],
     wanted: &[NodeId],
 ) -> BTreeMap<NodeId, Tensor<'g>> {
-    let graph = forward.graph();
-    let active = activity(forward, wanted);
-    let mut gradients: BTreeMap<NodeId, Results<'g>> = BTreeMap::new();
+    let graph = primal.graph();
+    let active = activity(primal, wanted);
+    let mut cotangents: BTreeMap<NodeId, ResultCotangents<'g>> = BTreeMap::new();
     let mut found = BTreeMap::new();
     for &(id, dy) in seeds {
         if active[id] {
-            accumulate(&mut gradients, id, 0, dy);
+            accumulate(&mut cotangents, id, 0, dy);
         }
     }
-    while let Some((id, results)) = gradients.pop_last() {
+    while let Some((id, results)) = cotangents.pop_last() {
         if wanted.contains(&id) {
             found.insert(id, results[&0]);
         }
-        let node = forward.node(id);
+        let node = primal.node(id);
         if node.inputs.is_empty() {
             continue;
         }
-        if let Op::Element { index } = node.op {
-            accumulate(&mut gradients, node.inputs[0], index, results[&0]);
+        if let Op::GetTupleElement { index } = node.op {
+            accumulate(&mut cotangents, node.inputs[0], index, results[&0]);
             continue;
         }
         let scope = if node.scope.is_empty() {
@@ -196,63 +200,71 @@ fn walk<'g>(
         } else {
             format!("gradient/{}", node.scope).into()
         };
-        let _site = graph.attribute(scope, Some(node.place));
+        let _attribution = graph.attribute(scope, Some(node.location));
         let wanted = node.inputs.iter().map(|i| active[*i]).collect();
-        let site = Site {
-            forward,
+        let context = VjpContext {
+            primal,
             id,
             node,
             wanted,
         };
-        let inputs = match rules::apply(&site, &results) {
+        let inputs = match rules::apply(&context, &results) {
             Ok(inputs) => inputs,
             Err(problem) => {
-                refuse_at(graph, site.node.op.name(), problem, site.node.place);
+                refuse_at(
+                    graph,
+                    context.node.op.name(),
+                    problem,
+                    context.node.location,
+                );
                 continue;
             }
         };
         for (i, dx) in inputs.into_iter().enumerate() {
-            let Some(dx) = dx.filter(|_| site.wanted[i]) else {
+            let Some(dx) = dx.filter(|_| context.wanted[i]) else {
                 continue;
             };
-            let expected = site.input_shape(i);
+            let expected = context.input_shape(i);
             if dx.shape() != expected {
                 let problem = format!(
                     "the gradient of input {i} is {} and should be {expected}",
                     dx.shape()
                 );
-                refuse_at(graph, site.node.op.name(), problem, site.node.place);
+                refuse_at(
+                    graph,
+                    context.node.op.name(),
+                    problem,
+                    context.node.location,
+                );
                 continue;
             }
-            accumulate(&mut gradients, site.node.inputs[i], 0, dx);
+            accumulate(&mut cotangents, context.node.inputs[i], 0, dx);
         }
     }
     found
 }
 
 fn accumulate<'g>(
-    gradients: &mut BTreeMap<NodeId, Results<'g>>,
+    cotangents: &mut BTreeMap<NodeId, ResultCotangents<'g>>,
     id: NodeId,
     index: usize,
     dy: Tensor<'g>,
 ) {
-    let results = gradients.entry(id).or_default();
+    let results = cotangents.entry(id).or_default();
     let sum = results.get(&index).map_or(dy, |before| *before + dy);
     results.insert(index, sum);
 }
 
-/// For each forward node, whether its derivative with respect to a wanted one can differ from zero.
-fn activity(forward: &Forward<'_, '_>, wanted: &[NodeId]) -> Vec<bool> {
-    let mut active = vec![false; forward.len()];
+/// For each primal node, whether its derivative with respect to a wanted one can differ from zero.
+fn activity(primal: &Primal<'_, '_>, wanted: &[NodeId]) -> Vec<bool> {
+    let mut active = vec![false; primal.len()];
     for id in 0..active.len() {
-        let node = forward.node(id);
+        let node = primal.node(id);
         active[id] = wanted.contains(&id)
             || (match &node.op {
                 Op::StopGradient | Op::Compare(_) | Op::Invalid | Op::RngBits { .. } => false,
                 // The output itself is computed from the inputs; only the rule's inputs carry gradients.
-                Op::CustomGradient { inputs, .. } => {
-                    node.inputs[1..=*inputs].iter().any(|i| active[*i])
-                }
+                Op::CustomVjp { inputs, .. } => node.inputs[1..=*inputs].iter().any(|i| active[*i]),
                 _ => node.inputs.iter().any(|i| active[*i]),
             } && match &node.ty {
                 Type::Array(s) => s.dtype.is_float(),
@@ -266,7 +278,7 @@ fn refuse_at(
     graph: &Graph,
     operation: &'static str,
     problem: String,
-    place: &'static Location<'static>,
+    location: &'static Location<'static>,
 ) {
-    graph.refuse_at(operation, format!("derivative: {problem}"), place);
+    graph.refuse_at(operation, format!("derivative: {problem}"), location);
 }

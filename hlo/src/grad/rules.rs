@@ -1,26 +1,27 @@
-//! The table of derivatives: for each operation, the gradients of its inputs from that of its output.
+//! The table of derivatives (VJPs): for each operation, the cotangents of its inputs from that of
+//! its output.
 
-use super::{Results, Site, bodies};
+use super::{ResultCotangents, VjpContext, bodies};
 use crate::graph::Tensor;
 use crate::op::{Binary, Op, PadDim, Reduction, Unary};
 use crate::ops::inverse;
 use crate::shape::{DType, Shape, Size, list};
 
-/// One gradient an input; `None` where it is not wanted or is zero everywhere.
-pub(super) type Gradients<'g> = Vec<Option<Tensor<'g>>>;
+/// One cotangent an input; `None` where it is not wanted or is zero everywhere.
+pub(super) type Cotangents<'g> = Vec<Option<Tensor<'g>>>;
 
-/// Applies the rule of the site's operation to the gradients of its results.
+/// Applies the rule of the context's operation to the cotangents of its results.
 pub(super) fn apply<'g>(
-    n: &Site<'g, '_, '_>,
-    results: &Results<'g>,
-) -> Result<Gradients<'g>, String> {
+    n: &VjpContext<'g, '_, '_>,
+    results: &ResultCotangents<'g>,
+) -> Result<Cotangents<'g>, String> {
     match &n.node.op {
         Op::Scan(scan) => return Ok(bodies::scan(n, scan, results)),
         Op::Call { function } => return Ok(bodies::call(n, function, results)),
         Op::Conditional { on_true, on_false } => {
             return Ok(bodies::conditional(n, on_true, on_false, results));
         }
-        Op::Barrier => {
+        Op::OptimizationBarrier => {
             let one = |i: usize| results.get(&i).copied();
             return Ok((0..n.node.inputs.len()).map(one).collect());
         }
@@ -35,8 +36,8 @@ pub(super) fn apply<'g>(
             let zero = dy.zeros_like();
             vec![
                 None,
-                n.want(1, || n.input(0).select(dy, zero)),
-                n.want(2, || n.input(0).select(zero, dy)),
+                n.cotangent(1, || n.input(0).select(dy, zero)),
+                n.cotangent(2, || n.input(0).select(zero, dy)),
             ]
         }
         Op::Convert => vec![Some(dy.convert(n.input_shape(0).dtype))],
@@ -53,8 +54,8 @@ pub(super) fn apply<'g>(
             let (lhs, rhs) = (n.input_shape(0), n.input_shape(1));
             let dy = dy.convert(lhs.dtype);
             vec![
-                n.want(0, || dims.grad_lhs(dy, n.input(1), &lhs, *precision)),
-                n.want(1, || dims.grad_rhs(n.input(0), dy, &rhs, *precision)),
+                n.cotangent(0, || dims.grad_lhs(dy, n.input(1), &lhs, *precision)),
+                n.cotangent(1, || dims.grad_rhs(n.input(0), dy, &rhs, *precision)),
             ]
         }
         Op::Reduce {
@@ -88,7 +89,10 @@ pub(super) fn apply<'g>(
                     interior: stride[i] - 1,
                 }
             });
-            vec![Some(dy.pad(&pads.collect::<Vec<_>>(), dy.like(0.0)))]
+            vec![Some(dy.pad(
+                &pads.collect::<Vec<_>>(),
+                n.graph().scalar(dy.dtype(), 0.0),
+            ))]
         }
         Op::DynamicSlice { .. } => {
             let zeros = n.graph().zeros(&n.input_shape(0));
@@ -98,10 +102,10 @@ pub(super) fn apply<'g>(
             let update = n.input_shape(1);
             let starts = n.inputs_from(2);
             let mut out = vec![None; n.node.inputs.len()];
-            out[0] = n.want(0, || {
+            out[0] = n.cotangent(0, || {
                 dy.dynamic_update_slice(n.graph().zeros(&update), &starts)
             });
-            out[1] = n.want(1, || dy.dynamic_slice(&starts, &update.dims));
+            out[1] = n.cotangent(1, || dy.dynamic_slice(&starts, &update.dims));
             out
         }
         Op::Pad { dims } => pad(n, dims, dy)?,
@@ -114,32 +118,36 @@ pub(super) fn apply<'g>(
             (0..n.node.inputs.len()).map(part).collect()
         }
         Op::Reverse { dims } => vec![Some(dy.reverse(dims))],
-        Op::TakeRows => {
+        Op::GatherRows => {
             // Where an index was moved inside, so is its gradient.
             let table = n.input_shape(0);
             let at = n.input(1);
             let inside = at
-                .maximum(at.like(0.0))
-                .minimum(at.like((table.dims[0] - 1) as f64));
-            only_first(n.graph().zeros(&table).add_rows(inside, dy), n)
+                .maximum(at.full_like(0.0))
+                .minimum(at.full_like((table.dims[0] - 1) as f64));
+            only_first(n.graph().zeros(&table).scatter_add_rows(inside, dy), n)
         }
-        Op::AddRows => {
+        Op::ScatterAddRows => {
             let update = || {
                 // An update that was dropped has no gradient.
                 let (at, rows) = (n.input(1), n.input_shape(0).dims[0]);
-                let kept = at.greater_equal(at.like(0.0)) & at.less(at.like(rows as f64));
+                let kept = at.greater_equal(at.full_like(0.0)) & at.less(at.full_like(rows as f64));
                 let rows: Vec<i64> = (at.rank() as i64..n.input_shape(2).rank() as i64).collect();
-                kept.keep(&rows).select(dy.take_rows(at), dy.like(0.0))
+                let kept = kept.expand_dims(&rows);
+                let read = dy.gather_rows(at);
+                kept.select(read, read.zeros_like())
             };
-            vec![Some(dy), None, n.want(2, update)]
+            vec![Some(dy), None, n.cotangent(2, update)]
         }
-        Op::Name { .. } => vec![Some(dy)],
-        Op::Constrain { sharding } => vec![Some(dy.constrain(sharding.clone()))],
-        Op::CustomGradient { inputs, rule } => {
+        Op::CheckpointName { .. } => vec![Some(dy)],
+        Op::ShardingConstraint { sharding } => {
+            vec![Some(dy.with_sharding_constraint(sharding.clone()))]
+        }
+        Op::CustomVjp { inputs, rule } => {
             // What the rule itself gets wrong is at its own lines.
             let dx = {
                 let scope = n.graph().scope_here();
-                let _site = n.graph().attribute(scope, None);
+                let _attribution = n.graph().attribute(scope, None);
                 rule.apply(&n.inputs_from(1), n.output(), dy)
             };
             let found: Vec<Shape> = dx.iter().map(|t| t.shape()).collect();
@@ -160,7 +168,7 @@ pub(super) fn apply<'g>(
     })
 }
 
-fn unary<'g>(op: Unary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Option<Tensor<'g>> {
+fn unary<'g>(op: Unary, n: &VjpContext<'g, '_, '_>, dy: Tensor<'g>) -> Option<Tensor<'g>> {
     let x = || n.input(0);
     let y = || n.output();
     Some(match op {
@@ -181,16 +189,16 @@ fn unary<'g>(op: Unary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Option<Tensor<'
     })
 }
 
-fn binary<'g>(op: Binary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Gradients<'g> {
+fn binary<'g>(op: Binary, n: &VjpContext<'g, '_, '_>, dy: Tensor<'g>) -> Cotangents<'g> {
     let x = || n.input(0);
     let y = || n.input(1);
     match op {
         Binary::Add => vec![Some(dy), Some(dy)],
-        Binary::Sub => vec![Some(dy), n.want(1, || -dy)],
-        Binary::Mul => vec![n.want(0, || dy * y()), n.want(1, || dy * x())],
+        Binary::Sub => vec![Some(dy), n.cotangent(1, || -dy)],
+        Binary::Mul => vec![n.cotangent(0, || dy * y()), n.cotangent(1, || dy * x())],
         Binary::Div => vec![
-            n.want(0, || dy / y()),
-            n.want(1, || -(dy * n.output() / y())),
+            n.cotangent(0, || dy / y()),
+            n.cotangent(1, || -(dy * n.output() / y())),
         ],
         // At a tie each gets half.
         Binary::Max | Binary::Min => {
@@ -202,12 +210,15 @@ fn binary<'g>(op: Binary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Gradients<'g>
                 };
                 ahead.select(dy, a.equal(b).select(dy * 0.5, dy.zeros_like()))
             };
-            vec![n.want(0, || share(x(), y())), n.want(1, || share(y(), x()))]
+            vec![
+                n.cotangent(0, || share(x(), y())),
+                n.cotangent(1, || share(y(), x())),
+            ]
         }
         Binary::Pow => vec![
-            n.want(0, || dy * y() * x().pow(y() - 1.0)),
+            n.cotangent(0, || dy * y() * x().pow(y() - 1.0)),
             // 0^y stays 0 as y changes.
-            n.want(1, || {
+            n.cotangent(1, || {
                 x().equal(x().zeros_like())
                     .select(dy.zeros_like(), dy * n.output() * x().log())
             }),
@@ -215,7 +226,7 @@ fn binary<'g>(op: Binary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Gradients<'g>
         // x - y trunc(x / y)
         Binary::Rem => vec![
             Some(dy),
-            n.want(1, || {
+            n.cotangent(1, || {
                 let quotient = x() / y();
                 -(dy * quotient.sign() * quotient.abs().floor())
             }),
@@ -226,7 +237,11 @@ fn binary<'g>(op: Binary, n: &Site<'g, '_, '_>, dy: Tensor<'g>) -> Gradients<'g>
     }
 }
 
-fn pad<'g>(n: &Site<'g, '_, '_>, dims: &[PadDim], dy: Tensor<'g>) -> Result<Gradients<'g>, String> {
+fn pad<'g>(
+    n: &VjpContext<'g, '_, '_>,
+    dims: &[PadDim],
+    dy: Tensor<'g>,
+) -> Result<Cotangents<'g>, String> {
     // Where padding was negative the cropped elements get zeros back; then every kept element is read.
     let back = |p: &PadDim| {
         let cropped = |edge: i64| (Size::from(0) - edge.min(0)).get();
@@ -247,15 +262,15 @@ fn pad<'g>(n: &Site<'g, '_, '_>, dims: &[PadDim], dy: Tensor<'g>) -> Result<Grad
     let back: Option<Vec<PadDim>> = dims.iter().map(back).collect();
     let stride: Option<Vec<i64>> = dims.iter().map(stride).collect();
     let limit: Option<Vec<i64>> = (0..size.len()).map(limit).collect();
-    let whole = dy.pad(&back.ok_or_else(far)?, dy.like(0.0));
+    let whole = dy.pad(&back.ok_or_else(far)?, n.graph().scalar(dy.dtype(), 0.0));
     let kept = whole.strided_slice(&start, &limit.ok_or_else(far)?, &stride.ok_or_else(far)?);
     Ok(vec![
         Some(kept),
-        n.want(1, || dy.sum_all() - kept.sum_all()),
+        n.cotangent(1, || dy.sum_all() - kept.sum_all()),
     ])
 }
 
-fn only_first<'g>(dx: Tensor<'g>, n: &Site<'g, '_, '_>) -> Gradients<'g> {
+fn only_first<'g>(dx: Tensor<'g>, n: &VjpContext<'g, '_, '_>) -> Cotangents<'g> {
     let mut out = vec![None; n.node.inputs.len()];
     out[0] = Some(dx);
     out
@@ -267,10 +282,11 @@ fn spread<'g>(t: Tensor<'g>, dims: &[i64], to: &[i64]) -> Tensor<'g> {
     t.broadcast_in_dims(to, &kept)
 }
 
-impl<'g> Site<'g, '_, '_> {
-    /// The gradient of input `i`, computed only where it is wanted, so that no value is saved in vain.
-    fn want(&self, i: usize, gradient: impl FnOnce() -> Tensor<'g>) -> Option<Tensor<'g>> {
-        (self.wanted[i] && self.input_shape(i).dtype != DType::Pred).then(gradient)
+impl<'g> VjpContext<'g, '_, '_> {
+    /// The cotangent of input `i`, computed only where it is wanted, so that no value is saved in
+    /// vain.
+    fn cotangent(&self, i: usize, compute: impl FnOnce() -> Tensor<'g>) -> Option<Tensor<'g>> {
+        (self.wanted[i] && self.input_shape(i).dtype != DType::Pred).then(compute)
     }
 
     fn inputs_from(&self, first: usize) -> Vec<Tensor<'g>> {

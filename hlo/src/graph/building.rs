@@ -5,18 +5,22 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Attribution, Closed, Frame, Graph, Reference, Scope, State, Tensor};
+use super::{Attribution, Closure, Frame, Graph, Reference, Scope, State, Tensor};
 use crate::error::Error;
 use crate::function::{Function, Node, NodeId};
 use crate::op::Op;
 use crate::shape::{DType, Shape, Type};
-use crate::sharding::{Mesh, Sharding, Uneven};
+use crate::sharding::{IndivisibleDim, Mesh, Sharding};
 
 impl Graph {
-    /// Notes a mistake at the caller's place and returns a placeholder.
+    /// Notes a mistake at the caller's location and returns a placeholder.
     #[track_caller]
     pub(crate) fn refuse(&self, operation: &'static str, problem: String) -> Tensor<'_> {
-        self.refuse_at(operation, problem, self.site(Location::caller()).0);
+        self.refuse_at(
+            operation,
+            problem,
+            self.source_location(Location::caller()).0,
+        );
         self.invalid()
     }
 
@@ -26,17 +30,17 @@ impl Graph {
         self.emit(Op::Invalid, &[], Shape::new(DType::F32, []))
     }
 
-    /// Notes a mistake at `place`.
+    /// Notes a mistake at `location`.
     pub(crate) fn refuse_at(
         &self,
         operation: &'static str,
         problem: String,
-        place: &'static Location<'static>,
+        location: &'static Location<'static>,
     ) {
         self.state.borrow_mut().error.get_or_insert(Error {
             operation,
             problem,
-            place,
+            location,
         });
     }
 
@@ -59,57 +63,62 @@ impl Graph {
             return vec![self.refuse(op.name(), problem); shapes.len()];
         }
         let tuple = self.emit_type(op, inputs, ty);
-        let (place, scope) = self.site(Location::caller());
+        let (location, scope) = self.source_location(Location::caller());
         let element = |(index, shape)| {
-            let op = Op::Element { index };
-            self.emit_node(op, &[tuple], Type::Array(shape), place, scope.clone())
+            let op = Op::GetTupleElement { index };
+            self.emit_node(op, &[tuple], Type::Array(shape), location, scope.clone())
         };
         shapes.into_iter().enumerate().map(element).collect()
     }
 
     /// Result `index` of a node with several.
     #[track_caller]
-    pub(crate) fn element<'g>(&'g self, tuple: Tensor<'g>, index: usize) -> Tensor<'g> {
+    pub(crate) fn get_tuple_element<'g>(&'g self, tuple: Tensor<'g>, index: usize) -> Tensor<'g> {
         match self.node(tuple).ty {
-            Type::Tuple(shapes) if index < shapes.len() => {
-                self.emit(Op::Element { index }, &[tuple], shapes[index].clone())
-            }
+            Type::Tuple(shapes) if index < shapes.len() => self.emit(
+                Op::GetTupleElement { index },
+                &[tuple],
+                shapes[index].clone(),
+            ),
             _ => self.refuse("get-tuple-element", format!("there is no result {index}")),
         }
     }
 
     #[track_caller]
     pub(crate) fn emit_type(&self, op: Op, inputs: &[Tensor<'_>], ty: Type) -> Tensor<'_> {
-        let (place, scope) = self.site(Location::caller());
+        let (location, scope) = self.source_location(Location::caller());
         if let Some(problem) = ty.problem() {
             return self.refuse(op.name(), problem);
         }
-        self.emit_node(op, inputs, ty, place, scope)
+        self.emit_node(op, inputs, ty, location, scope)
     }
 
-    /// The place and the scope of a node that is added by a call at `caller`.
-    fn site(&self, caller: &'static Location<'static>) -> (&'static Location<'static>, Rc<str>) {
+    /// The location and the scope of a node that is added by a call at `caller`.
+    fn source_location(
+        &self,
+        caller: &'static Location<'static>,
+    ) -> (&'static Location<'static>, Rc<str>) {
         let state = self.state.borrow();
-        (state.place.unwrap_or(caller), state.scope.clone())
+        (state.location.unwrap_or(caller), state.scope.clone())
     }
 
-    /// Adds a node that keeps another's place in the source and in the model.
+    /// Adds a node that keeps another's location in the source and in the model.
     pub(crate) fn emit_node(
         &self,
         op: Op,
         inputs: &[Tensor<'_>],
         ty: Type,
-        place: &'static Location<'static>,
+        location: &'static Location<'static>,
         scope: Rc<str>,
     ) -> Tensor<'_> {
-        let inputs = inputs.iter().map(|t| self.local(*t, place)).collect();
+        let inputs = inputs.iter().map(|t| self.local(*t, location)).collect();
         let mut state = self.state.borrow_mut();
         let frame = state.top();
         let node = frame.push(Node {
             op,
             inputs,
             ty,
-            place,
+            location,
             scope,
         });
         let reference = Reference {
@@ -123,9 +132,9 @@ impl Graph {
         }
     }
 
-    /// The node of the function being built that holds `tensor`'s value; an outer one is captured. `place` is where it is
+    /// The node of the function being built that holds `tensor`'s value; an outer one is captured. `location` is where it is
     /// used.
-    pub(crate) fn local(&self, tensor: Tensor<'_>, place: &'static Location<'static>) -> NodeId {
+    pub(crate) fn local(&self, tensor: Tensor<'_>, location: &'static Location<'static>) -> NodeId {
         let mut state = self.state.borrow_mut();
         let level = state.frames.len() - 1;
         let found = if std::ptr::eq(tensor.graph, self) {
@@ -136,14 +145,14 @@ impl Graph {
         match found {
             Some(id) => id,
             None => {
-                state.error.get_or_insert_with(|| out_of_reach(place));
+                state.error.get_or_insert_with(|| out_of_reach(location));
                 let scope = state.scope.clone();
                 let ty = Type::Array(Shape::new(DType::F32, []));
                 state.top().push(Node {
                     op: Op::Invalid,
                     inputs: vec![],
                     ty,
-                    place,
+                    location,
                     scope,
                 })
             }
@@ -173,7 +182,7 @@ impl Graph {
                 op: Op::Invalid,
                 inputs: vec![],
                 ty: Type::Array(Shape::new(DType::F32, [])),
-                place: Location::caller(),
+                location: Location::caller(),
                 scope: "".into(),
             },
         }
@@ -211,7 +220,7 @@ impl Graph {
         &'g self,
         name: &str,
         build: impl FnOnce() -> (Vec<Tensor<'g>>, Vec<Tensor<'g>>),
-    ) -> Closed<'g> {
+    ) -> Closure<'g> {
         let first_scope = {
             let mut state = self.state.borrow_mut();
             let id = state.next_frame;
@@ -219,14 +228,14 @@ impl Graph {
             state.frames.push(Frame::new(id, name));
             state.next_scope
         };
-        let place = Location::caller();
+        let location = Location::caller();
         let (parameters, outputs) = build();
         // A name that was given within the body does not outlive it, whatever became of its guard.
         let mut state = self.state.borrow_mut();
         state.scopes.retain(|(id, _)| *id < first_scope);
         state.attribute();
         drop(state);
-        let local = |t: &Tensor<'g>| self.local(*t, place);
+        let local = |t: &Tensor<'g>| self.local(*t, location);
         let parameters: Vec<NodeId> = parameters.iter().map(local).collect();
         let outputs: Vec<NodeId> = outputs.iter().map(local).collect();
         let frame = self
@@ -246,7 +255,7 @@ impl Graph {
             });
             function.parameters.push(node);
         }
-        Closed { function, captures }
+        Closure { function, captures }
     }
 
     /// The layer that new nodes belong to.
@@ -259,26 +268,26 @@ impl Graph {
         beside: &[&str],
         names: &[&str],
         dims: &[i64],
-    ) -> Result<Option<Sharding>, Uneven> {
+    ) -> Result<Option<Sharding>, IndivisibleDim> {
         let state = self.state.borrow();
-        let layout = state.layout.as_ref();
-        layout
-            .map(|l| l.sharding_beside(beside, names, dims))
+        let rules = state.rules.as_ref();
+        rules
+            .map(|r| r.sharding_except(beside, names, dims))
             .transpose()
     }
 
-    /// Whether the layout, if there is one, splits a dimension called `name` of this size into equal parts.
+    /// Whether the rules, if there is one, splits a dimension called `name` of this size into equal parts.
     pub fn splits_evenly(&self, name: &str, size: i64) -> bool {
         self.sharding(&[], &[name], &[size]).is_ok()
     }
 
-    /// Attributes the nodes made until the guard is dropped to `scope` and, if given, to `place` in place of their callers.
+    /// Attributes the nodes made until the guard is dropped to `scope` and, if given, to `location` instead of their callers.
     pub(crate) fn attribute(
         &self,
         scope: Rc<str>,
-        place: Option<&'static Location<'static>>,
+        location: Option<&'static Location<'static>>,
     ) -> Scope<'_> {
-        self.enter(Attribution::Site { scope, place })
+        self.enter(Attribution::Fixed { scope, location })
     }
 
     pub(super) fn enter(&self, attribution: Attribution) -> Scope<'_> {
@@ -307,7 +316,7 @@ impl Graph {
 #[track_caller]
 pub(crate) fn shapes(tensors: &[Tensor<'_>]) -> Vec<Shape> {
     let mut shapes = Vec::with_capacity(tensors.len());
-    // A loop, because a closure would hide the caller's place.
+    // A loop, because a closure would hide the caller's location.
     for t in tensors {
         shapes.push(t.shape());
     }
@@ -315,26 +324,29 @@ pub(crate) fn shapes(tensors: &[Tensor<'_>]) -> Vec<Shape> {
 }
 
 /// The mistake of using a tensor where it is not.
-pub(super) fn out_of_reach(place: &'static Location<'static>) -> Error {
+pub(super) fn out_of_reach(location: &'static Location<'static>) -> Error {
     Error {
         operation: "capture",
         problem: "a tensor is used outside the loop, branch or graph that made it".into(),
-        place,
+        location,
     }
 }
 
 impl State {
-    /// Makes scope and place what the attributions in force say.
+    /// Makes scope and location what the attributions in force say.
     pub(super) fn attribute(&mut self) {
-        let (mut scope, mut place): (Rc<str>, _) = (Rc::from(""), None);
+        let (mut scope, mut location): (Rc<str>, _) = (Rc::from(""), None);
         for (_, attribution) in &self.scopes {
             match attribution {
                 Attribution::Layer(name) if scope.is_empty() => scope = name.clone(),
                 Attribution::Layer(name) => scope = format!("{scope}/{name}").into(),
-                Attribution::Site { scope: s, place: p } => (scope, place) = (s.clone(), *p),
+                Attribution::Fixed {
+                    scope: s,
+                    location: p,
+                } => (scope, location) = (s.clone(), *p),
             }
         }
-        (self.scope, self.place) = (scope, place);
+        (self.scope, self.location) = (scope, location);
     }
 
     fn top(&mut self) -> &mut Frame {

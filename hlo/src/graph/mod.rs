@@ -1,6 +1,6 @@
 //! The program under construction. [`Graph`] owns the nodes; [`Tensor`] is a small `Copy` handle to one.
 //!
-//! Operators and methods on tensors add nodes. Shapes are inferred at each call; the first mistake is kept with its place
+//! Operators and methods on tensors add nodes. Shapes are inferred at each call; the first mistake is kept with its location
 //! in the source, building goes on with a placeholder, and [`Graph::finish`] returns it.
 //!
 //! Bodies of loops and branches are built by closures. While one runs, new nodes go to its own function; a tensor from
@@ -17,10 +17,10 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::function::{Function, NodeId};
 use crate::literal::Literal;
-use crate::lower::{self, Module, Ports};
+use crate::lower::{self, Module, Signature};
 use crate::op::Op;
 use crate::shape::{DType, Shape};
-use crate::sharding::{Layout, Mesh, Sharding};
+use crate::sharding::{LogicalAxisRules, Mesh, Sharding};
 
 use building::out_of_reach;
 pub(crate) use building::shapes;
@@ -41,9 +41,9 @@ struct State {
     /// The layer that follows from `scopes`.
     scope: Rc<str>,
     /// Where, by `scopes`, new nodes are said to come from, if not from the caller: a derivative's, from the line it derives.
-    place: Option<&'static Location<'static>>,
-    layout: Option<Layout>,
-    /// The mesh of the layout, or of the first sharding.
+    location: Option<&'static Location<'static>>,
+    rules: Option<LogicalAxisRules>,
+    /// The mesh of the rules, or of the first sharding.
     mesh: Option<Arc<Mesh>>,
 }
 
@@ -52,9 +52,9 @@ enum Attribution {
     /// They belong to a layer, below the one in force.
     Layer(Rc<str>),
     /// They belong elsewhere, whatever is in force.
-    Site {
+    Fixed {
         scope: Rc<str>,
-        place: Option<&'static Location<'static>>,
+        location: Option<&'static Location<'static>>,
     },
 }
 
@@ -66,7 +66,7 @@ struct Frame {
     captured: HashMap<Reference, NodeId>,
 }
 
-/// A node by frame and place.
+/// A node by frame and location.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Reference {
     frame: u32,
@@ -81,7 +81,7 @@ pub struct Tensor<'g> {
 }
 
 /// A function built by a closure, with the outer tensors it uses; they follow the declared parameters, in this order.
-pub(crate) struct Closed<'g> {
+pub(crate) struct Closure<'g> {
     pub function: Function,
     pub captures: Vec<Tensor<'g>>,
 }
@@ -119,8 +119,8 @@ impl Graph {
             scopes: vec![],
             next_scope: 0,
             scope: "".into(),
-            place: None,
-            layout: None,
+            location: None,
+            rules: None,
             mesh: None,
         };
         Graph {
@@ -128,13 +128,13 @@ impl Graph {
         }
     }
 
-    /// Maps the dimension names given to [`Tensor::named`] onto a mesh from here on. A program has one mesh.
+    /// Maps the dimension names given to [`Tensor::with_logical_axes`] onto a mesh from here on. A program has one mesh.
     #[track_caller]
-    pub fn set_layout(&self, layout: Layout) {
-        match self.on_mesh(layout.mesh()) {
-            Ok(()) => self.state.borrow_mut().layout = Some(layout),
+    pub fn set_logical_axis_rules(&self, rules: LogicalAxisRules) {
+        match self.on_mesh(rules.mesh()) {
+            Ok(()) => self.state.borrow_mut().rules = Some(rules),
             Err(problem) => {
-                self.refuse("layout", problem);
+                self.refuse("logical_axis_rules", problem);
             }
         }
     }
@@ -150,16 +150,23 @@ impl Graph {
         self.add_parameter(name, shape, None)
     }
 
-    /// The next input of the program, its dimensions called `names` so that the layout can split them.
+    /// The next input of the program, its dimensions called `names` so that the rules can split them.
     #[track_caller]
-    pub fn named_parameter(&self, name: &str, shape: Shape, names: &[&str]) -> Tensor<'_> {
+    pub fn parameter_with_logical_axes(
+        &self,
+        name: &str,
+        shape: Shape,
+        names: &[&str],
+    ) -> Tensor<'_> {
         if names.len() != shape.rank() {
             let problem = format!("`{name}`: {} names for {shape}", names.len());
             return self.refuse("parameter", problem);
         }
         match self.sharding(&[], names, &shape.dims) {
             Ok(sharding) => self.add_parameter(name, shape, sharding),
-            Err(uneven) => self.refuse("parameter", format!("`{name}` {shape}: {uneven}")),
+            Err(indivisible) => {
+                self.refuse("parameter", format!("`{name}` {shape}: {indivisible}"))
+            }
         }
     }
 
@@ -173,9 +180,9 @@ impl Graph {
             );
             return self.refuse("parameter", problem);
         }
-        let uneven = sharding.divides(&shape.dims).err();
+        let indivisible = sharding.divides(&shape.dims).err();
         let misplaced = self.on_mesh(&sharding.mesh).err();
-        match uneven.map(|u| u.to_string()).or(misplaced) {
+        match indivisible.map(|u| u.to_string()).or(misplaced) {
             Some(problem) => self.refuse("parameter", format!("`{name}` {shape}: {problem}")),
             None => self.add_parameter(name, shape, Some(sharding)),
         }
@@ -240,8 +247,8 @@ impl Graph {
         self.emit(Op::Iota { dim: dim as i64 }, &[], shape)
     }
 
-    /// Ends the program: checks it and lowers it. On a mesh, a result lies as its own [`Tensor::named`] or
-    /// [`Tensor::constrain`] says, in equal parts, and is otherwise whole on every device.
+    /// Ends the program: checks it and lowers it. On a mesh, a result lies as its own [`Tensor::with_logical_axes`] or
+    /// [`Tensor::with_sharding_constraint`] says, in equal parts, and is otherwise whole on every device.
     ///
     /// `outputs` are its results in order. `donations` pairs an output with the parameter whose buffer it may take over
     /// (both by position): one of the same shape, that lies on the mesh in the same way.
@@ -254,38 +261,43 @@ impl Graph {
         outputs: &[Tensor<'_>],
         donations: &[(usize, usize)],
     ) -> Result<Module, Error> {
-        let place = Location::caller();
+        let location = Location::caller();
         if self.state.borrow().frames.len() > 1 {
             let problem = "a program ends outside its loops and branches".into();
-            self.refuse_at("finish", problem, place);
+            self.refuse_at("finish", problem, location);
         }
-        let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t, place)).collect();
+        let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t, location)).collect();
         let mut function = self.state.borrow().frames[0].function.clone();
         function.outputs = outputs;
         if let Some(error) = self.error() {
             return Err(error);
         }
-        let (layout, mesh) = {
+        let (rules, mesh) = {
             let state = self.state.borrow();
-            (state.layout.clone(), state.mesh.clone())
+            (state.rules.clone(), state.mesh.clone())
         };
-        let form = layout.as_ref().map_or_else(Default::default, Layout::form);
-        let ports = Ports::of(&function, mesh.as_ref());
-        let uneven = ports.results.iter().enumerate().find_map(|(i, port)| {
-            let uneven = port.sharding.as_ref()?.divides(&port.shape.dims).err()?;
-            Some(("result", format!("result {i} {}: {uneven}", port.shape)))
+        let form = rules
+            .as_ref()
+            .map_or_else(Default::default, LogicalAxisRules::form);
+        let signature = Signature::of(&function, mesh.as_ref());
+        let indivisible = signature.results.iter().enumerate().find_map(|(i, spec)| {
+            let indivisible = spec.sharding.as_ref()?.divides(&spec.shape.dims).err()?;
+            Some((
+                "result",
+                format!("result {i} {}: {indivisible}", spec.shape),
+            ))
         });
-        let misfit = || Some(("donation", ports.misfit(donations)?));
-        match uneven.or_else(misfit) {
+        let misfit = || Some(("donation", signature.misfit(donations)?));
+        match indivisible.or_else(misfit) {
             Some((operation, problem)) => {
-                self.refuse_at(operation, problem.clone(), place);
+                self.refuse_at(operation, problem.clone(), location);
                 Err(Error {
                     operation,
                     problem,
-                    place,
+                    location,
                 })
             }
-            None => Ok(lower::module(&function, donations, ports, form)),
+            None => Ok(lower::module(&function, donations, signature, form)),
         }
     }
 
@@ -308,8 +320,8 @@ impl<'g> Tensor<'g> {
         match state.frames.iter().find(|f| f.id == self.reference.frame) {
             Some(f) => f.function.nodes[self.reference.node].ty.array(),
             None => {
-                let place = state.place.unwrap_or(Location::caller());
-                state.error.get_or_insert_with(|| out_of_reach(place));
+                let location = state.location.unwrap_or(Location::caller());
+                state.error.get_or_insert_with(|| out_of_reach(location));
                 Shape::new(DType::F32, [])
             }
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ankh_proto::xla;
 use prost::Message;
 
-use super::{Lowering, Port, instruction, shape_proto, tuple_proto, type_proto};
+use super::{ArraySpec, Lowering, instruction, shape_proto, tuple_proto, type_proto};
 use crate::function::{Function, NodeId};
 use crate::op::{Op, Reduction, Scan};
 use crate::shape::{DType, Shape};
@@ -136,11 +136,11 @@ impl<'l> Block<'l> {
     }
 
     /// The program's results, with where each lies on the mesh.
-    pub fn results(&mut self, parts: &[i64], ports: &[Port]) -> i64 {
+    pub fn results(&mut self, parts: &[i64], specs: &[ArraySpec]) -> i64 {
         let shapes = parts.iter().map(|p| self.shape(*p)).collect();
         let mut i = instruction::new("tuple", tuple_proto(shapes), parts.to_vec());
         let form = self.lowering.form;
-        let shardings: Option<Vec<xla::OpSharding>> = ports
+        let shardings: Option<Vec<xla::OpSharding>> = specs
             .iter()
             .map(|p| Some(instruction::sharding(p.sharding.as_ref()?, form)))
             .collect();
@@ -163,7 +163,7 @@ impl<'l> Block<'l> {
         ))
     }
 
-    pub fn element(&mut self, tuple: i64, index: usize) -> i64 {
+    pub fn get_tuple_element(&mut self, tuple: i64, index: usize) -> i64 {
         let shape = self.shapes[&tuple].tuple_shapes[index].clone();
         let mut i = instruction::new("get-tuple-element", shape, vec![tuple]);
         i.tuple_index = index as i64;
@@ -187,7 +187,7 @@ impl<'l> Block<'l> {
             }
             self.metadata = Some(instruction::metadata(node));
             let value = match (&node.op, plan.scans.get(&id)) {
-                (Op::Element { index }, _) => {
+                (Op::GetTupleElement { index }, _) => {
                     let source = node.inputs[0];
                     let index = match plan.scans.get(&source) {
                         Some(pruned) => pruned.results[*index].expect("a used result is kept"),
@@ -195,7 +195,7 @@ impl<'l> Block<'l> {
                     };
                     match values[source] {
                         Some(Value::Tuple { id, first }) => {
-                            Value::Array(self.element(id, first + index))
+                            Value::Array(self.get_tuple_element(id, first + index))
                         }
                         _ => unreachable!("only operations with several results have elements"),
                     }
@@ -212,7 +212,7 @@ impl<'l> Block<'l> {
                     }
                 }
                 // Further inputs of these serve derivatives only, and may not have been lowered.
-                (Op::Name { .. } | Op::StopGradient | Op::CustomGradient { .. }, _) => {
+                (Op::CheckpointName { .. } | Op::StopGradient | Op::CustomVjp { .. }, _) => {
                     Value::Array(array(values[node.inputs[0]]))
                 }
                 _ => {
@@ -245,7 +245,7 @@ impl<'l> Block<'l> {
                 id: self.while_loop(condition, body, *state, inputs),
                 first: 0,
             },
-            Op::Barrier => {
+            Op::OptimizationBarrier => {
                 let operand = self.tuple(inputs);
                 Value::Tuple {
                     id: self.add(instruction::new("opt-barrier", shape, vec![operand])),
@@ -273,12 +273,12 @@ impl<'l> Block<'l> {
                 i.called_computation_ids = vec![self.lowering.reducer(*kind, dtype)];
                 Value::Array(self.add(i))
             }
-            Op::AddRows => {
+            Op::ScatterAddRows => {
                 let adder = self.lowering.reducer(Reduction::Sum, node.ty.array().dtype);
                 let indices = self.shape(inputs[1]).dimensions.len();
                 Value::Array(self.add(instruction::scatter(shape, inputs.to_vec(), indices, adder)))
             }
-            Op::TakeRows => {
+            Op::GatherRows => {
                 let indices = self.shape(inputs[1]).dimensions.len();
                 Value::Array(self.add(instruction::gather(shape, inputs.to_vec(), indices)))
             }
@@ -334,7 +334,7 @@ impl Plan {
             }
             let node = &function.nodes[id];
             match &node.op {
-                Op::Element { index } => {
+                Op::GetTupleElement { index } => {
                     used.entry(node.inputs[0]).or_default().push(*index);
                     live[node.inputs[0]] = true;
                 }
@@ -345,7 +345,7 @@ impl Plan {
                     }
                     scans.insert(id, pruned);
                 }
-                Op::CustomGradient { .. } => live[node.inputs[0]] = true,
+                Op::CustomVjp { .. } => live[node.inputs[0]] = true,
                 _ => {
                     for &i in &node.inputs {
                         live[i] = true;

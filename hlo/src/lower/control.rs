@@ -31,14 +31,14 @@ impl Block<'_> {
 
         let mut test = Block::new(self.lowering);
         let tuple = test.tuple_parameter(shapes.clone());
-        let step = test.element(tuple, 0);
+        let step = test.get_tuple_element(tuple, 0);
         let length = test.scalar(DType::S32, scan.length as f64);
         let holds = test.add(instruction::compare("LT", step, length));
         let condition = test.finish("condition", holds);
 
         let mut body = Block::new(self.lowering);
         let tuple = body.tuple_parameter(shapes);
-        let step = body.element(tuple, 0);
+        let step = body.get_tuple_element(tuple, 0);
         let index = if scan.reverse {
             let last = body.scalar(DType::S32, (scan.length - 1) as f64);
             body.binary("subtract", last, step)
@@ -46,22 +46,28 @@ impl Block<'_> {
             step
         };
         let ys = results.len() - carries;
-        let mut arguments: Vec<i64> = (0..carries).map(|c| body.element(tuple, 1 + c)).collect();
+        let mut arguments: Vec<i64> = (0..carries)
+            .map(|c| body.get_tuple_element(tuple, 1 + c))
+            .collect();
         for x in 0..xs {
-            let whole = body.element(tuple, 1 + carries + ys + x);
+            let whole = body.get_tuple_element(tuple, 1 + carries + ys + x);
             arguments.push(body.row(whole, index));
         }
         let constants = inputs.len() - carries - xs;
-        arguments.extend((0..constants).map(|c| body.element(tuple, 1 + carries + ys + xs + c)));
+        arguments.extend(
+            (0..constants).map(|c| body.get_tuple_element(tuple, 1 + carries + ys + xs + c)),
+        );
         let out = body.inline(&scan.body, &arguments);
         let one = body.scalar(DType::S32, 1.0);
         let mut next = vec![body.binary("add", step, one)];
         next.extend(&out[..carries]);
         for (y, &row) in out[carries..].iter().enumerate() {
-            let whole = body.element(tuple, 1 + carries + y);
+            let whole = body.get_tuple_element(tuple, 1 + carries + y);
             next.push(body.set_row(whole, row, index));
         }
-        next.extend((0..xs + constants).map(|i| body.element(tuple, 1 + carries + ys + i)));
+        next.extend(
+            (0..xs + constants).map(|i| body.get_tuple_element(tuple, 1 + carries + ys + i)),
+        );
         let root = body.tuple(&next);
         let name = if scan.body.name.is_empty() {
             "scan"
@@ -85,7 +91,9 @@ impl Block<'_> {
         let mut compute = |function: &Function, constants_follow: bool| {
             let mut block = Block::new(self.lowering);
             let tuple = block.tuple_parameter(shapes.clone());
-            let arguments: Vec<i64> = (0..shapes.len()).map(|i| block.element(tuple, i)).collect();
+            let arguments: Vec<i64> = (0..shapes.len())
+                .map(|i| block.get_tuple_element(tuple, i))
+                .collect();
             let mut out = block.inline(function, &arguments);
             let root = if constants_follow {
                 out.extend(&arguments[state..]);
@@ -113,7 +121,9 @@ impl Block<'_> {
         let branches = [on_true, on_false].map(|function| {
             let mut block = Block::new(self.lowering);
             let tuple = block.tuple_parameter(shapes.clone());
-            let arguments: Vec<i64> = (0..shapes.len()).map(|i| block.element(tuple, i)).collect();
+            let arguments: Vec<i64> = (0..shapes.len())
+                .map(|i| block.get_tuple_element(tuple, i))
+                .collect();
             let out = block.inline(function, &arguments);
             let root = block.tuple(&out);
             result = block.shape(root);

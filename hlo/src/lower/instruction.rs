@@ -51,8 +51,8 @@ pub(super) fn metadata(node: &Node) -> xla::OpMetadata {
         } else {
             format!("{}/{op}", node.scope)
         },
-        source_file: node.place.file().into(),
-        source_line: node.place.line() as i32,
+        source_file: node.location.file().into(),
+        source_line: node.location.line() as i32,
         ..Default::default()
     }
 }
@@ -132,7 +132,7 @@ pub(super) fn simple(
                 ..Default::default()
             });
         }
-        Op::Constrain { sharding: s } => {
+        Op::ShardingConstraint { sharding: s } => {
             i.opcode = "custom-call".into();
             i.custom_call_target = "Sharding".into();
             i.custom_call_api_version = xla::CustomCallApiVersion::ApiVersionOriginal as i32;
@@ -147,19 +147,19 @@ pub(super) fn simple(
         | Op::DynamicUpdateSlice => {}
         Op::Invalid => unreachable!("a graph with a mistake is not lowered"),
         Op::Parameter { .. }
-        | Op::Element { .. }
+        | Op::GetTupleElement { .. }
         | Op::Scan(_)
-        | Op::Name { .. }
+        | Op::CheckpointName { .. }
         | Op::StopGradient
-        | Op::CustomGradient { .. } => unreachable!("`Block::inline` has lowered it"),
+        | Op::CustomVjp { .. } => unreachable!("`Block::inline` has lowered it"),
         Op::Call { .. }
         | Op::Conditional { .. }
         | Op::While { .. }
-        | Op::Barrier
+        | Op::OptimizationBarrier
         | Op::RngBits { .. }
         | Op::Reduce { .. }
-        | Op::AddRows
-        | Op::TakeRows => unreachable!("`Block::node` has lowered it"),
+        | Op::ScatterAddRows
+        | Op::GatherRows => unreachable!("`Block::node` has lowered it"),
     }
     i
 }
@@ -244,8 +244,8 @@ pub(super) fn scatter(
 /// Where an array lies on the mesh.
 pub(super) fn sharding(sharding: &Sharding, form: ShardingForm) -> xla::OpSharding {
     match form {
-        ShardingForm::Named => named_sharding(sharding),
-        ShardingForm::Tiles => tile_sharding(sharding),
+        ShardingForm::Shardy => named_sharding(sharding),
+        ShardingForm::Gspmd => tile_sharding(sharding),
     }
 }
 
@@ -299,7 +299,7 @@ fn tile_sharding(sharding: &Sharding) -> xla::OpSharding {
     let mut order: Vec<usize> = sharding.dims.iter().flatten().copied().collect();
     order.extend((0..axes.len()).filter(|axis| !sharding.dims.iter().flatten().any(|a| a == axis)));
     let mut tiles: Vec<i64> = (0..sharding.dims.len())
-        .map(|dim| sharding.parts(dim))
+        .map(|dim| sharding.shards(dim))
         .collect();
     let copies = sharding.mesh.devices() / tiles.iter().product::<i64>();
     if copies > 1 {

@@ -3,7 +3,7 @@
 mod block;
 mod control;
 mod instruction;
-mod ports;
+mod signature;
 
 use std::collections::HashMap;
 
@@ -18,15 +18,15 @@ use crate::sharding::ShardingForm;
 use crate::text;
 
 use block::Block;
-pub use ports::Port;
-pub(crate) use ports::Ports;
+pub use signature::ArraySpec;
+pub(crate) use signature::Signature;
 
 /// A lowered program.
 #[derive(Clone, Debug)]
 pub struct Module {
     proto: xla::HloModuleProto,
-    parameters: Vec<Port>,
-    results: Vec<Port>,
+    parameters: Vec<ArraySpec>,
+    results: Vec<ArraySpec>,
 }
 
 impl Module {
@@ -36,12 +36,12 @@ impl Module {
     }
 
     /// What the program takes, in order.
-    pub fn parameters(&self) -> &[Port] {
+    pub fn parameters(&self) -> &[ArraySpec] {
         &self.parameters
     }
 
     /// What the program gives, in order.
-    pub fn results(&self) -> &[Port] {
+    pub fn results(&self) -> &[ArraySpec] {
         &self.results
     }
 
@@ -60,7 +60,7 @@ impl Module {
 pub(crate) fn module(
     function: &Function,
     donations: &[(usize, usize)],
-    ports: Ports,
+    signature: Signature,
     form: ShardingForm,
 ) -> Module {
     let mut lowering = Lowering {
@@ -70,10 +70,10 @@ pub(crate) fn module(
         reducers: HashMap::new(),
     };
     let mut block = Block::new(&mut lowering);
-    let Ports {
+    let Signature {
         parameters,
         results,
-    } = ports;
+    } = signature;
     let inputs: Vec<i64> = parameters
         .iter()
         .enumerate()

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::function::Function;
-use crate::graph::{Closed, Graph, Tensor, shapes};
+use crate::graph::{Closure, Graph, Tensor, shapes};
 use crate::op::{Op, Scan};
 use crate::shape::{DType, Shape, list};
 
@@ -15,7 +15,7 @@ pub enum Remat {
     SaveNothing,
     /// Keep each value that a derivative rule asks for: no recomputation but that of reshapes and broadcasts.
     SaveAll,
-    /// Keep the carries and the values given one of these names by [`Tensor::checkpoint`].
+    /// Keep the carries and the values given one of these names by [`Tensor::checkpoint_name`].
     Named(Vec<Rc<str>>),
 }
 
@@ -240,7 +240,7 @@ impl Function {
 
 /// Gives two bodies the same parameters: their first `own` ones, then all that either captures.
 pub(crate) fn unify<'g>(
-    bodies: [Closed<'g>; 2],
+    bodies: [Closure<'g>; 2],
     own: usize,
 ) -> ([Rc<Function>; 2], Vec<Tensor<'g>>) {
     let captures: Vec<Tensor<'g>> = bodies

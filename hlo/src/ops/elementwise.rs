@@ -185,16 +185,16 @@ impl<'g> Tensor<'g> {
             .emit(Op::Convert, &[self], Shape::new(dtype, shape.dims))
     }
 
-    /// A scalar of this tensor's element type.
+    /// `value` in each element, in this tensor's shape.
     #[track_caller]
-    pub fn like(self, value: f64) -> Tensor<'g> {
-        self.graph().scalar(self.dtype(), value)
+    pub fn full_like(self, value: f64) -> Tensor<'g> {
+        self.graph().full(&self.shape(), value)
     }
 
     /// Zeros of this tensor's shape.
     #[track_caller]
     pub fn zeros_like(self) -> Tensor<'g> {
-        self.graph().zeros(&self.shape())
+        self.full_like(0.0)
     }
 
     /// Both broadcast to their common shape; a mistake is noted and gives `None`.
@@ -247,14 +247,14 @@ macro_rules! operator {
             type Output = Tensor<'g>;
             #[track_caller]
             fn $method(self, other: f64) -> Tensor<'g> {
-                self.binary(Binary::$op, self.like(other))
+                self.binary(Binary::$op, self.full_like(other))
             }
         }
         impl<'g> ops::$trait<Tensor<'g>> for f64 {
             type Output = Tensor<'g>;
             #[track_caller]
             fn $method(self, other: Tensor<'g>) -> Tensor<'g> {
-                other.like(self).binary(Binary::$op, other)
+                other.full_like(self).binary(Binary::$op, other)
             }
         }
     };

@@ -1,9 +1,9 @@
 //! The operations as methods on [`Tensor`](crate::Tensor) and [`Graph`](crate::Graph), by subject.
 
+mod annotations;
 mod control;
 mod dot;
 mod elementwise;
-mod names;
 mod random;
 mod reduce;
 mod rows;

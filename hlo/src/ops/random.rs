@@ -39,7 +39,7 @@ impl Graph {
     pub fn normal<'g>(&'g self, state: Tensor<'g>, dims: &[i64]) -> Tensor<'g> {
         let two: Vec<i64> = [2].iter().chain(dims).copied().collect();
         let (_, bits) = state.random_bits(RngAlgorithm::ThreeFry, Shape::new(DType::U32, two));
-        let steps = (bits >> bits.like(8.0)).convert(DType::F32);
+        let steps = (bits >> bits.full_like(8.0)).convert(DType::F32);
         let part = |i| steps.slice_dim(0, i, i + 1).reshape(dims);
         let (u, v) = ((part(0) + 1.0) * (-24f64).exp2(), part(1) * (-24f64).exp2());
         (u.log() * -2.0).sqrt() * (v * std::f64::consts::TAU).cos()

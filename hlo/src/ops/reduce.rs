@@ -53,14 +53,14 @@ impl<'g> Tensor<'g> {
 
     /// Puts back dimensions of size 1 where `dims` were reduced, so that the result broadcasts against the input.
     #[track_caller]
-    pub fn keep(self, dims: &[i64]) -> Tensor<'g> {
+    pub fn expand_dims(self, dims: &[i64]) -> Tensor<'g> {
         let mut shape = self.dims();
         let mut dims = dims.to_vec();
         dims.sort_unstable();
         for d in dims {
             if d < 0 || d as usize > shape.len() {
                 return self.graph().refuse(
-                    "keep",
+                    "expand_dims",
                     format!("{} has no place for dimension {d}", self.shape()),
                 );
             }
@@ -74,16 +74,16 @@ impl<'g> Tensor<'g> {
     pub fn log_sum_exp(self) -> Tensor<'g> {
         let last = [self.rank() as i64 - 1];
         let max = self.max(&last).stop_gradient();
-        (self - max.keep(&last)).exp().sum(&last).log() + max
+        (self - max.expand_dims(&last)).exp().sum(&last).log() + max
     }
 
     /// e^x / sum e^x over the last dimension.
     #[track_caller]
     pub fn softmax(self) -> Tensor<'g> {
         let last = [self.rank() as i64 - 1];
-        let max = self.max(&last).stop_gradient().keep(&last);
+        let max = self.max(&last).stop_gradient().expand_dims(&last);
         let e = (self - max).exp();
-        e / e.sum(&last).keep(&last)
+        e / e.sum(&last).expand_dims(&last)
     }
 
     #[track_caller]

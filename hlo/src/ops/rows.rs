@@ -7,7 +7,7 @@ use crate::shape::{DType, Shape};
 impl<'g> Tensor<'g> {
     /// Row `indices[i..]` of this table `[rows, rest..]`: `[indices.., rest..]`. An index out of range is moved inside.
     #[track_caller]
-    pub fn take_rows(self, indices: Tensor<'g>) -> Tensor<'g> {
+    pub fn gather_rows(self, indices: Tensor<'g>) -> Tensor<'g> {
         let (table, at) = (self.shape(), indices.shape());
         if table.rank() == 0 || at.dtype != DType::S32 {
             return self.graph().refuse(
@@ -17,7 +17,7 @@ impl<'g> Tensor<'g> {
         }
         let dims: Vec<i64> = at.dims.iter().chain(&table.dims[1..]).copied().collect();
         self.graph().emit(
-            Op::TakeRows,
+            Op::GatherRows,
             &[self, indices],
             Shape::new(table.dtype, dims),
         )
@@ -26,7 +26,7 @@ impl<'g> Tensor<'g> {
     /// This table `[rows, rest..]` with `updates` `[indices.., rest..]` added to the rows `indices` name; what is out of
     /// range is dropped.
     #[track_caller]
-    pub fn add_rows(self, indices: Tensor<'g>, updates: Tensor<'g>) -> Tensor<'g> {
+    pub fn scatter_add_rows(self, indices: Tensor<'g>, updates: Tensor<'g>) -> Tensor<'g> {
         let (table, at, new) = (self.shape(), indices.shape(), updates.shape());
         let fits = table.rank() > 0
             && at.dtype == DType::S32
@@ -39,6 +39,6 @@ impl<'g> Tensor<'g> {
             );
         }
         self.graph()
-            .emit(Op::AddRows, &[self, indices, updates], table)
+            .emit(Op::ScatterAddRows, &[self, indices, updates], table)
     }
 }

@@ -55,12 +55,12 @@ fn a_conditional_runs_the_branch_chosen() {
 fn calls_and_barriers_give_their_values() {
     let results = run(&[counted(&[3]), HostTensor::scalar(10.0f32)], |g, x| {
         let called = g.call("scaled", &[x[0]], |p| vec![p[0] * x[1], p[0] + 1.0]);
-        let held = g.barrier(&[called[0], x[1]]);
+        let held = g.optimization_barrier(&[called[0], x[1]]);
         vec![
             held[0],
             held[1],
             called[1],
-            x[0].checkpoint("here").stop_gradient(),
+            x[0].checkpoint_name("here").stop_gradient(),
         ]
     });
     assert_eq!(values::<f32>(&results[0]), [0., 10., 20.]);

@@ -136,7 +136,7 @@ fn integers_and_truth_values() {
     }
     let signed = HostTensor::from_i32([3], &[-7, 0, 5]);
     let results = run(&[signed], |_, x| {
-        let two = x[0].like(2.0);
+        let two = x[0].full_like(2.0);
         vec![
             -x[0],
             x[0].abs(),

@@ -91,7 +91,7 @@ fn padding_adds_crops_and_spreads() {
         let expected = naive_pad(&x, p, -1.0);
         prop_assume!(low + high + size + interior * (size - 1) >= 0);
         let results = run(&[counted(&[size])], |_, x| {
-            vec![x[0].pad(&[p], x[0].like(-1.0))]
+            vec![x[0].pad(&[p], x[0].graph().scalar(x[0].dtype(), -1.0))]
         });
         prop_assert_eq!(values::<f32>(&results[0]), expected);
         Ok(())
@@ -116,7 +116,7 @@ fn slicing_undoes_padding_and_concatenation() {
             })
             .collect();
         let results = run(&[counted(&dims)], |g, x| {
-            let padded = x[0].pad(&pads, x[0].like(7.0));
+            let padded = x[0].pad(&pads, x[0].graph().scalar(x[0].dtype(), 7.0));
             let start: Vec<i64> = pads.iter().map(|p| p.low).collect();
             let limit: Vec<i64> = padded
                 .dims()

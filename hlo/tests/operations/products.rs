@@ -139,7 +139,7 @@ fn reductions_of_floats_and_integers() {
             x[0].min(&[0, 1]),
             x[0].mean(&[0]),
             x[0].sum_all(),
-            x[0].max(&[1]).keep(&[1]),
+            x[0].max(&[1]).expand_dims(&[1]),
             x[0].sum(&[]),
             x[0].mean_all(),
             x[1].max(&[0]),
@@ -208,8 +208,8 @@ fn rows_are_read_inside_and_added_where_they_exist() {
         counted(&[2, 3, 2]),
     ];
     let results = run(&inputs, |g, x| {
-        let rows = x[0].add_rows(x[1], x[2]);
-        let read = x[0].take_rows(x[1]);
+        let rows = x[0].scatter_add_rows(x[1], x[2]);
+        let read = x[0].gather_rows(x[1]);
         let of_table = g.gradients(read.sum_all(), &[x[0]])[0];
         let of_updates = g.gradients(rows.sum_all(), &[x[2]])[0];
         vec![read, rows, of_table, of_updates]

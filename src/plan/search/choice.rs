@@ -117,5 +117,5 @@ fn divides(choice: &Choice, config: &Config, slice: Slice) -> bool {
     }
     let config = choice.apply(config);
     let parts = config.train.batch_size.is_multiple_of(choice.accumulation);
-    parts && layout::layout(&config, choice.mesh(slice), ShardingForm::Named).is_ok()
+    parts && layout::layout(&config, choice.mesh(slice), ShardingForm::Shardy).is_ok()
 }

@@ -91,19 +91,19 @@ impl<'c> Predictor<'c> {
     fn least_memory(&self, choice: &Choice) -> Option<u64> {
         let config = choice.apply(self.config);
         let mesh = choice.mesh(self.slice);
-        let layout = layout::layout(&config, mesh, ShardingForm::Named).ok()?;
+        let layout = layout::layout(&config, mesh, ShardingForm::Shardy).ok()?;
         let platform = self.slice.platform().to_string();
         let programs = Programs::of(&config, &platform, layout.as_ref());
-        let part = |port: &ankh_hlo::Port| {
-            let whole = port.shape.bytes();
-            let parts = port.sharding.as_ref().map_or(1, |sharding| {
+        let part = |spec: &ankh_hlo::ArraySpec| {
+            let whole = spec.shape.bytes();
+            let parts = spec.sharding.as_ref().map_or(1, |sharding| {
                 (0..sharding.rank())
-                    .map(|dim| sharding.parts(dim))
+                    .map(|dim| sharding.shards(dim))
                     .product()
             });
             whole / parts.unsigned_abs()
         };
-        let state: u64 = programs.state_ports().iter().map(part).sum();
+        let state: u64 = programs.state_specs().iter().map(part).sum();
         let undivided = &self.policies[&choice.remat];
         let shares = (mesh.data * mesh.fsdp * choice.accumulation) as f64;
         let kept = undivided.kept_whole + undivided.kept_split / mesh.model as f64;

@@ -13,7 +13,7 @@ const WHOLE: &str = "whole";
 
 /// An array that a program takes or gives.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Port {
+pub struct ArraySpec {
     /// Its name; results have none.
     pub name: String,
     /// Its element type and dimensions, of all devices together.
@@ -22,17 +22,17 @@ pub struct Port {
     pub sharding: Option<Sharding>,
 }
 
-impl Port {
-    /// Whether an array of this port may stand where one of `other` is expected: it has the same element type and dimensions, and
+impl ArraySpec {
+    /// Whether an array of this spec may stand where one of `other` is expected: it has the same element type and dimensions, and
     /// every element is on the same devices.
-    pub fn fits(&self, other: &Port) -> bool {
-        self.shape == other.shape && self.lies_as(other)
+    pub fn fits(&self, other: &ArraySpec) -> bool {
+        self.shape == other.shape && self.is_equivalent_to(other)
     }
 
     /// Without a sharding an array is whole on every device.
-    fn lies_as(&self, other: &Port) -> bool {
+    fn is_equivalent_to(&self, other: &ArraySpec) -> bool {
         match (&self.sharding, &other.sharding) {
-            (Some(one), Some(two)) => one.lies_as(two),
+            (Some(one), Some(two)) => one.is_equivalent_to(two),
             (Some(one), None) | (None, Some(one)) => one.is_replicated(),
             (None, None) => true,
         }
@@ -43,7 +43,9 @@ impl Port {
         let sharding = self.sharding.as_ref();
         let axes = sharding.into_iter().flat_map(|sharding| {
             let axes = sharding.mesh().axes();
-            sharding.cutting(dim).map(|a| format!("`{}`", &axes[a].0))
+            sharding
+                .nontrivial_axes(dim)
+                .map(|a| format!("`{}`", &axes[a].0))
         });
         let axes: Vec<String> = axes.collect();
         match axes.as_slice() {
@@ -53,7 +55,7 @@ impl Port {
     }
 }
 
-impl fmt::Display for Port {
+impl fmt::Display for ArraySpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.shape)?;
         let split = (0..self.shape.rank()).map(|dim| (dim, self.lies(dim)));
@@ -65,17 +67,17 @@ impl fmt::Display for Port {
 }
 
 /// All of a program's.
-pub(crate) struct Ports {
-    pub parameters: Vec<Port>,
-    pub results: Vec<Port>,
+pub(crate) struct Signature {
+    pub parameters: Vec<ArraySpec>,
+    pub results: Vec<ArraySpec>,
 }
 
-impl Ports {
+impl Signature {
     /// Those of a function without mistakes.
-    pub fn of(function: &Function, mesh: Option<&Arc<Mesh>>) -> Ports {
+    pub fn of(function: &Function, mesh: Option<&Arc<Mesh>>) -> Signature {
         let parameters = function.parameters.iter();
         let results = function.outputs.iter();
-        Ports {
+        Signature {
             parameters: parameters.map(|&id| parameter(function, id)).collect(),
             results: results.map(|&id| result(function, id, mesh)).collect(),
         }
@@ -100,7 +102,7 @@ impl Ports {
                     result.shape, parameter.shape
                 ));
             }
-            if !result.lies_as(parameter) {
+            if !result.is_equivalent_to(parameter) {
                 let mut dims = 0..parameter.shape.rank();
                 let differs = dims.find(|&d| result.lies(d) != parameter.lies(d));
                 // Both are over the program's one mesh, so that they differ in a dimension.
@@ -122,12 +124,12 @@ impl Ports {
     }
 }
 
-fn parameter(function: &Function, id: NodeId) -> Port {
+fn parameter(function: &Function, id: NodeId) -> ArraySpec {
     let node = &function.nodes[id];
     let Op::Parameter { name, sharding } = &node.op else {
         unreachable!("parameters are parameter nodes")
     };
-    Port {
+    ArraySpec {
         name: name.to_string(),
         shape: node.ty.array(),
         sharding: sharding.clone(),
@@ -135,14 +137,14 @@ fn parameter(function: &Function, id: NodeId) -> Port {
 }
 
 /// A result lies as it was constrained to; on a mesh it is otherwise whole on every device.
-fn result(function: &Function, id: NodeId, mesh: Option<&Arc<Mesh>>) -> Port {
+fn result(function: &Function, id: NodeId, mesh: Option<&Arc<Mesh>>) -> ArraySpec {
     let node = &function.nodes[id];
     let shape = node.ty.array();
     let sharding = match &node.op {
-        Op::Constrain { sharding } => Some(sharding.clone()),
+        Op::ShardingConstraint { sharding } => Some(sharding.clone()),
         _ => mesh.map(|mesh| Sharding::replicated(mesh, shape.rank())),
     };
-    Port {
+    ArraySpec {
         name: String::new(),
         shape,
         sharding,
