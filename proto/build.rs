@@ -1,4 +1,4 @@
-//! Compiles `proto/` with protox, so that no `protoc` is needed, and keeps the descriptors for the tests.
+//! Compiles `proto/` with protox, so that no `protoc` is needed. Keeps the descriptors for tests.
 
 use std::error::Error;
 use std::path::PathBuf;
