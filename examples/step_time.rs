@@ -5,10 +5,11 @@
 use std::time::Instant;
 
 use ankh::config::{Config, resolve};
-use ankh::fleet::{DeviceArray, Fleet, Hosts, Input};
+use ankh::mesh::slice::Slice;
+use ankh::mesh::{Hosts, Input, ShardedArray};
 use ankh::model::Weights;
-use ankh::slice::Slice;
-use ankh::train::program::{self, BatchSize, Programs};
+use ankh::programs::{self, BatchSize, Programs};
+use ankh::train::open_mesh;
 use ankh_pjrt::HostTensor;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,21 +21,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = resolve(Some(&preset), &set)?;
     config.validate()?;
 
-    let fleet = Fleet::open(Slice::default(), &config, Hosts::Real)?;
-    let programs = Programs::of(&config, fleet.platform(), fleet.layout());
+    let mesh = open_mesh(&config, Slice::default(), Hosts::Real)?;
+    let programs = Programs::of(&config, mesh.platform(), mesh.rules());
     let start = Instant::now();
-    let step = fleet.compile(&programs.step()?)?;
+    let step = mesh.compile(&programs.step()?)?;
     let compile_seconds = start.elapsed().as_secs_f64();
-    let initial = fleet.compile(&programs.initial()?)?;
-    let seed = fleet.upload(&initial.parameters()[0], &HostTensor::from_u64([], &[0]))?;
-    let mut state = initial.start(vec![Input::Keep(&seed)])?;
+    let initial = mesh.compile(&programs.initial()?)?;
+    let seed = mesh.upload(&initial.parameters()[0], &HostTensor::from_u64([], &[0]))?;
+    let mut state = initial.execute(vec![Input::Keep(&seed)])?;
 
     let batch = batch(&config);
     let specs = programs.batch_specs();
-    let fed: Vec<DeviceArray> = specs
+    let fed: Vec<ShardedArray> = specs
         .iter()
         .zip(&batch)
-        .map(|(spec, tensor)| fleet.upload(spec, tensor))
+        .map(|(spec, tensor)| mesh.upload(spec, tensor))
         .collect::<Result<_, _>>()?;
     let mut seconds = Vec::new();
     let mut loss = f32::NAN;
@@ -44,11 +45,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .into_iter()
             .map(Input::Donate)
             .chain(fed.iter().map(Input::Keep));
-        state = step.start(arguments.collect())?;
+        state = step.execute(arguments.collect())?;
         loss = state
             .pop()
             .ok_or("a step gives metrics")?
-            .first()
+            .addressable_shards()[0]
             .to_host()?
             .to_vec_f32()?[0];
         seconds.push(start.elapsed().as_secs_f64());
@@ -79,8 +80,8 @@ fn batch(config: &Config) -> Vec<HostTensor> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         3 + (state >> 16) as i32 % 20
     };
-    let arrays = program::batch(BatchSize::of(config)).into_iter();
-    let fill = |array: program::Array| {
+    let arrays = programs::batch(BatchSize::of(config)).into_iter();
+    let fill = |array: programs::Array| {
         let marks = array.name.ends_with("mask") || array.name.ends_with("segments");
         let next = |_| if marks { 1 } else { token() };
         let values: Vec<i32> = (0..array.shape.elements()).map(next).collect();

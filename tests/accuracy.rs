@@ -4,12 +4,12 @@
 mod support;
 
 use ankh::config::{Config, Loss, resolve};
-use ankh::fleet::{Fleet, Hosts, Input, sharding_form};
-use ankh::layout::{layout, mesh_shape};
+use ankh::mesh::slice::Slice;
+use ankh::mesh::{DeviceMesh, Hosts, Input};
 use ankh::model::{Targets, token_loss};
-use ankh::slice::Slice;
+use ankh::train::open_mesh;
 use ankh_hlo::{DType, Graph, LogicalAxisRules, Module, Shape};
-use ankh_pjrt::{HostTensor, Platform, Plugin};
+use ankh_pjrt::HostTensor;
 use support::Random;
 
 const ROWS: usize = 4;
@@ -17,10 +17,10 @@ const LENGTH: usize = 6;
 const VOCABULARY: usize = 16;
 
 /// Logits and labels to how many are right.
-fn counting(layout: Option<&LogicalAxisRules>) -> Module {
+fn counting(rules: Option<&LogicalAxisRules>) -> Module {
     let g = Graph::new("accuracy");
-    if let Some(layout) = layout {
-        g.set_logical_axis_rules(layout.clone());
+    if let Some(rules) = rules {
+        g.set_logical_axis_rules(rules.clone());
     }
     let dims = [ROWS, LENGTH, VOCABULARY].map(|d| d as i64);
     let logits = Shape::new(DType::F32, dims);
@@ -31,17 +31,17 @@ fn counting(layout: Option<&LogicalAxisRules>) -> Module {
     g.finish(&[sums.correct], &[]).unwrap()
 }
 
-fn count(fleet: &Fleet, module: &Module, logits: &[f32], labels: &[i32]) -> f32 {
+fn count(mesh: &DeviceMesh, module: &Module, logits: &[f32], labels: &[i32]) -> f32 {
     let dims = [ROWS, LENGTH, VOCABULARY].map(|d| d as i64);
     let arrays = [
         HostTensor::from_f32(dims, logits),
         HostTensor::from_i32(&dims[..2], labels),
     ];
-    let program = fleet.compile(module).unwrap();
+    let program = mesh.compile(module).unwrap();
     let specs = program.parameters().iter().zip(&arrays);
-    let inputs = specs.map(|(spec, array)| Input::Donate(fleet.upload(spec, array).unwrap()));
-    let outputs = program.start(inputs.collect()).unwrap();
-    fleet.to_host(&outputs[0]).unwrap().to_vec_f32().unwrap()[0]
+    let inputs = specs.map(|(spec, array)| Input::Donate(mesh.upload(spec, array).unwrap()));
+    let outputs = program.execute(inputs.collect()).unwrap();
+    mesh.to_host(&outputs[0]).unwrap().to_vec_f32().unwrap()[0]
 }
 
 /// By definition.
@@ -84,17 +84,17 @@ fn tied(seed: u64) -> (Vec<f32>, Vec<i32>) {
 
 #[test]
 fn of_tied_logits_the_first_is_the_prediction() {
-    let fleet = support::device();
+    let mesh = support::device();
     let module = counting(None);
     let all: Vec<i32> = (0..(ROWS * LENGTH) as i32).collect();
     let equal = vec![0.0; ROWS * LENGTH * VOCABULARY];
     // Token 0 is asked for once; labels beyond the vocabulary are never right.
-    assert_eq!(count(fleet, &module, &equal, &all), 1.0);
-    assert_eq!(count(fleet, &module, &equal, &[0; ROWS * LENGTH]), 24.0);
-    assert_eq!(count(fleet, &module, &equal, &[-100; ROWS * LENGTH]), 0.0);
+    assert_eq!(count(mesh, &module, &equal, &all), 1.0);
+    assert_eq!(count(mesh, &module, &equal, &[0; ROWS * LENGTH]), 24.0);
+    assert_eq!(count(mesh, &module, &equal, &[-100; ROWS * LENGTH]), 0.0);
     for seed in 0..8 {
         let (logits, labels) = tied(seed);
-        let found = count(fleet, &module, &logits, &labels);
+        let found = count(mesh, &module, &logits, &labels);
         assert_eq!(found, expected(&logits, &labels), "seed {seed}");
     }
 }
@@ -104,16 +104,13 @@ fn a_split_vocabulary_has_one_prediction_too() {
     let set = ["sharding.model=2", "sharding.rules.vocab=[\"model\"]"].map(str::to_owned);
     let config: Config = resolve(Some("tiny"), &set).unwrap();
     let slice: Slice = "cpu-8".parse().unwrap();
-    let mesh = mesh_shape(&config, slice.devices()).unwrap();
-    let form = sharding_form(&Plugin::find(Platform::Cpu, None).unwrap());
-    let layout = layout(&config, mesh, form).unwrap();
-    let module = counting(layout.as_ref());
+    let mesh = open_mesh(&config, slice, Hosts::Real).unwrap();
+    let module = counting(mesh.rules());
     let sharding = module.parameters()[0].sharding.as_ref().unwrap();
     assert_eq!(sharding.shards(2), 2);
-    let fleet = Fleet::open(slice, &config, Hosts::Real).unwrap();
     for seed in 0..3 {
         let (logits, labels) = tied(seed);
-        let found = count(&fleet, &module, &logits, &labels);
+        let found = count(&mesh, &module, &logits, &labels);
         assert_eq!(found, expected(&logits, &labels), "seed {seed}");
     }
 }

@@ -218,6 +218,13 @@ fn doctor_says_what_the_tpu_vm_says() {
 }
 
 #[test]
+fn an_option_of_an_earlier_version_names_the_option_of_now() {
+    let message = "error: the option --play-hosts is called --simulate-hosts now";
+    refused(&["--config", "tiny", "--play-hosts", "2"], 2, &[message]);
+    refused(&["--config", "tiny", "--play-hosts=2"], 2, &[message]);
+}
+
+#[test]
 fn an_unknown_key_names_its_neighbour_and_its_place() {
     let set = ["--config", "tiny", "--set", "model.d_modle=3"];
     refused(

@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 
 use ankh::config::{self, Adafactor, Compute, Config, Optimizer, ScheduleKind};
-use ankh::fleet::{Fleet, Hosts};
-use ankh::slice::Slice;
+use ankh::hugging_face;
+use ankh::mesh::Hosts;
+use ankh::mesh::slice::Slice;
+use ankh::programs::Gradients;
 use ankh::train::forward::{Forward, forward};
-use ankh::train::program::Gradients;
-use ankh::weights;
+use ankh::train::open_mesh;
 use ankh_pjrt::{ElementType, HostTensor};
 use safetensors::SafeTensors;
 
@@ -76,7 +77,7 @@ fn run_directory(
     gradients: Gradients,
     steps: u64,
 ) -> (Config, Forward) {
-    let loaded = weights::load(directory).unwrap();
+    let loaded = hugging_face::load(directory).unwrap();
     let mut config = Config {
         model: loaded.model,
         ..Config::default()
@@ -87,7 +88,7 @@ fn run_directory(
     config.schedule.peak_learning_rate = LEARNING_RATE;
     config.train.compute = Compute::Float32;
     config.train.remat = remat;
-    let device = Fleet::open(Slice::default(), &config, Hosts::Real).unwrap();
+    let device = open_mesh(&config, Slice::default(), Hosts::Real).unwrap();
     let out = forward(
         &config,
         &device,
@@ -154,11 +155,11 @@ fn check(name: &str, remat: config::Remat) {
     assert_close("loss", &out.loss, reference("loss"), FORWARD, 1.0);
     let losses = HostTensor::from_f32([STEPS as i64], &out.losses);
     assert_close("losses", &losses, reference("losses"), FORWARD, 1.0);
-    for (key, gradient) in weights::to_hugging_face(&config.model, &out.gradients).unwrap() {
+    for (key, gradient) in hugging_face::to_hugging_face(&config.model, &out.gradients).unwrap() {
         let key = format!("grad.{key}");
         assert_close(&key, &gradient, reference(&key), GRADIENT, 1.0);
     }
-    let after = weights::to_hugging_face(&config.model, &out.after).unwrap();
+    let after = hugging_face::to_hugging_face(&config.model, &out.after).unwrap();
     assert!(!after.is_empty());
     let (mut found, mut wanted) = (0, 0);
     for (key, weight) in after {
@@ -217,17 +218,17 @@ fn directories_of_transformers_4_and_5_have_its_logits() {
         ]
     );
     // Both versions wrote the same models, which need running once.
-    let mut known: Vec<(weights::Weights, HostTensor)> = Vec::new();
+    let mut known: Vec<(hugging_face::Weights, HostTensor)> = Vec::new();
     for name in names {
         let directory = directories.join(&name);
         let expected = read(&directory.join("expected.safetensors"));
         let root = tempfile::tempdir().unwrap();
         let [checkpoint, exported] = ["checkpoint", "exported"].map(|name| root.path().join(name));
-        weights::import_to_checkpoint(&directory.join("hf"), &checkpoint).unwrap();
-        weights::export_checkpoint(&checkpoint, &exported).unwrap();
-        let loaded = weights::load(&checkpoint).unwrap();
+        hugging_face::import_to_checkpoint(&directory.join("hf"), &checkpoint).unwrap();
+        hugging_face::export_checkpoint(&checkpoint, &exported).unwrap();
+        let loaded = hugging_face::load(&checkpoint).unwrap();
         // What is written of it is the same model.
-        assert!(weights::load(&exported).unwrap() == loaded, "{name}");
+        assert!(hugging_face::load(&exported).unwrap() == loaded, "{name}");
         let logits = match known.iter().find(|(other, _)| *other == loaded) {
             Some((_, logits)) => logits.clone(),
             None => {

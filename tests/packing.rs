@@ -6,11 +6,12 @@ mod support;
 use std::sync::LazyLock;
 
 use ankh::config::{Compute, Config, Remat, Rows, resolve};
-use ankh::fleet::{Fleet, Hosts};
+use ankh::mesh::slice::Slice;
+use ankh::mesh::{DeviceMesh, Hosts};
 use ankh::model::Weights;
-use ankh::slice::Slice;
+use ankh::programs::{BatchSize, Gradients, Programs, StepMetrics};
 use ankh::train::forward::{Forward, forward};
-use ankh::train::program::{BatchSize, Gradients, METRICS, Programs};
+use ankh::train::open_mesh;
 use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
 use support::{Random, device, weights};
@@ -152,10 +153,10 @@ fn packed(sequences: &[Sequence], packing: &Packing) -> Vec<(String, HostTensor)
     ]
 }
 
-fn run(config: &Config, fleet: &Fleet, batch: &[(String, HostTensor)]) -> Forward {
+fn run(config: &Config, mesh: &DeviceMesh, batch: &[(String, HostTensor)]) -> Forward {
     let names = Weights::of(&config.model).leaves().into_iter();
     let parameters: Vec<_> = names.map(|p| p.name).zip(weights(config)).collect();
-    forward(config, fleet, &parameters, batch, Gradients::Yes, 0).unwrap()
+    forward(config, mesh, &parameters, batch, Gradients::Yes, 0).unwrap()
 }
 
 fn numbers(tensor: &HostTensor) -> Vec<f32> {
@@ -225,9 +226,9 @@ static ALONE: LazyLock<(Vec<Sequence>, Forward)> = LazyLock::new(|| {
 });
 
 /// They compute the same packed in this way.
-fn assert_same_as_alone(case: &str, config: &Config, fleet: &Fleet, packing: &Packing) {
+fn assert_same_as_alone(case: &str, config: &Config, mesh: &DeviceMesh, packing: &Packing) {
     let (sequences, expected) = &*ALONE;
-    let found = run(config, fleet, &packed(sequences, packing));
+    let found = run(config, mesh, &packed(sequences, packing));
     let alone: Packing = (0..sequences.len()).map(|i| vec![i]).collect();
     let case = format!("{case}, {packing:?}");
     assert_equal(&case, sequences, [(&found, packing), (expected, &alone)]);
@@ -257,9 +258,9 @@ fn a_mesh_computes_packed_rows_as_one_device_does() {
     for (seed, settings) in (7..).zip(cases) {
         let config = config(&[settings, &["train.batch_size=8"][..]].concat());
         let slice: Slice = "cpu-4".parse().unwrap();
-        let fleet = Fleet::open(slice, &config, Hosts::Real).unwrap();
+        let mesh = open_mesh(&config, slice, Hosts::Real).unwrap();
         let packing = pack(&ALONE.0, &mut Random(seed), 8);
-        assert_same_as_alone(&format!("{settings:?}"), &config, &fleet, &packing);
+        assert_same_as_alone(&format!("{settings:?}"), &config, &mesh, &packing);
     }
 }
 
@@ -311,7 +312,7 @@ fn a_step_counts_tokens_and_not_positions() {
         rows: packing.len(),
         input: LENGTHS[0],
         target: LENGTHS[1],
-        layout: Rows::Packed,
+        packing: Rows::Packed,
     };
     let programs = Programs::new(&config, size, DType::F32);
     let zeros = |spec: &ArraySpec| {
@@ -325,13 +326,8 @@ fn a_step_counts_tokens_and_not_positions() {
     let batch = packed(sequences, &packing).into_iter();
     inputs.extend(batch.map(|(_, tensor)| tensor));
     let outputs = support::run(&support::compile(&programs.step().unwrap()), &inputs);
-    let metrics = numbers(outputs.last().unwrap());
+    let metrics = StepMetrics::from_slice(&numbers(outputs.last().unwrap())).unwrap();
     let count = |of: fn(&Sequence) -> usize| sequences.iter().map(of).sum::<usize>() as f32;
-    for (name, expected) in [
-        ("input_tokens", count(|s| s.input.len())),
-        ("target_tokens", count(|s| s.target.len())),
-    ] {
-        let index = METRICS.iter().position(|metric| *metric == name).unwrap();
-        assert_eq!(metrics[index], expected, "{name}");
-    }
+    assert_eq!(metrics.input_tokens, count(|s| s.input.len()));
+    assert_eq!(metrics.target_tokens, count(|s| s.target.len()));
 }

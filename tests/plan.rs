@@ -76,9 +76,9 @@ fn a_plan_says_where_every_array_lies_and_agrees_with_the_compiler() {
     let q = array(&plan, "encoder.layers.attention.q");
     assert_eq!(q["split"], serde_json::json!([[], ["fsdp"], ["model"]]));
     assert_eq!(q["dims"], serde_json::json!([2, 24, 16]));
-    assert_eq!(q["part"], serde_json::json!([2, 12, 8]));
+    assert_eq!(q["shard"], serde_json::json!([2, 12, 8]));
     assert_eq!(
-        array(&plan, "input_ids")["part"],
+        array(&plan, "input_ids")["shard"],
         serde_json::json!([4, 32])
     );
     let (ours, compilers) = arguments(&plan);
@@ -366,7 +366,7 @@ fn a_batch_that_cannot_fit_exits_with_3_and_says_what_to_change() {
         &[
             "of 30.8 GiB on each chip",
             "parameters 7.0 GiB",
-            "train.accumulation=2",
+            "train.gradient_accumulation=2",
         ],
     );
 }
@@ -393,7 +393,7 @@ fn the_step_of_ankh_large_is_no_slower_than_the_peers() {
     let peak = number(&plan, "/memory/peak");
     let held = compilers + number(&plan, "/memory/temporary");
     assert!((0.9..1.02).contains(&(peak / held)), "{peak} {held}");
-    let (identity, payload) = ankh::fleet::saved::read(&file).unwrap();
+    let (identity, payload) = ankh::mesh::executable_file::read(&file).unwrap();
     assert_eq!(identity.slice, "v4-64");
     assert_eq!(identity.devices.len(), 32);
     assert!(!payload.is_empty());

@@ -2,7 +2,7 @@
 
 use ankh::config::{preset_names, resolve};
 use ankh::model::Weights;
-use ankh::train::program::{BatchSize, Programs};
+use ankh::programs::{BatchSize, Programs};
 use ankh_hlo::DType;
 
 #[test]
@@ -51,7 +51,7 @@ fn the_table_of_names_has_every_parameter_of_every_model() {
     };
     for name in preset_names() {
         let model = resolve(Some(name), &[]).unwrap().model;
-        let table = ankh::weights::parameters(&model).into_iter();
+        let table = ankh::hugging_face::parameters(&model).into_iter();
         let table = table.map(|(name, dims)| (name.to_owned(), dims));
         let ours = Weights::of(&model).leaves().into_iter();
         let ours = ours.map(|p| (p.name, p.dims.iter().map(|&d| d as usize).collect()));

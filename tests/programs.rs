@@ -10,7 +10,7 @@ use ankh::config::{
     TieEmbeddings,
 };
 use ankh::model::Weights;
-use ankh::train::program::{self, BatchSize, Gradients, Programs};
+use ankh::programs::{self, BatchSize, EvaluationSums, Gradients, Programs, StepMetrics};
 use ankh_hlo::DType;
 use ankh_pjrt::{ElementType, HostTensor};
 use support::{Random, compile, run, weights};
@@ -85,15 +85,14 @@ const SIZE: BatchSize = BatchSize {
     rows: 4,
     input: 12,
     target: 8,
-    layout: Rows::Padded,
+    packing: Rows::Padded,
 };
 
 /// What one step gives.
 struct Step {
     /// By how much each weight shrinks, one vector a parameter.
     updates: Vec<Vec<f64>>,
-    /// `program::METRICS`.
-    metrics: Vec<f64>,
+    metrics: StepMetrics<f64>,
 }
 
 impl Step {
@@ -104,9 +103,9 @@ impl Step {
 
     /// The first step on a batch, from these weights.
     fn from(config: &Config, before: Vec<HostTensor>, batch: &Batch) -> Step {
-        let compute = program::compute_type(config.train.compute, "cpu");
+        let compute = programs::compute_type(config.train.compute, "cpu");
         let program = compile(&Programs::new(config, SIZE, compute).step().unwrap());
-        let state = program::state(config);
+        let state = programs::state(config);
         let zeros = state[before.len()..].iter().map(|array| {
             let count = array.name == "step";
             let element_type = if count {
@@ -126,25 +125,19 @@ impl Step {
         };
         Step {
             updates: before.iter().zip(&outputs).map(update).collect(),
-            metrics: numbers(outputs.last().unwrap()),
+            metrics: StepMetrics::from_slice(&numbers(outputs.last().unwrap())).unwrap(),
         }
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        let index = program::METRICS.iter().position(|m| *m == name);
-        self.metrics[index.unwrap()]
     }
 
     /// Loss, norm and updates are those of `expected`, up to float32 rounding.
     fn assert_equals(&self, case: &str, expected: &Step) {
-        for ((name, found), expected) in program::METRICS
-            .iter()
-            .zip(&self.metrics)
-            .zip(&expected.metrics)
-        {
+        let numbers = [self, expected].map(|step| step.metrics.to_array());
+        for (found, expected) in numbers[0].iter().zip(numbers[1]) {
             assert!(
                 (found - expected).abs() <= 1e-5 * expected.abs(),
-                "{case}: {name} is {found} and should be {expected}"
+                "{case}: {:?} should be {:?}",
+                numbers[0],
+                numbers[1]
             );
         }
         assert_updates(case, &self.updates, &expected.updates);
@@ -179,7 +172,7 @@ static WHOLE: LazyLock<Step> = LazyLock::new(|| Step::of(&tiny()));
 fn parts_of_a_batch_add_up_to_the_whole() {
     for parts in [2, 4] {
         let mut config = tiny();
-        config.train.accumulation = parts;
+        config.train.gradient_accumulation = parts;
         Step::of(&config).assert_equals(&format!("{parts} parts"), &WHOLE);
     }
 }
@@ -201,7 +194,7 @@ fn what_is_kept_for_the_derivative_changes_nothing() {
 #[test]
 fn clipping_bounds_the_norm_of_what_the_optimizer_sees() {
     let mut config = tiny();
-    let norm = WHOLE.metric("grad_norm");
+    let norm = WHOLE.metrics.grad_norm;
     if let Optimizer::Adamw(rule) = &mut config.optimizer {
         rule.clip_norm = Some(norm / 2.0);
     }
@@ -215,7 +208,7 @@ fn clipping_bounds_the_norm_of_what_the_optimizer_sees() {
     let expected: Vec<Vec<f64>> = WHOLE.updates.iter().map(halved).collect();
     assert_updates("clipped", &clipped.updates, &expected);
     // What is reported is the norm before.
-    let reported = clipped.metric("grad_norm");
+    let reported = clipped.metrics.grad_norm;
     assert!((reported / norm - 1.0).abs() < 1e-5, "{reported}, {norm}");
 }
 
@@ -224,10 +217,11 @@ fn bfloat16_stays_near_float32() {
     let mut config = tiny();
     config.train.compute = Compute::Bfloat16;
     let found = Step::of(&config);
-    for (metric, tolerance) in [("loss", 0.02), ("grad_norm", 0.05)] {
-        let (found, expected) = (found.metric(metric), WHOLE.metric(metric));
+    let of = |step: &Step| [step.metrics.loss, step.metrics.grad_norm];
+    for (i, (metric, tolerance)) in [("loss", 0.02), ("grad_norm", 0.05)].iter().enumerate() {
+        let (found, expected) = (of(&found)[i], of(&WHOLE)[i]);
         assert!(
-            (found / expected - 1.0).abs() < tolerance && found != expected,
+            (found / expected - 1.0).abs() < *tolerance && found != expected,
             "{metric} is {found} in bfloat16 and {expected} in float32"
         );
     }
@@ -236,7 +230,7 @@ fn bfloat16_stays_near_float32() {
 
 /// Logits and loss of the random batch.
 fn forward(config: &Config) -> (Vec<f64>, f64) {
-    let compute = program::compute_type(config.train.compute, "cpu");
+    let compute = programs::compute_type(config.train.compute, "cpu");
     let programs = Programs::new(config, SIZE, compute);
     let program = programs.forward(Gradients::No).unwrap();
     let inputs = [weights(config), Batch::random(config).arrays(SIZE)].concat();
@@ -244,22 +238,22 @@ fn forward(config: &Config) -> (Vec<f64>, f64) {
     (numbers(&outputs[0]), numbers(&outputs[2])[0])
 }
 
-/// `program::EVALUATION` of the random batch, padded to a size.
-fn evaluate(config: &Config, size: BatchSize) -> Vec<f64> {
+/// An evaluation of the random batch, padded to a size.
+fn evaluate(config: &Config, size: BatchSize) -> EvaluationSums<f64> {
     evaluate_from(config, weights(config), &Batch::random(config), size)
 }
 
-/// `program::EVALUATION` of a batch, padded to a size, with these weights.
+/// An evaluation of a batch, padded to a size, with these weights.
 fn evaluate_from(
     config: &Config,
     weights: Vec<HostTensor>,
     batch: &Batch,
     size: BatchSize,
-) -> Vec<f64> {
-    let compute = program::compute_type(config.train.compute, "cpu");
+) -> EvaluationSums<f64> {
+    let compute = programs::compute_type(config.train.compute, "cpu");
     let program = Programs::new(config, size, compute).evaluation().unwrap();
     let inputs = [weights, batch.arrays(size)].concat();
-    numbers(&run(&compile(&program), &inputs)[0])
+    EvaluationSums::from_slice(&numbers(&run(&compile(&program), &inputs)[0])).unwrap()
 }
 
 fn assert_near(what: &str, found: f64, expected: f64, tolerance: f64) {
@@ -324,16 +318,26 @@ fn the_objective_is_its_formula() {
 fn an_evaluation_sums_the_cross_entropy_alone() {
     let plain = tiny();
     let (logits, loss) = forward(&plain);
-    assert_near("the step's loss", WHOLE.metric("loss"), loss, 1e-6);
+    assert_near("the step's loss", WHOLE.metrics.loss, loss, 1e-6);
     let mut config = plain;
     config.loss.z_loss = 1e-2;
     config.loss.label_smoothing = 0.1;
     let found = evaluate(&config, SIZE);
     let sums = sums(&config, &logits);
     let tokens = Batch::random(&config).tokens() as f64;
-    assert_near("cross-entropy", found[0], sums.cross_entropy, 1e-5);
-    assert_near("the forward pass's loss", loss, found[0] / tokens, 1e-6);
-    assert_eq!(found[1..], [sums.correct, tokens]);
+    assert_near(
+        "cross-entropy",
+        found.cross_entropy,
+        sums.cross_entropy,
+        1e-5,
+    );
+    assert_near(
+        "the forward pass's loss",
+        loss,
+        found.cross_entropy / tokens,
+        1e-6,
+    );
+    assert_eq!([found.correct, found.tokens], [sums.correct, tokens]);
 }
 
 #[test]
@@ -351,10 +355,10 @@ fn a_collapsed_model_is_right_where_the_first_token_is_asked_for() {
     let tokens = batch.tokens() as f64;
     let found = evaluate_from(&config, zeros(), &batch, SIZE);
     let uniform = tokens * (config.model.vocabulary as f64).ln();
-    assert_near("cross-entropy", found[0], uniform, 1e-6);
-    assert_eq!(found[1..], [3.0, tokens]);
+    assert_near("cross-entropy", found.cross_entropy, uniform, 1e-6);
+    assert_eq!([found.correct, found.tokens], [3.0, tokens]);
     let step = Step::from(&config, zeros(), &batch);
-    assert_near("accuracy", step.metric("accuracy"), 3.0 / tokens, 1e-6);
+    assert_near("accuracy", step.metrics.accuracy, 3.0 / tokens, 1e-6);
 }
 
 #[test]
@@ -368,8 +372,14 @@ fn padding_changes_no_sum() {
         ..SIZE
     };
     let found = evaluate(&config, padded);
-    assert_near("cross-entropy", found[0], expected[0], 1e-6);
-    assert_eq!(found[1..], expected[1..]);
+    assert_near(
+        "cross-entropy",
+        found.cross_entropy,
+        expected.cross_entropy,
+        1e-6,
+    );
+    assert_eq!(found.correct, expected.correct);
+    assert_eq!(found.tokens, expected.tokens);
 }
 
 /// A model whose inner width is not `d_model`, with enough numbers a parameter to measure their spread.
@@ -447,7 +457,11 @@ fn first_weights_are_drawn_from_their_distributions_independently() {
                 samples.push((name, part.to_vec()));
             }
         }
-        for (array, tensor) in program::state(&config).iter().zip(state).skip(leaves.len()) {
+        for (array, tensor) in programs::state(&config)
+            .iter()
+            .zip(state)
+            .skip(leaves.len())
+        {
             assert!(tensor.bytes.iter().all(|b| *b == 0), "{}", array.name);
         }
     }

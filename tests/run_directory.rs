@@ -219,7 +219,7 @@ fn a_start_that_fails_leaves_the_run_as_it_was() {
     let run = run.to_str().unwrap();
     for failing in [
         &["--executable", broken.to_str().unwrap()][..],
-        &["--set", "train.accumulation=3"],
+        &["--set", "train.gradient_accumulation=3"],
         &["--data", "nowhere"],
     ] {
         let arguments = [
@@ -314,7 +314,7 @@ fn exports_beside_a_run_that_removes_old_steps_find_the_newest() {
         }
         number += 1;
         let output = bench.path(&format!("hf{number}"));
-        let exported = ankh::weights::export_checkpoint(&bench.path("run"), &output);
+        let exported = ankh::hugging_face::export_checkpoint(&bench.path("run"), &output);
         exported.unwrap_or_else(|error| panic!("export {number}: {error}"));
         exports += 1;
         // Leave the run some of the machine.

@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use ankh::config::resolve;
-use ankh::layout::{activations, layout, mesh_shape, rows, table};
-use ankh::slice::Slice;
-use ankh::train::program::{Programs, state};
-use ankh_hlo::ShardingForm;
+use ankh::mesh::slice::Slice;
+use ankh::programs::sharding::{activations, logical_axis_rules, mesh_shape, rows, table};
+use ankh::programs::{Programs, state};
 
 /// The meshes that the tables show, as settings.
 const MESHES: [&[&str]; 3] = [
@@ -24,8 +23,8 @@ fn tables(preset: &str) -> String {
         set.push("train.batch_size=1024".into());
         let config = resolve(Some(preset), &set).unwrap();
         let mesh = mesh_shape(&config, slice.devices()).unwrap();
-        let layout = layout(&config, mesh, ShardingForm::Shardy).unwrap();
-        let programs = Programs::of(&config, "tpu", layout.as_ref());
+        let rules = logical_axis_rules(&config, mesh).unwrap();
+        let programs = Programs::of(&config, "tpu", rules.as_ref());
         let module = programs.step().unwrap();
         let arrays = rows(&module);
         let (state, batch) = arrays.split_at(state(&config).len());

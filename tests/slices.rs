@@ -5,14 +5,13 @@ use std::path::Path;
 
 use ankh::checkpoint::Store;
 use ankh::config::{Config, resolve};
-use ankh::fleet::{Fleet, Hosts, Input, sharding_form};
-use ankh::layout::{layout, mesh_shape};
-use ankh::run::{Requests, RunDirectory, Start};
-use ankh::slice::Slice;
-use ankh::train::program::Programs;
-use ankh::train::{Outcome, train};
+use ankh::mesh::slice::Slice;
+use ankh::mesh::{DeviceMesh, Hosts, Input};
+use ankh::programs::Programs;
+use ankh::run_dir::{Requests, RunDirectory, RunMode};
+use ankh::train::{Outcome, open_mesh, train};
 use ankh_hlo::{ArraySpec, DType, Graph, Shape, Sharding};
-use ankh_pjrt::{HostTensor, Platform, Plugin};
+use ankh_pjrt::HostTensor;
 
 const STEPS: u64 = 10;
 
@@ -74,9 +73,9 @@ fn run(config: &Config, devices: usize, hosts: Hosts) -> Run {
 fn run_with(config: &Config, devices: usize, hosts: Hosts, executable: Option<&Path>) -> Run {
     let directory = tempfile::tempdir().unwrap();
     let slice: Slice = format!("cpu-{devices}").parse().unwrap();
-    let fleet = Fleet::open(slice, config, hosts).unwrap();
-    let run = RunDirectory::open(directory.path(), config, Start::New).unwrap();
-    let outcome = train(config, &run, &fleet, executable, &Requests::default()).unwrap();
+    let mesh = open_mesh(config, slice, hosts).unwrap();
+    let run = RunDirectory::open(directory.path(), config, RunMode::New).unwrap();
+    let outcome = train(config, &run, &mesh, executable, &Requests::default()).unwrap();
     assert!(matches!(outcome, Outcome::Finished(_)));
     let metrics = fs::read_to_string(run.metrics()).unwrap();
     let loss = |line: &str| {
@@ -97,21 +96,21 @@ fn a_saved_program_trains_as_one_compiled_anew_and_no_other_run_takes_it() {
     let open = |settings: &[&str], devices: usize| {
         let config = config_for(&data, settings);
         let slice: Slice = format!("cpu-{devices}").parse().unwrap();
-        (Fleet::open(slice, &config, Hosts::Real).unwrap(), config)
+        (open_mesh(&config, slice, Hosts::Real).unwrap(), config)
     };
-    let step = |fleet: &Fleet, config: &Config| {
-        let programs = Programs::of(config, fleet.platform(), fleet.layout());
+    let step = |mesh: &DeviceMesh, config: &Config| {
+        let programs = Programs::of(config, mesh.platform(), mesh.rules());
         programs.step().unwrap()
     };
     let file = directory.path().join("step.executable");
-    let (fleet, config) = open(&[], 1);
-    let program = fleet.compile(&step(&fleet, &config)).unwrap();
-    fleet.save(&program, &file).unwrap();
+    let (mesh, config) = open(&[], 1);
+    let program = mesh.compile(&step(&mesh, &config)).unwrap();
+    mesh.save(&program, &file).unwrap();
     assert!(run_with(&config, 1, Hosts::Real, Some(&file)) == run(&config, 1, Hosts::Real));
 
     let refused = |settings: &[&str], devices: usize, file: &Path| {
-        let (fleet, config) = open(settings, devices);
-        let loaded = fleet.load(&step(&fleet, &config), file);
+        let (mesh, config) = open(settings, devices);
+        let loaded = mesh.load(&step(&mesh, &config), file);
         loaded.err().expect("a refusal").to_string()
     };
     let cases: [(&[&str], usize, &str); 3] = [
@@ -147,9 +146,9 @@ fn a_saved_program_trains_as_one_compiled_anew_and_no_other_run_takes_it() {
         assert!(message.contains(reason), "{message}");
     }
 
-    let (fleet, config) = open(&[], 2);
-    let program = fleet.compile(&step(&fleet, &config)).unwrap();
-    let several = fleet.save(&program, &damaged).unwrap_err().to_string();
+    let (mesh, config) = open(&[], 2);
+    let program = mesh.compile(&step(&mesh, &config)).unwrap();
+    let several = mesh.save(&program, &damaged).unwrap_err().to_string();
     assert!(several.contains("several devices"), "{several}");
 }
 
@@ -197,13 +196,13 @@ fn eight_devices_train_as_one_does_whoever_hosts_them() {
     );
     for (mesh, settings) in MESHES {
         let config = config_for(&data, settings);
-        let together = run(&config, 8, Hosts::Played(1));
+        let together = run(&config, 8, Hosts::Simulated(1));
         let (losses, weights) = difference(&together, &alone);
         println!("{mesh}: losses {losses:.1e}, weights {weights:.1e}");
         assert!(losses <= 1e-5, "{mesh}: losses differ by {losses:.1e}");
         assert!(weights <= 1e-5, "{mesh}: weights differ by {weights:.1e}");
         for hosts in [2, 4, 8] {
-            let shared = run(&config, 8, Hosts::Played(hosts));
+            let shared = run(&config, 8, Hosts::Simulated(hosts));
             assert!(shared == together, "{mesh}: {hosts} hosts change the run");
         }
     }
@@ -220,7 +219,7 @@ fn other_ways_to_split_the_work_change_no_result() {
         (&[], &["sharding.zero=true"]),
         (&adam, &["sharding.zero=true", "sharding.fsdp=2"]),
         // Each device's rows are computed in two parts.
-        (&["train.accumulation=2"], &["sharding.model=2"]),
+        (&["train.gradient_accumulation=2"], &["sharding.model=2"]),
         // Positions are split where heads are not.
         (
             &[],
@@ -230,7 +229,7 @@ fn other_ways_to_split_the_work_change_no_result() {
     for (common, split) in cases {
         let alone = run(&config_for(&data, common), 1, Hosts::Real);
         let settings = [common, split].concat();
-        let together = run(&config_for(&data, &settings), 8, Hosts::Played(2));
+        let together = run(&config_for(&data, &settings), 8, Hosts::Simulated(2));
         let (losses, weights) = difference(&together, &alone);
         println!("{settings:?}: losses {losses:.1e}, weights {weights:.1e}");
         assert!(
@@ -249,22 +248,20 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
     let set = ["sharding.model=2", "sharding.fsdp=2", "train.batch_size=8"].map(str::to_owned);
     let config = resolve(Some("tiny"), &set).unwrap();
     let slice: Slice = "cpu-8".parse().unwrap();
-    let mesh = mesh_shape(&config, slice.devices()).unwrap();
-    let form = sharding_form(&Plugin::find(Platform::Cpu, None).unwrap());
-    let layout = layout(&config, mesh, form).unwrap().unwrap();
-    let fleet = Fleet::open(slice, &config, Hosts::Real).unwrap();
+    let mesh = open_mesh(&config, slice, Hosts::Real).unwrap();
+    let rules = mesh.rules().unwrap();
     let spec = |axes: &[&[&str]]| ArraySpec {
         name: "x".into(),
         shape: Shape::new(DType::F32, [4, 2]),
-        sharding: Some(Sharding::new(layout.mesh(), axes).unwrap()),
+        sharding: Some(Sharding::new(rules.mesh(), axes).unwrap()),
     };
     let array = |axes: &[&[&str]]| {
         let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         let tensor = HostTensor::from_f32([4, 2], &values);
-        fleet.upload(&spec(axes), &tensor).unwrap()
+        mesh.upload(&spec(axes), &tensor).unwrap()
     };
     let g = Graph::new("sums");
-    g.set_logical_axis_rules(layout.clone());
+    g.set_logical_axis_rules(rules.clone());
     let over_model: &[&[&str]] = &[&["model"], &[]];
     let ArraySpec {
         name,
@@ -272,17 +269,20 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
         sharding,
     } = spec(over_model);
     let x = g.sharded_parameter(&name, shape, sharding.unwrap());
-    let program = fleet
+    let program = mesh
         .compile(&g.finish(&[x.sum(&[1])], &[]).unwrap())
         .unwrap();
     let sums = program
-        .start(vec![Input::Donate(array(over_model))])
+        .execute(vec![Input::Donate(array(over_model))])
         .unwrap();
-    let sums = fleet.to_host(&sums[0]).unwrap();
+    let sums = mesh.to_host(&sums[0]).unwrap();
     assert_eq!(sums.to_vec_f32().unwrap(), [3.0, 7.0, 11.0, 15.0]);
     // Each part is as large as the program expects, and is another one.
     let elsewhere = array(&[&["fsdp"], &[]]);
-    let error = program.start(vec![Input::Keep(&elsewhere)]).err().unwrap();
+    let error = program
+        .execute(vec![Input::Keep(&elsewhere)])
+        .err()
+        .unwrap();
     assert_eq!(
         error.to_string(),
         "`x` is f32[4,2], dimension 0 split over mesh axis `fsdp` and should be f32[4,2], dimension 0 split over \
@@ -290,7 +290,7 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
     );
     assert!(
         program
-            .start(vec![Input::Donate(array(&[&[], &[]]))])
+            .execute(vec![Input::Donate(array(&[&[], &[]]))])
             .is_err()
     );
 }

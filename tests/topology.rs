@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ankh::config::resolve;
-use ankh::fleet::Host;
-use ankh::layout::{layout, mesh_shape};
-use ankh::slice::{MeshShape, Slice};
-use ankh::train::program::Programs;
-use ankh::train::rows_of;
-use ankh_hlo::ShardingForm;
+use ankh::mesh::Host;
+use ankh::mesh::slice::Slice;
+use ankh::mesh_shape::MeshShape;
+use ankh::programs::Programs;
+use ankh::programs::sharding::{logical_axis_rules, mesh_shape};
+use ankh::train::host_rows;
 use ankh_pjrt::{DeviceDescription, Platform, Plugin};
 
 fn libtpu() -> Plugin {
@@ -83,7 +83,7 @@ fn neighbours_on_the_model_axis_are_neighbours_on_the_torus() {
         let devices = devices(&plugin, slice);
         for [data, fsdp, model] in meshes {
             let mesh = MeshShape { data, fsdp, model };
-            let order = slice.order(&devices, mesh).unwrap();
+            let order = slice.device_assignment(&devices, mesh).unwrap();
             let mut seen = order.clone();
             seen.sort_unstable();
             assert!(seen.into_iter().eq(0..devices.len()), "{slice}: {mesh}");
@@ -110,7 +110,12 @@ fn neighbours_on_the_model_axis_are_neighbours_on_the_torus() {
 /// The hosts of a topology, each with its devices by their place in the mesh.
 fn hosts(slice: Slice, devices: &[DeviceDescription], mesh: MeshShape) -> Vec<Host> {
     let mut hosts: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
-    for (position, index) in slice.order(devices, mesh).unwrap().into_iter().enumerate() {
+    for (position, index) in slice
+        .device_assignment(devices, mesh)
+        .unwrap()
+        .into_iter()
+        .enumerate()
+    {
         let host = devices[index].process_index;
         hosts.entry(host).or_default().push(position);
     }
@@ -147,15 +152,15 @@ fn each_row_is_fed_once_by_every_host_that_computes_it_and_by_no_other() {
         ];
         let config = resolve(Some("ankh-large"), &settings).unwrap();
         let mesh = mesh_shape(&config, slice.devices()).unwrap();
-        let layout = layout(&config, mesh, ShardingForm::Shardy).unwrap();
-        let programs = Programs::of(&config, "tpu", layout.as_ref());
+        let rules = logical_axis_rules(&config, mesh).unwrap();
+        let programs = Programs::of(&config, "tpu", rules.as_ref());
         let spec = &programs.batch_specs()[0];
 
         let batch = config.train.batch_size;
         let hosts = hosts(slice, &devices, mesh);
         let mut fed: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); batch];
         for host in &hosts {
-            for row in rows_of(host, spec).into_iter().flatten() {
+            for row in host_rows(host, spec).into_iter().flatten() {
                 assert!(fed[row].insert(host.index), "{mesh}: row {row} comes twice");
             }
         }

@@ -12,8 +12,8 @@ use super::configuration::{ConfigArgs, DataArgs};
 use super::output::{bytes, count, json, line_of};
 use super::{CliError, Exit, Slice};
 use crate::config::{Config, Location, Optimizer};
-use crate::run::RunDirectory;
-use crate::tpu_vm::{TpuVm, check_devices};
+use crate::mesh::tpu_vm::{TpuVm, check_devices};
+use crate::run_dir::RunDirectory;
 
 /// Check the plugin, the devices, memory, data and storage, and say what is wrong and what to do.
 #[derive(Args)]

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use ankh_pjrt::Code;
 
 use crate::config::ConfigError;
-use crate::fleet::DeviceError;
-use crate::fleet::saved::SavedError;
-use crate::run::{Contents, Damage, RunError};
+use crate::mesh::DeviceError;
+use crate::mesh::executable_file::ExecutableFileError;
+use crate::programs::sharding::ShardingError;
+use crate::run_dir::{Contents, Damage, RunError};
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
-use crate::{checkpoint, weights};
+use crate::{checkpoint, hugging_face};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,7 +269,7 @@ impl From<ankh_data::Error> for CliError {
     }
 }
 
-const LESS_MEMORY: &str = "lower train.batch_size or data.input_length, raise train.accumulation, or set train.remat=full";
+const LESS_MEMORY: &str = "lower train.batch_size or data.input_length, raise train.gradient_accumulation, or set train.remat=full";
 
 impl From<ankh_pjrt::Error> for CliError {
     fn from(error: ankh_pjrt::Error) -> Self {
@@ -283,17 +284,13 @@ impl From<DeviceError> for CliError {
     fn from(error: DeviceError) -> Self {
         match error {
             DeviceError::Pjrt(error) => error.into(),
-            DeviceError::Layout(error) => {
-                let advice = error.advice();
-                Self::usage(error).help(advice)
-            }
-            DeviceError::Saved(error @ SavedError::File { .. }) => Self::failed(error),
-            DeviceError::Saved(error @ SavedError::SeveralCpuDevices) => {
+            DeviceError::ExecutableFile(error @ ExecutableFileError::File { .. }) => Self::failed(error),
+            DeviceError::ExecutableFile(error @ ExecutableFileError::SeveralCpuDevices) => {
                 Self::usage(error).help("leave out --output, or use --slice cpu-1")
             }
-            DeviceError::Saved(error) => Self::usage(error)
+            DeviceError::ExecutableFile(error) => Self::usage(error)
                 .help("run without --executable to compile anew, or make it again with `pretrain plan --output`"),
-            error @ (DeviceError::Placement(_) | DeviceError::PlayedHosts { .. }) => {
+            error @ (DeviceError::DeviceAssignment(_) | DeviceError::SimulatedHosts { .. }) => {
                 Self::usage(error)
             }
             error @ (DeviceError::DoesNotFit { .. } | DeviceError::Exhausted { .. }) => {
@@ -304,10 +301,47 @@ impl From<DeviceError> for CliError {
     }
 }
 
+impl From<ShardingError> for CliError {
+    fn from(error: ShardingError) -> Self {
+        let help: String = match &error {
+            ShardingError::Devices { devices, .. } => {
+                format!(
+                    "choose two that multiply to one of {}",
+                    list(&divisors(*devices))
+                )
+            }
+            ShardingError::Mesh { .. } => {
+                "set sharding.data=0, which takes as many as the other axes leave".into()
+            }
+            ShardingError::IndivisibleDim { indivisible, .. } if indivisible.name == "batch" => {
+                format!(
+                    "set train.batch_size so that each of train.gradient_accumulation parts is a multiple of {}",
+                    indivisible.parts
+                )
+            }
+            ShardingError::IndivisibleDim { indivisible, .. } => format!(
+                "make sharding.{} a divisor of {}, or take it out of sharding.rules.{}",
+                indivisible.axis, indivisible.size, indivisible.name
+            ),
+        };
+        Self::usage(error).help(help)
+    }
+}
+
+fn divisors(n: usize) -> Vec<usize> {
+    (1..=n).filter(|d| n.is_multiple_of(*d)).collect()
+}
+
+fn list(numbers: &[usize]) -> String {
+    let words: Vec<String> = numbers.iter().map(|n| n.to_string()).collect();
+    words.join(", ")
+}
+
 impl From<TrainError> for CliError {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Device(error) => error.into(),
+            TrainError::Sharding(error) => error.into(),
             TrainError::Data(error) => error.into(),
             TrainError::Checkpoint(error) => error.into(),
             TrainError::Run(error) => error.into(),
@@ -353,11 +387,11 @@ impl From<checkpoint::Error> for CliError {
     }
 }
 
-impl From<weights::Error> for CliError {
-    fn from(error: weights::Error) -> Self {
+impl From<hugging_face::Error> for CliError {
+    fn from(error: hugging_face::Error) -> Self {
         match error {
-            weights::Error::Checkpoint(error) => error.into(),
-            error @ (weights::Error::NoWeights(_) | weights::Error::NoConfig(_)) => {
+            hugging_face::Error::Checkpoint(error) => error.into(),
+            error @ (hugging_face::Error::NoWeights(_) | hugging_face::Error::NoConfig(_)) => {
                 Self::usage(error)
             }
             error => Self::failed(error),

@@ -19,11 +19,12 @@ mod weights;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 pub use error::{CliError, Exit};
 
-use crate::slice::Slice;
+use crate::mesh::slice::Slice;
 
 /// Pre-trains Ankh protein language models.
 ///
@@ -61,8 +62,14 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Also how help and version come; clap knows which stream and which code.
-        Err(error) => error.exit(),
+        Err(error) => match renamed(&error) {
+            Some(error) => {
+                error.report();
+                return error.exit().into();
+            }
+            // Also how help and version come; clap knows which stream and which code.
+            None => error.exit(),
+        },
     };
     ankh_pjrt::quiet_logs();
     let done = match cli.command {
@@ -83,6 +90,20 @@ pub fn main() -> ExitCode {
             error.exit().into()
         }
     }
+}
+
+/// Options that had other names in earlier versions: those, and the names they have now.
+const RENAMED: [(&str, &str); 1] = [("--play-hosts", "--simulate-hosts")];
+
+/// What to say of an option that has another name now.
+fn renamed(error: &clap::Error) -> Option<CliError> {
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let (before, now) = RENAMED.iter().find(|(before, _)| before == option)?;
+    Some(CliError::usage(format!(
+        "the option {before} is called {now} now"
+    )))
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use super::configuration::ConfigArgs;
 use super::output::{json, line_of};
 use super::{CliError, Exit};
 use crate::config::Config;
-use crate::fleet::dump;
-use crate::fleet::saved::{self, SavedError};
+use crate::mesh::dump;
+use crate::mesh::executable_file::{self, ExecutableFileError};
+use crate::mesh::slice::Slice;
 use crate::plan::compile::{Compilation, CompileError, Compiler, Executable, Job};
 use crate::plan::search::{Cache, Search, SearchError};
-use crate::plan::{Draft, PlanError, too_big};
-use crate::slice::Slice;
+use crate::plan::{LoweredStep, MemoryShortfall, PlanError, Remedy};
 use crate::telemetry::print_line;
 
 /// Compile the training step for a slice, no TPU needed, and say whether it fits and how long it takes.
@@ -68,14 +68,14 @@ pub(super) fn run(arguments: PlanArgs) -> Result<Exit, CliError> {
     config.validate()?;
     let cpu = arguments.slice.platform() == Platform::Cpu;
     if cpu && arguments.slice.devices() > 1 && arguments.output.is_some() {
-        return Err(CliError::usage(SavedError::SeveralCpuDevices).help("plan for cpu-1"));
+        return Err(CliError::usage(ExecutableFileError::SeveralCpuDevices).help("plan for cpu-1"));
     }
     if arguments.search {
         return search(&config, &arguments);
     }
-    let draft = Draft::new(&config, arguments.slice)?;
+    let lowered = LoweredStep::new(&config, arguments.slice)?;
     if let Some(directory) = &arguments.dump_hlo {
-        dump::given(draft.module(), directory)?;
+        dump::before_optimizations(lowered.module(), directory)?;
     }
     let compiler = Compiler::this_program()?;
     let job = Job {
@@ -90,14 +90,14 @@ pub(super) fn run(arguments: PlanArgs) -> Result<Exit, CliError> {
         let _spinner = Spinner::start(format!("compiling for {}", arguments.slice));
         compiler.compile(job)
     };
-    let compilation = compilation.map_err(|error| explained(error, &draft))?;
+    let compilation = compilation.map_err(|error| explained(error, &lowered))?;
     if let Some(directory) = &arguments.dump_hlo {
-        dump::compiled(draft.module(), &compilation.optimized, directory)?;
+        dump::after_optimizations(lowered.module(), &compilation.optimized, directory)?;
     }
     if let Some(path) = &arguments.output {
         save(path, &compilation)?;
     }
-    let plan = draft.plan(&compilation);
+    let plan = lowered.plan(&compilation);
     match arguments.json {
         true => json(&plan)?,
         false => line_of(&plan.to_string())?,
@@ -132,7 +132,7 @@ fn search(config: &Config, arguments: &PlanArgs) -> Result<Exit, CliError> {
                 .choice
                 .apply(config)
                 .to_toml_over(arguments.config.config.as_deref())?;
-            let written = crate::run::replace_file(file, text.as_bytes());
+            let written = crate::run_dir::replace_file(file, text.as_bytes());
             written.map_err(|error| {
                 CliError::failed(format!("cannot write {}: {error}", file.display()))
             })?;
@@ -152,7 +152,7 @@ fn search(config: &Config, arguments: &PlanArgs) -> Result<Exit, CliError> {
         Some(_) => Ok(Exit::Done),
         None if ranking.nothing_fits() => Err(CliError::new(
             Exit::Memory,
-            "the step does not fit the memory of a chip, however it is laid out",
+            "the step does not fit the memory of a chip, however it is split",
         )
         .help("choose a larger slice or a smaller model")),
         None => Err(CliError::failed("no choice could be compiled")),
@@ -160,19 +160,41 @@ fn search(config: &Config, arguments: &PlanArgs) -> Result<Exit, CliError> {
 }
 
 /// A compiler's error in terms of the step.
-fn explained(error: CompileError, draft: &Draft<'_>) -> CliError {
+fn explained(error: CompileError, lowered: &LoweredStep<'_>) -> CliError {
     match &error {
         CompileError::Exhausted { message } => {
-            let (text, advice) = too_big(draft, message);
-            CliError::new(Exit::Memory, text).help(advice)
+            let shortfall = MemoryShortfall::of(lowered, message);
+            let changes: Vec<String> = shortfall.remedies.iter().map(change).collect();
+            let help = match changes.split_last() {
+                Some((last, others)) if !others.is_empty() => {
+                    format!("{}, or {last}", others.join(", "))
+                }
+                _ => changes.concat(),
+            };
+            CliError::new(Exit::Memory, shortfall.to_string()).help(help)
         }
         _ => error.into(),
     }
 }
 
+/// A remedy as what to set.
+fn change(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::ShardWeights => {
+            "split the weights over more chips with sharding.fsdp or sharding.model".into()
+        }
+        Remedy::ShardOptimizer => "split the optimizer state with sharding.zero=true".into(),
+        Remedy::ShardLayers => "split the layers with sharding.model".into(),
+        Remedy::FullRemat => "set train.remat=full".into(),
+        Remedy::AccumulateGradients(parts) => format!("set train.gradient_accumulation={parts}"),
+        Remedy::SmallerBatch => "lower train.batch_size".into(),
+        Remedy::LargerSlice => "choose a larger slice or a smaller model".into(),
+    }
+}
+
 fn save(path: &Path, compilation: &Compilation) -> Result<(), CliError> {
     let payload = compilation.executable.as_deref().unwrap_or_default();
-    let saved = saved::save(path, &compilation.facts.identity, payload);
+    let saved = executable_file::save(path, &compilation.stats.identity, payload);
     saved.map_err(CliError::failed)
 }
 
@@ -215,10 +237,7 @@ impl Drop for Spinner {
 impl From<PlanError> for CliError {
     fn from(error: PlanError) -> Self {
         match error {
-            PlanError::Layout(error) => {
-                let advice = error.advice();
-                CliError::usage(error).help(advice)
-            }
+            PlanError::Sharding(error) => error.into(),
             PlanError::Program(error) => CliError::failed(error),
         }
     }
@@ -236,10 +255,6 @@ impl From<SearchError> for CliError {
 impl From<CompileError> for CliError {
     fn from(error: CompileError) -> Self {
         let help = match &error {
-            CompileError::Layout { advice, .. } => {
-                let advice = advice.clone();
-                return CliError::usage(error).help(advice);
-            }
             CompileError::Exhausted { .. } => return CliError::new(Exit::Memory, error),
             CompileError::NoPlugin { .. } => {
                 "`make libtpu` fetches the compiler for TPUs, `make plugin` that for the CPU"

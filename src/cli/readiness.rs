@@ -8,7 +8,7 @@ use ankh_pjrt::{Platform, Plugin};
 
 use super::{CliError, Slice};
 use crate::config::Config;
-use crate::tpu_vm::{TpuVm, TpuVmError};
+use crate::mesh::tpu_vm::{TpuVm, TpuVmError};
 
 /// The TPU VM that this is, with libtpu and data at hand; nothing for slices that need none.
 pub(super) fn ready(

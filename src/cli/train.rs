@@ -11,10 +11,10 @@ use super::readiness::ready;
 use super::{CliError, Exit, Slice};
 use crate::checkpoint::Store;
 use crate::config::{Config, OnSigusr1, resolve_over};
-use crate::fleet::{Fleet, Hosts};
-use crate::run::{Recorded, Request, Requests, RunDirectory, Start};
+use crate::mesh::Hosts;
+use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
 use crate::telemetry::Log;
-use crate::train::{Outcome, Summary, train};
+use crate::train::{Outcome, Summary, open_mesh, train};
 
 #[derive(Args)]
 pub(super) struct TrainArgs {
@@ -25,9 +25,9 @@ pub(super) struct TrainArgs {
     /// What to compute on.
     #[arg(long, value_name = "SPEC", default_value_t)]
     slice: Slice,
-    /// Play this many hosts on the devices of this machine, each feeding its own: a test of a larger slice.
+    /// Simulate this many hosts on the devices of this machine, each feeding its own: a test of a larger slice.
     #[arg(long, value_name = "N")]
-    play_hosts: Option<usize>,
+    simulate_hosts: Option<usize>,
     /// A training step compiled by `pretrain plan --output`, to load in place of compiling it.
     #[arg(long, value_name = "FILE")]
     executable: Option<PathBuf>,
@@ -61,9 +61,9 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     // What can be said of them as they were typed is said.
     config.make_paths_absolute()?;
     let start = match (arguments.resume, arguments.accept_changes) {
-        (false, _) => Start::New,
-        (true, false) => Start::Resume,
-        (true, true) => Start::ResumeChanged,
+        (false, _) => RunMode::New,
+        (true, false) => RunMode::Resume,
+        (true, true) => RunMode::ResumeChanged,
     };
     Log::start();
     let run = RunDirectory::open_for(worker, directory, &config, start)?;
@@ -74,15 +74,17 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
         tracing::warn!("{warning}");
     }
     let requests = listen(&config, &run, arguments.json).map_err(CliError::failed)?;
-    let hosts = arguments.play_hosts.map_or(Hosts::Real, Hosts::Played);
-    let mut fleet = Fleet::open(arguments.slice, &config, hosts)?;
+    let hosts = arguments
+        .simulate_hosts
+        .map_or(Hosts::Real, Hosts::Simulated);
+    let mut mesh = open_mesh(&config, arguments.slice, hosts)?;
     if let Some(directory) = &arguments.dump_hlo {
-        fleet.dump_to(directory.clone());
+        mesh.dump_to(directory.clone());
     }
     let outcome = train(
         &config,
         &run,
-        &fleet,
+        &mesh,
         arguments.executable.as_deref(),
         &requests,
     )?;

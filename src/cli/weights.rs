@@ -9,11 +9,12 @@ use super::configuration::ConfigArgs;
 use super::output::{json, line_of};
 use super::{CliError, Exit, Slice, tensor_file};
 use crate::config::ScheduleKind;
-use crate::fleet::{Fleet, Hosts};
+use crate::hugging_face::{self, Note};
+use crate::mesh::Hosts;
+use crate::programs::Gradients;
 use crate::telemetry::print_line;
 use crate::train::forward::forward as forward_pass;
-use crate::train::program::Gradients;
-use crate::weights::{self, Note};
+use crate::train::open_mesh;
 
 /// Run weights on one batch: logits and loss, and on request gradients and optimizer steps, all as safetensors.
 #[derive(Args)]
@@ -78,20 +79,20 @@ pub(super) struct ExportArgs {
 
 pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
     let mut config = arguments.config.resolve()?;
-    let weights = weights::load(&arguments.weights)?;
+    let weights = hugging_face::load(&arguments.weights)?;
     print_notes(&weights.notes);
     config.model = weights.model;
     config.schedule.kind = ScheduleKind::Constant;
     config.schedule.warmup_steps = 0;
     let batch = tensor_file::read(&arguments.batch)?;
-    let fleet = Fleet::open(arguments.slice, &config, Hosts::Real)?;
+    let mesh = open_mesh(&config, arguments.slice, Hosts::Real)?;
     let gradients = if arguments.gradients {
         Gradients::Yes
     } else {
         Gradients::No
     };
     let steps = arguments.optimizer_steps;
-    let found = forward_pass(&config, &fleet, &weights.tensors, &batch, gradients, steps)?;
+    let found = forward_pass(&config, &mesh, &weights.tensors, &batch, gradients, steps)?;
 
     let mut results = vec![
         ("logits".to_owned(), found.logits),
@@ -99,7 +100,7 @@ pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
         ("loss".to_owned(), found.loss),
     ];
     let mut add = |prefix: &str, tensors: &[(String, HostTensor)]| -> Result<(), CliError> {
-        let theirs = weights::to_hugging_face(&config.model, tensors)?;
+        let theirs = hugging_face::to_hugging_face(&config.model, tensors)?;
         let prefixed = theirs
             .into_iter()
             .map(|(name, tensor)| (format!("{prefix}.{name}"), tensor));
@@ -119,7 +120,7 @@ pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
 }
 
 pub(super) fn import(arguments: ImportArgs) -> Result<Exit, CliError> {
-    let imported = weights::import_to_checkpoint(&arguments.input, &arguments.output)?;
+    let imported = hugging_face::import_to_checkpoint(&arguments.input, &arguments.output)?;
     print_notes(&imported.notes);
     if arguments.json {
         json(&serde_json::json!({ "checkpoint": imported.checkpoint }))?;
@@ -137,7 +138,7 @@ fn print_notes(notes: &[Note]) {
 }
 
 pub(super) fn export(arguments: ExportArgs) -> Result<Exit, CliError> {
-    let files = weights::export_checkpoint(&arguments.checkpoint, &arguments.output)?;
+    let files = hugging_face::export_checkpoint(&arguments.checkpoint, &arguments.output)?;
     if arguments.json {
         json(&serde_json::json!({ "directory": arguments.output, "files": files }))?;
     } else {

@@ -25,94 +25,67 @@ impl fmt::Display for Origin {
 }
 
 /// A configuration that cannot be used.
+#[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No setting of this name exists.
     #[error("unknown setting `{key}` in {origin}{}", did_you_mean(nearest))]
     UnknownKey {
-        /// The dotted key.
         key: String,
-        /// Where it stands.
         origin: Origin,
-        /// The dotted key it was probably meant to be.
         nearest: Option<String>,
-        /// The names that exist in its place.
         known: Vec<String>,
+    },
+    /// A setting that has another name now.
+    #[error("the setting `{key}` in {origin} is called `{now}` now")]
+    RenamedKey {
+        key: String,
+        origin: Origin,
+        now: &'static str,
     },
     /// Neither a preset nor a file.
     #[error("no preset or file is called `{name}`{}", did_you_mean(nearest))]
     UnknownPreset {
-        /// What was asked for.
         name: String,
-        /// The preset it was probably meant to be.
         nearest: Option<String>,
-        /// All presets.
         known: Vec<String>,
     },
     /// A file that is there and cannot be read.
     #[error("cannot read {}", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A relative path, where there is no working directory to take it from.
     #[error("{key} is {}, and the working directory it is relative to cannot be told", path.display())]
     NoPlace {
-        /// The dotted key.
         key: String,
-        /// The relative path.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A path that no configuration can hold.
     #[error("{key} is {}, which is not UTF-8: a run could not record where its data is; expected a path in UTF-8", path.display())]
-    NotUnicode {
-        /// The dotted key.
-        key: String,
-        /// The path.
-        path: PathBuf,
-    },
+    NotUnicode { key: String, path: PathBuf },
     /// A text that is not TOML.
     #[error("{origin} is not TOML: {message}")]
-    Syntax {
-        /// Where it stands.
-        origin: Origin,
-        /// What the parser says, with line and column.
-        message: String,
-    },
+    Syntax { origin: Origin, message: String },
     /// A setting of the wrong type, or a name that is none of those possible.
     #[error("`{key}` in {origin} cannot be {found}: expected {expected}")]
     WrongValue {
-        /// The dotted key.
         key: String,
-        /// Where it stands.
         origin: Origin,
-        /// The value as TOML.
         found: String,
-        /// What can stand there.
         expected: String,
     },
     /// A `--set` argument that has no `=`.
     #[error("--set {argument} is not of the form key=value")]
-    NotAnAssignment {
-        /// The argument.
-        argument: String,
-    },
+    NotAnAssignment { argument: String },
     /// A chain of `extends` that comes back to where it was.
     #[error("`extends` goes in a circle: {}", chain.join(" -> "))]
-    Circle {
-        /// The names along the way.
-        chain: Vec<String>,
-    },
+    Circle { chain: Vec<String> },
     /// Settings that are possible one by one and do not fit together or make no sense.
     #[error("{}", listed(problems))]
-    Invalid {
-        /// All that was found.
-        problems: Vec<Problem>,
-    },
+    Invalid { problems: Vec<Problem> },
 }
 
 /// One thing that whole-configuration validation found.

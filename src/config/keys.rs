@@ -14,6 +14,9 @@ pub(super) struct Keys {
     part: Map<String, Value>,
 }
 
+/// Settings that had other names in earlier versions: those, and the names they have now.
+const RENAMED: [(&str, &str); 1] = [("train.accumulation", "train.gradient_accumulation")];
+
 /// The section whose sections are named by the user.
 const MIXTURE: &str = "mixture";
 
@@ -42,11 +45,17 @@ impl Keys {
 
     /// The first key of `layer` that does not exist, as an error.
     pub(super) fn check(&self, layer: &toml::Table, origin: &Origin) -> Result<(), ConfigError> {
-        let unknown = &mut |key: String, siblings: &Map<String, Value>| ConfigError::UnknownKey {
-            nearest: self.nearest(&key),
-            known: siblings.keys().cloned().collect(),
-            key,
-            origin: origin.clone(),
+        let unknown = &mut |key: String, siblings: &Map<String, Value>| {
+            let origin = origin.clone();
+            match RENAMED.iter().find(|(before, _)| *before == key) {
+                Some((_, now)) => ConfigError::RenamedKey { key, origin, now },
+                None => ConfigError::UnknownKey {
+                    nearest: self.nearest(&key),
+                    known: siblings.keys().cloned().collect(),
+                    key,
+                    origin,
+                },
+            }
         };
         for (name, part) in parts(layer) {
             check(&self.part, part, &join(MIXTURE, name), unknown)?;

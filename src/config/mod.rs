@@ -405,8 +405,10 @@ pub struct Train {
     pub steps: u64,
     /// Rows in one update, over all devices.
     pub batch_size: usize,
-    /// Parts a batch is computed in, one after the other, to save memory.
-    pub accumulation: usize,
+    /// Parts a batch is computed in, one after the other, to save memory. Saved states of earlier
+    /// versions have it under the alias.
+    #[serde(alias = "accumulation")]
+    pub gradient_accumulation: usize,
     /// Seeds the first weights.
     pub seed: u64,
     /// Steps between two lines of metrics.
@@ -422,7 +424,7 @@ impl Default for Train {
         Self {
             steps: 1_992_000,
             batch_size: 1536,
-            accumulation: 1,
+            gradient_accumulation: 1,
             seed: 0,
             log_every: 10,
             compute: Compute::Auto,

@@ -133,6 +133,16 @@ fn an_unknown_key_names_its_neighbour() {
 }
 
 #[test]
+fn a_key_of_an_earlier_version_names_the_key_of_now() {
+    let text = message(set(&["train.accumulation=2"]));
+    assert_eq!(
+        text,
+        "the setting `train.accumulation` in --set train.accumulation=2 is called \
+         `train.gradient_accumulation` now"
+    );
+}
+
+#[test]
 fn a_key_like_no_other_names_no_neighbour() {
     let text = message(set(&["zzzzzzzzzzzzzzzz=1"]));
     assert!(!text.contains("did you mean"), "{text}");
@@ -310,7 +320,7 @@ fn validation_names_each_wrong_setting() {
         ),
         ("objective.masking_rate=1.5", "objective.masking_rate"),
         ("objective.task=nlu", "objective.task"),
-        ("train.accumulation=7", "train.batch_size is 1536"),
+        ("train.gradient_accumulation=7", "train.batch_size is 1536"),
         ("train.steps=3_000_000_000", "train.steps is 3000000000"),
         (
             "schedule.peak_learning_rate=nan",

@@ -275,7 +275,7 @@ impl Config {
         let train = &self.train;
         found.positive("train.steps", train.steps);
         found.positive("train.batch_size", train.batch_size);
-        found.positive("train.accumulation", train.accumulation);
+        found.positive("train.gradient_accumulation", train.gradient_accumulation);
         found.positive("train.log_every", train.log_every);
         found.positive("checkpoint.every", self.checkpoint.every);
         // The step counter on the device is a signed 32-bit integer.
@@ -286,13 +286,14 @@ impl Config {
             format!("set it to {} or fewer", i32::MAX),
         );
         found.unless(
-            train.accumulation == 0 || train.batch_size.is_multiple_of(train.accumulation),
+            train.gradient_accumulation == 0
+                || train.batch_size.is_multiple_of(train.gradient_accumulation),
             "train.batch_size",
             format!(
-                "is {}, which {} equal parts (train.accumulation) cannot share",
-                train.batch_size, train.accumulation
+                "is {}, which {} equal parts (train.gradient_accumulation) cannot share",
+                train.batch_size, train.gradient_accumulation
             ),
-            format!("set it to a multiple of {}", train.accumulation),
+            format!("set it to a multiple of {}", train.gradient_accumulation),
         );
     }
 

@@ -1,46 +1,36 @@
-//! The arrays that a step takes, and where each lies on the mesh.
+//! The arrays that a step takes, each with what it is for.
 
 use ankh_hlo::{ArraySpec, Module, Shape};
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
 use crate::config::Config;
 use crate::model::Weights;
 use crate::optim;
 
 /// What an array is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// A weight.
     Parameter,
-    /// What the optimizer keeps.
+    /// An optimizer slot.
     Optimizer,
     /// The batch, or the number of steps done.
     Batch,
 }
 
-/// An array and its place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Placed {
-    /// Its name.
-    pub name: String,
+/// An array that a step takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepArray {
     /// What it is for.
     pub role: Role,
-    /// Its element type.
-    pub dtype: String,
-    /// Its dimensions, of all devices together.
-    pub dims: Vec<i64>,
-    /// For each dimension the mesh axes that split it.
-    pub split: Vec<Vec<String>>,
-    /// The dimensions of one device's part.
-    pub part: Vec<i64>,
-    /// The bytes of one device's part.
-    pub bytes: u64,
+    /// Its name, shape and sharding.
+    pub spec: ArraySpec,
 }
 
-impl Placed {
+impl StepArray {
     /// The arrays that a step of this configuration takes.
-    pub(super) fn all(config: &Config, step: &Module) -> Vec<Placed> {
+    pub(super) fn all(config: &Config, step: &Module) -> Vec<StepArray> {
         let parameters = Weights::of(&config.model).leaves();
         let slots = |p| optim::slots(&config.optimizer, p).len();
         let optimizer: usize = parameters.iter().map(slots).sum();
@@ -49,28 +39,62 @@ impl Placed {
             i if i < parameters.len() + optimizer => Role::Optimizer,
             _ => Role::Batch,
         };
-        let specs = step.parameters().iter().enumerate();
-        specs.map(|(i, spec)| place(spec, role(i))).collect()
+        let specs = step.parameters().iter().cloned().enumerate();
+        let array = |(i, spec)| StepArray {
+            role: role(i),
+            spec,
+        };
+        specs.map(array).collect()
+    }
+
+    /// For each dimension the mesh axes that split it, major first.
+    pub fn split(&self) -> Vec<Vec<String>> {
+        let rank = self.spec.shape.rank();
+        match &self.spec.sharding {
+            Some(sharding) => {
+                let axes = |dim| sharding.axes(dim).map(str::to_owned).collect();
+                (0..rank).map(axes).collect()
+            }
+            None => vec![vec![]; rank],
+        }
+    }
+
+    /// The shape of one device's shard.
+    pub fn shard(&self) -> Shape {
+        let Shape { dtype, dims } = &self.spec.shape;
+        let dims = match &self.spec.sharding {
+            Some(sharding) => sharding.shard_dims(dims),
+            None => dims.clone(),
+        };
+        Shape::new(*dtype, dims)
     }
 }
 
-fn place(spec: &ArraySpec, role: Role) -> Placed {
-    let Shape { dtype, dims } = &spec.shape;
-    let (split, part) = match &spec.sharding {
-        Some(sharding) => {
-            let axes = |dim| sharding.axes(dim).map(str::to_owned).collect();
-            let split = (0..dims.len()).map(axes).collect();
-            (split, sharding.shard_dims(dims))
+/// With what follows from its shape and sharding.
+impl Serialize for StepArray {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            name: &'a str,
+            role: Role,
+            dtype: &'static str,
+            /// Of all devices together.
+            dims: &'a [i64],
+            split: Vec<Vec<String>>,
+            /// Of one device's shard.
+            shard: Vec<i64>,
+            bytes: u64,
         }
-        None => (vec![vec![]; dims.len()], dims.clone()),
-    };
-    Placed {
-        name: spec.name.clone(),
-        role,
-        dtype: dtype.name().into(),
-        dims: dims.clone(),
-        split,
-        bytes: Shape::new(*dtype, part.clone()).bytes(),
-        part,
+        let shard = self.shard();
+        Fields {
+            name: &self.spec.name,
+            role: self.role,
+            dtype: self.spec.shape.dtype.name(),
+            dims: &self.spec.shape.dims,
+            split: self.split(),
+            bytes: shard.bytes(),
+            shard: shard.dims,
+        }
+        .serialize(serializer)
     }
 }

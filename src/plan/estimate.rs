@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::collectives::Collective;
 use crate::config::Config;
-use crate::slice::{Chip, Generation};
+use crate::mesh::slice::{Chip, Generation};
 
 /// How long a step, and with it the run, will take by the compiler's estimate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub struct Estimate {
     /// The same in seconds. What chips send one another is not in it.
     pub step_seconds: f64,
     /// What sending takes at least, if none of it happens while the chips compute.
-    pub exchange_seconds: f64,
+    pub communication_seconds: f64,
     /// The model's arithmetic as a share of what the chips could do in `step_seconds`.
     pub mfu: f64,
     /// Sequences a second.
@@ -43,7 +43,7 @@ impl Estimate {
         Estimate {
             cycles,
             step_seconds,
-            exchange_seconds: collectives.iter().map(|c| seconds(c, generation)).sum(),
+            communication_seconds: collectives.iter().map(|c| seconds(c, generation)).sum(),
             mfu: model_flops / (step_seconds * chips as f64 * chip.peak_flops),
             examples_per_second: config.train.batch_size as f64 / step_seconds,
             steps,
@@ -53,8 +53,8 @@ impl Estimate {
     }
 
     /// A step's seconds if nothing is sent while the chips compute.
-    pub fn slow_step_seconds(&self) -> f64 {
-        self.step_seconds + self.exchange_seconds
+    pub fn step_seconds_without_overlap(&self) -> f64 {
+        self.step_seconds + self.communication_seconds
     }
 }
 

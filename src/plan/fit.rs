@@ -1,77 +1,144 @@
-//! A step that does not fit: what is too big, and what to change.
+//! A step that does not fit: what is too big, and which changes help.
 
-use super::{Draft, Role};
+use std::fmt;
+
+use super::{LoweredStep, Role};
 use crate::config::Remat;
-use crate::slice::Generation;
+use crate::mesh::slice::Generation;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// What of a step that does not fit is too big, and what to change, from what its arrays take on each device. `message` is the
-/// compiler's.
-pub fn too_big(draft: &Draft<'_>, message: &str) -> (String, String) {
-    let sum = |role: Role| {
-        let arrays = draft.arrays.iter().filter(|a| a.role == role);
-        arrays.map(|a| a.bytes).sum::<u64>() as f64
-    };
-    let (parameters, optimizer, batch) =
-        (sum(Role::Parameter), sum(Role::Optimizer), sum(Role::Batch));
-    let arguments = parameters + optimizer + batch;
-    let told = Told::by(message);
-    let used = told.map(|told| match told.temporary {
-        true => arguments + told.needed,
-        false => told.needed,
-    });
-    let usable = draft.slice.generation().map(|g| usable(g) as f64);
-    let limit = told.map(|told| told.available).or(usable);
-    let of = limit.map_or_else(String::new, |limit| format!(" of {}", gib(limit)));
-    let needs = used.map_or("more than there is".into(), gib);
-    let mut text = format!(
-        "the step needs {needs}{of} on each chip: parameters {}, optimizer state {}, batch {}",
-        gib(parameters),
-        gib(optimizer),
-        gib(batch)
-    );
-    let rest = used.map(|used| (used - arguments).max(0.0));
-    if let Some(rest) = rest {
-        text += &format!(", activations and gradients {}", gib(rest));
-    }
-    let state_too_big = match (rest, limit) {
-        (Some(rest), _) => arguments > rest,
-        (None, Some(limit)) => arguments > limit / 2.0,
-        (None, None) => false,
-    };
-    (text, advice(draft, state_too_big))
+/// A step that needs more memory than a chip has. Bytes of each chip.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryShortfall {
+    /// The weights.
+    pub parameters: f64,
+    /// The optimizer's slots.
+    pub optimizer: f64,
+    /// The batch.
+    pub batch: f64,
+    /// What is needed, where the compiler reports it.
+    pub needed: Option<f64>,
+    /// What there is, where it is known.
+    pub available: Option<f64>,
+    /// The changes that help, the best first; at least one.
+    pub remedies: Vec<Remedy>,
 }
 
-fn advice(draft: &Draft<'_>, state_too_big: bool) -> String {
-    let config = draft.config;
-    let mut changes = Vec::new();
-    let chips = draft.slice.devices();
+/// A change with which a step needs less memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// To split the weights over more chips.
+    ShardWeights,
+    /// To split the optimizer's slots over `data`.
+    ShardOptimizer,
+    /// To split each layer over chips.
+    ShardLayers,
+    /// To keep less for the derivative.
+    FullRemat,
+    /// To compute a batch in this many parts.
+    AccumulateGradients(usize),
+    /// To compute fewer sequences in a step.
+    SmallerBatch,
+    /// To take more chips, or fewer weights.
+    LargerSlice,
+}
+
+impl MemoryShortfall {
+    /// What of a step is too big, by what its arrays take on each device, and what helps. `message` is
+    /// the compiler's.
+    pub fn of(lowered: &LoweredStep<'_>, message: &str) -> MemoryShortfall {
+        let sum = |role: Role| {
+            let arrays = lowered.arrays.iter().filter(|a| a.role == role);
+            arrays.map(|a| a.shard().bytes()).sum::<u64>() as f64
+        };
+        let report = OutOfMemoryReport::parse(message);
+        let usable = lowered.slice.generation().map(|g| usable(g) as f64);
+        let mut shortfall = MemoryShortfall {
+            parameters: sum(Role::Parameter),
+            optimizer: sum(Role::Optimizer),
+            batch: sum(Role::Batch),
+            needed: None,
+            available: report.map(|report| report.available).or(usable),
+            remedies: vec![],
+        };
+        shortfall.needed = report.map(|report| match report.temporary {
+            true => shortfall.arguments() + report.needed,
+            false => report.needed,
+        });
+        shortfall.remedies = remedies(lowered, shortfall.is_state_too_big());
+        shortfall
+    }
+
+    fn arguments(&self) -> f64 {
+        self.parameters + self.optimizer + self.batch
+    }
+
+    /// Activations and gradients.
+    fn temporaries(&self) -> Option<f64> {
+        let needed = self.needed?;
+        Some((needed - self.arguments()).max(0.0))
+    }
+
+    /// Whether the state takes more than what is computed from it.
+    fn is_state_too_big(&self) -> bool {
+        let arguments = self.arguments();
+        match (self.temporaries(), self.available) {
+            (Some(temporaries), _) => arguments > temporaries,
+            (None, Some(available)) => arguments > available / 2.0,
+            (None, None) => false,
+        }
+    }
+}
+
+impl fmt::Display for MemoryShortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needs = self.needed.map_or("more than there is".into(), gib);
+        let of = self
+            .available
+            .map(|available| format!(" of {}", gib(available)));
+        write!(
+            f,
+            "the step needs {needs}{} on each chip: parameters {}, optimizer state {}, batch {}",
+            of.unwrap_or_default(),
+            gib(self.parameters),
+            gib(self.optimizer),
+            gib(self.batch)
+        )?;
+        match self.temporaries() {
+            Some(temporaries) => write!(f, ", activations and gradients {}", gib(temporaries)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn remedies(lowered: &LoweredStep<'_>, state_too_big: bool) -> Vec<Remedy> {
+    let config = lowered.config;
+    let mut remedies = Vec::new();
+    let chips = lowered.slice.devices();
     if state_too_big && chips > 1 {
-        changes
-            .push("split the weights over more chips with sharding.fsdp or sharding.model".into());
-        if !config.sharding.zero && draft.mesh.data > 1 {
-            changes.push("split the optimizer state with sharding.zero=true".into());
+        remedies.push(Remedy::ShardWeights);
+        if !config.sharding.zero && lowered.mesh.data > 1 {
+            remedies.push(Remedy::ShardOptimizer);
         }
     } else if state_too_big {
-        changes.push("choose a larger slice or a smaller model".into());
+        remedies.push(Remedy::LargerSlice);
     }
     if config.train.remat != Remat::Full {
-        changes.push("set train.remat=full".into());
+        remedies.push(Remedy::FullRemat);
     }
-    if draft.device_batch_size() > 1 {
-        let parts = 2 * config.train.accumulation;
-        changes.push(format!("set train.accumulation={parts}"));
-        changes.push("lower train.batch_size".into());
+    if lowered.device_batch_size() > 1 {
+        let parts = 2 * config.train.gradient_accumulation;
+        remedies.push(Remedy::AccumulateGradients(parts));
+        remedies.push(Remedy::SmallerBatch);
     }
     if !state_too_big && chips > 1 {
-        changes.push("split the layers with sharding.model".into());
+        remedies.push(Remedy::ShardLayers);
     }
-    match changes.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{}, or {last}", others.join(", ")),
-        None => "choose a larger slice or a smaller model".into(),
+    if remedies.is_empty() {
+        remedies.push(Remedy::LargerSlice);
     }
+    remedies
 }
 
 /// What libtpu leaves to a program of the memory of a chip: its messages say so where one does not fit.
@@ -87,19 +154,19 @@ pub(super) fn usable(generation: Generation) -> u64 {
 
 /// Bytes that a compiler's message tells of.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Told {
+struct OutOfMemoryReport {
     needed: f64,
     available: f64,
     /// Whether what is needed is for temporary arrays alone.
     temporary: bool,
 }
 
-impl Told {
+impl OutOfMemoryReport {
     /// From "Used 45.20G of 31.25G hbm" or "total memory required for HLO temporaries (31.04G) exceeds available HBM (30.75G)".
-    fn by(message: &str) -> Option<Told> {
+    fn parse(message: &str) -> Option<OutOfMemoryReport> {
         let words = message.split_whitespace();
         let mut sizes = words.filter_map(|word| size(word.trim_matches(['(', ')', '.', ','])));
-        Some(Told {
+        Some(OutOfMemoryReport {
             needed: sizes.next()?,
             available: sizes.next()?,
             temporary: message.contains("temporaries ("),
@@ -141,15 +208,15 @@ mod tests {
             (total, 45.5, 31.25, false),
             (temporaries, 31.5, 30.75, true),
         ] {
-            let told = Told::by(message).unwrap();
+            let report = OutOfMemoryReport::parse(message).unwrap();
             assert_eq!(
-                (told.needed / GIB, told.available / GIB),
+                (report.needed / GIB, report.available / GIB),
                 (needed, available)
             );
-            assert_eq!(told.temporary, temporary);
+            assert_eq!(report.temporary, temporary);
         }
         for message in ["", "G", "it is too large", "Used 1.5G"] {
-            assert_eq!(Told::by(message), None, "{message}");
+            assert_eq!(OutOfMemoryReport::parse(message), None, "{message}");
         }
     }
 
@@ -158,30 +225,30 @@ mod tests {
         let set = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let activations = set("train.batch_size=4096 train.remat=none");
         let config = resolve(Some("ankh-base"), &activations).unwrap();
-        let draft = Draft::new(&config, "v4-64".parse().unwrap()).unwrap();
-        let (text, advice) = too_big(
-            &draft,
-            "temporaries (40.00G) exceeds available HBM (30.75G)",
-        );
+        let lowered = LoweredStep::new(&config, "v4-64".parse().unwrap()).unwrap();
+        let message = "temporaries (40.00G) exceeds available HBM (30.75G)";
+        let shortfall = MemoryShortfall::of(&lowered, message);
+        let text = shortfall.to_string();
         assert!(
             text.contains("activations and gradients 40.0 GiB"),
             "{text}"
         );
         assert!(text.contains("30.8 GiB"), "{text}");
-        for change in ["train.remat=full", "train.accumulation=2"] {
-            assert!(advice.contains(change), "{advice}");
+        for remedy in [Remedy::FullRemat, Remedy::AccumulateGradients(2)] {
+            assert!(shortfall.remedies.contains(&remedy), "{shortfall:?}");
         }
 
         let state = set("train.batch_size=4 optimizer.name=adamw");
         let config = resolve(Some("ankh-large"), &state).unwrap();
-        let draft = Draft::new(&config, "v5e-4".parse().unwrap()).unwrap();
-        let (text, advice) = too_big(&draft, "Used 26.00G of 15.75G hbm.");
+        let lowered = LoweredStep::new(&config, "v5e-4".parse().unwrap()).unwrap();
+        let shortfall = MemoryShortfall::of(&lowered, "Used 26.00G of 15.75G hbm.");
+        let text = shortfall.to_string();
         assert!(
             text.contains("parameters 7.0 GiB, optimizer state 14.0 GiB"),
             "{text}"
         );
-        for change in ["sharding.fsdp", "sharding.zero=true"] {
-            assert!(advice.contains(change), "{advice}");
+        for remedy in [Remedy::ShardWeights, Remedy::ShardOptimizer] {
+            assert!(shortfall.remedies.contains(&remedy), "{shortfall:?}");
         }
     }
 }

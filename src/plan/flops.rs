@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::scope::{Pass, scope};
 use super::walk::{Into, Walk, shapes};
 use crate::config::Config;
-use crate::train::program::{BatchSize, Programs};
+use crate::programs::{BatchSize, Programs};
 
 /// Floating-point operations of a training step's matrix products, a multiplication and an addition counted apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use ankh_proto::xla::{HloComputationProto, HloInstructionProto, HloModuleProto, ShapeProto};
 use serde::{Deserialize, Serialize};
 
-use super::arrays::{Placed, Role};
+use super::arrays::{Role, StepArray};
 use super::collectives::bytes;
-use super::compile::Facts;
+use super::compile::CompileStats;
 use super::scope::{Pass, scope};
 use super::walk::{Into, Walk};
 
@@ -40,8 +40,8 @@ pub struct Memory {
 
 impl Memory {
     pub(super) fn of(
-        arrays: &[Placed],
-        facts: &Facts,
+        arrays: &[StepArray],
+        stats: &CompileStats,
         optimized: &HloModuleProto,
         limit: Option<u64>,
     ) -> Memory {
@@ -49,25 +49,25 @@ impl Memory {
             arrays
                 .iter()
                 .filter(|a| a.role == role)
-                .map(|a| a.bytes)
+                .map(|a| a.shard().bytes())
                 .sum()
         };
         let stacks = Stacks::of(optimized);
         // Loops may share memory for what they keep; the compiler's own total is the bound.
         let total = |shapes: &[&ShapeProto]| shapes.iter().map(|shape| bytes(shape)).sum::<u64>();
-        let activations = total(&stacks.activations).min(facts.temporary);
-        let gradients = total(&stacks.gradients).min(facts.temporary - activations);
+        let activations = total(&stacks.activations).min(stats.temporary);
+        let gradients = total(&stacks.gradients).min(stats.temporary - activations);
         Memory {
             parameters: sum(Role::Parameter),
             optimizer: sum(Role::Optimizer),
             batch: sum(Role::Batch),
-            arguments: facts.arguments,
+            arguments: stats.arguments,
             activations,
             gradients,
-            temporary: facts.temporary,
-            outputs: facts.outputs.saturating_sub(facts.aliased),
-            code: facts.code,
-            peak: facts.peak,
+            temporary: stats.temporary,
+            outputs: stats.outputs.saturating_sub(stats.aliased),
+            code: stats.code,
+            peak: stats.peak,
             limit,
         }
     }

@@ -16,42 +16,43 @@ pub mod search;
 mod tests;
 mod walk;
 
-use ankh_hlo::{Module, ShardingForm};
+use ankh_hlo::Module;
 use serde::Serialize;
 
-pub use arrays::{Placed, Role};
+pub use arrays::{Role, StepArray};
 pub use collectives::{Collective, CollectiveKind, collectives};
 pub use estimate::Estimate;
-pub use fit::too_big;
+pub use fit::{MemoryShortfall, Remedy};
 pub use flops::{Flops, model_flops};
 pub use memory::Memory;
-pub use profile::{Place, Profile};
+pub use profile::{Profile, ScopeCycles};
 
 use crate::config::{Config, MeshAxis, Remat};
-use crate::layout::{self, LayoutError};
-use crate::slice::{MeshShape, Slice};
-use crate::train::program::Programs;
-use compile::{Compilation, Facts};
+use crate::mesh::slice::Slice;
+use crate::mesh_shape::MeshShape;
+use crate::programs::Programs;
+use crate::programs::sharding::{self, ReplicatedArray, ShardingError};
+use compile::{Compilation, CompileStats};
 
 /// Why a step cannot be planned before any compiler is asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The mesh or the rules do not fit the slice or the arrays.
     #[error(transparent)]
-    Layout(#[from] LayoutError),
+    Sharding(#[from] ShardingError),
     /// The step cannot be built.
     #[error(transparent)]
     Program(#[from] ankh_hlo::Error),
 }
 
 /// A step, built for a slice and not yet compiled.
-pub struct Draft<'c> {
+pub struct LoweredStep<'c> {
     config: &'c Config,
     slice: Slice,
     mesh: MeshShape,
     module: Module,
-    arrays: Vec<Placed>,
-    unsplit: Vec<Unsplit>,
+    arrays: Vec<StepArray>,
+    replicated: Vec<ReplicatedArray>,
     flops: Flops,
     model_flops: f64,
 }
@@ -60,15 +61,15 @@ pub struct Draft<'c> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// The slice.
-    pub slice: SliceFacts,
+    pub slice: SliceSummary,
     /// The mesh.
-    pub mesh: MeshFacts,
+    pub mesh: MeshSummary,
     /// The step.
-    pub step: StepFacts,
+    pub step: StepSummary,
     /// What the step takes, and where each array lies.
-    pub arrays: Vec<Placed>,
+    pub arrays: Vec<StepArray>,
     /// Large arrays that stay whole, with the reason.
-    pub unsplit: Vec<Unsplit>,
+    pub replicated: Vec<ReplicatedArray>,
     /// One chip's memory.
     pub memory: Memory,
     /// The matrix products of all chips together.
@@ -84,12 +85,12 @@ pub struct Plan {
     /// How long it takes; only libtpu says.
     pub estimate: Option<Estimate>,
     /// What was compiled, and by what.
-    pub compiled: Facts,
+    pub compiled: CompileStats,
 }
 
 /// A slice in figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SliceFacts {
+pub struct SliceSummary {
     /// Its name.
     pub name: String,
     /// Its chips.
@@ -110,7 +111,7 @@ pub struct SliceFacts {
 
 /// The axes of the mesh.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct MeshFacts {
+pub struct MeshSummary {
     /// Copies.
     pub data: usize,
     /// Devices that share the weights.
@@ -121,7 +122,7 @@ pub struct MeshFacts {
 
 /// What a step computes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StepFacts {
+pub struct StepSummary {
     /// Weights.
     pub parameters: u64,
     /// The element type of matrix products.
@@ -133,44 +134,31 @@ pub struct StepFacts {
     /// Sequences that one device computes at once.
     pub device_batch_size: usize,
     /// Parts that the batch is computed in.
-    pub accumulation: usize,
+    pub gradient_accumulation: usize,
     /// Encoder positions.
     pub input_length: usize,
     /// Decoder positions.
     pub target_length: usize,
 }
 
-/// A large array that every device has whole.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Unsplit {
-    /// The array.
-    pub array: String,
-    /// Why.
-    pub reason: String,
-}
-
-impl<'c> Draft<'c> {
+impl<'c> LoweredStep<'c> {
     /// Builds the configured step for a slice.
-    pub fn new(config: &'c Config, slice: Slice) -> Result<Draft<'c>, PlanError> {
-        let mesh = layout::mesh_shape(config, slice.devices())?;
-        let layout = layout::layout(config, mesh, ShardingForm::Shardy)?;
+    pub fn new(config: &'c Config, slice: Slice) -> Result<LoweredStep<'c>, PlanError> {
+        let mesh = sharding::mesh_shape(config, slice.devices())?;
+        let rules = sharding::logical_axis_rules(config, mesh)?;
         let platform = slice.platform().to_string();
-        let module = Programs::of(config, &platform, layout.as_ref()).step()?;
-        let unsplit = layout.as_ref().map_or_else(Vec::new, |layout| {
-            let found = layout::unsplit(config, layout).into_iter();
-            found
-                .map(|(array, reason)| Unsplit { array, reason })
-                .collect()
-        });
-        Ok(Draft {
-            arrays: Placed::all(config, &module),
+        let module = Programs::of(config, &platform, rules.as_ref()).step()?;
+        let replicated = rules.as_ref();
+        let replicated = replicated.map(|rules| sharding::replicated(config, rules));
+        Ok(LoweredStep {
+            arrays: StepArray::all(config, &module),
             flops: Flops::of(module.proto()),
             model_flops: model_flops(config)?,
             config,
             slice,
             mesh,
             module,
-            unsplit,
+            replicated: replicated.unwrap_or_default(),
         })
     }
 
@@ -180,7 +168,7 @@ impl<'c> Draft<'c> {
     }
 
     /// What the step takes.
-    pub fn arrays(&self) -> &[Placed] {
+    pub fn arrays(&self) -> &[StepArray] {
         &self.arrays
     }
 
@@ -197,7 +185,7 @@ impl<'c> Draft<'c> {
     /// The plan, once the step is compiled.
     pub fn plan(&self, compilation: &Compilation) -> Plan {
         let optimized = &compilation.optimized;
-        let collectives = collectives(optimized, &layout::mesh(self.mesh));
+        let collectives = collectives(optimized, &sharding::mesh(self.mesh));
         let profile = self.slice.generation().and_then(|_| Profile::of(optimized));
         let estimate = self.slice.generation().zip(profile.as_ref());
         let estimate = estimate.map(|(generation, profile)| {
@@ -213,37 +201,37 @@ impl<'c> Draft<'c> {
         });
         let limit = self.slice.generation().map(fit::usable);
         Plan {
-            slice: SliceFacts::of(self.slice),
-            mesh: MeshFacts {
+            slice: SliceSummary::of(self.slice),
+            mesh: MeshSummary {
                 data: self.mesh.data,
                 fsdp: self.mesh.fsdp,
                 model: self.mesh.model,
             },
-            step: self.step_facts(),
-            memory: Memory::of(&self.arrays, &compilation.facts, optimized, limit),
+            step: self.step_summary(),
+            memory: Memory::of(&self.arrays, &compilation.stats, optimized, limit),
             arrays: self.arrays.clone(),
-            unsplit: self.unsplit.clone(),
+            replicated: self.replicated.clone(),
             flops: self.flops,
             model_flops: self.model_flops,
             total_flops: self.flops.total(),
             collectives,
             profile,
             estimate,
-            compiled: compilation.facts.clone(),
+            compiled: compilation.stats.clone(),
         }
     }
 
-    fn step_facts(&self) -> StepFacts {
+    fn step_summary(&self) -> StepSummary {
         let train = &self.config.train;
         let platform = self.slice.platform().to_string();
-        let compute = crate::train::program::compute_type(train.compute, &platform);
-        StepFacts {
+        let compute = crate::programs::compute_type(train.compute, &platform);
+        StepSummary {
             parameters: self.config.model.parameters(),
             compute: compute.name().into(),
             remat: train.remat,
             batch_size: train.batch_size,
             device_batch_size: self.device_batch_size(),
-            accumulation: train.accumulation,
+            gradient_accumulation: train.gradient_accumulation,
             input_length: self.config.data.input_length,
             target_length: self.config.data.target_length,
         }
@@ -251,7 +239,7 @@ impl<'c> Draft<'c> {
 
     /// Sequences that one device computes at once.
     fn device_batch_size(&self) -> usize {
-        let part = self.config.train.batch_size / self.config.train.accumulation;
+        let part = self.config.train.batch_size / self.config.train.gradient_accumulation;
         let split = self
             .config
             .sharding
@@ -267,10 +255,10 @@ impl<'c> Draft<'c> {
     }
 }
 
-impl SliceFacts {
-    fn of(slice: Slice) -> SliceFacts {
+impl SliceSummary {
+    fn of(slice: Slice) -> SliceSummary {
         let chip = slice.chip();
-        SliceFacts {
+        SliceSummary {
             name: slice.to_string(),
             chips: slice.chips(),
             hosts: slice.hosts(),

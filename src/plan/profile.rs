@@ -18,12 +18,12 @@ pub struct Profile {
     /// All cycles.
     pub cycles: u64,
     /// The same by place, most first.
-    pub places: Vec<Place>,
+    pub places: Vec<ScopeCycles>,
 }
 
 /// The cycles of one part of the model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ScopeCycles {
     /// `encoder/attention` for example.
     pub name: String,
     /// Computing it.
@@ -34,7 +34,7 @@ pub struct Place {
     pub gradient: u64,
 }
 
-impl Place {
+impl ScopeCycles {
     /// All of it.
     pub fn cycles(&self) -> u64 {
         self.forward + self.recompute + self.gradient
@@ -44,7 +44,7 @@ impl Place {
 impl Profile {
     /// Reads an optimized module; `None` where its compiler leaves no estimates.
     pub fn of(module: &HloModuleProto) -> Option<Profile> {
-        let mut places: BTreeMap<String, Place> = BTreeMap::new();
+        let mut places: BTreeMap<String, ScopeCycles> = BTreeMap::new();
         Walk::new(module).each(Into::ControlFlow, |visit| {
             let Some(cycles) = estimated_cycles(visit.instruction) else {
                 return;
@@ -58,12 +58,12 @@ impl Profile {
                 Pass::Gradient => place.gradient += cycles,
             }
         });
-        let mut places: Vec<Place> = places
+        let mut places: Vec<ScopeCycles> = places
             .into_iter()
-            .map(|(name, place)| Place { name, ..place })
+            .map(|(name, place)| ScopeCycles { name, ..place })
             .collect();
         places.sort_by_key(|place| std::cmp::Reverse(place.cycles()));
-        let cycles = places.iter().map(Place::cycles).sum();
+        let cycles = places.iter().map(ScopeCycles::cycles).sum();
         (cycles > 0).then_some(Profile { cycles, places })
     }
 }

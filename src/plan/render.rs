@@ -2,14 +2,14 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::{Estimate, Memory, Placed, Plan, Profile, Role};
+use super::{Estimate, Memory, Plan, Profile, Role, StepArray};
 
 impl Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.header(f)?;
         self.sharding(f)?;
         self.memory.table(f)?;
-        self.exchanges(f)?;
+        self.collectives(f)?;
         if let Some(profile) = &self.profile {
             profile.table(f)?;
         }
@@ -46,7 +46,7 @@ impl Plan {
             step.input_length,
             step.target_length,
             step.device_batch_size,
-            match step.accumulation {
+            match step.gradient_accumulation {
                 1 => String::new(),
                 parts => format!(", in {parts} parts"),
             }
@@ -66,24 +66,28 @@ impl Plan {
                 r[0], r[1], r[2], r[3]
             )?;
         }
-        for unsplit in &self.unsplit {
-            writeln!(f, "  {} stays whole: {}", unsplit.array, unsplit.reason)?;
+        for replicated in &self.replicated {
+            writeln!(
+                f,
+                "  {} stays whole: {}",
+                replicated.array, replicated.reason
+            )?;
         }
         Ok(())
     }
 
-    fn exchanges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn collectives(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.collectives.is_empty() {
             return Ok(());
         }
         writeln!(
             f,
-            "\nexchanges of a step    along                times  each chip puts in  and sends"
+            "\ncollectives of a step  across               times    input of a chip  bytes sent"
         )?;
         for c in &self.collectives {
             writeln!(
                 f,
-                "  {:20} {:20} {:>5}  {:>17}  {:>9}",
+                "  {:20} {:20} {:>5}  {:>17}  {:>10}",
                 c.kind.name(),
                 c.axes.join(" x "),
                 c.count,
@@ -118,27 +122,28 @@ impl Plan {
     }
 }
 
-fn row(a: &Placed) -> [String; 4] {
+fn row(a: &StepArray) -> [String; 4] {
     let list = |dims: &[i64]| {
         let dims: Vec<String> = dims.iter().map(i64::to_string).collect();
         dims.join(",")
     };
-    let split: Vec<String> = a
-        .split
-        .iter()
-        .map(|axes| match axes.is_empty() {
-            true => "-".into(),
-            false => axes.join("+"),
-        })
-        .collect();
+    let split = a.split();
+    let axes = |axes: &Vec<String>| match axes.is_empty() {
+        true => "-".into(),
+        false => axes.join("+"),
+    };
+    let (whole, shard) = (&a.spec.shape, a.shard());
     [
-        a.name.clone(),
-        format!("{}[{}]", a.dtype, list(&a.dims)),
-        match a.split.iter().all(Vec::is_empty) {
+        a.spec.name.clone(),
+        format!("{}[{}]", whole.dtype.name(), list(&whole.dims)),
+        match split.iter().all(Vec::is_empty) {
             true => "whole".into(),
-            false => format!("{} -> [{}]", split.join(","), list(&a.part)),
+            false => {
+                let split: Vec<String> = split.iter().map(axes).collect();
+                format!("{} -> [{}]", split.join(","), list(&shard.dims))
+            }
         },
-        bytes(a.bytes),
+        bytes(shard.bytes()),
     ]
 }
 
@@ -207,7 +212,7 @@ impl Estimate {
             "step         {:.3} s: {:.1} M cycles by the compiler's estimate; what chips send takes {:.3} s more if none of it is hidden",
             self.step_seconds,
             self.cycles as f64 / 1e6,
-            self.exchange_seconds
+            self.communication_seconds
         )?;
         writeln!(
             f,

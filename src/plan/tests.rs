@@ -11,8 +11,8 @@ use ankh_proto::xla::{
 
 use super::*;
 use crate::config::{Config, Remat, resolve};
+use crate::programs::{BatchSize, Programs};
 use crate::telemetry::StepCost;
-use crate::train::program::{BatchSize, Programs};
 
 fn shape(element_type: PrimitiveType, dims: &[i64]) -> ShapeProto {
     ShapeProto {
@@ -320,7 +320,7 @@ fn recomputation_adds_at_most_a_forward_pass() {
 fn a_batch_in_parts_costs_the_same() {
     let mut config = resolve(Some("ankh-base"), &[]).unwrap();
     let whole = step_flops(&config, DType::Bf16).total();
-    config.train.accumulation = 4;
+    config.train.gradient_accumulation = 4;
     // Only the relative positions, which all examples share, are looked up once for each part.
     let ratio = step_flops(&config, DType::Bf16).total() / whole;
     assert!((1.0..1.002).contains(&ratio), "{ratio}");

@@ -229,11 +229,10 @@ mod tests {
     }
 
     fn metrics(step: u64) -> Metrics {
-        Metrics {
-            mfu: Some(0.5),
-            validation: Some(super::super::Validation::new(2.0, 0.3)),
-            ..super::super::metrics::tests::metrics(step)
-        }
+        let mut metrics = super::super::metrics::tests::metrics(step);
+        metrics.rates.mfu = Some(0.5);
+        metrics.validation = Some(super::super::Validation::new(2.0, 0.3));
+        metrics
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::TelemetryError;
 use super::append::{Appending, Turn};
+use super::{Rates, TelemetryError};
+use crate::programs::StepMetrics;
 
 /// A line of `metrics.jsonl`. What a resumed run must repeat bit by bit comes first; times and rates, over the steps since the line
 /// before, follow.
@@ -20,26 +21,14 @@ pub struct Metrics {
     pub epoch: u64,
     /// Residues shown since the run began, masked ones included.
     pub residues: u64,
-    /// Mean cross-entropy over the step's target tokens, in nats, without regularisers.
-    pub loss: f32,
-    /// Share of the target tokens predicted first.
-    pub accuracy: f32,
-    /// The rate the step used.
-    pub learning_rate: f32,
-    /// Norm of all gradients together, before clipping.
-    pub grad_norm: f32,
+    /// What the training step reports.
+    #[serde(flatten)]
+    pub numbers: StepMetrics<f32>,
     /// Share of the step's input and target positions that hold a token.
     pub padding_efficiency: f64,
-    /// Wall time per step.
-    pub step_seconds: f64,
-    /// Sequences per second: several a row where rows are packed.
-    pub examples_per_second: f64,
-    /// Input and target tokens per second, padding not counted.
-    pub tokens_per_second: f64,
-    /// Share of the devices' peak that the model's matrix products make up; null where the peak is not known.
-    pub mfu: Option<f64>,
-    /// Wall time per step spent waiting for a batch.
-    pub data_wait_seconds: f64,
+    /// How fast the steps since the line before were.
+    #[serde(flatten)]
+    pub rates: Rates,
     /// Results on the held-out split, at steps that evaluate.
     #[serde(flatten)]
     pub validation: Option<Validation>,
@@ -159,7 +148,7 @@ fn keep_until(step: u64, path: &Path) -> io::Result<()> {
     if kept == text {
         return Ok(());
     }
-    crate::run::replace_file(path, &kept)
+    crate::run_dir::replace_file(path, &kept)
 }
 
 #[cfg(test)]
@@ -173,16 +162,20 @@ pub(super) mod tests {
             step,
             epoch: 0,
             residues: 9000,
-            loss: 2.5,
-            accuracy: 0.25,
-            learning_rate: 1e-3,
-            grad_norm: 1.5,
+            numbers: StepMetrics {
+                loss: 2.5,
+                accuracy: 0.25,
+                learning_rate: 1e-3,
+                grad_norm: 1.5,
+                ..StepMetrics::default()
+            },
             padding_efficiency: 0.75,
-            step_seconds: 0.5,
-            examples_per_second: 16.0,
-            tokens_per_second: 1024.0,
-            mfu: None,
-            data_wait_seconds: 0.0,
+            rates: Rates {
+                step_seconds: 0.5,
+                examples_per_second: 16.0,
+                tokens_per_second: 1024.0,
+                ..Rates::default()
+            },
             validation: None,
         }
     }

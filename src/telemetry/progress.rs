@@ -54,13 +54,14 @@ impl StepProgress {
     }
 
     fn line(&self, metrics: &Metrics) -> String {
-        let left = self.steps.saturating_sub(metrics.step) as f64 * metrics.step_seconds;
+        let left = self.steps.saturating_sub(metrics.step) as f64 * metrics.rates.step_seconds;
         let left = Duration::try_from_secs_f64(left.round()).unwrap_or(Duration::MAX);
+        let (numbers, rates) = (&metrics.numbers, &metrics.rates);
         let mut line = format!(
             "loss {:.4}  accuracy {:.3}  rate {:.2e}  {:.0} tokens/s",
-            metrics.loss, metrics.accuracy, metrics.learning_rate, metrics.tokens_per_second
+            numbers.loss, numbers.accuracy, numbers.learning_rate, rates.tokens_per_second
         );
-        if let Some(mfu) = metrics.mfu {
+        if let Some(mfu) = rates.mfu {
             line += &format!("  mfu {:.1} %", 100.0 * mfu);
         }
         if let Some(validation) = &metrics.validation {

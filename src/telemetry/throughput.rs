@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Config, Model};
 
 /// The arithmetic of one step, from the shapes alone.
@@ -59,15 +61,16 @@ pub struct Meter {
 }
 
 /// Means over the steps since the last reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Wall time per step.
     pub step_seconds: f64,
-    /// Sequences per second.
+    /// Sequences per second: several a row where rows are packed.
     pub examples_per_second: f64,
-    /// Tokens per second.
+    /// Input and target tokens per second, padding not counted.
     pub tokens_per_second: f64,
-    /// Share of the peak, where the peak is known.
+    /// Share of the devices' peak that the model's matrix products make up; null where the peak is not
+    /// known.
     pub mfu: Option<f64>,
     /// Wall time per step spent waiting for a batch.
     pub data_wait_seconds: f64,

@@ -5,10 +5,10 @@ use ankh_data::Rows;
 use ankh_pjrt::HostTensor;
 
 use super::TrainError;
-use super::program::{BatchSize, Gradients, Programs};
-use super::state::{Rest, State};
+use super::state::{MissingSlots, State};
 use crate::config::Config;
-use crate::fleet::{DeviceArray, DeviceError, Fleet, Input};
+use crate::mesh::{DeviceError, DeviceMesh, Input, ShardedArray};
+use crate::programs::{BatchSize, Gradients, Programs};
 
 /// What was computed, under our parameters' names.
 pub struct Forward {
@@ -31,7 +31,7 @@ pub struct Forward {
 /// optimizer steps on it, as configured.
 pub fn forward(
     config: &Config,
-    fleet: &Fleet,
+    mesh: &DeviceMesh,
     parameters: &[(String, HostTensor)],
     batch: &[(String, HostTensor)],
     gradients: Gradients,
@@ -40,19 +40,19 @@ pub fn forward(
     let size = size_of(batch)?;
     let programs = Programs {
         size,
-        ..Programs::of(config, fleet.platform(), fleet.layout())
+        ..Programs::of(config, mesh.platform(), mesh.rules())
     };
     let fed = programs
         .batch_specs()
         .into_iter()
-        .map(|spec| Ok(fleet.upload(&spec, find(batch, &spec.name)?)?));
-    let fed: Vec<DeviceArray> = fed.collect::<Result<_, TrainError>>()?;
-    let mut state = State::from_tensors(&programs, fleet, parameters, Rest::Zeros)?;
+        .map(|spec| Ok(mesh.upload(&spec, find(batch, &spec.name)?)?));
+    let fed: Vec<ShardedArray> = fed.collect::<Result<_, TrainError>>()?;
+    let mut state = State::from_tensors(&programs, mesh, parameters, MissingSlots::Zeros)?;
 
-    let program = fleet.compile(&programs.forward(gradients)?)?;
+    let program = mesh.compile(&programs.forward(gradients)?)?;
     let inputs = state.parameters().iter().chain(&fed).map(Input::Keep);
-    let outputs = program.start(inputs.collect())?;
-    let mut outputs = outputs.iter().map(|array| fleet.to_host(array));
+    let outputs = program.execute(inputs.collect())?;
+    let mut outputs = outputs.iter().map(|array| mesh.to_host(array));
     let mut next = || {
         outputs
             .next()
@@ -68,7 +68,7 @@ pub fn forward(
 
     let mut losses = Vec::new();
     if steps > 0 {
-        let program = fleet.compile(&programs.step()?)?;
+        let program = mesh.compile(&programs.step()?)?;
         for _ in 0..steps {
             let mut metrics = None;
             state.replace(|arrays| {
@@ -76,20 +76,18 @@ pub fn forward(
                     .into_iter()
                     .map(Input::Donate)
                     .chain(fed.iter().map(Input::Keep));
-                let mut outputs = program.start(inputs.collect())?;
+                let mut outputs = program.execute(inputs.collect())?;
                 metrics = outputs.pop();
                 Ok(outputs)
             })?;
-            let metrics = metrics
-                .expect("a step's last output")
-                .first()
+            let metrics = metrics.expect("a step's last output").addressable_shards()[0]
                 .to_host()
                 .map_err(DeviceError::from)?;
             losses.push(metrics.to_vec_f32().map_err(DeviceError::from)?[0]);
         }
     }
     let after = if steps > 0 {
-        state.parameters_to_host(fleet)?
+        state.parameters_to_host(mesh)?
     } else {
         vec![]
     };
@@ -124,7 +122,7 @@ fn size_of(batch: &[(String, HostTensor)]) -> Result<BatchSize, TrainError> {
         rows,
         input,
         target,
-        layout: match packed {
+        packing: match packed {
             true => Rows::Packed,
             false => Rows::Padded,
         },

@@ -7,19 +7,19 @@
 use serde::Deserialize as _;
 
 use super::TrainError;
-use super::feed::Source;
-use super::order::DataOrder;
-use super::program::Programs;
-use super::rates::Turn;
-use super::state::{Rest, State};
+use super::data_loader::DataLoader;
+use super::data_order::DataOrder;
+use super::rate_change::RateChange;
+use super::state::{MissingSlots, State};
 use crate::checkpoint::{Reader, Store};
 use crate::config::Config;
-use crate::fleet::Fleet;
-use crate::run::{RunDirectory, saved_config};
+use crate::mesh::DeviceMesh;
+use crate::programs::Programs;
+use crate::run_dir::{RunDirectory, saved_config};
 
 /// Where a run goes on, or begins.
 #[derive(Debug, Default)]
-pub(super) struct Beginning {
+pub(super) struct ResumePoint {
     /// The steps done.
     pub step: u64,
     /// The rows that they took.
@@ -45,18 +45,18 @@ enum Kept {
     Nothing,
 }
 
-impl Beginning {
+impl ResumePoint {
     /// Where the run in a directory goes on. All hosts of a run must agree on it.
     pub fn of(
         config: &Config,
         run: &RunDirectory,
         store: &Store,
-        fleet: &Fleet,
-        training: &Source,
-    ) -> Result<Beginning, TrainError> {
+        mesh: &DeviceMesh,
+        training: &DataLoader,
+    ) -> Result<ResumePoint, TrainError> {
         let latest = store.latest()?;
         let begins = latest.unwrap_or(0);
-        let (first, last) = fleet.extremes(begins)?;
+        let (first, last) = mesh.all_reduce_min_max(begins)?;
         if first != last {
             return Err(TrainError::OtherStep {
                 checkpoints: run.checkpoints(),
@@ -72,13 +72,17 @@ impl Beginning {
             );
         }
         match latest {
-            None => Ok(Beginning::default()),
-            Some(step) => Beginning::after(config, store.reader(step)?, training),
+            None => Ok(ResumePoint::default()),
+            Some(step) => ResumePoint::after(config, store.reader(step)?, training),
         }
     }
 
     /// After a checkpoint, made by a run on the same data in the same order.
-    fn after(config: &Config, reader: Reader, training: &Source) -> Result<Beginning, TrainError> {
+    fn after(
+        config: &Config,
+        reader: Reader,
+        training: &DataLoader,
+    ) -> Result<ResumePoint, TrainError> {
         check_data(&reader, training)?;
         let before = saved_config(&reader);
         let before = before.as_ref().unwrap_or(config);
@@ -109,7 +113,7 @@ impl Beginning {
                 (Kept::Nothing, step)
             }
         };
-        Ok(Beginning {
+        Ok(ResumePoint {
             step,
             rows,
             residues: number("residues").unwrap_or(0),
@@ -132,28 +136,28 @@ impl Beginning {
     }
 
     /// The state to begin with, on the devices.
-    pub fn state(&self, programs: &Programs<'_>, fleet: &Fleet) -> Result<State, TrainError> {
+    pub fn state(&self, programs: &Programs<'_>, mesh: &DeviceMesh) -> Result<State, TrainError> {
         let Some(Saved { reader, optimizer }) = &self.saved else {
-            return State::initial(programs, fleet);
+            return State::initial(programs, mesh);
         };
         tracing::info!(step = self.step, "resuming");
         match optimizer {
             Kept::All => {
                 let tensors = reader.load()?.tensors;
-                State::from_tensors(programs, fleet, &tensors, Rest::Required)
+                State::from_tensors(programs, mesh, &tensors, MissingSlots::Refused)
             }
             Kept::Nothing => {
                 // What two rules keep may have one name and mean different things.
                 let kept = |name: &&str| !name.contains('/');
                 let names: Vec<&str> = reader.names().filter(kept).collect();
                 let tensors = reader.tensors(&names)?;
-                State::from_tensors(programs, fleet, &tensors, Rest::Zeros)
+                State::from_tensors(programs, mesh, &tensors, MissingSlots::Zeros)
             }
         }
     }
 }
 
-fn check_data(reader: &Reader, training: &Source) -> Result<(), TrainError> {
+fn check_data(reader: &Reader, training: &DataLoader) -> Result<(), TrainError> {
     let metadata = reader.metadata();
     let is = training.whole.examples_per_epoch();
     let was = metadata["examples_per_epoch"].as_u64();
@@ -167,11 +171,10 @@ fn check_data(reader: &Reader, training: &Source) -> Result<(), TrainError> {
     // A checkpoint that was imported has no order yet.
     if let Ok(before) = DataOrder::deserialize(&metadata["order"]) {
         let difference = DataOrder::of(&training.whole).difference(&before);
-        if let Some((was, is)) = difference {
+        if let Some(difference) = difference {
             return Err(TrainError::OtherOrder {
                 checkpoint: reader.directory().to_owned(),
-                was,
-                is,
+                difference,
             });
         }
     }
@@ -180,14 +183,14 @@ fn check_data(reader: &Reader, training: &Source) -> Result<(), TrainError> {
 
 /// Says what becomes of the learning rate where it is not what it would have been.
 fn check_rate(before: &Config, now: &Config, step: u64) -> Result<(), TrainError> {
-    let Some(turn) = Turn::of(before, now, step) else {
+    let Some(change) = RateChange::of(before, now, step) else {
         return Ok(());
     };
-    let choices = turn.choices(before, now);
-    if turn.is_sudden(before, now) {
-        return Err(TrainError::RateJump { turn, choices });
+    let choices = change.choices(before, now);
+    if change.is_sudden(before, now) {
+        return Err(TrainError::RateJump { change, choices });
     }
-    tracing::warn!("{turn}");
+    tracing::warn!("{change}");
     if before.schedule == now.schedule {
         for choice in choices {
             tracing::warn!("{choice}");

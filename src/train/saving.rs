@@ -18,6 +18,8 @@ pub(super) struct Saves {
     saver: Saver,
     /// The newest step that is known to be saved.
     saved: Option<u64>,
+    /// The last step whose state was read back to be saved, here or on another host.
+    fetched: Option<u64>,
     failing: Option<Failing>,
 }
 
@@ -39,11 +41,14 @@ const SHARE: u32 = 10;
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 impl Saves {
-    /// For a run that goes on from a saved step, where there is one.
+    /// For a run that goes on from a saved step, where there is one. Of the saved steps the newest `keep`
+    /// are kept; 0 keeps all.
     pub fn new(store: Store, keep: usize, saved: Option<u64>) -> Saves {
+        let keep = if keep == 0 { usize::MAX } else { keep };
         Saves {
             saver: Saver::new(store, keep),
             saved,
+            fetched: None,
             failing: None,
         }
     }
@@ -51,6 +56,11 @@ impl Saves {
     /// The newest step that is known to be saved.
     pub fn saved(&self) -> Option<u64> {
         self.saved
+    }
+
+    /// The last step whose state was read back to be saved, here or on another host.
+    pub fn fetched(&self) -> Option<u64> {
+        self.fetched
     }
 
     /// Hears of saves that have ended. An error is one that no later save would be spared.
@@ -93,7 +103,20 @@ impl Saves {
                 );
             }
         }
-        self.saver.save(step, metadata, fetch)
+        self.saver.save(step, metadata, fetch)?;
+        self.fetched = Some(step);
+        Ok(())
+    }
+
+    /// Takes part in reading the state of `step` back, which another host saves.
+    pub fn fetch_only<T>(
+        &mut self,
+        step: u64,
+        fetch: impl FnOnce() -> Result<T, TrainError>,
+    ) -> Result<(), TrainError> {
+        fetch()?;
+        self.fetched = Some(step);
+        Ok(())
     }
 
     /// The error of a run that ends at `step`, which could not be saved.

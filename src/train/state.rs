@@ -4,42 +4,42 @@ use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
 
 use super::TrainError;
-use super::program::Programs;
-use crate::fleet::{DeviceArray, DeviceError, Fleet, Input};
+use crate::mesh::{DeviceError, DeviceMesh, Input, ShardedArray};
 use crate::model::Weights;
+use crate::programs::Programs;
 
 /// Named arrays on the devices, in the order that the programs take them.
 pub struct State {
     specs: Vec<ArraySpec>,
-    arrays: Vec<DeviceArray>,
+    arrays: Vec<ShardedArray>,
     parameters: usize,
 }
 
 impl State {
     /// Draws the first state from the configured seed.
-    pub fn initial(programs: &Programs<'_>, fleet: &Fleet) -> Result<State, TrainError> {
-        let program = fleet.compile(&programs.initial()?)?;
+    pub fn initial(programs: &Programs<'_>, mesh: &DeviceMesh) -> Result<State, TrainError> {
+        let program = mesh.compile(&programs.initial()?)?;
         let seed = HostTensor::from_u64([], &[programs.config.train.seed]);
-        let seed = fleet.upload(&program.parameters()[0], &seed)?;
-        let arrays = program.start(vec![Input::Keep(&seed)])?;
+        let seed = mesh.upload(&program.parameters()[0], &seed)?;
+        let arrays = program.execute(vec![Input::Keep(&seed)])?;
         Ok(State::of(programs, arrays))
     }
 
     /// Loads a state by name; each array has to be there. Where there are parameters only, the rest starts from zeros.
     pub fn from_tensors(
         programs: &Programs<'_>,
-        fleet: &Fleet,
+        mesh: &DeviceMesh,
         tensors: &[(String, HostTensor)],
-        rest: Rest,
+        missing: MissingSlots,
     ) -> Result<State, TrainError> {
         let parameters = parameter_count(programs);
         let mut arrays = Vec::new();
         for (i, spec) in programs.state_specs().iter().enumerate() {
             let found = tensors.iter().find(|t| t.0 == spec.name).map(|t| &t.1);
             let zeros = || HostTensor::zeros(element_type(spec), spec.shape.dims.clone());
-            let array = match (found, rest) {
-                (Some(tensor), _) => fleet.upload(spec, tensor)?,
-                (None, Rest::Zeros) if i >= parameters => fleet.upload(spec, &zeros())?,
+            let array = match (found, missing) {
+                (Some(tensor), _) => mesh.upload(spec, tensor)?,
+                (None, MissingSlots::Zeros) if i >= parameters => mesh.upload(spec, &zeros())?,
                 (None, _) => {
                     return Err(TrainError::MissingArray {
                         name: spec.name.clone(),
@@ -51,7 +51,7 @@ impl State {
         Ok(State::of(programs, arrays))
     }
 
-    fn of(programs: &Programs<'_>, arrays: Vec<DeviceArray>) -> State {
+    fn of(programs: &Programs<'_>, arrays: Vec<ShardedArray>) -> State {
         State {
             specs: programs.state_specs(),
             arrays,
@@ -60,35 +60,39 @@ impl State {
     }
 
     /// The parameters, in order.
-    pub fn parameters(&self) -> &[DeviceArray] {
+    pub fn parameters(&self) -> &[ShardedArray] {
         &self.arrays[..self.parameters]
     }
 
     /// Gives the arrays to a step, which returns the next ones.
     pub(super) fn replace(
         &mut self,
-        step: impl FnOnce(Vec<DeviceArray>) -> Result<Vec<DeviceArray>, DeviceError>,
+        step: impl FnOnce(Vec<ShardedArray>) -> Result<Vec<ShardedArray>, DeviceError>,
     ) -> Result<(), DeviceError> {
         self.arrays = step(std::mem::take(&mut self.arrays))?;
         Ok(())
     }
 
     /// Copies all arrays to the host, with their names. Each process has to do the same.
-    pub fn to_host(&self, fleet: &Fleet) -> Result<Vec<(String, HostTensor)>, TrainError> {
-        self.copy(fleet, self.arrays.len())
+    pub fn to_host(&self, mesh: &DeviceMesh) -> Result<Vec<(String, HostTensor)>, TrainError> {
+        self.copy(mesh, self.arrays.len())
     }
 
     /// Copies the parameters to the host, with their names. Each process has to do the same.
     pub fn parameters_to_host(
         &self,
-        fleet: &Fleet,
+        mesh: &DeviceMesh,
     ) -> Result<Vec<(String, HostTensor)>, TrainError> {
-        self.copy(fleet, self.parameters)
+        self.copy(mesh, self.parameters)
     }
 
-    fn copy(&self, fleet: &Fleet, count: usize) -> Result<Vec<(String, HostTensor)>, TrainError> {
+    fn copy(
+        &self,
+        mesh: &DeviceMesh,
+        count: usize,
+    ) -> Result<Vec<(String, HostTensor)>, TrainError> {
         // All transfers are under way before the first is waited for.
-        let fetches = self.arrays[..count].iter().map(|array| fleet.fetch(array));
+        let fetches = self.arrays[..count].iter().map(|array| mesh.fetch(array));
         let fetches: Vec<_> = fetches.collect::<Result<_, _>>()?;
         let named = self.specs.iter().zip(fetches);
         named
@@ -97,12 +101,12 @@ impl State {
     }
 }
 
-/// What becomes of arrays of the state that are not given.
+/// What becomes of optimizer slots, and of the count of steps, that are not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
-    /// They are an error.
-    Required,
-    /// All but the parameters start from zeros.
+pub enum MissingSlots {
+    /// They are an error, as missing parameters always are.
+    Refused,
+    /// They start from zeros.
     Zeros,
 }
 

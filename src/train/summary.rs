@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ankh_data::{Batches, TokenFrequencies};
 
 use super::TrainError;
-use crate::run::Requests;
+use crate::run_dir::Requests;
 
 /// The first and last figures of a run.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,32 +8,32 @@ pub mod runs;
 use std::sync::OnceLock;
 
 use ankh::config::Config;
-use ankh::fleet::{Compiled, Fleet, Hosts, Input};
+use ankh::mesh::slice::Slice;
+use ankh::mesh::{DeviceMesh, Input, LoadedExecutable, MeshOptions};
 use ankh::model::{Initializer, Parameter, Weights};
-use ankh::slice::Slice;
 use ankh_hlo::Module;
 use ankh_pjrt::HostTensor;
 
 /// One device for all tests of a process.
-pub fn device() -> &'static Fleet {
-    static DEVICE: OnceLock<Fleet> = OnceLock::new();
+pub fn device() -> &'static DeviceMesh {
+    static DEVICE: OnceLock<DeviceMesh> = OnceLock::new();
     DEVICE.get_or_init(|| {
-        Fleet::open(Slice::default(), &Config::default(), Hosts::Real)
+        DeviceMesh::open(Slice::default(), MeshOptions::single_device())
             .expect("`make plugin` puts the CPU plugin in place")
     })
 }
 
 /// Compiles a program, or shows it.
-pub fn compile(module: &Module) -> Compiled {
+pub fn compile(module: &Module) -> LoadedExecutable {
     let compiled = device().compile(module);
     compiled.unwrap_or_else(|error| panic!("{error}\n{}", module.text()))
 }
 
 /// A program's results.
-pub fn run(program: &Compiled, inputs: &[HostTensor]) -> Vec<HostTensor> {
+pub fn run(program: &LoadedExecutable, inputs: &[HostTensor]) -> Vec<HostTensor> {
     let specs = program.parameters().iter();
     let upload = |(spec, tensor)| Input::Donate(device().upload(spec, tensor).unwrap());
-    let outputs = program.start(specs.zip(inputs).map(upload).collect());
+    let outputs = program.execute(specs.zip(inputs).map(upload).collect());
     let fetch = |array| device().to_host(array).unwrap();
     outputs.unwrap().iter().map(fetch).collect()
 }

@@ -11,13 +11,15 @@ use ankh_pjrt::{
 use prost::Message;
 
 use super::to_json;
-use super::{ANSWER, CompileError, EXECUTABLE, Executable, Facts, OPTIMIZED, REQUEST, Request};
+use super::{
+    ANSWER, CompileError, CompileStats, EXECUTABLE, Executable, OPTIMIZED, REQUEST, Request,
+};
 use crate::config::Config;
-use crate::fleet;
-use crate::fleet::saved::{self, Identity, SavedError};
-use crate::layout::{self, LayoutError};
-use crate::slice::{MeshShape, PlacementError, Slice};
-use crate::train::program::Programs;
+use crate::mesh::executable_file::{self, ExecutableFileError, Identity};
+use crate::mesh::slice::{DeviceAssignmentError, Slice};
+use crate::mesh_shape::MeshShape;
+use crate::programs::Programs;
+use crate::programs::sharding::{self, ShardingError};
 
 /// Answers the request in `directory`: compiles, and writes down what came of it.
 pub fn answer(directory: &Path) -> io::Result<()> {
@@ -40,7 +42,7 @@ pub fn answer(directory: &Path) -> io::Result<()> {
 fn version(slice: &str) -> Result<String, CompileError> {
     let slice: Slice = slice.parse().map_err(io::Error::other)?;
     let plugin = Plugin::find(slice.platform(), None)?;
-    Ok(saved::version(&plugin)?)
+    Ok(executable_file::version(&plugin)?)
 }
 
 fn compile(
@@ -48,19 +50,19 @@ fn compile(
     config: &str,
     slice: &str,
     executable: Executable,
-) -> Result<Facts, CompileError> {
+) -> Result<CompileStats, CompileError> {
     let config: Config = toml::from_str(config).map_err(io::Error::other)?;
     let slice: Slice = slice.parse().map_err(io::Error::other)?;
     let plugin = Plugin::find(slice.platform(), None)?;
-    let mesh = layout::mesh_shape(&config, slice.devices())?;
-    let form = fleet::sharding_form(&plugin);
-    let layout = layout::layout(&config, mesh, form)?;
+    let mesh = sharding::mesh_shape(&config, slice.devices())?;
+    let form = crate::mesh::sharding_form(&plugin);
+    let rules = sharding::logical_axis_rules(&config, mesh)?.map(|rules| rules.with_form(form));
     let platform = slice.platform().to_string();
-    let module = Programs::of(&config, &platform, layout.as_ref()).step();
+    let module = Programs::of(&config, &platform, rules.as_ref()).step();
     let module = module.map_err(|error| CompileError::Refused {
         message: error.to_string(),
     })?;
-    let options = |ids: &[i32]| fleet::compile_options(ids, form, &config.compiler.flags);
+    let options = |ids: &[i32]| crate::mesh::compile_options(ids, form, &config.compiler.flags);
     let start = Instant::now();
     let done = |program: &CompiledProgram, ids: &[i32], platform_version| {
         let seconds = start.elapsed().as_secs_f64();
@@ -71,7 +73,7 @@ fn compile(
         }
         let flags = &config.compiler.flags;
         let identity = Identity::of(&module, &plugin, flags, slice, mesh, ids)?;
-        Ok(facts(
+        Ok(stats(
             identity,
             &plugin,
             platform_version,
@@ -110,18 +112,18 @@ fn ids(
     slice: Slice,
     mesh: MeshShape,
 ) -> Result<Vec<i32>, CompileError> {
-    let order = slice.order(devices, mesh)?;
+    let order = slice.device_assignment(devices, mesh)?;
     Ok(order.into_iter().map(|i| devices[i].id).collect())
 }
 
-fn facts(
+fn stats(
     identity: Identity,
     plugin: &Plugin,
     platform_version: String,
     seconds: f64,
     memory: &ProgramMemory,
     slice: Slice,
-) -> Facts {
+) -> CompileStats {
     let (major, minor) = plugin.api_version();
     let bytes = |n: i64| u64::try_from(n).unwrap_or(0);
     let all = memory.arguments + memory.outputs - memory.aliased + memory.temporary;
@@ -130,7 +132,7 @@ fn facts(
         true => all.max(memory.peak),
         false => memory.peak,
     };
-    Facts {
+    CompileStats {
         identity,
         plugin: plugin.path().to_owned(),
         api_version: format!("{major}.{minor}"),
@@ -160,25 +162,24 @@ impl From<ankh_pjrt::Error> for CompileError {
     }
 }
 
-impl From<LayoutError> for CompileError {
-    fn from(error: LayoutError) -> Self {
-        CompileError::Layout {
-            message: error.to_string(),
-            advice: error.advice(),
-        }
-    }
-}
-
-impl From<PlacementError> for CompileError {
-    fn from(error: PlacementError) -> Self {
+impl From<ShardingError> for CompileError {
+    fn from(error: ShardingError) -> Self {
         CompileError::Refused {
             message: error.to_string(),
         }
     }
 }
 
-impl From<SavedError> for CompileError {
-    fn from(error: SavedError) -> Self {
+impl From<DeviceAssignmentError> for CompileError {
+    fn from(error: DeviceAssignmentError) -> Self {
+        CompileError::Refused {
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<ExecutableFileError> for CompileError {
+    fn from(error: ExecutableFileError) -> Self {
         CompileError::Refused {
             message: error.to_string(),
         }

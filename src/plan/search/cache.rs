@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Outcome;
-use crate::fleet::saved::program_digest;
-use crate::plan::Draft;
+use crate::mesh::executable_file::program_digest;
+use crate::plan::LoweredStep;
 
 /// Answers in a directory, one file each.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Cache {
 pub(super) struct Key(String);
 
 /// Changes when what is kept of an answer means something else.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Entry {
@@ -65,7 +65,8 @@ impl Cache {
         let written = fs::create_dir_all(&self.directory)
             .map_err(|error| error.to_string())
             .and_then(|()| {
-                crate::run::replace_file(&self.file(key), &bytes).map_err(|error| error.to_string())
+                crate::run_dir::replace_file(&self.file(key), &bytes)
+                    .map_err(|error| error.to_string())
             });
         if let Err(error) = written {
             tracing::debug!("no answer kept in {}: {error}", self.directory.display());
@@ -79,16 +80,16 @@ impl Cache {
 
 impl Key {
     /// The key of a step for `plugin`.
-    pub fn of(draft: &Draft<'_>, plugin: &str) -> Key {
-        let flags = draft.config.compiler.flags.join(" ");
+    pub fn of(lowered: &LoweredStep<'_>, plugin: &str) -> Key {
+        let flags = lowered.config.compiler.flags.join(" ");
         let parts = [
             FORMAT.to_string(),
             env!("CARGO_PKG_VERSION").into(),
-            program_digest(draft.module()),
+            program_digest(lowered.module()),
             flags,
             plugin.into(),
-            draft.slice.to_string(),
-            draft.mesh.to_string(),
+            lowered.slice.to_string(),
+            lowered.mesh.to_string(),
         ];
         let hash = Sha256::digest(parts.join("\n"));
         Key(hash.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -1,12 +1,12 @@
 //! What a search may choose: the mesh, where the optimizer's state lies, what layers keep, and the parts of a batch. None of it
 //! changes what a run learns.
 
-use ankh_hlo::ShardingForm;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Remat};
-use crate::layout;
-use crate::slice::{MeshShape, Slice};
+use crate::mesh::slice::Slice;
+use crate::mesh_shape::MeshShape;
+use crate::programs::sharding;
 
 /// One way to run a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,8 +19,8 @@ pub struct Choice {
     pub zero: bool,
     /// What layers keep: `train.remat`.
     pub remat: Remat,
-    /// Parts of the batch: `train.accumulation`.
-    pub accumulation: usize,
+    /// Parts of the batch: `train.gradient_accumulation`.
+    pub gradient_accumulation: usize,
 }
 
 impl Choice {
@@ -31,7 +31,7 @@ impl Choice {
             model: config.sharding.model,
             zero: config.sharding.zero,
             remat: config.train.remat,
-            accumulation: config.train.accumulation,
+            gradient_accumulation: config.train.gradient_accumulation,
         }
     }
 
@@ -44,7 +44,7 @@ impl Choice {
         config.sharding.model = self.model;
         config.sharding.zero = self.zero;
         config.train.remat = self.remat;
-        config.train.accumulation = self.accumulation;
+        config.train.gradient_accumulation = self.gradient_accumulation;
         config
     }
 
@@ -63,7 +63,7 @@ impl Choice {
             self.fsdp != other.fsdp,
             self.model != other.model,
             self.remat != other.remat,
-            self.accumulation != other.accumulation,
+            self.gradient_accumulation != other.gradient_accumulation,
         ];
         differs.into_iter().filter(|differs| *differs).count() as i32
     }
@@ -76,7 +76,7 @@ pub(super) fn all(config: &Config, slice: Slice) -> Vec<Choice> {
     let mut choices = Vec::new();
     for model in divisors() {
         for fsdp in divisors().filter(|fsdp| (devices / model).is_multiple_of(*fsdp)) {
-            for accumulation in (0..)
+            for gradient_accumulation in (0..)
                 .map(|power| 1 << power)
                 .take_while(|parts| *parts <= config.train.batch_size)
             {
@@ -85,7 +85,7 @@ pub(super) fn all(config: &Config, slice: Slice) -> Vec<Choice> {
                     model,
                     zero: false,
                     remat: Remat::Full,
-                    accumulation,
+                    gradient_accumulation,
                 };
                 if !divides(&plain, config, slice) {
                     continue;
@@ -116,6 +116,9 @@ fn divides(choice: &Choice, config: &Config, slice: Slice) -> bool {
         return false;
     }
     let config = choice.apply(config);
-    let parts = config.train.batch_size.is_multiple_of(choice.accumulation);
-    parts && layout::layout(&config, choice.mesh(slice), ShardingForm::Shardy).is_ok()
+    let parts = config
+        .train
+        .batch_size
+        .is_multiple_of(choice.gradient_accumulation);
+    parts && sharding::logical_axis_rules(&config, choice.mesh(slice)).is_ok()
 }

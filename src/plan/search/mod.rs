@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::compile::{CompileError, Compiler, Executable, Job};
-use super::{Draft, Plan, PlanError};
+use super::{LoweredStep, Plan, PlanError};
 use crate::config::Config;
-use crate::slice::Slice;
+use crate::mesh::slice::Slice;
 
 pub use cache::Cache;
 pub use choice::Choice;
@@ -60,7 +60,7 @@ pub struct Measured {
     /// Seconds of a step: its cycles, and what chips send if none of it is hidden. Our own prediction without cycles.
     pub seconds: f64,
     /// What chips send, in seconds.
-    pub exchange_seconds: Option<f64>,
+    pub communication_seconds: Option<f64>,
     /// Model FLOPs utilization by the compiler's cycles.
     pub mfu: Option<f64>,
     /// The most memory of a chip held at once.
@@ -90,7 +90,7 @@ impl Outcome {
 
 /// A choice that was tried.
 #[derive(Clone, Debug, Serialize)]
-pub struct Tried {
+pub struct Trial {
     /// The choice.
     pub choice: Choice,
     /// What it was thought to take, in seconds.
@@ -133,11 +133,11 @@ impl Search<'_> {
         let considered = choice::all(self.config, self.slice);
         if considered.is_empty() {
             // What stands in the way of the configured one stands in the way of all.
-            Draft::new(self.config, self.slice)?;
+            LoweredStep::new(self.config, self.slice)?;
         }
         let mut candidates = self.fitting(&predictor, &considered);
         let pruned = considered.len() - candidates.len();
-        let mut tried: Vec<Tried> = Vec::new();
+        let mut tried: Vec<Trial> = Vec::new();
         let mut compiled = 0;
         while compiled < self.limit && start.elapsed() < self.time {
             let Some(next) = next(&candidates, &tried, &own) else {
@@ -158,7 +158,7 @@ impl Search<'_> {
                 let choice = candidate.choice;
                 candidates.retain(|other| !needs_as_much(&other.choice, &choice));
             }
-            tried.push(Tried {
+            tried.push(Trial {
                 choice: candidate.choice,
                 predicted_seconds: candidate.prediction.seconds,
                 outcome,
@@ -199,8 +199,8 @@ impl Search<'_> {
         left: Duration,
     ) -> Result<(Outcome, Source), SearchError> {
         let config = candidate.choice.apply(self.config);
-        let draft = Draft::new(&config, self.slice)?;
-        let key = Key::of(&draft, plugin);
+        let lowered = LoweredStep::new(&config, self.slice)?;
+        let key = Key::of(&lowered, plugin);
         if let Some(outcome) = self.cache.as_ref().and_then(|cache| cache.get(&key)) {
             return Ok((outcome, Source::Cache));
         }
@@ -212,7 +212,7 @@ impl Search<'_> {
         });
         let outcome = match compilation {
             Ok(compilation) => {
-                let plan = draft.plan(&compilation);
+                let plan = lowered.plan(&compilation);
                 Outcome::Compiled(Measured::of(&plan, candidate.prediction.seconds))
             }
             // None would be better.
@@ -260,8 +260,8 @@ impl Measured {
         let estimate = plan.estimate.as_ref();
         Measured {
             cycles: estimate.map(|e| e.cycles),
-            seconds: estimate.map_or(predicted, |e| e.slow_step_seconds()),
-            exchange_seconds: estimate.map(|e| e.exchange_seconds),
+            seconds: estimate.map_or(predicted, |e| e.step_seconds_without_overlap()),
+            communication_seconds: estimate.map(|e| e.communication_seconds),
             mfu: estimate.map(|e| e.mfu),
             peak: plan.memory.peak,
         }
@@ -270,7 +270,7 @@ impl Measured {
 
 /// The candidate to compile next: the user's own first, then the one that may be best. `None` where none may be better than
 /// the best so far.
-fn next(candidates: &[Candidate], tried: &[Tried], own: &Choice) -> Option<usize> {
+fn next(candidates: &[Candidate], tried: &[Trial], own: &Choice) -> Option<usize> {
     if let Some(first) = candidates.iter().position(|c| c.choice == *own) {
         return Some(first);
     }
@@ -287,7 +287,7 @@ fn next(candidates: &[Candidate], tried: &[Tried], own: &Choice) -> Option<usize
 
 /// The least seconds that a choice may take: as predicted, as far off as the prediction of the most similar choice tried, and less
 /// for each difference.
-fn hope(candidate: &Candidate, tried: &[Tried]) -> f64 {
+fn hope(candidate: &Candidate, tried: &[Trial]) -> f64 {
     let compiled = tried
         .iter()
         .filter_map(|tried| Some((tried, tried.outcome.measured()?)));
@@ -303,7 +303,7 @@ fn hope(candidate: &Candidate, tried: &[Tried]) -> f64 {
 }
 
 /// The best choice tried, by its place, with its seconds.
-fn best(tried: &[Tried]) -> Option<(usize, f64)> {
+fn best(tried: &[Trial]) -> Option<(usize, f64)> {
     let compiled = tried.iter().enumerate();
     let compiled = compiled.filter_map(|(i, tried)| Some((i, tried.outcome.measured()?.seconds)));
     compiled.min_by(|a, b| a.1.total_cmp(&b.1))
@@ -319,7 +319,7 @@ fn needs_as_much(choice: &Choice, other: &Choice) -> bool {
     choice.fsdp == other.fsdp
         && choice.model == other.model
         && (other.zero || !choice.zero)
-        && choice.accumulation <= other.accumulation
+        && choice.gradient_accumulation <= other.gradient_accumulation
         && place(choice) >= place(other)
 }
 

@@ -6,19 +6,19 @@
 
 use std::collections::HashMap;
 
-use ankh_hlo::{DType, Module, ShardingForm};
+use ankh_hlo::{DType, Module};
 use ankh_proto::xla::ShapeProto;
 
 use super::Choice;
 use crate::config::{Config, GradientType, Remat};
-use crate::layout;
+use crate::mesh::slice::{Chip, Generation, Slice};
 use crate::plan::collectives::bytes;
 use crate::plan::estimate::{Interconnect, links_used};
 use crate::plan::fit::usable;
 use crate::plan::flops::Flops;
 use crate::plan::memory::Stacks;
-use crate::slice::{Chip, Generation, Slice};
-use crate::train::program::{BatchSize, Programs, compute_type};
+use crate::programs::sharding;
+use crate::programs::{BatchSize, Programs, compute_type};
 
 /// Chips are held against this one where nothing is known of them.
 const NOMINAL: Generation = Generation::V4;
@@ -43,12 +43,12 @@ pub(super) struct Predictor<'c> {
     config: &'c Config,
     slice: Slice,
     compute: DType,
-    /// For each policy, what the graph of an undivided step says.
-    policies: HashMap<Remat, Undivided>,
+    /// For each policy, what the graph of an unsharded step says.
+    policies: HashMap<Remat, UnshardedStep>,
 }
 
 /// A step on one device that is large enough.
-struct Undivided {
+struct UnshardedStep {
     flops: Flops,
     /// What layers keep whose size follows the model axis, in bytes.
     kept_split: f64,
@@ -63,9 +63,9 @@ impl<'c> Predictor<'c> {
         for remat in Remat::ALL {
             let mut config = config.clone();
             config.train.remat = remat;
-            config.train.accumulation = 1;
+            config.train.gradient_accumulation = 1;
             let programs = Programs::new(&config, BatchSize::of(&config), compute);
-            policies.insert(remat, Undivided::of(&config, &programs.step()?));
+            policies.insert(remat, UnshardedStep::of(&config, &programs.step()?));
         }
         Ok(Predictor {
             config,
@@ -91,9 +91,9 @@ impl<'c> Predictor<'c> {
     fn least_memory(&self, choice: &Choice) -> Option<u64> {
         let config = choice.apply(self.config);
         let mesh = choice.mesh(self.slice);
-        let layout = layout::layout(&config, mesh, ShardingForm::Shardy).ok()?;
+        let rules = sharding::logical_axis_rules(&config, mesh).ok()?;
         let platform = self.slice.platform().to_string();
-        let programs = Programs::of(&config, &platform, layout.as_ref());
+        let programs = Programs::of(&config, &platform, rules.as_ref());
         let part = |spec: &ankh_hlo::ArraySpec| {
             let whole = spec.shape.bytes();
             let parts = spec.sharding.as_ref().map_or(1, |sharding| {
@@ -104,9 +104,9 @@ impl<'c> Predictor<'c> {
             whole / parts.unsigned_abs()
         };
         let state: u64 = programs.state_specs().iter().map(part).sum();
-        let undivided = &self.policies[&choice.remat];
-        let shares = (mesh.data * mesh.fsdp * choice.accumulation) as f64;
-        let kept = undivided.kept_whole + undivided.kept_split / mesh.model as f64;
+        let unsharded = &self.policies[&choice.remat];
+        let shares = (mesh.data * mesh.fsdp * choice.gradient_accumulation) as f64;
+        let kept = unsharded.kept_whole + unsharded.kept_split / mesh.model as f64;
         let gradients = self.weights() * self.gradient_bytes() / self.weight_shares(choice);
         Some(state + (kept / shares + gradients) as u64)
     }
@@ -118,7 +118,7 @@ impl<'c> Predictor<'c> {
         // Norms and residuals are computed by each device of the model axis.
         let repeated = 1.0 + 0.1 * (choice.model as f64 - 1.0);
         // Each part reads the weights anew.
-        let parts = 1.0 + 0.02 * (choice.accumulation as f64).log2();
+        let parts = 1.0 + 0.02 * (choice.gradient_accumulation as f64).log2();
         products * repeated * parts + self.updating(choice, chip) + self.sending(choice)
     }
 
@@ -141,7 +141,7 @@ impl<'c> Predictor<'c> {
             bytes * others / (links_used(devices, &interconnect) * interconnect.bandwidth)
         };
         let element = self.compute.byte_width() as f64;
-        let parts = choice.accumulation as f64;
+        let parts = choice.gradient_accumulation as f64;
         let share = self.weights() / self.weight_shares(choice);
         let data = along(mesh.data, 2.0 * share * self.gradient_bytes() * parts);
         // Each pass gathers a layer's weights; gradients are summed and scattered.
@@ -187,8 +187,8 @@ impl<'c> Predictor<'c> {
     }
 }
 
-impl Undivided {
-    fn of(config: &Config, step: &Module) -> Undivided {
+impl UnshardedStep {
+    fn of(config: &Config, step: &Module) -> UnshardedStep {
         let model = &config.model;
         let split = [model.heads, model.inner(), model.d_ff].map(|n| n as i64);
         // The first dimension counts layers, the next one sequences.
@@ -204,7 +204,7 @@ impl Undivided {
                 false => kept_whole += bytes(shape) as f64,
             }
         }
-        Undivided {
+        UnshardedStep {
             flops: Flops::of(step.proto()),
             kept_split,
             kept_whole,

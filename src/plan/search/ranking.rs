@@ -6,10 +6,10 @@ use std::time::Duration;
 use indicatif::HumanDuration;
 use serde::Serialize;
 
-use super::{Choice, Outcome, Progress, Tried};
+use super::{Choice, Outcome, Progress, Trial};
+use crate::mesh::slice::Slice;
 use crate::plan::compile::CompileError;
 use crate::plan::render::name;
-use crate::slice::Slice;
 
 /// The choices that were tried, best first; those that failed last.
 #[derive(Clone, Debug, Serialize)]
@@ -19,7 +19,7 @@ pub struct Ranking {
     /// What the configuration had chosen.
     pub own: Choice,
     /// The choices.
-    pub tried: Vec<Tried>,
+    pub tried: Vec<Trial>,
     /// Choices left out because they cannot fit.
     pub pruned: usize,
     /// Choices not tried, because they seemed worse or for want of time.
@@ -32,12 +32,12 @@ impl Ranking {
     pub(super) fn of(
         slice: Slice,
         own: Choice,
-        mut tried: Vec<Tried>,
+        mut tried: Vec<Trial>,
         pruned: usize,
         left: usize,
         took: Duration,
     ) -> Ranking {
-        let seconds = |tried: &Tried| {
+        let seconds = |tried: &Trial| {
             tried
                 .outcome
                 .measured()
@@ -55,7 +55,7 @@ impl Ranking {
     }
 
     /// The best one, if any could be compiled.
-    pub fn best(&self) -> Option<&Tried> {
+    pub fn best(&self) -> Option<&Trial> {
         self.tried
             .first()
             .filter(|t| t.outcome.measured().is_some())
@@ -63,7 +63,7 @@ impl Ranking {
 
     /// Whether every choice needs more memory than there is.
     pub fn nothing_fits(&self) -> bool {
-        let exhausted = |tried: &Tried| {
+        let exhausted = |tried: &Trial| {
             matches!(
                 tried.outcome,
                 Outcome::Failed(CompileError::Exhausted { .. })
@@ -84,7 +84,7 @@ impl fmt::Display for Ranking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "      step s   cycles M   sent s    MFU   memory GiB  fsdp  model  zero  remat        accumulation"
+            "      step s   cycles M   sent s    MFU   memory GiB  fsdp  model  zero  remat        gradient accumulation"
         )?;
         for (place, tried) in self.tried.iter().enumerate() {
             let choice = &tried.choice;
@@ -95,7 +95,7 @@ impl fmt::Display for Ranking {
                         "{:>8.3}  {:>9}  {:>7}  {:>5}  {:>11.1}",
                         m.seconds,
                         or_unknown(m.cycles.map(|c| format!("{:.1}", c as f64 / 1e6))),
-                        or_unknown(m.exchange_seconds.map(|s| format!("{s:.3}"))),
+                        or_unknown(m.communication_seconds.map(|s| format!("{s:.3}"))),
                         or_unknown(m.mfu.map(|mfu| format!("{:.1}%", 100.0 * mfu))),
                         m.peak as f64 / (1u64 << 30) as f64
                     )
@@ -115,7 +115,7 @@ impl fmt::Display for Ranking {
                 place + 1,
                 choice.fsdp,
                 choice.model,
-                choice.accumulation
+                choice.gradient_accumulation
             )?;
         }
         write!(
@@ -142,12 +142,12 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "fsdp={} model={} zero={} remat={} accumulation={}",
+            "fsdp={} model={} zero={} remat={} gradient_accumulation={}",
             self.fsdp,
             self.model,
             self.zero,
             name(&self.remat),
-            self.accumulation
+            self.gradient_accumulation
         )
     }
 }

@@ -8,13 +8,13 @@ fn slice(name: &str) -> Slice {
     name.parse().unwrap()
 }
 
-fn choice(fsdp: usize, model: usize, remat: Remat, accumulation: usize) -> Choice {
+fn choice(fsdp: usize, model: usize, remat: Remat, gradient_accumulation: usize) -> Choice {
     Choice {
         fsdp,
         model,
         zero: false,
         remat,
-        accumulation,
+        gradient_accumulation,
     }
 }
 
@@ -26,14 +26,14 @@ fn candidate(choice: Choice, seconds: f64) -> Candidate {
     Candidate { choice, prediction }
 }
 
-fn tried(choice: Choice, predicted_seconds: f64, seconds: f64) -> Tried {
-    Tried {
+fn tried(choice: Choice, predicted_seconds: f64, seconds: f64) -> Trial {
+    Trial {
         choice,
         predicted_seconds,
         outcome: Outcome::Compiled(Measured {
             cycles: None,
             seconds,
-            exchange_seconds: None,
+            communication_seconds: None,
             mfu: None,
             peak: 0,
         }),
@@ -51,7 +51,7 @@ fn choices_divide_the_slice_and_leave_the_recipe_as_it_is() {
         assert_eq!(changed.train.batch_size, config.train.batch_size);
         changed.sharding = config.sharding.clone();
         changed.train.remat = config.train.remat;
-        changed.train.accumulation = config.train.accumulation;
+        changed.train.gradient_accumulation = config.train.gradient_accumulation;
         assert_eq!(changed, config, "{choice}");
     }
     // 16 heads over 32 devices do not divide.
@@ -134,7 +134,10 @@ fn answers_are_kept_by_content() {
     let cache = Cache::at(&directory.path().join("plans"));
     let config = resolve(Some("tiny"), &["train.batch_size=16".into()]).unwrap();
     let key = |config: &Config, slice: &str, plugin: &str| {
-        Key::of(&Draft::new(config, slice.parse().unwrap()).unwrap(), plugin)
+        Key::of(
+            &LoweredStep::new(config, slice.parse().unwrap()).unwrap(),
+            plugin,
+        )
     };
     let own = key(&config, "cpu-8", "plugin");
     assert!(cache.get(&own).is_none());
@@ -161,7 +164,10 @@ fn a_compiler_that_died_is_asked_again() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::at(directory.path());
     let config = resolve(Some("tiny"), &[]).unwrap();
-    let key = Key::of(&Draft::new(&config, slice("cpu-1")).unwrap(), "plugin");
+    let key = Key::of(
+        &LoweredStep::new(&config, slice("cpu-1")).unwrap(),
+        "plugin",
+    );
     let died = CompileError::Died {
         how: "signal 9".into(),
         log: String::new(),

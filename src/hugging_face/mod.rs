@@ -1,0 +1,241 @@
+//! Weights in and out: Hugging Face directories and our checkpoints, either way, exactly.
+//!
+//! A Hugging Face directory has one tensor per layer and stores linear layers [out, in]; our
+//! parameters are stacked over layers and stored [in, out]. One table of names relates them
+//! (`names`), one file relates config.json to our [`Model`] (`config_json`). Importing a directory
+//! and exporting it again gives the same bytes of config.json and model.safetensors, as far as
+//! `transformers` 4 and 5 both read the model in them; else it gives what both read (`head`). Names
+//! leave without the wrapper that they came in (`wrappers`). What an import cannot represent, it
+//! refuses. bfloat16 and float16 weights are read as float32, exactly, and leave as float32. This
+//! module does not know how a model computes.
+
+mod config_json;
+mod directory;
+mod error;
+mod export;
+mod file_kind;
+mod head;
+mod layout;
+mod names;
+mod note;
+mod safetensors_file;
+mod tokenizer_files;
+mod wrappers;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use ankh_pjrt::HostTensor;
+use serde_json::{Value, json};
+
+use crate::checkpoint::{self, Reader, Writer};
+use crate::config::{Model, Vocabulary};
+
+pub use error::{Error, Mismatch, Result};
+pub use export::{from_hugging_face, to_hugging_face};
+pub use note::Note;
+
+use directory::{Directory, Origin};
+
+/// A model's configuration and parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// What the parameters belong to.
+    pub model: Model,
+    /// The ids its inputs are made of, where that is known.
+    pub tokenizer: Option<Vocabulary>,
+    /// Our parameters by name, float32.
+    pub tensors: Vec<(String, HostTensor)>,
+    /// What was read otherwise than it is written.
+    pub notes: Vec<Note>,
+}
+
+/// A Hugging Face directory that became a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// Where the checkpoint is.
+    pub checkpoint: PathBuf,
+    /// What was read otherwise than it is written.
+    pub notes: Vec<Note>,
+}
+
+/// The names and shapes of a model's parameters.
+pub fn parameters(model: &Model) -> Vec<(&'static str, Vec<usize>)> {
+    names::parameters(model)
+        .into_iter()
+        .map(|parameter| (parameter.name, parameter.shape))
+        .collect()
+}
+
+/// Loads the parameters of whatever `path` is: a Hugging Face directory, one of our checkpoints, or a run directory (its newest checkpoint).
+pub fn load(path: &Path) -> Result<Weights> {
+    if Directory::is_at(path) {
+        return import(path);
+    }
+    let loaded = checkpoint::read(path, |reader| {
+        let held = Held::of(reader)?;
+        let names: Vec<&str> = names::parameters(&held.model)
+            .iter()
+            .map(|parameter| parameter.name)
+            .collect();
+        Ok(Weights {
+            tensors: reader.tensors(&names)?,
+            model: held.model,
+            tokenizer: held.tokenizer,
+            notes: Vec::new(),
+        })
+    });
+    match loaded {
+        Err(Error::Checkpoint(checkpoint::Error::NotACheckpoint(path))) => {
+            Err(Error::NoWeights(path))
+        }
+        loaded => loaded,
+    }
+}
+
+/// Reads a Hugging Face directory.
+pub fn import(directory: &Path) -> Result<Weights> {
+    let source = Directory::open(directory)?;
+    let parameters = names::parameters(&source.model);
+    let tensors = parameters
+        .iter()
+        .map(|parameter| Ok((parameter.name.to_owned(), source.read(parameter)?)));
+    let tensors = tensors.collect::<Result<_>>()?;
+    let tokenizer = tokenizer_files::of_size(source.model.vocabulary);
+    Ok(Weights {
+        model: source.model,
+        tokenizer,
+        tensors,
+        notes: source.notes,
+    })
+}
+
+/// Writes a Hugging Face directory, which must not exist yet or be empty: config.json, model.safetensors, generation_config.json, and the
+/// tokenizer's files where the tokenizer is known. Returns the names of the files.
+pub fn export(weights: &Weights, directory: &Path) -> Result<Vec<String>> {
+    let find = |name: &str| {
+        weights
+            .tensors
+            .iter()
+            .find(|(ours, _)| ours == name)
+            .map(|(_, tensor)| tensor)
+    };
+    export::check(
+        &weights.model,
+        Path::new("weights"),
+        weights
+            .tensors
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor)),
+    )?;
+    export::write(
+        directory,
+        &weights.model,
+        weights.tokenizer,
+        None,
+        |parameter| {
+            // The check above found every parameter.
+            Ok(find(parameter.name)
+                .expect("every parameter is there")
+                .clone())
+        },
+    )
+}
+
+/// `pretrain import`: turns the Hugging Face directory `directory` into the checkpoint `checkpoint`, one parameter at a time. The checkpoint is
+/// of step 0, unless its directory is named after another.
+pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<Imported> {
+    let source = Directory::open(directory)?;
+    let tokenizer = tokenizer_files::of_size(source.model.vocabulary);
+    let mut writer = Writer::create(checkpoint, checkpoint::step_of(checkpoint).unwrap_or(0))?;
+    for parameter in names::parameters(&source.model) {
+        writer.add(parameter.name, &source.read(&parameter)?)?;
+    }
+    let mut config = json!({ "model": source.model });
+    if let Some(tokenizer) = tokenizer {
+        config["data"] = json!({ "tokenizer": tokenizer });
+    }
+    let checkpoint = writer.commit(&json!({ "config": config, ORIGIN: source.origin }))?;
+    Ok(Imported {
+        checkpoint,
+        notes: source.notes,
+    })
+}
+
+/// `pretrain export`: turns a checkpoint, or the newest one of a run directory, into the Hugging Face directory `directory`, one parameter at a
+/// time. Returns the names of the files written.
+pub fn export_checkpoint(checkpoint: &Path, directory: &Path) -> Result<Vec<String>> {
+    checkpoint::read(checkpoint, |reader| {
+        let held = Held::of(reader)?;
+        export::write(
+            directory,
+            &held.model,
+            held.tokenizer,
+            held.origin.as_ref(),
+            |parameter| Ok(reader.tensor(parameter.name)?),
+        )
+    })
+}
+
+/// Where a checkpoint's metadata keeps what an import could not turn into configuration and tensors.
+const ORIGIN: &str = "hugging_face";
+
+/// What a checkpoint says of the model in it.
+#[derive(Debug)]
+struct Held {
+    model: Model,
+    tokenizer: Option<Vocabulary>,
+    origin: Option<Origin>,
+}
+
+impl Held {
+    /// Reads the metadata and checks that the checkpoint has the model's parameters and, `step` and optimizer state (`<slot>/<name>`) aside,
+    /// nothing else.
+    fn of(reader: &Reader) -> Result<Held> {
+        let unknown = |problem: String| Error::NoModel {
+            checkpoint: reader.directory().to_path_buf(),
+            problem,
+        };
+        let metadata = reader.metadata();
+        let config = metadata
+            .get("config")
+            .ok_or_else(|| unknown("its metadata has no `config`".to_owned()))?;
+        let model: Model = part(config, "/model")
+            .map_err(unknown)?
+            .ok_or_else(|| unknown("its `config` has no `model`".to_owned()))?;
+        let tokenizer = match part(config, "/data/tokenizer").map_err(unknown)? {
+            None => tokenizer_files::of_size(model.vocabulary),
+            known => known,
+        };
+        let origin = part(metadata, &format!("/{ORIGIN}")).map_err(unknown)?;
+        let tensors = reader
+            .names()
+            .filter(|name| !name.contains('/') && *name != "step");
+        let described = tensors.map(|name| Ok((name, export::described_in(reader, name)?)));
+        export::check_described(
+            &model,
+            reader.directory(),
+            described.collect::<Result<_>>()?,
+        )?;
+        Ok(Held {
+            model,
+            tokenizer,
+            origin,
+        })
+    }
+}
+
+/// Reads one part of a JSON value, if it is there.
+fn part<T: serde::de::DeserializeOwned>(value: &Value, pointer: &str) -> Result<Option<T>, String> {
+    let Some(part) = value.pointer(pointer) else {
+        return Ok(None);
+    };
+    T::deserialize(part).map(Some).map_err(|e| {
+        format!(
+            "its `{}`: {e}",
+            pointer.trim_start_matches('/').replace('/', ".")
+        )
+    })
+}

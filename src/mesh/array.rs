@@ -1,0 +1,203 @@
+//! Arrays on the devices: made of shards, one for each device, given to programs and read back.
+
+use std::ops::Range;
+
+use ankh_hlo::ArraySpec;
+use ankh_pjrt::{Argument, Buffer, Event, HostTensor};
+
+use super::{DeviceError, DeviceMesh, LoadedExecutable};
+
+/// An array over the devices of the mesh, of which this process has the shards of its own devices. What
+/// JAX calls an `Array` with a `NamedSharding`.
+pub struct ShardedArray {
+    /// Its shape, and where it lies.
+    spec: ArraySpec,
+    /// One a device of this process, in the order of the mesh.
+    shards: Vec<Buffer>,
+}
+
+/// An array that a program is given.
+pub enum Input<'a> {
+    /// It stays as it is.
+    Keep(&'a ShardedArray),
+    /// Its memory may be taken over.
+    Donate(ShardedArray),
+}
+
+/// A whole array on its way to the host.
+pub struct Fetch {
+    whole: HostTensor,
+    parts: Vec<(Vec<Range<i64>>, Event<HostTensor>)>,
+}
+
+impl ShardedArray {
+    /// Its shards on this process's devices, in the order of the mesh. There is at least one; each is
+    /// the whole array where it is replicated.
+    pub fn addressable_shards(&self) -> &[Buffer] {
+        &self.shards
+    }
+
+    /// Its shape, and where it lies.
+    pub fn spec(&self) -> &ArraySpec {
+        &self.spec
+    }
+}
+
+impl Input<'_> {
+    /// Fails where the array is not what a program takes in this place. The plugin would take parts that are of the right size
+    /// and of other places of the array.
+    fn check(&self, expected: &ArraySpec) -> Result<(), DeviceError> {
+        let spec = match self {
+            Input::Keep(array) => &array.spec,
+            Input::Donate(array) => &array.spec,
+        };
+        match spec.fits(expected) {
+            true => Ok(()),
+            false => Err(DeviceError::WrongArray {
+                name: expected.name.clone(),
+                found: spec.to_string(),
+                expected: expected.to_string(),
+            }),
+        }
+    }
+}
+
+impl LoadedExecutable {
+    /// The arrays that the program takes.
+    pub fn parameters(&self) -> &[ArraySpec] {
+        self.module.parameters()
+    }
+
+    /// Executes the program on every device of this process. This returns at once; the results become
+    /// ready later. Donated arrays are taken over.
+    pub fn execute(&self, inputs: Vec<Input<'_>>) -> Result<Vec<ShardedArray>, DeviceError> {
+        for (input, spec) in inputs.iter().zip(self.parameters()) {
+            input.check(spec)?;
+        }
+        let mut lists: Vec<Vec<Argument<'_>>> = self.order.iter().map(|_| Vec::new()).collect();
+        for input in inputs {
+            match input {
+                Input::Keep(array) => {
+                    for (list, part) in lists.iter_mut().zip(&array.shards) {
+                        list.push(Argument::Keep(part));
+                    }
+                }
+                Input::Donate(array) => {
+                    for (list, part) in lists.iter_mut().zip(array.shards) {
+                        list.push(Argument::Donate(part));
+                    }
+                }
+            }
+        }
+        // From the order of the mesh to the executable's, and back.
+        let mut lists: Vec<Option<Vec<Argument<'_>>>> = lists.into_iter().map(Some).collect();
+        let arguments = self.order.iter().filter_map(|&i| lists[i].take());
+        let outputs = self.executable.execute(arguments.collect())?;
+        let mut by_device: Vec<(usize, Vec<Buffer>)> =
+            self.order.iter().copied().zip(outputs).collect();
+        by_device.sort_by_key(|(index, _)| *index);
+        let mut by_device: Vec<_> = by_device
+            .into_iter()
+            .map(|(_, list)| list.into_iter())
+            .collect();
+        let results = self.module.results().iter().map(|spec| ShardedArray {
+            spec: spec.clone(),
+            shards: by_device.iter_mut().filter_map(Iterator::next).collect(),
+        });
+        Ok(results.collect())
+    }
+}
+
+impl DeviceMesh {
+    /// Starts moving an array to the devices, each its part, if it has the shape that a program takes.
+    pub fn upload(
+        &self,
+        spec: &ArraySpec,
+        tensor: &HostTensor,
+    ) -> Result<ShardedArray, DeviceError> {
+        let found = format!("{}{:?}", tensor.element_type.name(), tensor.dims);
+        let expected = format!("{}{:?}", spec.shape.dtype.name(), spec.shape.dims);
+        if found != expected {
+            return Err(DeviceError::WrongArray {
+                name: spec.name.clone(),
+                found,
+                expected,
+            });
+        }
+        self.assemble(spec, |_, part| Ok(tensor.part(part)?))
+    }
+
+    /// Makes an array of what `part` gives for each device of this process: it is called with the device's place in the mesh
+    /// and the ranges of its part.
+    pub fn assemble<E: From<DeviceError>>(
+        &self,
+        spec: &ArraySpec,
+        mut part: impl FnMut(usize, &[Range<i64>]) -> Result<HostTensor, E>,
+    ) -> Result<ShardedArray, E> {
+        let shards = self.local.iter().map(|local| {
+            let tensor = part(local.position, &shard_range(spec, local.position))?;
+            let buffer = self.client.upload(&tensor, &local.device);
+            Ok(buffer.map_err(DeviceError::from)?)
+        });
+        Ok(ShardedArray {
+            shards: shards.collect::<Result<_, E>>()?,
+            spec: spec.clone(),
+        })
+    }
+
+    /// Starts copying a whole array to the host. Where other processes hold parts of it, each of them has to do the same.
+    pub fn fetch(&self, array: &ShardedArray) -> Result<Fetch, DeviceError> {
+        let mut parts: Vec<(Vec<Range<i64>>, &Buffer)> = Vec::new();
+        for (local, buffer) in self.local.iter().zip(&array.shards) {
+            let part = shard_range(&array.spec, local.position);
+            if parts.iter().all(|(other, _)| *other != part) {
+                parts.push((part, buffer));
+            }
+        }
+        let cut = array.spec.sharding.as_ref().map_or(1, |sharding| {
+            (0..sharding.rank())
+                .map(|dim| sharding.shards(dim))
+                .product()
+        });
+        if (parts.len() as i64) < cut {
+            return self.fetch(&self.gather(array)?);
+        }
+        let events = parts
+            .into_iter()
+            .map(|(part, buffer)| Ok((part, buffer.to_host_async()?)));
+        let element_type = array.shards[0].element_type();
+        Ok(Fetch {
+            whole: HostTensor::zeros(element_type, array.spec.shape.dims.clone()),
+            parts: events.collect::<Result<_, DeviceError>>()?,
+        })
+    }
+
+    /// Copies a whole array to the host. Where other processes hold parts of it, each of them has to do the same.
+    pub fn to_host(&self, array: &ShardedArray) -> Result<HostTensor, DeviceError> {
+        self.fetch(array)?.wait()
+    }
+}
+
+impl Fetch {
+    /// Waits until the array is here.
+    pub fn wait(self) -> Result<HostTensor, DeviceError> {
+        let mut whole = self.whole;
+        let single = self.parts.len() == 1;
+        for (part, event) in self.parts {
+            let tensor = event.wait()?;
+            if single {
+                return Ok(tensor);
+            }
+            whole.set_part(&part, &tensor)?;
+        }
+        Ok(whole)
+    }
+}
+
+/// The part of an array that the device at a place of the mesh holds; all of it where there is no mesh.
+pub fn shard_range(spec: &ArraySpec, position: usize) -> Vec<Range<i64>> {
+    match &spec.sharding {
+        Some(sharding) => sharding.shard_ranges(position as i64, &spec.shape.dims),
+        None => spec.shape.dims.iter().map(|&size| 0..size).collect(),
+    }
+}

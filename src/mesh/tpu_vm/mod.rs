@@ -1,0 +1,158 @@
+//! What a TPU VM says about itself: of which slice it is a part, as which worker, and who the others are.
+//!
+//! GKE says it in environment variables; Compute Engine's metadata server says it on any TPU VM. What the environment leaves
+//! out the server is asked for, and a machine where neither knows anything is no TPU VM. Whether the answer suits is then
+//! checked twice, against the slice that was asked for and against the devices that libtpu sees: a run on other chips than
+//! planned ends before it begins. What libtpu does with the same answers is not this module's business.
+
+mod facts;
+mod metadata;
+
+use std::collections::BTreeSet;
+
+use ankh_pjrt::DeviceDescription;
+
+use super::slice::{Slice, SliceError};
+use facts::Facts;
+
+/// A machine of a TPU slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpuVm {
+    /// The slice it is a part of.
+    pub slice: Slice,
+    /// Its number among the slice's machines.
+    pub worker: usize,
+    /// The addresses of all of the slice's machines, in the order of their numbers.
+    pub peers: Vec<String>,
+}
+
+/// A TPU VM that says nothing usable, or is another than was expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TpuVmError {
+    /// It belongs to a slice of a kind that is not known here.
+    #[error("this TPU VM says that it is part of a slice that cannot be used: {0}")]
+    Unknown(#[from] SliceError),
+    /// It does not say all that is needed.
+    #[error("this TPU VM is part of a {slice}, but does not say {what}")]
+    Silent {
+        /// Its slice.
+        slice: Slice,
+        /// What is missing, and where it is looked for.
+        what: &'static str,
+    },
+    /// It says something that is no such value.
+    #[error("this TPU VM says that its {what} is `{value}`, expected {expected}")]
+    Unreadable {
+        /// What it says something of.
+        what: &'static str,
+        /// What it says.
+        value: String,
+        /// What it should look like.
+        expected: &'static str,
+    },
+    /// It contradicts itself.
+    #[error(
+        "this TPU VM is part of a {slice}, whose {what} is {expected}, but says that it is {found}"
+    )]
+    Contradiction {
+        /// Its slice.
+        slice: Slice,
+        /// What does not fit it.
+        what: &'static str,
+        /// What the slice has.
+        expected: String,
+        /// What the machine says.
+        found: String,
+    },
+    /// It is part of another slice than was asked for.
+    #[error("this TPU VM is part of a {found}; --slice says {expected}")]
+    OtherSlice {
+        /// The slice asked for.
+        expected: Slice,
+        /// The machine's slice.
+        found: Slice,
+    },
+    /// The metadata server answers some questions and not others.
+    #[error("the metadata server does not answer: {0}")]
+    Metadata(String),
+    /// Other devices than the slice has.
+    #[error("libtpu sees {found} {what}, but a {slice} has {expected}")]
+    OtherDevices {
+        /// The slice.
+        slice: Slice,
+        /// What was counted.
+        what: &'static str,
+        /// How many the slice has.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+}
+
+impl TpuVm {
+    /// What this machine says of itself; nothing if it is no TPU VM. Where no metadata server answers, that takes about a
+    /// second.
+    pub fn here() -> Result<Option<TpuVm>, TpuVmError> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// What a machine with this environment says of itself. `TPU_SKIP_MDS_QUERY` keeps the metadata server from being asked,
+    /// and `GCE_METADATA_HOST` says where it is.
+    pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Option<TpuVm>, TpuVmError> {
+        let mut facts = Facts::from_environment(&environment);
+        let skip = environment("TPU_SKIP_MDS_QUERY").unwrap_or_default();
+        let ask = matches!(skip.to_ascii_lowercase().as_str(), "" | "0" | "false");
+        if ask && !facts.suffice() {
+            let host = environment("GCE_METADATA_HOST").filter(|host| !host.is_empty());
+            let host = host.as_deref().unwrap_or(metadata::HOST);
+            facts = facts.or(metadata::facts(host)?);
+        }
+        facts.into_tpu_vm()
+    }
+
+    /// Checks that this is a machine of the slice that was asked for.
+    pub fn expect(&self, slice: Slice) -> Result<(), TpuVmError> {
+        if self.slice == slice {
+            return Ok(());
+        }
+        Err(TpuVmError::OtherSlice {
+            expected: slice,
+            found: self.slice,
+        })
+    }
+}
+
+/// Checks that libtpu sees the devices and hosts of a slice: `devices` are those of all processes, `process` is this one's
+/// number. The number need not be the worker's: libtpu counts the hosts as they lie on the torus.
+pub fn check_devices(
+    slice: Slice,
+    devices: &[DeviceDescription],
+    process: usize,
+) -> Result<(), TpuVmError> {
+    let processes: BTreeSet<i32> = devices.iter().map(|device| device.process_index).collect();
+    let own = devices
+        .iter()
+        .filter(|device| usize::try_from(device.process_index) == Ok(process));
+    for (what, expected, found) in [
+        ("devices", slice.devices(), devices.len()),
+        ("hosts", slice.hosts(), processes.len()),
+        (
+            "devices of this host",
+            slice.devices_per_host(),
+            own.count(),
+        ),
+    ] {
+        if expected != found {
+            return Err(TpuVmError::OtherDevices {
+                slice,
+                what,
+                expected,
+                found,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! The forward pass: what an evaluation and a comparison with other implementations run, and what the
+//! training step differentiates.
+
+use ankh_hlo::{DType, Error, Module, Remat, Tensor};
+
+use super::signature::BatchTensors;
+use super::{EvaluationSums, Programs, batch, declare, parameters, vector};
+use crate::config::{self, Config};
+use crate::model::{Network, Parameter, States, TokenLoss, Weights, saved, token_loss};
+
+/// Whether a forward pass gives gradients too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gradients {
+    /// Of each parameter, in the state's order.
+    Yes,
+    /// None.
+    No,
+}
+
+impl Programs<'_> {
+    /// An evaluation: parameters and batch to [`EvaluationSums`].
+    pub fn evaluation(&self) -> Result<Module, Error> {
+        let Programs {
+            config,
+            size,
+            compute,
+            ..
+        } = *self;
+        let g = self.graph("evaluation");
+        let (specs, values) = parameters(&g, config);
+        let fed = declare(&g, &batch(size));
+        let sums = losses(config, &specs, &values, &fed, compute).1;
+        let out = EvaluationSums {
+            cross_entropy: sums.cross_entropy,
+            correct: sums.correct,
+            tokens: BatchTensors::of(&fed).targets.count(),
+        };
+        let out = vector(&g, &out.to_array());
+        g.finish(&[out], &[])
+    }
+
+    /// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked for, the gradient of each
+    /// parameter.
+    pub fn forward(&self, gradients: Gradients) -> Result<Module, Error> {
+        let Programs {
+            config,
+            size,
+            compute,
+            ..
+        } = *self;
+        let g = self.graph("forward");
+        let (specs, values) = parameters(&g, config);
+        let fed = declare(&g, &batch(size));
+        let (states, sums) = losses(config, &specs, &values, &fed, compute);
+        let loss = sums.objective / BatchTensors::of(&fed).targets.count();
+        let mut outputs = vec![states.logits, states.encoder.convert(DType::F32), loss];
+        if gradients == Gradients::Yes {
+            outputs.extend(g.gradients(loss, &values));
+        }
+        g.finish(&outputs, &[])
+    }
+}
+
+pub(super) fn losses<'g>(
+    config: &Config,
+    specs: &Weights<Parameter>,
+    values: &[Tensor<'g>],
+    batch: &[Tensor<'g>],
+    compute: DType,
+) -> (States<'g>, TokenLoss<'g>) {
+    let network = Network {
+        model: &config.model,
+        weights: specs.filled(values),
+        compute,
+        remat: remat(config.train.remat),
+        gradients: match config.sharding.gradients {
+            config::GradientType::Float32 => DType::F32,
+            config::GradientType::Bfloat16 => compute,
+        },
+    };
+    let fed = BatchTensors::of(batch);
+    let states = network.forward(fed.input_ids, fed.decoder_input_ids, fed.tokens);
+    let _scope = states.logits.graph().scope("loss");
+    let loss = token_loss(states.logits, fed.targets, &config.loss);
+    (states, loss)
+}
+
+fn remat(remat: config::Remat) -> Remat {
+    let named = |names: &[&str]| Remat::Named(names.iter().map(|n| (*n).into()).collect());
+    match remat {
+        config::Remat::Full => Remat::SaveNothing,
+        config::Remat::Attention => named(saved::ATTENTION),
+        config::Remat::Projections => named(saved::PROJECTIONS),
+        config::Remat::Named => named(saved::PRODUCTS),
+        config::Remat::None => Remat::SaveAll,
+    }
+}

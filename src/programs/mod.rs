@@ -1,0 +1,159 @@
+//! The programs of a run: drawing the initial state, a training step, an evaluation, a forward pass.
+//!
+//! The state of a run is a list of arrays in a fixed order: the parameters, then the optimizer's slots
+//! of each parameter, then the number of steps done. A step takes the state and a batch; it returns the
+//! next state, in the memory of the last one, and its metrics. This module builds programs and knows
+//! what they take and return. It does not know devices, and runs nothing.
+
+mod forward;
+mod initial;
+mod metrics;
+pub mod sharding;
+mod signature;
+mod step;
+mod table;
+
+use ankh_hlo::{ArraySpec, DType, Graph, LogicalAxisRules, Tensor};
+
+use crate::config::{self, Config};
+use crate::model::{Parameter, Weights};
+
+pub use forward::Gradients;
+pub use metrics::{EvaluationSums, StepMetrics};
+pub use signature::{Array, BatchSize, batch, state};
+
+/// The element type of activations and matrix products.
+pub fn compute_type(compute: config::Compute, platform: &str) -> DType {
+    match compute {
+        config::Compute::Float32 => DType::F32,
+        config::Compute::Bfloat16 => DType::Bf16,
+        config::Compute::Auto if platform == "cpu" => DType::F32,
+        config::Compute::Auto => DType::Bf16,
+    }
+}
+
+/// What the programs of a run are made from.
+#[derive(Clone, Debug)]
+pub struct Programs<'c> {
+    /// The run.
+    pub config: &'c Config,
+    /// The sizes of a batch, of all devices together.
+    pub size: BatchSize,
+    /// The element type of activations and matrix products.
+    pub compute: DType,
+    /// How arrays lie on the devices, where there are several.
+    pub rules: Option<LogicalAxisRules>,
+    /// The step that what the optimizer keeps began at: 0, unless a run was given another optimizer on its way. The optimizer
+    /// counts its steps from there, while the schedule counts those of the run.
+    pub optimizer_start: u64,
+}
+
+impl<'c> Programs<'c> {
+    /// Programs for one device.
+    pub fn new(config: &'c Config, size: BatchSize, compute: DType) -> Programs<'c> {
+        Programs {
+            config,
+            size,
+            compute,
+            rules: None,
+            optimizer_start: 0,
+        }
+    }
+
+    /// The configured programs for devices of a platform, laid out on a mesh if there is one.
+    pub fn of(
+        config: &'c Config,
+        platform: &str,
+        rules: Option<&LogicalAxisRules>,
+    ) -> Programs<'c> {
+        Programs {
+            rules: rules.cloned(),
+            ..Programs::new(
+                config,
+                BatchSize::of(config),
+                compute_type(config.train.compute, platform),
+            )
+        }
+    }
+
+    /// The arrays of the state, in order.
+    pub fn state_specs(&self) -> Vec<ArraySpec> {
+        let shardings = sharding::of_state(self);
+        let spec = |(i, array): (usize, Array)| ArraySpec {
+            name: array.name,
+            shape: array.shape,
+            sharding: shardings.as_ref().map(|s| s[i].clone()),
+        };
+        state(self.config)
+            .into_iter()
+            .enumerate()
+            .map(spec)
+            .collect()
+    }
+
+    /// The arrays of a batch, in order.
+    pub fn batch_specs(&self) -> Vec<ArraySpec> {
+        let spec = |array: Array| ArraySpec {
+            sharding: self
+                .rules
+                .as_ref()
+                .and_then(|l| l.sharding(&array.logical_axes, &array.shape.dims).ok()),
+            name: array.name,
+            shape: array.shape,
+        };
+        batch(self.size).into_iter().map(spec).collect()
+    }
+
+    fn graph(&self, name: &str) -> Graph {
+        let g = Graph::new(name);
+        if let Some(rules) = &self.rules {
+            g.set_logical_axis_rules(rules.clone());
+        }
+        g
+    }
+
+    /// The state's inputs.
+    fn declare_state<'g>(&self, g: &'g Graph) -> Vec<Tensor<'g>> {
+        let arrays = state(self.config);
+        match sharding::of_state(self) {
+            Some(shardings) => arrays
+                .iter()
+                .zip(shardings)
+                .map(|(a, s)| g.sharded_parameter(&a.name, a.shape.clone(), s))
+                .collect(),
+            None => declare(g, &arrays),
+        }
+    }
+
+    /// The state's results, where its inputs lie.
+    fn laid_out<'g>(&self, state: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+        match sharding::of_state(self) {
+            Some(shardings) => state
+                .iter()
+                .zip(shardings)
+                .map(|(t, s)| t.with_sharding_constraint(s))
+                .collect(),
+            None => state.to_vec(),
+        }
+    }
+}
+
+fn parameters<'g>(g: &'g Graph, config: &Config) -> (Weights<Parameter>, Vec<Tensor<'g>>) {
+    let specs = Weights::of(&config.model);
+    let arrays: Vec<Array> = specs.leaves().iter().map(Array::of_parameter).collect();
+    let values = declare(g, &arrays);
+    (specs, values)
+}
+
+fn declare<'g>(g: &'g Graph, arrays: &[Array]) -> Vec<Tensor<'g>> {
+    arrays
+        .iter()
+        .map(|a| g.parameter_with_logical_axes(&a.name, a.shape.clone(), &a.logical_axes))
+        .collect()
+}
+
+/// Scalars, one after the other.
+fn vector<'g>(g: &'g Graph, scalars: &[Tensor<'g>]) -> Tensor<'g> {
+    let parts: Vec<Tensor<'g>> = scalars.iter().map(|s| s.reshape(&[1])).collect();
+    g.concatenate(&parts, 0)
+}

@@ -1,0 +1,132 @@
+//! The training step: gradients of a batch, the optimizer's update, and metrics.
+
+use ankh_hlo::{DType, Error, Graph, Module, Tensor};
+
+use super::forward::losses;
+use super::signature::BatchTensors;
+use super::{Programs, StepMetrics, batch, declare, sharding, state, vector};
+use crate::config::Config;
+use crate::model::{Parameter, Weights};
+use crate::optim::{self, StepContext};
+
+impl Programs<'_> {
+    /// A training step: state and batch to the next state (in place) and [`StepMetrics`].
+    pub fn step(&self) -> Result<Module, Error> {
+        let Programs {
+            config,
+            size,
+            compute,
+            ..
+        } = *self;
+        let g = self.graph("train_step");
+        let arrays = state(config);
+        let inputs = self.declare_state(&g);
+        let fed = declare(&g, &batch(size));
+        let specs = Weights::of(&config.model);
+        let parameters = specs.leaves();
+        let (values, rest) = inputs.split_at(parameters.len());
+        let (slots, count) = rest.split_at(rest.len() - 1);
+
+        let tokens = BatchTensors::of(&fed).targets.count();
+        let (gradients, cross_entropy, correct) =
+            accumulate(&g, config, &specs, values, &fed, tokens, compute);
+        let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
+        let gradients = match config.optimizer.clip_norm() {
+            Some(bound) => optim::clip(&gradients, norm, bound),
+            None => gradients,
+        };
+
+        let _scope = g.scope("optimizer");
+        let done = count[0].convert(DType::F32);
+        let rate = optim::learning_rate(&config.schedule, config.train.steps, done);
+        let context = StepContext {
+            step: match self.optimizer_start {
+                0 => done,
+                // Subtracted as whole numbers: the difference is small where the step need not be.
+                start => (count[0] - start as f64).convert(DType::F32),
+            },
+            learning_rate: rate,
+        };
+        let mut next = Vec::new();
+        let mut next_slots = Vec::new();
+        let mut slots = slots;
+        for ((p, &value), &gradient) in parameters.iter().zip(values).zip(&gradients) {
+            let (own, others) = slots.split_at(optim::slots(&config.optimizer, p).len());
+            slots = others;
+            let (value, gradient) = match sharding::of_update(self, p) {
+                Some(s) => (
+                    value.with_sharding_constraint(s.clone()),
+                    gradient.with_sharding_constraint(s),
+                ),
+                None => (value, gradient),
+            };
+            let updated = optim::update(&config.optimizer, p, value, gradient, own, context);
+            next.push(updated.value);
+            next_slots.extend(updated.slots);
+        }
+        next.extend(next_slots);
+        next.push(count[0] + 1.0);
+        let outputs = self.laid_out(&next);
+        let metrics = StepMetrics {
+            loss: cross_entropy / tokens,
+            accuracy: correct / tokens,
+            learning_rate: rate,
+            grad_norm: norm,
+            input_tokens: BatchTensors::of(&fed).input_tokens(),
+            target_tokens: tokens,
+        };
+        let metrics = vector(&g, &metrics.to_array());
+        let donations: Vec<(usize, usize)> = (0..arrays.len()).map(|i| (i, i)).collect();
+        g.finish(&[outputs, vec![metrics]].concat(), &donations)
+    }
+}
+
+/// Gradients of the mean objective over the batch's `tokens`, with the summed cross-entropy and correct predictions. The
+/// batch is computed in as many parts as configured, one after the other.
+fn accumulate<'g>(
+    g: &'g Graph,
+    config: &Config,
+    specs: &Weights<Parameter>,
+    values: &[Tensor<'g>],
+    batch: &[Tensor<'g>],
+    tokens: Tensor<'g>,
+    compute: DType,
+) -> (Vec<Tensor<'g>>, Tensor<'g>, Tensor<'g>) {
+    let part = |values: &[Tensor<'g>], batch: &[Tensor<'g>]| {
+        let sums = losses(config, specs, values, batch, compute).1;
+        (
+            g.gradients(sums.objective / tokens, values),
+            sums.cross_entropy,
+            sums.correct,
+        )
+    };
+    let parts = config.train.gradient_accumulation as i64;
+    if parts == 1 {
+        return part(values, batch);
+    }
+    let split: Vec<Tensor<'g>> = batch
+        .iter()
+        // Each device's rows are split over the parts, so that none moves to another device.
+        .map(|t| {
+            t.reshape(&[t.dim(0) / parts, parts, t.dim(1)])
+                .transpose(&[1, 0, 2])
+                .with_logical_axes(&["parts", "batch", "length"])
+        })
+        .collect();
+    let mut init: Vec<Tensor<'g>> = values.iter().map(|v| v.zeros_like()).collect();
+    init.extend([g.scalar(DType::F32, 0.0); 2]);
+    let (sums, _) = g.scan(Default::default(), &init, &split, |carries, batch| {
+        let (gradients, cross_entropy, correct) = part(values, batch);
+        let new = gradients.into_iter().chain([cross_entropy, correct]);
+        (
+            carries
+                .iter()
+                .zip(new)
+                .map(|(sum, new)| *sum + new)
+                .collect(),
+            vec![],
+        )
+    });
+    let (gradients, sums) = sums.split_at(values.len());
+    (gradients.to_vec(), sums[0], sums[1])
+}

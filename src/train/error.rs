@@ -1,0 +1,94 @@
+//! Why a run ended early.
+
+use std::path::PathBuf;
+
+use super::data_loader::BatchError;
+use super::data_order::OrderDifference;
+use super::rate_change::RateChange;
+use super::saving;
+use crate::checkpoint;
+use crate::mesh::DeviceError;
+use crate::programs::sharding::ShardingError;
+use crate::run_dir::RunError;
+use crate::telemetry::TelemetryError;
+
+/// Why a run ended without reaching its last step.
+#[allow(missing_docs)]
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The device, or the memory it has.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The configured mesh or rules do not fit the devices or the arrays.
+    #[error(transparent)]
+    Sharding(#[from] ShardingError),
+    /// A mistake in the construction of a program.
+    #[error("the program is ill-formed")]
+    Program(#[from] ankh_hlo::Error),
+    /// The data, or a batch of it.
+    #[error(transparent)]
+    Data(#[from] ankh_data::Error),
+    /// The batches' settings do not suit the data.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// A file of the run directory could not be written.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Metrics or logs could not be written.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// An array of the state or the batch is not there.
+    #[error("there is no array `{name}`")]
+    MissingArray { name: String },
+    /// A batch's array is not a matrix.
+    #[error(
+        "`{name}` has dimensions {dims:?}; a batch's arrays are [rows, length], neither of them 0"
+    )]
+    NotABatch { name: String, dims: Vec<i64> },
+    /// The checkpoint was made on other data.
+    #[error("{} was trained on {was} examples an epoch and this data set gives {is}", checkpoint.display())]
+    OtherData {
+        checkpoint: PathBuf,
+        was: u64,
+        is: u64,
+    },
+    /// The order of the sequences would be another than the checkpoint's.
+    #[error("{} has {}, and this run has {}", checkpoint.display(), difference.was, difference.is)]
+    OtherOrder {
+        checkpoint: PathBuf,
+        difference: OrderDifference,
+    },
+    /// The learning rate would jump up, though nobody changed the schedule.
+    #[error("the learning rate would jump, and nobody asked for it: {change}")]
+    RateJump {
+        change: RateChange,
+        choices: Vec<String>,
+    },
+    /// The hosts of a run would begin at different steps.
+    #[error(
+        "this host would begin at step {begins}, after what it finds in {}, while the hosts of the run would begin at steps from {first} to {last}",
+        checkpoints.display()
+    )]
+    OtherStep {
+        checkpoints: PathBuf,
+        begins: u64,
+        first: u64,
+        last: u64,
+    },
+    /// The state that a run ends with could not be saved.
+    #[error(
+        "the run ends at step {step}, which cannot be saved; {}",
+        saving::Newest(*saved)
+    )]
+    Unsaved {
+        step: u64,
+        saved: Option<u64>,
+        source: checkpoint::Error,
+    },
+    /// The loss is not a number any more.
+    #[error("the loss is {loss} at step {step}; the last good state is in the checkpoint before")]
+    Diverged { step: u64, loss: f32 },
+}

@@ -1,0 +1,153 @@
+//! What a run reports of its steps: lines of metrics, TensorBoard events, the line on the terminal,
+//! and the summary at its end.
+
+use std::time::{Duration, Instant};
+
+use super::TrainError;
+use super::in_flight::BatchInfo;
+use super::summary::Summary;
+use crate::config::Config;
+use crate::programs::{BatchSize, StepMetrics};
+use crate::run_dir::RunDirectory;
+use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation};
+
+/// Where the metrics of steps go.
+pub(super) struct Reporter {
+    size: BatchSize,
+    steps: u64,
+    log_every: u64,
+    /// Residues shown up to the last step that was reported.
+    residues: u64,
+    meter: Meter,
+    metrics: MetricsLog,
+    events: EventLog,
+    progress: StepProgress,
+    summary: Summary,
+    began: Instant,
+}
+
+impl Reporter {
+    /// For the steps after `step`, up to which the run has shown `residues`. `peak_flops` is that of all
+    /// devices together, where it is known.
+    pub fn open(
+        config: &Config,
+        run: &RunDirectory,
+        peak_flops: Option<f64>,
+        step: u64,
+        residues: u64,
+    ) -> Result<Reporter, TrainError> {
+        Ok(Reporter {
+            size: BatchSize::of(config),
+            steps: config.train.steps,
+            log_every: config.train.log_every,
+            residues,
+            meter: Meter::start(StepCost::of(config), peak_flops),
+            metrics: MetricsLog::after(step, run.metrics())?,
+            events: EventLog::after(step, run.path())?,
+            progress: StepProgress::start(step, config.train.steps),
+            summary: Summary {
+                steps: step,
+                metrics: run.metrics(),
+                ..Summary::default()
+            },
+            began: Instant::now(),
+        })
+    }
+
+    /// Counts a step, and writes a line where one is due: every so many steps, at the last one, and with
+    /// an evaluation. A loss that is not finite is an error.
+    pub fn step(
+        &mut self,
+        step: u64,
+        numbers: StepMetrics<f32>,
+        batch: BatchInfo,
+        validation: Option<Validation>,
+    ) -> Result<(), TrainError> {
+        let loss = numbers.loss;
+        if !loss.is_finite() {
+            return Err(TrainError::Diverged { step, loss });
+        }
+        let tokens = f64::from(numbers.input_tokens) + f64::from(numbers.target_tokens);
+        let BatchInfo {
+            epoch,
+            seen,
+            waited,
+        } = batch;
+        self.residues += seen.residues;
+        self.meter.step(seen.sequences, tokens as u64, waited);
+        let due = step.is_multiple_of(self.log_every) || validation.is_some() || step == self.steps;
+        if !due {
+            return Ok(());
+        }
+        let line = Metrics {
+            step,
+            epoch,
+            residues: self.residues,
+            numbers,
+            padding_efficiency: tokens / self.size.positions() as f64,
+            rates: self.meter.read(),
+            validation,
+        };
+        self.metrics.write(&line);
+        self.events.write(&line);
+        self.progress.show(&line);
+        if self.summary.training_loss.is_none() {
+            tracing::info!(
+                "step {step} shows {} sequences in {} rows, which fill {:.1} % of their positions",
+                seen.sequences,
+                self.size.rows,
+                100.0 * line.padding_efficiency
+            );
+        }
+        let first = self.summary.training_loss.map_or(loss, |l| l.0);
+        self.summary.training_loss = Some((first, loss));
+        Ok(())
+    }
+
+    /// Notes an evaluation for the summary.
+    pub fn evaluated(&mut self, validation: &Validation) {
+        let loss = validation.validation_loss;
+        let first = self.summary.held_out_loss.map_or(loss, |l| l.0);
+        self.summary.held_out_loss = Some((first, loss));
+    }
+
+    /// Residues shown up to the last step that was reported.
+    pub fn residues(&self) -> u64 {
+        self.residues
+    }
+
+    /// The step that this process began after.
+    pub fn first_step(&self) -> u64 {
+        self.summary.steps
+    }
+
+    /// Begins to count rates anew.
+    pub fn restart_meter(&mut self) {
+        self.meter.read();
+    }
+
+    /// Leaves a time (of an evaluation, of a save) out of the rates.
+    pub fn skip(&mut self, duration: Duration) {
+        self.meter.skip(duration);
+    }
+
+    /// Tries once more to write what there was no room for; the log says what is missing.
+    pub fn flush(&mut self) {
+        self.metrics.finish();
+        self.events.finish();
+    }
+
+    /// Takes the line off the terminal.
+    pub fn end_progress(&self) {
+        self.progress.finish();
+    }
+
+    /// The summary of a run that ends at `step`.
+    pub fn into_summary(self, step: u64) -> Summary {
+        Summary {
+            steps: step,
+            seconds: self.began.elapsed().as_secs_f64(),
+            ..self.summary
+        }
+    }
+}

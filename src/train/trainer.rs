@@ -1,0 +1,464 @@
+//! The training loop.
+//!
+//! [`train`] prepares a run and then repeats: take a batch, start a step (which returns while the
+//! devices work), read the metrics of an earlier one, evaluate, save, stop. Each is a function below.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ankh_data::Split;
+use ankh_hlo::Module;
+use serde_json::json;
+
+use super::TrainError;
+use super::data_loader::{DataLoader, DeviceBatch, Prefetcher};
+use super::data_order::DataOrder;
+use super::evaluation::{self, Evaluation};
+use super::in_flight::{InFlight, StartedStep};
+use super::reporter::Reporter;
+use super::resume::ResumePoint;
+use super::saving::Saves;
+use super::state::State;
+use super::summary::{self, Summary};
+use crate::checkpoint::{Guard, Store};
+use crate::config::{Config, Versions};
+use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
+use crate::programs::Programs;
+use crate::run_dir::{Fence, Requests, RunDirectory, RunError};
+use crate::telemetry::{Log, Validation};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// At its last step.
+    Finished(Summary),
+    /// Before it, on request, with its state saved.
+    Stopped(Summary),
+}
+
+/// Steps whose metrics may be outstanding: enough that the devices have their next step before the last
+/// one ends. Where steps are long, [`InFlight::wait_to_start`] makes it fewer.
+const STEPS_AHEAD: usize = 2;
+
+/// While a batch is waited for, saves and requests are looked at this often.
+const POLL: Duration = Duration::from_millis(100);
+
+/// While the devices are waited for, they are looked at this often.
+const POLL_DEVICES: Duration = Duration::from_millis(5);
+
+/// Pauses before each try to save the state that a run ends with.
+const LAST_TRIES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+/// Trains until the configured last step, or until somebody asks to stop, in the run directory;
+/// resumes from its newest checkpoint if there is one. A training step compiled before can be given as
+/// a file.
+pub fn train(
+    config: &Config,
+    run: &RunDirectory,
+    mesh: &DeviceMesh,
+    executable: Option<&Path>,
+    requests: &Requests,
+) -> Result<Outcome, TrainError> {
+    let programs = Programs::of(config, mesh.platform(), mesh.rules());
+    let loader = DataLoader::open(&programs, Split::Train, mesh)?;
+    for reason in DataOrder::of(&loader.whole).reasons(config.data.memory) {
+        tracing::info!("{reason}");
+    }
+    let job = Job {
+        config,
+        run,
+        mesh,
+        loader: &loader,
+        requests,
+        fence: run.fence(),
+    };
+    let mut trainer = Trainer::start(job, &programs, executable)?;
+    if let Err(error) = trainer.train() {
+        trainer.rescue(&error);
+        return Err(error);
+    }
+    let stopped = trainer.step < config.train.steps;
+    let summary = trainer.finish()?;
+    match stopped {
+        false => Ok(Outcome::Finished(summary)),
+        true => {
+            loader.abandon();
+            Ok(Outcome::Stopped(summary))
+        }
+    }
+}
+
+/// What a run is given, and does not change.
+struct Job<'a> {
+    config: &'a Config,
+    run: &'a RunDirectory,
+    mesh: &'a DeviceMesh,
+    loader: &'a DataLoader,
+    requests: &'a Requests,
+    fence: Fence,
+}
+
+/// A run on its way.
+struct Trainer<'a> {
+    job: Job<'a>,
+    program: LoadedExecutable,
+    evaluation: Option<Evaluation>,
+    state: State,
+    /// Steps started.
+    step: u64,
+    batches: Prefetcher<'a>,
+    in_flight: InFlight,
+    reporter: Reporter,
+    saves: Saves,
+    /// The step that what the optimizer keeps began at.
+    optimizer_start: u64,
+}
+
+impl<'a> Trainer<'a> {
+    /// Makes everything ready for the first step, and evaluates the weights it starts from.
+    fn start(
+        job: Job<'a>,
+        programs: &Programs<'_>,
+        executable: Option<&Path>,
+    ) -> Result<Trainer<'a>, TrainError> {
+        let Job {
+            config, run, mesh, ..
+        } = job;
+        let store = job.store()?;
+        let from = ResumePoint::of(config, run, &store, mesh, job.loader)?;
+        let programs = &from.programs(programs);
+        let held_out = evaluation::held_out(programs, mesh)?;
+        let module = programs.step()?;
+        let (program, evaluation) = job.compile(programs, &module, held_out, executable)?;
+        let state = from.state(programs, mesh)?;
+        // Not before the first step can run: an attempt that fails leaves the run as it was.
+        job.record(&module)?;
+        let step = from.step;
+        let reporter = Reporter::open(config, run, mesh.peak_flops(), step, from.residues)?;
+        let mut trainer = Trainer {
+            batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
+            saves: Saves::new(store, config.checkpoint.keep, from.checkpoint()),
+            optimizer_start: from.optimizer_start,
+            in_flight: InFlight::new(),
+            job,
+            program,
+            evaluation,
+            state,
+            step,
+            reporter,
+        };
+        if step < config.train.steps {
+            trainer.evaluate()?;
+        }
+        trainer.reporter.restart_meter();
+        Ok(trainer)
+    }
+
+    /// Trains until the last step, or until somebody asks to stop.
+    fn train(&mut self) -> Result<(), TrainError> {
+        while self.step < self.job.config.train.steps && !self.job.requests.stop() {
+            self.job.fence.known().map_err(RunError::from)?;
+            let Some(batch) = self.next_batch()? else {
+                break;
+            };
+            self.start_step(batch)?;
+            let evaluated = self.evaluate_if_due()?;
+            self.report(evaluated)?;
+            self.save_if_due()?;
+            self.keep_pace()?;
+        }
+        Ok(())
+    }
+
+    /// The next batch; none where somebody asks to stop while it is waited for.
+    fn next_batch(&mut self) -> Result<Option<DeviceBatch>, TrainError> {
+        while !self.batches.wait(POLL) {
+            if self.job.requests.stop() {
+                return Ok(None);
+            }
+            if self.is_save_wanted()? {
+                self.save()?;
+            }
+        }
+        let batch = self.batches.next(self.job.mesh)?;
+        Ok(Some(batch.expect("training batches never end")))
+    }
+
+    /// Starts a step; the devices work on while this returns.
+    fn start_step(&mut self, batch: DeviceBatch) -> Result<(), TrainError> {
+        let DeviceBatch { arrays, info } = batch;
+        // From here on a request to stop is for this loop to hear.
+        self.job.requests.begin();
+        let mut metrics = None;
+        let program = &self.program;
+        self.state.replace(|state| {
+            let arguments = state.into_iter().chain(arrays).map(Input::Donate);
+            let mut outputs = program.execute(arguments.collect())?;
+            metrics = outputs.pop();
+            Ok(outputs)
+        })?;
+        self.step += 1;
+        let metrics = metrics.expect("a step's last result is its metrics");
+        self.in_flight.push(self.step, info, metrics)
+    }
+
+    /// Reports steps that are `STEPS_AHEAD` behind; all, where this step was evaluated or is the last.
+    fn report(&mut self, validation: Option<Validation>) -> Result<(), TrainError> {
+        let all = validation.is_some() || self.step == self.job.config.train.steps;
+        let limit = if all { 0 } else { STEPS_AHEAD };
+        while let Some(started) = self.in_flight.pop_beyond(limit) {
+            let validation = validation.filter(|_| started.step == self.step);
+            self.report_step(started, validation)?;
+        }
+        Ok(())
+    }
+
+    fn report_step(
+        &mut self,
+        started: StartedStep,
+        validation: Option<Validation>,
+    ) -> Result<(), TrainError> {
+        let numbers = self.in_flight.read(&started)?;
+        let StartedStep { step, batch, .. } = started;
+        self.reporter.step(step, numbers, batch, validation)
+    }
+
+    /// Waits, where steps are long, until the devices have little left to do.
+    fn keep_pace(&mut self) -> Result<(), TrainError> {
+        loop {
+            while let Some(ended) = self.in_flight.pop_ended() {
+                self.report_step(ended, None)?;
+            }
+            let wait = self.in_flight.wait_to_start();
+            if wait.is_zero() || self.job.requests.stop() {
+                return Ok(());
+            }
+            self.saves.look()?;
+            std::thread::sleep(wait.min(POLL_DEVICES));
+        }
+    }
+
+    fn evaluate_if_due(&mut self) -> Result<Option<Validation>, TrainError> {
+        let every = self.job.config.evaluation.every;
+        let last = self.step == self.job.config.train.steps;
+        if every == 0 || !(self.step.is_multiple_of(every) || last) {
+            return Ok(None);
+        }
+        // The steps before are reported first, so that the evaluation's time is not counted as theirs.
+        while let Some(started) = self.in_flight.pop_before(self.step) {
+            self.report_step(started, None)?;
+        }
+        self.in_flight.wait_for_last()?;
+        let start = Instant::now();
+        let validation = self.evaluate()?;
+        self.reporter.skip(start.elapsed());
+        self.in_flight.resume();
+        Ok(validation)
+    }
+
+    /// The held-out loss and accuracy under the present weights; none where a request cannot wait for
+    /// them.
+    fn evaluate(&mut self) -> Result<Option<Validation>, TrainError> {
+        let Some(evaluation) = &self.evaluation else {
+            return Ok(None);
+        };
+        let (saves, job, step) = (&mut self.saves, &self.job, self.step);
+        let poll = || -> Result<_, TrainError> {
+            saves.look()?;
+            Ok(match job.is_wanted_elsewhere() {
+                true => {
+                    tracing::info!("the evaluation at step {step} is given up");
+                    ControlFlow::Break(())
+                }
+                false => ControlFlow::Continue(()),
+            })
+        };
+        let validation = evaluation.run(job.mesh, self.state.parameters(), POLL, poll)?;
+        if let Some(validation) = &validation {
+            self.reporter.evaluated(validation);
+        }
+        Ok(validation)
+    }
+
+    fn save_if_due(&mut self) -> Result<(), TrainError> {
+        let every = self.job.config.checkpoint.every;
+        let last = self.step == self.job.config.train.steps;
+        let due = (every > 0 && self.step.is_multiple_of(every)) || last;
+        if self.is_save_wanted()? || due {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Whether to save at any step: somebody asks for it, or a save that failed is to be tried again.
+    /// Hears of saves that ended.
+    fn is_save_wanted(&mut self) -> Result<bool, TrainError> {
+        self.saves.look()?;
+        let asked = self.job.requests.take_save();
+        // Processes that hold shards of one state read it back together, at steps that all of them know.
+        if !self.job.mesh.is_fully_addressable() {
+            if asked {
+                let every = self.job.config.checkpoint.every;
+                tracing::info!("the hosts of a run save together, every {every} steps");
+            }
+            return Ok(false);
+        }
+        Ok(asked || self.saves.is_again_due())
+    }
+
+    /// Copies the state to the host and writes it in the background, after the save that may be under
+    /// way.
+    fn save(&mut self) -> Result<(), TrainError> {
+        // Lines up to this step reach the file before a state that claims them does.
+        while let Some(started) = self.in_flight.pop_beyond(0) {
+            self.report_step(started, None)?;
+        }
+        let start = Instant::now();
+        let whole = &self.job.loader.whole;
+        let metadata = json!({
+            "config": self.job.config,
+            "examples_per_epoch": whole.examples_per_epoch(),
+            "order": DataOrder::of(whole),
+            "rows": self.batches.rows_before(self.step),
+            "residues": self.reporter.residues(),
+            "optimizer_start": self.optimizer_start,
+        });
+        // Every process takes part in reading the state back; one writes it.
+        let fetch = || self.state.to_host(self.job.mesh);
+        match self.job.run.saves() {
+            true => self.saves.save(self.step, metadata, fetch)?,
+            false => self.saves.fetch_only(self.step, fetch)?,
+        }
+        self.reporter.skip(start.elapsed());
+        self.in_flight.resume();
+        Ok(())
+    }
+
+    /// Saves the state that the run ends with.
+    fn save_last(&mut self) -> Result<(), TrainError> {
+        self.saves.settle()?;
+        let begins = self.reporter.first_step();
+        for pause in LAST_TRIES {
+            let saved = self.saves.saved() == Some(self.step) || self.step == begins;
+            let fetched = self.saves.fetched() == Some(self.step);
+            let again = self.job.run.saves() && self.job.mesh.is_fully_addressable();
+            if saved || (fetched && !again) {
+                break;
+            }
+            if fetched {
+                std::thread::sleep(pause);
+            }
+            self.save()?;
+            self.saves.settle()?;
+        }
+        match self.saves.give_up(self.step) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps what can be kept of a run that ends with an error; the log says what is lost.
+    fn rescue(&mut self, error: &TrainError) {
+        // The state is whole where only the next batch is missing.
+        let whole = matches!(error, TrainError::Data(_) | TrainError::Batch(_));
+        let kept = match whole && self.job.mesh.is_fully_addressable() {
+            true => self.save_last(),
+            false => self.saves.settle(),
+        };
+        if let Err(lost) = kept {
+            tracing::error!("{lost}");
+        }
+        self.reporter.flush();
+    }
+
+    fn finish(mut self) -> Result<Summary, TrainError> {
+        let saved = self.save_last();
+        self.reporter.flush();
+        self.reporter.end_progress();
+        saved?;
+        let stopped = self.step < self.job.config.train.steps;
+        let mut summary = self.reporter.into_summary(self.step);
+        summary.checkpoint = Some(self.job.run.checkpoint(self.step)).filter(|p| p.exists());
+        self.batches.abandon();
+        match self.evaluation {
+            Some(evaluation) if stopped => evaluation.abandon(),
+            Some(evaluation) => {
+                let loss = summary::frequency_loss(
+                    &self.job.loader.whole,
+                    &evaluation.loader().whole,
+                    self.job.config.model.vocabulary,
+                    self.job.requests,
+                );
+                // The run is finished and saved, whatever becomes of its summary.
+                summary.frequency_loss = loss.unwrap_or_else(|error| {
+                    tracing::warn!("the token frequencies cannot be counted: {error}");
+                    None
+                });
+            }
+            None => {}
+        }
+        Ok(summary)
+    }
+}
+
+impl Job<'_> {
+    /// The run's checkpoints, which only the holder of the run directory may write.
+    fn store(&self) -> Result<Store, TrainError> {
+        let fence = self.fence.clone();
+        let guard = Guard::new(self.fence.number(), move || fence.check());
+        let store = Store::open(self.run.checkpoints()).guarded(guard);
+        if self.run.saves() {
+            store.clean()?;
+        }
+        Ok(store)
+    }
+
+    /// Compiles the training step, or loads it from a file, and the evaluation of held-out sequences.
+    fn compile(
+        &self,
+        programs: &Programs<'_>,
+        step: &Module,
+        held_out: Option<DataLoader>,
+        executable: Option<&Path>,
+    ) -> Result<(LoadedExecutable, Option<Evaluation>), TrainError> {
+        let mesh = self.mesh;
+        tracing::info!(
+            "compiling the training step for {}, mesh {}",
+            mesh.platform(),
+            mesh.shape()
+        );
+        let began = Instant::now();
+        let program = match executable {
+            Some(file) => mesh.load(step, file)?,
+            None => mesh.compile(step)?,
+        };
+        let evaluation = held_out.map(|loader| Evaluation::compile(programs, mesh, loader));
+        let evaluation = evaluation.transpose()?;
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "compiled");
+        Ok((program, evaluation))
+    }
+
+    /// Writes the configuration, the versions and the program to the run directory, and begins its log.
+    fn record(&self, step: &Module) -> Result<(), TrainError> {
+        let versions = Versions {
+            ankh: env!("CARGO_PKG_VERSION").into(),
+            plugin_api: self.mesh.plugin_api(),
+            platform: self.mesh.platform_version(),
+        };
+        self.run.record(self.config, &versions)?;
+        self.run
+            .record_program("train_step", &step.text(), &step.to_bytes())?;
+        Log::record_to(&self.run.log())?;
+        Ok(())
+    }
+
+    /// Whether somebody asks for something that an evaluation is not worth to be kept waiting for.
+    fn is_wanted_elsewhere(&self) -> bool {
+        self.requests.stop() || (self.requests.save() && self.mesh.is_fully_addressable())
+    }
+}
