@@ -3,7 +3,7 @@
 
 mod support;
 
-use ankh::config::{Config, Loss, resolve};
+use ankh::config::{Config, LogicalAxis, Loss, resolve};
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Hosts, Input};
 use ankh::model::{Targets, token_loss};
@@ -24,9 +24,14 @@ fn counting(rules: Option<&LogicalAxisRules>) -> Module {
     }
     let dims = [ROWS, LENGTH, VOCABULARY].map(|d| d as i64);
     let logits = Shape::new(DType::F32, dims);
-    let logits = g.parameter_with_logical_axes("logits", logits, &["batch", "length", "vocab"]);
+    let logits = g.parameter_with_logical_axes(
+        "logits",
+        logits,
+        &[LogicalAxis::Batch, LogicalAxis::Length, LogicalAxis::Vocab],
+    );
     let labels = Shape::new(DType::S32, &dims[..2]);
-    let labels = g.parameter_with_logical_axes("labels", labels, &["batch", "length"]);
+    let labels =
+        g.parameter_with_logical_axes("labels", labels, &[LogicalAxis::Batch, LogicalAxis::Length]);
     let sums = token_loss(logits, Targets(labels), &Loss::default());
     g.finish(&[sums.correct], &[]).unwrap()
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use ankh::config::Loss;
+use ankh::config::{LogicalAxis, Loss};
 use ankh::model::attention::{
     AttentionMask, Bias, Scores, causal_mask, key_mask, weighted_sum, weighted_sum_by,
 };
@@ -296,7 +296,7 @@ fn only_a_narrow_weight_has_a_rounded_gradient() {
     let x = g.full(&Shape::new(DType::Bf16, [1, 257, 2]), 1.0);
     let gradient = |dtype: DType| {
         let w = g.full(&Shape::new(DType::F32, [2, 3]), 1.0).convert(dtype);
-        let y = product(x, w, ["in", "out"], DType::Bf16);
+        let y = product(x, w, [LogicalAxis::Embed, LogicalAxis::Mlp], DType::Bf16);
         g.gradients(y.convert(DType::F32).sum_all(), &[w])[0].convert(DType::F32)
     };
     let outputs = [DType::F32, DType::Bf16].map(gradient);

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use ankh::checkpoint::Store;
-use ankh::config::{Config, resolve};
+use ankh::config::{Config, MeshAxis, resolve};
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Hosts, Input};
 use ankh::programs::Programs;
 use ankh::run_dir::{Requests, RunDirectory, RunMode};
 use ankh::train::{Outcome, open_mesh, train};
-use ankh_hlo::{ArraySpec, DType, Graph, Shape, Sharding};
+use ankh_hlo::{ArraySpec, AxisName, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
 
 const STEPS: u64 = 10;
@@ -250,19 +250,19 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
     let slice: Slice = "cpu-8".parse().unwrap();
     let mesh = open_mesh(&config, slice, Hosts::Real).unwrap();
     let rules = mesh.rules().unwrap();
-    let spec = |axes: &[&[&str]]| ArraySpec {
+    let spec = |axes: &[&[AxisName]]| ArraySpec {
         name: "x".into(),
         shape: Shape::new(DType::F32, [4, 2]),
         sharding: Some(Sharding::new(rules.mesh(), axes).unwrap()),
     };
-    let array = |axes: &[&[&str]]| {
+    let array = |axes: &[&[AxisName]]| {
         let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         let tensor = HostTensor::from_f32([4, 2], &values);
         mesh.upload(&spec(axes), &tensor).unwrap()
     };
     let g = Graph::new("sums");
     g.set_logical_axis_rules(rules.clone());
-    let over_model: &[&[&str]] = &[&["model"], &[]];
+    let over_model: &[&[AxisName]] = &[&[MeshAxis::Model.into()], &[]];
     let ArraySpec {
         name,
         shape,
@@ -278,7 +278,7 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
     let sums = mesh.to_host(&sums[0]).unwrap();
     assert_eq!(sums.to_vec_f32().unwrap(), [3.0, 7.0, 11.0, 15.0]);
     // Each part is as large as the program expects, and is another one.
-    let elsewhere = array(&[&["fsdp"], &[]]);
+    let elsewhere = array(&[&[MeshAxis::Fsdp.into()], &[]]);
     let error = program
         .execute(vec![Input::Keep(&elsewhere)])
         .err()

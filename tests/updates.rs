@@ -3,7 +3,7 @@
 
 mod support;
 
-use ankh::config::{Adafactor, AdamW, Optimizer, Schedule, ScheduleKind};
+use ankh::config::{Adafactor, AdamW, LogicalAxis, Optimizer, Schedule, ScheduleKind};
 use ankh::model::{Initializer, Parameter};
 use ankh::optim::{self, StepContext};
 use ankh_hlo::{DType, Graph, Shape, Tensor};
@@ -16,9 +16,9 @@ const TOLERANCE: f64 = 1e-12;
 const STEPS: usize = 4;
 
 fn parameter(dims: &[i64], stacked: bool) -> Parameter {
-    let mut logical_axes = vec!["embed"; dims.len()];
+    let mut logical_axes = vec![LogicalAxis::Embed; dims.len()];
     if stacked {
-        logical_axes[0] = "layers";
+        logical_axes[0] = LogicalAxis::Layers;
     }
     Parameter {
         name: "weight".into(),
@@ -39,7 +39,8 @@ fn updates(
     let g = Graph::new("updates");
     let array = |name: &str, dims: &[i64]| g.parameter(name, Shape::new(DType::F64, dims));
     let mut x = array("value", &parameter.dims);
-    let mut slots: Vec<Tensor<'_>> = optim::slots(optimizer, parameter)
+    let mut slots: Vec<Tensor<'_>> = optimizer
+        .slots(parameter)
         .iter()
         .map(|s| g.zeros(&Shape::new(DType::F64, s.dims.clone())))
         .collect();
@@ -50,7 +51,7 @@ fn updates(
             learning_rate: g.scalar(DType::F64, *rate),
         };
         let gradient = array(&format!("gradient{step}"), &parameter.dims);
-        let updated = optim::update(optimizer, parameter, x, gradient, &slots, context);
+        let updated = optimizer.update(parameter, x, gradient, &slots, context);
         (x, slots) = (updated.value, updated.slots);
         outputs.push(x);
     }
@@ -155,7 +156,7 @@ fn check_adafactor(case: &str, rule: Adafactor, layers: usize, dims: &[i64], fac
         .collect();
     let rates = [0.3, 0.2, 0.1, 0.05];
     let optimizer = Optimizer::Adafactor(rule.clone());
-    let slots = optim::slots(&optimizer, &parameter);
+    let slots = optimizer.slots(&parameter);
     assert_eq!(slots.len(), if factored { 2 } else { 1 }, "{case}");
     let found = updates(&optimizer, &parameter, &value, &gradients, &rates);
 

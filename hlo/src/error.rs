@@ -2,7 +2,8 @@
 
 use std::panic::Location;
 
-/// A mistake in a tensor program: the operation, the shapes, and the location in the source that made it.
+/// A mistake in a tensor program: the operation, the shapes, and the location in the source that
+/// made it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{location}: {operation}: {problem}")]
 pub struct Error {

@@ -1,8 +1,13 @@
-//! Tensor programs: a typed builder, derivatives, loops with rematerialisation, shardings, and lowering to XLA's HLO.
+//! Tensor programs for XLA: a builder with checked shapes, reverse-mode derivatives, scans with
+//! rematerialisation, shardings, and lowering to HLO.
 //!
-//! A [`Graph`] collects operations through [`Tensor`] handles that behave like numbers; [`Graph::gradients`] adds the
-//! derivative of a scalar; [`Graph::finish`] gives a [`Module`] for a PJRT plugin to compile. The crate knows nothing of
-//! devices, models or files.
+//! A [`Graph`] collects operations through [`Tensor`] handles that behave like numbers, as JAX's
+//! tracers do. [`Graph::gradients`] is `jax.grad`, [`Graph::scan`] is `lax.scan` with a checkpoint
+//! policy ([`Remat`]), and [`LogicalAxisRules`] are Flax's. [`Graph::finish`] gives a [`Module`] for a
+//! PJRT plugin to compile. The crate knows nothing of devices, models or files.
+//!
+//! Operations are methods in `ops`; each adds a node (`ir`) to the graph (`graph`). Their derivatives
+//! are in `grad/rules.rs`, their instructions in `lower/operation.rs`.
 //!
 //! ```
 //! use ankh_hlo::{DType, Graph, Shape};
@@ -16,12 +21,11 @@
 //! ```
 
 mod error;
-mod function;
 mod grad;
 mod graph;
+mod ir;
 mod literal;
 mod lower;
-mod op;
 mod ops;
 mod shape;
 mod sharding;
@@ -29,10 +33,14 @@ mod text;
 
 pub use error::Error;
 pub use graph::{Graph, Scope, Tensor};
+pub use ir::{
+    Binary, Comparison, DotDims, PadDim, Precision, Reduction, Remat, RngAlgorithm, Unary,
+};
 pub use literal::Literal;
 pub use lower::{ArraySpec, Module};
-pub use op::{Binary, Comparison, DotDims, PadDim, Precision, Reduction, RngAlgorithm, Unary};
-pub use ops::{Remat, ScanOptions};
+pub use ops::ScanOptions;
 pub use shape::{DType, Shape};
-pub use sharding::{IndivisibleDim, LogicalAxisRules, Mesh, Sharding, ShardingForm};
+pub use sharding::{
+    AxisError, AxisName, IndivisibleDim, LogicalAxisRules, Mesh, Sharding, ShardingForm,
+};
 pub use text::module as text;

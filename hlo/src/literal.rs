@@ -12,7 +12,8 @@ pub struct Literal {
 }
 
 impl Literal {
-    /// A scalar of `dtype` nearest to `value` (integers truncate toward zero, predicates are `value != 0`).
+    /// A scalar of `dtype` nearest to `value` (integers truncate toward zero, predicates are `value
+    /// != 0`).
     pub fn scalar(dtype: DType, value: f64) -> Literal {
         let bytes: Vec<u8> = match dtype {
             DType::Pred => vec![u8::from(value != 0.0)],
@@ -37,12 +38,14 @@ impl Literal {
         Literal::from_elements(DType::F32, dims, values.iter().map(|v| v.to_le_bytes()))
     }
 
-    /// An array of signed 32-bit integers in row-major order; `None` when `values` does not fill `dims`.
+    /// An array of signed 32-bit integers in row-major order; `None` when `values` does not fill
+    /// `dims`.
     pub fn s32(dims: &[i64], values: &[i32]) -> Option<Literal> {
         Literal::from_elements(DType::S32, dims, values.iter().map(|v| v.to_le_bytes()))
     }
 
-    /// An array of unsigned 64-bit integers in row-major order; `None` when `values` does not fill `dims`.
+    /// An array of unsigned 64-bit integers in row-major order; `None` when `values` does not fill
+    /// `dims`.
     pub fn u64(dims: &[i64], values: &[u64]) -> Option<Literal> {
         Literal::from_elements(DType::U64, dims, values.iter().map(|v| v.to_le_bytes()))
     }

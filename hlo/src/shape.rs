@@ -33,20 +33,25 @@ impl DType {
         matches!(self, DType::Bf16 | DType::F16 | DType::F32 | DType::F64)
     }
 
-    /// Whether a constant of this type can stand for `value`: an integer in range, or any number rounded to a
-    /// floating-point type.
+    /// Whether a constant of this type can stand for `value`: an integer in range, or any number
+    /// rounded to a floating-point type.
     pub(crate) fn holds(self, value: f64) -> bool {
+        let integer = |range: ops::Range<f64>| value.fract() == 0.0 && range.contains(&value);
+        self.integers().is_none_or(integer)
+    }
+
+    /// The integers that a type of integers or truth values holds.
+    pub(crate) fn integers(self) -> Option<ops::Range<f64>> {
         // The end is the first number beyond, since the last one of 64 bits is no f64.
-        let (start, end) = match self {
-            DType::Pred => (0.0, 2.0),
-            DType::U8 => (0.0, 8f64.exp2()),
-            DType::U32 => (0.0, 32f64.exp2()),
-            DType::U64 => (0.0, 64f64.exp2()),
-            DType::S32 => (-(31f64.exp2()), 31f64.exp2()),
-            DType::S64 => (-(63f64.exp2()), 63f64.exp2()),
-            DType::Bf16 | DType::F16 | DType::F32 | DType::F64 => return true,
-        };
-        value.fract() == 0.0 && (start..end).contains(&value)
+        Some(match self {
+            DType::Pred => 0.0..2.0,
+            DType::U8 => 0.0..8f64.exp2(),
+            DType::U32 => 0.0..32f64.exp2(),
+            DType::U64 => 0.0..64f64.exp2(),
+            DType::S32 => -(31f64.exp2())..31f64.exp2(),
+            DType::S64 => -(63f64.exp2())..63f64.exp2(),
+            DType::Bf16 | DType::F16 | DType::F32 | DType::F64 => return None,
+        })
     }
 
     /// Bytes of one element.
@@ -99,6 +104,13 @@ impl Shape {
         self.dims.len()
     }
 
+    /// Whether `dims` are dimensions of an array of this shape, each named once.
+    pub(crate) fn has_dims(&self, dims: &[i64]) -> bool {
+        let exists = |d: &i64| usize::try_from(*d).is_ok_and(|d| d < self.rank());
+        let distinct = dims.iter().enumerate().all(|(i, d)| !dims[..i].contains(d));
+        distinct && dims.iter().all(exists)
+    }
+
     /// The number of elements; the largest number for dimensions that no array has.
     pub fn elements(&self) -> i64 {
         self.counted().map_or(i64::MAX, |(elements, _)| elements)
@@ -109,8 +121,9 @@ impl Shape {
         self.counted().map_or(u64::MAX, |(_, bytes)| bytes)
     }
 
-    /// Elements and bytes, if no dimension is negative and 63 bits count them. A dimension of 0 does not make up for others
-    /// that are too large, since whoever computes strides multiplies those.
+    /// Elements and bytes, if no dimension is negative and 63 bits count them. A dimension of 0
+    /// does not make up for others that are too large, since whoever computes strides multiplies
+    /// those.
     fn counted(&self) -> Option<(i64, u64)> {
         if self.dims.iter().any(|d| *d < 0) {
             return None;
@@ -135,8 +148,8 @@ impl Shape {
     }
 }
 
-/// A dimension, or a number of elements, while it is computed. All arithmetic on such goes through here: a formula reads as
-/// one, and what 64 bits cannot hold is found at its end.
+/// A dimension, or a number of elements, while it is computed. All arithmetic on such goes through
+/// here: a formula reads as one, and what 64 bits cannot hold is found at its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size(Option<i128>);
 
@@ -213,7 +226,8 @@ impl Type {
         }
     }
 
-    /// The shape of an array-typed value; a tuple shows as an empty `u8` array, which no operation accepts silently.
+    /// The shape of an array-typed value; a tuple shows as an empty `u8` array, which no operation
+    /// accepts silently.
     pub(crate) fn array(&self) -> Shape {
         match self {
             Type::Array(s) => s.clone(),

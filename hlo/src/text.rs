@@ -1,5 +1,5 @@
-//! HLO's text form, for reading and for dumps. It follows XLA's own printer: attributes that a reader needs to follow the
-//! computation are there, layouts and empty fields are not.
+//! HLO's text form, for reading and for dumps. It follows XLA's own printer: attributes that a
+//! reader needs to follow the computation are there, layouts and empty fields are not.
 
 use std::collections::HashMap;
 use std::fmt::Write;

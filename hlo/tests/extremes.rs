@@ -4,12 +4,18 @@
 use std::sync::Arc;
 
 use ankh_hlo::{
-    DType, DotDims, Graph, Literal, LogicalAxisRules, Mesh, PadDim, Precision, Remat, RngAlgorithm,
-    ScanOptions, Shape, Sharding, Tensor,
+    AxisName, DType, DotDims, Graph, Literal, LogicalAxisRules, Mesh, PadDim, Precision, Remat,
+    RngAlgorithm, ScanOptions, Shape, Sharding, Tensor,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+
+const DATA: AxisName = AxisName::new("data");
+const MODEL: AxisName = AxisName::new("model");
+const BATCH: AxisName = AxisName::new("batch");
+const MLP: AxisName = AxisName::new("mlp");
+const EMBED: AxisName = AxisName::new("embed");
 
 /// Around the ends of what the types hold, and small ones that do fit.
 const NUMBERS: [i64; 24] = [
@@ -94,7 +100,7 @@ type Operation = for<'g> fn(&'g Graph, Tensor<'g>, &Given) -> Tensor<'g>;
 const OPERATIONS: [(&str, Operation); 41] = [
     ("parameter", |g, _, n| g.parameter("p", n.shape())),
     ("parameter_with_logical_axes", |g, _, n| {
-        let names = ["batch", "mlp", "embed"];
+        let names = [BATCH, MLP, EMBED];
         let rank = n.lists[0].len();
         g.parameter_with_logical_axes("p", n.shape(), &names[..rank.min(3)])
     }),
@@ -105,7 +111,7 @@ const OPERATIONS: [(&str, Operation); 41] = [
         x.with_sharding_constraint(sharding(n.place))
     }),
     ("with_logical_axes", |_, x, n| {
-        x.with_logical_axes(&["batch", "mlp", "embed"][..n.place.min(3)])
+        x.with_logical_axes(&[BATCH, MLP, EMBED][..n.place.min(3)])
     }),
     ("full", |g, _, n| g.full(&n.shape(), 1.0)),
     ("scalar", |g, _, n| g.scalar(n.dtype, n.number() as f64)),
@@ -227,20 +233,17 @@ const OPERATIONS: [(&str, Operation); 41] = [
 ];
 
 fn mesh() -> Arc<Mesh> {
-    Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap())
+    Arc::new(Mesh::new([(DATA, 2), (MODEL, 4)]).unwrap())
 }
 
 fn sharding(rank: usize) -> Sharding {
-    let dims: [&[&str]; 3] = [&["data"], &["model"], &[]];
+    let dims: [&[AxisName]; 3] = [&[DATA], &[MODEL], &[]];
     Sharding::new(&mesh(), &dims[..rank.min(3)]).unwrap()
 }
 
 fn rules() -> LogicalAxisRules {
-    let rules = [
-        ("batch", vec!["data".to_string()]),
-        ("mlp", vec!["model".into()]),
-    ];
-    LogicalAxisRules::new((*mesh()).clone(), rules)
+    let rules = [(BATCH, vec![DATA]), (MLP, vec![MODEL]), (EMBED, vec![])];
+    LogicalAxisRules::new((*mesh()).clone(), rules).unwrap()
 }
 
 /// Operands, some of them as large as an array can be.
@@ -335,14 +338,14 @@ proptest! {
         dims in numbers(),
         positions in vec(number(), 1..3),
     ) {
-        let whole = Sharding::new(&mesh(), &[&["model", "data"]]).unwrap();
+        let whole = Sharding::new(&mesh(), &[&[MODEL, DATA]]).unwrap();
         for sharding in [whole, sharding(dims.len()), sharding(1)] {
             let shard_dims = sharding.shard_dims(&dims);
             prop_assert_eq!(shard_dims.len(), dims.len());
             for position in &positions {
                 sharding.shard_ranges(*position, &dims);
             }
-            sharding.split_further(dims.len(), positions[0], "model");
+            prop_assert!(sharding.split_further(dims.len(), positions[0], MODEL).is_ok());
             for (dim, &size) in dims.iter().enumerate() {
                 let mut ends: Vec<_> = (0..8).map(|p| sharding.shard_ranges(p, &dims)[dim].clone()).collect();
                 ends.sort_by_key(|range| (range.start, range.end));
@@ -358,7 +361,8 @@ proptest! {
 
     #[test]
     fn a_mesh_has_as_many_devices_as_can_be_counted(sizes in vec(number(), 0..5)) {
-        let axes = sizes.iter().enumerate().map(|(i, s)| (format!("axis{i}"), *s));
+        let names = ["a", "b", "c", "d"].map(AxisName::new);
+        let axes = names.into_iter().zip(sizes.iter().copied());
         let devices = sizes.iter().try_fold(1i64, |n, s| n.checked_mul(*s));
         let devices = devices.filter(|_| sizes.iter().all(|s| *s > 0));
         match Mesh::new(axes) {

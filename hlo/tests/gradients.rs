@@ -6,11 +6,15 @@
 mod support;
 
 use ankh_hlo::{
-    DType, DotDims, Graph, Literal, PadDim, Precision, Remat, ScanOptions, Shape, Tensor,
+    AxisName, DType, DotDims, Graph, Literal, PadDim, Precision, Remat, ScanOptions, Shape, Tensor,
 };
 use ankh_pjrt::HostTensor;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+
+const DATA: AxisName = AxisName::new("data");
+const BATCH: AxisName = AxisName::new("batch");
+const EMBED: AxisName = AxisName::new("embed");
 
 /// Relative to the largest derivative.
 const TOLERANCE: f64 = 1e-6;
@@ -378,11 +382,10 @@ fn sharding_constraints_pass_gradients() {
             &[dims],
             seed,
             |g, x| {
-                g.set_logical_axis_rules(LogicalAxisRules::new(
-                    Mesh::new([("data", 1)]).unwrap(),
-                    [("batch", vec!["data".to_string()])],
-                ));
-                x[0].square().with_logical_axes(&["batch", "embed"]).exp()
+                let rules = [(BATCH, vec![DATA]), (EMBED, vec![])];
+                let mesh = Mesh::new([(DATA, 1)]).unwrap();
+                g.set_logical_axis_rules(LogicalAxisRules::new(mesh, rules).unwrap());
+                x[0].square().with_logical_axes(&[BATCH, EMBED]).exp()
             },
         );
     });

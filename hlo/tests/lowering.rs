@@ -6,11 +6,17 @@ mod support;
 use std::sync::Arc;
 
 use ankh_hlo::{
-    DType, DotDims, Graph, LogicalAxisRules, Mesh, Module, PadDim, Precision, Remat, RngAlgorithm,
-    ScanOptions, Shape, Sharding, ShardingForm, Tensor,
+    AxisName, DType, DotDims, Graph, LogicalAxisRules, Mesh, Module, PadDim, Precision, Remat,
+    RngAlgorithm, ScanOptions, Shape, Sharding, ShardingForm, Tensor,
 };
 use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
 use ankh_proto::xla::{HloInstructionProto, PrimitiveType};
+
+const DATA: AxisName = AxisName::new("data");
+const MODEL: AxisName = AxisName::new("model");
+const BATCH: AxisName = AxisName::new("batch");
+const MLP: AxisName = AxisName::new("mlp");
+const EMBED: AxisName = AxisName::new("embed");
 
 fn vector(g: &Graph, n: i64) -> Tensor<'_> {
     g.parameter("x", Shape::new(DType::F32, [n]))
@@ -88,7 +94,7 @@ fn what_no_result_depends_on_is_left_out() {
     let _unused = x.exp().tanh();
     let _loop = g.while_loop(
         &[x],
-        |s| s[0].sum_all().less(s[0].full_like(9.0)),
+        |s| s[0].sum_all().less(s[0].graph().scalar(DType::F32, 9.0)),
         |s| vec![s[0].exp()],
     );
     let module = g.finish(&[x.sin()], &[]).unwrap();
@@ -352,8 +358,8 @@ fn operations_that_differ_in_an_attribute_differ_when_lowered() {
         };
         x.dot_general(x, dims, precision, None)
     }
-    fn constrain<'g>(x: Tensor<'g>, dims: &[&[&str]]) -> Tensor<'g> {
-        let mesh = Arc::new(Mesh::new([("data", 2), ("model", 2)]).unwrap());
+    fn constrain<'g>(x: Tensor<'g>, dims: &[&[AxisName]]) -> Tensor<'g> {
+        let mesh = Arc::new(Mesh::new([(DATA, 2), (MODEL, 2)]).unwrap());
         x.with_sharding_constraint(Sharding::new(&mesh, dims).unwrap())
     }
     fn bits<'g>(g: &'g Graph, algorithm: RngAlgorithm) -> Tensor<'g> {
@@ -426,9 +432,9 @@ fn operations_that_differ_in_an_attribute_differ_when_lowered() {
     ];
     const PLACED: [&[Build]; 3] = [
         &[
-            |_, x| constrain(x, &[&["data"], &[]]),
-            |_, x| constrain(x, &[&[], &["data"]]),
-            |_, x| constrain(x, &[&["model"], &[]]),
+            |_, x| constrain(x, &[&[DATA], &[]]),
+            |_, x| constrain(x, &[&[], &[DATA]]),
+            |_, x| constrain(x, &[&[MODEL], &[]]),
         ],
         &[
             |g, x| x.dynamic_slice(&[g.scalar(DType::S32, 1.0); 2], &[1, 4]),
@@ -454,29 +460,26 @@ fn network(rules: Option<LogicalAxisRules>) -> Module {
         g.set_logical_axis_rules(rules);
     }
     let shape = |dims: [i64; 2]| Shape::new(DType::F32, dims);
-    let x = g.parameter_with_logical_axes("x", shape([8, 6]), &["batch", "embed"]);
-    let up = g.parameter_with_logical_axes("up", shape([6, 4]), &["embed", "mlp"]);
-    let down = g.parameter_with_logical_axes("down", shape([4, 6]), &["mlp", "embed"]);
+    let x = g.parameter_with_logical_axes("x", shape([8, 6]), &[BATCH, EMBED]);
+    let up = g.parameter_with_logical_axes("up", shape([6, 4]), &[EMBED, MLP]);
+    let down = g.parameter_with_logical_axes("down", shape([4, 6]), &[MLP, EMBED]);
     let h = g
         .einsum("be,em->bm", x, up)
         .tanh()
-        .with_logical_axes(&["batch", "mlp"]);
+        .with_logical_axes(&[BATCH, MLP]);
     let y = g
         .einsum("bm,me->be", h, down)
-        .with_logical_axes(&["batch", "embed"]);
+        .with_logical_axes(&[BATCH, EMBED]);
     let loss = y.square().mean_all();
     let gradients = g.gradients(loss, &[up, down]);
-    let up = gradients[0].with_logical_axes(&["embed", "mlp"]);
+    let up = gradients[0].with_logical_axes(&[EMBED, MLP]);
     g.finish(&[loss, up, gradients[1]], &[]).unwrap()
 }
 
 fn rules(form: ShardingForm) -> LogicalAxisRules {
-    let rules = [
-        ("batch", vec!["data".to_string()]),
-        ("mlp", vec!["model".into()]),
-    ];
-    let mesh = Mesh::new([("data", 4), ("model", 2)]).unwrap();
-    LogicalAxisRules::new(mesh, rules).with_form(form)
+    let rules = [(BATCH, vec![DATA]), (MLP, vec![MODEL]), (EMBED, vec![])];
+    let mesh = Mesh::new([(DATA, 4), (MODEL, 2)]).unwrap();
+    LogicalAxisRules::new(mesh, rules).unwrap().with_form(form)
 }
 
 #[test]

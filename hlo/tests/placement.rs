@@ -6,8 +6,15 @@ mod support;
 use std::panic::Location;
 use std::sync::Arc;
 
-use ankh_hlo::{DType, Error, Graph, LogicalAxisRules, Mesh, Module, Shape, Sharding, Tensor};
+use ankh_hlo::{
+    AxisName, DType, Error, Graph, LogicalAxisRules, Mesh, Module, Shape, Sharding, Tensor,
+};
 use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
+
+const DATA: AxisName = AxisName::new("data");
+const MODEL: AxisName = AxisName::new("model");
+const FSDP: AxisName = AxisName::new("fsdp");
+const ONE: AxisName = AxisName::new("one");
 
 /// The mistake that `build` makes with x: f32[2,3], at its own line.
 #[track_caller]
@@ -34,15 +41,15 @@ fn says(error: &Error, operation: &str, parts: &[&str]) {
 }
 
 /// A mesh of 2 by 4 devices, and the sharding of an array over it.
-fn over(dims: &[&[&str]]) -> Sharding {
-    let mesh = Mesh::new([("data", 2), ("model", 4), ("one", 1)]).unwrap();
+fn over(dims: &[&[AxisName]]) -> Sharding {
+    let mesh = Mesh::new([(DATA, 2), (MODEL, 4), (ONE, 1)]).unwrap();
     Sharding::new(&Arc::new(mesh), dims).unwrap()
 }
 
 #[test]
 fn parameters_and_results_are_split_into_equal_parts() {
     let rows = |n: i64| Shape::new(DType::F32, [n, 3]);
-    let split = || over(&[&["data"], &[]]);
+    let split = || over(&[&[DATA], &[]]);
     says(
         &mistake(|g, _| {
             let _ = g.sharded_parameter("rows", rows(5), split());
@@ -58,21 +65,21 @@ fn parameters_and_results_are_split_into_equal_parts() {
     );
     says(
         &mistake(|g, _| {
-            let _ = g.sharded_parameter("rows", rows(6), over(&[&["data", "model"], &[]]));
+            let _ = g.sharded_parameter("rows", rows(6), over(&[&[DATA, MODEL], &[]]));
         }),
         "parameter",
         &["`rows`", "8 equal parts", "`model`"],
     );
     says(
         &mistake(|g, _| {
-            let _ = g.sharded_parameter("rows", rows(4), over(&[&["data"]]));
+            let _ = g.sharded_parameter("rows", rows(4), over(&[&[DATA]]));
         }),
         "parameter",
         &["`rows`", "1 dimensions", "f32[4,3]"],
     );
     says(
         &mistake(|g, x| {
-            let result = x.with_sharding_constraint(over(&[&[], &["data"]]));
+            let result = x.with_sharding_constraint(over(&[&[], &[DATA]]));
             {
                 let _ = g.finish(&[x, result], &[]);
             }
@@ -83,7 +90,7 @@ fn parameters_and_results_are_split_into_equal_parts() {
     // One axis of one device splits nothing, and none of no elements is too few.
     let g = Graph::new("equal");
     let x = g.sharded_parameter("x", rows(0), split());
-    let y = g.sharded_parameter("y", rows(3), over(&[&["one"], &[]]));
+    let y = g.sharded_parameter("y", rows(3), over(&[&[ONE], &[]]));
     // Within a program XLA fills up what does not divide.
     let within = y.with_sharding_constraint(split()) + 1.0;
     g.finish(
@@ -98,7 +105,7 @@ fn donations_lie_on_the_mesh_as_what_they_take_over() {
     let whole = || over(&[&[], &[]]);
     let cases: [(Sharding, Sharding, [&str; 2]); 4] = [
         (
-            over(&[&["data"], &[]]),
+            over(&[&[DATA], &[]]),
             whole(),
             [
                 "split over mesh axis `data` in the input",
@@ -107,32 +114,31 @@ fn donations_lie_on_the_mesh_as_what_they_take_over() {
         ),
         (
             whole(),
-            over(&[&["data"], &[]]),
+            over(&[&[DATA], &[]]),
             [
                 "whole in the input",
                 "split over mesh axis `data` in the result",
             ],
         ),
         (
-            over(&[&["data", "model"], &[]]),
-            over(&[&["model", "data"], &[]]),
+            over(&[&[DATA, MODEL], &[]]),
+            over(&[&[MODEL, DATA], &[]]),
             [
                 "`data` and `model` in the input",
                 "`model` and `data` in the result",
             ],
         ),
         (
-            over(&[&["data"], &["model"]]),
-            over(&[&["data"], &[]]),
+            over(&[&[DATA], &[MODEL]]),
+            over(&[&[DATA], &[]]),
             ["dimension 1", "whole in the result"],
         ),
     ];
     for (from, to, parts) in cases {
         let g = Graph::new("donation");
         let x = g.sharded_parameter("state", Shape::new(DType::F32, [8, 8]), from);
-        let error = g
-            .finish(&[x.with_sharding_constraint(to)], &[(0, 0)])
-            .unwrap_err();
+        let result = x.with_sharding_constraint(to);
+        let error = g.finish(&[result], &[(0, 0)]).unwrap_err();
         assert_eq!(error.location.line(), line!() - 1);
         says(
             &error,
@@ -143,7 +149,7 @@ fn donations_lie_on_the_mesh_as_what_they_take_over() {
     }
     // A result that says nothing is whole; so is a parameter that does not.
     let split = |g: &Graph| {
-        let x = g.sharded_parameter("x", Shape::new(DType::F32, [8, 8]), over(&[&["data"], &[]]));
+        let x = g.sharded_parameter("x", Shape::new(DType::F32, [8, 8]), over(&[&[DATA], &[]]));
         g.finish(&[x], &[(0, 0)]).map(|_| ())
     };
     says(
@@ -154,7 +160,7 @@ fn donations_lie_on_the_mesh_as_what_they_take_over() {
     let g = Graph::new("whole");
     let x = g.parameter("x", Shape::new(DType::F32, [8, 8]));
     g.finish(
-        &[x.with_sharding_constraint(over(&[&["one"], &[]]))],
+        &[x.with_sharding_constraint(over(&[&[ONE], &[]]))],
         &[(0, 0)],
     )
     .unwrap();
@@ -167,8 +173,8 @@ fn donations_lie_on_the_mesh_as_what_they_take_over() {
 
 #[test]
 fn a_program_has_one_mesh() {
-    let other = Arc::new(Mesh::new([("data", 4)]).unwrap());
-    let other = || Sharding::new(&other, &[&["data"], &[]]).unwrap();
+    let other = Arc::new(Mesh::new([(DATA, 4)]).unwrap());
+    let other = || Sharding::new(&other, &[&[DATA], &[]]).unwrap();
     let shape = Shape::new(DType::F32, [8, 8]);
     let meshes = ["data 4", "data 2 x model 4 x one 1"];
     says(
@@ -191,8 +197,8 @@ fn a_program_has_one_mesh() {
         "sharding-constraint",
         &meshes,
     );
-    let rules: [(&str, Vec<String>); 0] = [];
-    let rules = LogicalAxisRules::new(Mesh::new([("data", 4)]).unwrap(), rules);
+    let rules: [(AxisName, Vec<AxisName>); 0] = [];
+    let rules = LogicalAxisRules::new(Mesh::new([(DATA, 4)]).unwrap(), rules).unwrap();
     says(
         &mistake(|g, _| {
             g.sharded_parameter("a", shape.clone(), over(&[&[], &[]]));
@@ -204,22 +210,22 @@ fn a_program_has_one_mesh() {
         &meshes,
     );
     for (axes, part) in [
-        (vec![("data", 0)], "`data` has 0"),
-        (vec![("data", 2), ("model", -1)], "`model` has -1"),
-        (vec![("data", 2), ("data", 2)], "called `data`"),
-        (vec![("data", i64::MAX), ("model", 2)], "too large"),
+        (vec![(DATA, 0)], "`data` has 0"),
+        (vec![(DATA, 2), (MODEL, -1)], "`model` has -1"),
+        (vec![(DATA, 2), (DATA, 2)], "called `data`"),
+        (vec![(DATA, i64::MAX), (MODEL, 2)], "too large"),
     ] {
-        let error = Mesh::new(axes).unwrap_err();
+        let error = Mesh::new(axes).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
 }
 
 #[test]
 fn a_sharding_may_be_given_by_axis() {
-    let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap());
+    let mesh = Arc::new(Mesh::new([(DATA, 2), (MODEL, 4)]).unwrap());
     let g = Graph::new("axes");
     let x = g.parameter("x", Shape::new(DType::F32, [8, 4]));
-    let both = Sharding::new(&mesh, &[&["data", "model"], &[]]).unwrap();
+    let both = Sharding::new(&mesh, &[&[DATA, MODEL], &[]]).unwrap();
     assert_eq!((both.shards(0), both.shards(1)), (8, 1));
     let y = x
         .with_sharding_constraint(both)
@@ -231,15 +237,15 @@ fn a_sharding_may_be_given_by_axis() {
 
 #[test]
 fn the_parts_of_an_array_cover_it_as_often_as_it_is_copied() {
-    let mesh = Arc::new(Mesh::new([("data", 2), ("fsdp", 3), ("model", 4)]).unwrap());
+    let mesh = Arc::new(Mesh::new([(DATA, 2), (FSDP, 3), (MODEL, 4)]).unwrap());
     let dims = [12i64, 24];
-    let axes: [&[&[&str]; 2]; 6] = [
+    let axes: [&[&[AxisName]; 2]; 6] = [
         &[&[], &[]],
-        &[&["data"], &["model"]],
-        &[&["model"], &["data", "fsdp"]],
-        &[&["fsdp", "model"], &[]],
-        &[&["model", "fsdp"], &["data"]],
-        &[&[], &["model", "data", "fsdp"]],
+        &[&[DATA], &[MODEL]],
+        &[&[MODEL], &[DATA, FSDP]],
+        &[&[FSDP, MODEL], &[]],
+        &[&[MODEL, FSDP], &[DATA]],
+        &[&[], &[MODEL, DATA, FSDP]],
     ];
     for axes in axes {
         let sharding = Sharding::new(&mesh, axes).unwrap();
@@ -285,14 +291,15 @@ fn run_split(module: &Module, inputs: &[HostTensor]) -> Vec<HostTensor> {
 
 #[test]
 fn a_constraint_that_does_not_divide_changes_no_result() {
-    let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap());
+    let mesh = Arc::new(Mesh::new([(DATA, 2), (MODEL, 4)]).unwrap());
     let program = |split: bool| {
         let g = Graph::new("indivisible");
         let x = g.parameter("x", Shape::new(DType::F32, [5, 3]));
-        let at = |t, dims: &[&[&str]]| place(t, split.then(|| Sharding::new(&mesh, dims).unwrap()));
-        let y = at(x.sin(), &[&["data"], &["model"]]);
-        let z = g.einsum("ab,cb->ac", y, at(x.exp(), &[&["model"], &[]]));
-        let sums = at(z, &[&["data"], &[]]).sum(&[0]);
+        let at =
+            |t, dims: &[&[AxisName]]| place(t, split.then(|| Sharding::new(&mesh, dims).unwrap()));
+        let y = at(x.sin(), &[&[DATA], &[MODEL]]);
+        let z = g.einsum("ab,cb->ac", y, at(x.exp(), &[&[MODEL], &[]]));
+        let sums = at(z, &[&[DATA], &[]]).sum(&[0]);
         let dx = g.gradients((sums * sums).sum_all(), &[x])[0];
         g.finish(&[sums, y.max(&[0]), dx], &[]).unwrap()
     };
@@ -318,18 +325,14 @@ fn place<'g>(t: Tensor<'g>, sharding: Option<Sharding>) -> Tensor<'g> {
 
 #[test]
 fn results_lie_where_their_ports_say_without_a_layout_too() {
-    let mesh = Arc::new(Mesh::new([("data", 2), ("model", 4)]).unwrap());
-    let split = |dims: &[&[&str]]| Sharding::new(&mesh, dims).unwrap();
+    let mesh = Arc::new(Mesh::new([(DATA, 2), (MODEL, 4)]).unwrap());
+    let split = |dims: &[&[AxisName]]| Sharding::new(&mesh, dims).unwrap();
     let g = Graph::new("specs");
-    let x = g.sharded_parameter(
-        "x",
-        Shape::new(DType::F32, [8, 8]),
-        split(&[&["data"], &[]]),
-    );
+    let x = g.sharded_parameter("x", Shape::new(DType::F32, [8, 8]), split(&[&[DATA], &[]]));
     let whole = x.sin();
     let module = g
         .finish(
-            &[whole, x.with_sharding_constraint(split(&[&[], &["model"]]))],
+            &[whole, x.with_sharding_constraint(split(&[&[], &[MODEL]]))],
             &[],
         )
         .unwrap();

@@ -3,9 +3,16 @@
 use std::sync::Arc;
 
 use ankh_hlo::{
-    DType, DotDims, Error, Graph, Literal, LogicalAxisRules, Mesh, PadDim, Precision, RngAlgorithm,
-    ScanOptions, Shape, Sharding, Tensor,
+    AxisError, AxisName, DType, DotDims, Error, Graph, Literal, LogicalAxisRules, Mesh, PadDim,
+    Precision, RngAlgorithm, ScanOptions, Shape, Sharding, Tensor,
 };
+
+const DATA: AxisName = AxisName::new("data");
+const MODEL: AxisName = AxisName::new("model");
+const BATCH: AxisName = AxisName::new("batch");
+const EMBED: AxisName = AxisName::new("embed");
+const BACTH: AxisName = AxisName::new("bacth");
+const POD: AxisName = AxisName::new("pod");
 
 /// Runs a mistake and gives its line.
 macro_rules! at {
@@ -514,7 +521,11 @@ fn loops_that_change_the_type_of_what_they_carry() {
     );
     says(
         &mistake(|g, [x, y, ..]| {
-            at!(g.while_loop(&[x], |_| y.sum_all().less(y.full_like(0.0)), |_| vec![y]))
+            at!(g.while_loop(
+                &[x],
+                |_| y.sum_all().less(y.graph().scalar(DType::F32, 0.0)),
+                |_| vec![y]
+            ))
         }),
         "while",
         &["(f32[2,3])", "(f32[4])"],
@@ -619,7 +630,7 @@ fn derivatives_that_do_not_exist() {
         let line = line!();
         let out = g.while_loop(
             &[x],
-            |s| s[0].sum_all().less(s[0].full_like(1.0)),
+            |s| s[0].sum_all().less(s[0].graph().scalar(DType::F32, 1.0)),
             |s| s.to_vec(),
         );
         g.gradients(out[0].sum_all(), &[x]);
@@ -637,18 +648,14 @@ fn hand_written_derivatives_of_another_number_or_shape() {
         g.gradients(z, &[x]);
         line
     });
-    says(
-        &error,
-        "custom-gradient",
-        &["(f32[])", "(f32[2,3], f32[4])"],
-    );
+    says(&error, "custom-vjp", &["(f32[])", "(f32[2,3], f32[4])"]);
     let error = mistake(|g, [x, ..]| {
         let line = line!();
         let z = x.sum_all().custom_vjp(&[x], &[], |_, _, dy| vec![dy]);
         g.gradients(z, &[x]);
         line
     });
-    says(&error, "custom-gradient", &["(f32[])", "(f32[2,3])"]);
+    says(&error, "custom-vjp", &["(f32[])", "(f32[2,3])"]);
     // A mistake within the rule is at the rule's line.
     static LINE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let error = mistake(|g, [x, y, ..]| {
@@ -665,49 +672,80 @@ fn hand_written_derivatives_of_another_number_or_shape() {
 #[test]
 fn names_and_shardings_of_another_rank() {
     says(
-        &mistake(|_, [x, ..]| at!(x.with_logical_axes(&["batch"]))),
+        &mistake(|_, [x, ..]| at!(x.with_logical_axes(&[BATCH]))),
         "with_logical_axes",
         &["f32[2,3]", "1 names"],
     );
     says(
-        &mistake(|g, [x, ..]| at!(g.parameter_with_logical_axes("w", x.shape(), &["batch"]))),
+        &mistake(|g, [x, ..]| at!(g.parameter_with_logical_axes("w", x.shape(), &[BATCH]))),
         "parameter",
         &["f32[2,3]", "1 names"],
     );
-    let mesh = Arc::new(Mesh::new([("data", 2)]).unwrap());
-    let sharding = Sharding::new(&mesh, &[&["data"]]).unwrap();
+    let mesh = Arc::new(Mesh::new([(DATA, 2)]).unwrap());
+    let sharding = Sharding::new(&mesh, &[&[DATA]]).unwrap();
     says(
         &mistake(|_, [x, ..]| at!(x.with_sharding_constraint(sharding))),
         "sharding-constraint",
         &["f32[2,3]"],
     );
-    assert!(
-        Sharding::new(&mesh, &[&["model"]])
-            .unwrap_err()
-            .contains("`model`")
+    let unknown = Sharding::new(&mesh, &[&[MODEL]]).unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        "the mesh has no axis `model`; it has `data`"
     );
-    assert!(
-        Sharding::new(&mesh, &[&["data"], &["data"]])
-            .unwrap_err()
-            .contains("two")
-    );
-    // A rule for an axis that the mesh lacks splits nothing; one that does not divide is an error.
-    let rules = LogicalAxisRules::new(
-        Mesh::new([("data", 2)]).unwrap(),
-        [("batch", vec!["pod".to_string(), "data".into()])],
-    );
-    assert_eq!(rules.sharding(&["batch"], &[4]).unwrap().shards(0), 2);
-    let indivisible = rules.sharding(&["batch"], &[3]).unwrap_err().to_string();
+    let twice = Sharding::new(&mesh, &[&[DATA], &[DATA]]).unwrap_err();
+    assert_eq!(twice, AxisError::MeshAxisUsedTwice(DATA));
+}
+
+#[test]
+fn dimensions_that_no_rule_splits_evenly() {
+    let mesh = || Mesh::new([(DATA, 2)]).unwrap();
+    let rules = LogicalAxisRules::new(mesh(), [(BATCH, vec![DATA])]).unwrap();
+    assert_eq!(rules.sharding(&[BATCH], &[4]).unwrap().shards(0), 2);
+    let indivisible = rules.sharding(&[BATCH], &[3]).unwrap_err().to_string();
     for part in ["`batch`", "size 3", "2 equal parts", "`data`"] {
         assert!(indivisible.contains(part), "{part} in {indivisible}");
     }
     let g = Graph::new("indivisible");
     g.set_logical_axis_rules(rules);
     let line = line!() + 1;
-    g.parameter_with_logical_axes("x", Shape::new(DType::F32, [3]), &["batch"]);
+    g.parameter_with_logical_axes("x", Shape::new(DType::F32, [3]), &[BATCH]);
     let error = g.error().unwrap();
     assert_eq!(error.location.line(), line);
     says(&error, "parameter", &["`x`", "`batch`", "`data`"]);
+}
+
+#[test]
+fn a_name_without_a_rule_names_its_neighbours() {
+    let mesh = || Mesh::new([(DATA, 2)]).unwrap();
+    let rules = || LogicalAxisRules::new(mesh(), [(BATCH, vec![DATA]), (EMBED, vec![])]).unwrap();
+    let neighbours = ["`bacth`", "`batch`, `embed`"];
+    type Build = for<'g> fn(&'g Graph, [Tensor<'g>; 4]) -> u32;
+    let misspellings: [(&str, Build); 4] = [
+        ("with_logical_axes", |_, [x, ..]| {
+            at!(x.with_logical_axes(&[BACTH, EMBED]))
+        }),
+        ("with_logical_axes", |_, [x, ..]| {
+            at!(x.with_logical_axes_except(&[BACTH], &[BATCH, EMBED]))
+        }),
+        ("parameter", |g, [x, ..]| {
+            at!(g.parameter_with_logical_axes("w", x.shape(), &[BACTH, EMBED]))
+        }),
+        ("splits_evenly", |g, _| at!(g.splits_evenly(BACTH, 4))),
+    ];
+    for (operation, misspelling) in misspellings {
+        let error = mistake(|g, tensors| {
+            g.set_logical_axis_rules(rules());
+            misspelling(g, tensors)
+        });
+        says(&error, operation, &neighbours);
+    }
+    // So does a rule with a mesh axis that the mesh does not have.
+    let error = LogicalAxisRules::new(mesh(), [(BATCH, vec![POD, DATA])]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the mesh has no axis `pod`; it has `data`"
+    );
 }
 
 #[test]

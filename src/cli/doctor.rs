@@ -11,8 +11,9 @@ use serde::Serialize;
 use super::configuration::{ConfigArgs, DataArgs};
 use super::output::{bytes, count, json, line_of};
 use super::{CliError, Exit, Slice};
-use crate::config::{Config, Location, Optimizer};
+use crate::config::{Config, Location};
 use crate::mesh::tpu_vm::{TpuVm, check_devices};
+use crate::model::Weights;
 use crate::run_dir::RunDirectory;
 
 /// Check the plugin, the devices, memory, data and storage, and say what is wrong and what to do.
@@ -243,14 +244,12 @@ fn memory(config: &Config) -> Check {
     }
 }
 
-/// What a checkpoint holds, about: the weights and what the optimizer remembers of each.
+/// What a checkpoint holds: the weights and what the optimizer keeps of each, in float32.
 fn state_bytes(config: &Config) -> u64 {
-    let copies = match &config.optimizer {
-        // Factored moments are small beside the weights.
-        Optimizer::Adafactor(_) => 1,
-        Optimizer::Adamw(_) => 3,
-    };
-    4 * copies * config.model.parameters()
+    let parameters = Weights::of(&config.model).leaves();
+    let slots = parameters.iter().flat_map(|p| config.optimizer.slots(p));
+    let elements = slots.map(|slot| slot.dims.iter().product::<i64>().unsigned_abs());
+    4 * (config.model.parameters() + elements.sum::<u64>())
 }
 
 /// What the system can give without swapping, in bytes.

@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use ankh_hlo::AxisError;
 use ankh_pjrt::Code;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, LogicalAxis};
 use crate::mesh::DeviceError;
 use crate::mesh::executable_file::ExecutableFileError;
 use crate::programs::sharding::ShardingError;
@@ -313,16 +314,20 @@ impl From<ShardingError> for CliError {
             ShardingError::Mesh { .. } => {
                 "set sharding.data=0, which takes as many as the other axes leave".into()
             }
-            ShardingError::IndivisibleDim { indivisible, .. } if indivisible.name == "batch" => {
-                format!(
+            ShardingError::Axes {
+                error: AxisError::IndivisibleDim(dim),
+                ..
+            } => match dim.name == LogicalAxis::Batch.name() {
+                true => format!(
                     "set train.batch_size so that each of train.gradient_accumulation parts is a multiple of {}",
-                    indivisible.parts
-                )
-            }
-            ShardingError::IndivisibleDim { indivisible, .. } => format!(
-                "make sharding.{} a divisor of {}, or take it out of sharding.rules.{}",
-                indivisible.axis, indivisible.size, indivisible.name
-            ),
+                    dim.shards
+                ),
+                false => format!(
+                    "make sharding.{} a divisor of {}, or take it out of sharding.rules.{}",
+                    dim.axis, dim.size, dim.name
+                ),
+            },
+            ShardingError::Axes { .. } => "correct sharding.rules".into(),
         };
         Self::usage(error).help(help)
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::validation::Problem;
+
 /// Where a setting was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -86,27 +88,6 @@ pub enum ConfigError {
     /// Settings that are possible one by one and do not fit together or make no sense.
     #[error("{}", listed(problems))]
     Invalid { problems: Vec<Problem> },
-}
-
-/// One thing that whole-configuration validation found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The dotted key to change.
-    pub key: &'static str,
-    /// What is wrong: the value found and the rule it breaks.
-    pub message: String,
-    /// What to do, where `message` does not say it.
-    pub advice: Option<String>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.key, self.message)?;
-        match &self.advice {
-            Some(advice) => write!(f, ": {advice}"),
-            None => Ok(()),
-        }
-    }
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::LogicalAxis;
+use crate::named_variants::named_variants;
+
 /// How arrays are split over the devices of a slice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -43,34 +46,22 @@ pub enum GradientType {
     Bfloat16,
 }
 
-/// An axis of the mesh of devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MeshAxis {
-    /// The slowest axis.
-    Data,
-    /// The middle axis.
-    Fsdp,
-    /// The fastest axis: its devices are neighbours.
-    Model,
-}
-
-impl MeshAxis {
-    /// All of them, slowest first.
-    pub const ALL: [MeshAxis; 3] = [MeshAxis::Data, MeshAxis::Fsdp, MeshAxis::Model];
-
-    /// Its name in programs and in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            MeshAxis::Data => "data",
-            MeshAxis::Fsdp => "fsdp",
-            MeshAxis::Model => "model",
-        }
+named_variants! {
+    /// An axis of the mesh of devices, the slowest first.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    MeshAxis {
+        /// The slowest axis.
+        Data = "data",
+        /// The middle axis.
+        Fsdp = "fsdp",
+        /// The fastest axis: its devices are neighbours.
+        Model = "model",
     }
 }
 
-/// For each dimension an array can have, the axes that split it, the slowest first. In one array an axis splits the first
-/// dimension that names it.
+/// For each logical axis the mesh axes that split it, the slowest first. In one array a mesh axis
+/// splits the first dimension that names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rules {
@@ -111,19 +102,25 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Each dimension's name with its axes.
-    pub fn table(&self) -> [(&'static str, &[MeshAxis]); 9] {
-        [
-            ("batch", &self.batch),
-            ("length", &self.length),
-            ("embed", &self.embed),
-            ("heads", &self.heads),
-            ("kv", &self.kv),
-            ("mlp", &self.mlp),
-            ("vocab", &self.vocab),
-            ("buckets", &self.buckets),
-            ("layers", &self.layers),
-        ]
+    /// The mesh axes that split a logical axis.
+    pub fn of(&self, axis: LogicalAxis) -> &[MeshAxis] {
+        match axis {
+            LogicalAxis::Batch => &self.batch,
+            LogicalAxis::Length => &self.length,
+            LogicalAxis::Embed => &self.embed,
+            LogicalAxis::Heads => &self.heads,
+            LogicalAxis::Kv => &self.kv,
+            LogicalAxis::Mlp => &self.mlp,
+            LogicalAxis::Vocab => &self.vocab,
+            LogicalAxis::Buckets => &self.buckets,
+            LogicalAxis::Layers => &self.layers,
+            LogicalAxis::Microbatches => &[],
+        }
+    }
+
+    /// Each logical axis with the mesh axes that split it.
+    pub fn table(&self) -> impl Iterator<Item = (LogicalAxis, &[MeshAxis])> {
+        LogicalAxis::ALL.iter().map(|&axis| (axis, self.of(axis)))
     }
 }
 

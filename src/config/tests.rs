@@ -441,3 +441,50 @@ fn a_size_that_no_product_could_hold_is_refused_by_its_key() {
         assert!(error.contains(key) && error.contains("or less"), "{error}");
     }
 }
+
+#[test]
+fn the_whole_run_of_ankh_base_costs_what_is_published() {
+    // 3.2e21 operations over 14 billion residues, which fill about 311 of the 512 positions.
+    let config = Config::default();
+    let run = config.step_flops() * 311.0 / 512.0 * config.train.steps as f64;
+    assert!((2.5e21..4.0e21).contains(&run), "{run:e}");
+}
+
+#[test]
+fn a_misspelt_axis_names_those_that_exist() {
+    for (setting, words) in [
+        (
+            "sharding.rules.bacth=[\"data\"]",
+            ["`sharding.rules.bacth`", "`sharding.rules.batch`"],
+        ),
+        (
+            "sharding.rules.batch=[\"dta\"]",
+            ["`sharding.rules.batch`", "`data`"],
+        ),
+        ("sharding.mdoel=2", ["`sharding.mdoel`", "`sharding.model`"]),
+    ] {
+        let text = message(set(&[setting]));
+        for word in words {
+            assert!(text.contains(word), "{word} is not in: {text}");
+        }
+    }
+}
+
+#[test]
+fn there_is_a_rule_for_each_axis_that_can_be_split() {
+    let rules = serde_json::to_value(Rules::default()).unwrap();
+    let mut keys: Vec<&str> = rules
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    let axes = LogicalAxis::ALL.iter().copied();
+    let mut names: Vec<&str> = axes
+        .filter(|&axis| axis != LogicalAxis::Microbatches)
+        .map(LogicalAxis::name)
+        .collect();
+    names.sort_unstable();
+    assert_eq!(keys, names);
+}

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use ankh_data::objective::{Kind, Touching};
 use ankh_data::{BatchPlan, CacheOptions, Objective, ReadOptions, StorageOptions, Tokenizer};
 
-use super::{Config, ConfigError, Optimizer, Problem, ScheduleKind};
+use super::{Config, ConfigError, Problem, ScheduleKind};
+use crate::validation::Problems;
 
 /// The most units that a dimension of a model may have.
 const WIDEST: usize = 1 << 20;
@@ -19,7 +20,7 @@ const AHEAD: usize = 1 << 16;
 impl Config {
     /// Checks the whole configuration and reports all that is wrong with it, not just the first.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let mut found = Findings(Vec::new());
+        let mut found = Problems::default();
         self.check_model(&mut found);
         self.check_data(&mut found);
         self.check_optimizer(&mut found);
@@ -33,7 +34,7 @@ impl Config {
 
     /// What is allowed and probably not meant.
     pub fn warnings(&self) -> Vec<Problem> {
-        let mut found = Findings(Vec::new());
+        let mut found = Problems::default();
         let residues = self
             .objective
             .window(self.data.input_length, self.data.target_length);
@@ -106,7 +107,7 @@ impl Config {
         }
     }
 
-    fn check_model(&self, found: &mut Findings) {
+    fn check_model(&self, found: &mut Problems) {
         let model = &self.model;
         let tokens = self.tokenizer().vocabulary_size();
         found.positive("model.d_model", model.d_model);
@@ -163,7 +164,7 @@ impl Config {
         );
     }
 
-    fn check_data(&self, found: &mut Findings) {
+    fn check_data(&self, found: &mut Problems) {
         found.at_most("data.threads", self.data.threads, THREADS);
         found.at_most("data.prefetch", self.data.prefetch, AHEAD);
         let data = &self.data;
@@ -196,7 +197,7 @@ impl Config {
             );
         }
         for component in self.components() {
-            let mut own = Findings(Vec::new());
+            let mut own = Problems::default();
             self.check_objective(&component.objective, &mut own);
             // What is wrong with the objective that all share was found above.
             own.0.retain(|problem| !found.0.contains(problem));
@@ -208,10 +209,10 @@ impl Config {
         }
     }
 
-    fn check_objective(&self, objective: &Objective, found: &mut Findings) {
+    fn check_objective(&self, objective: &Objective, found: &mut Problems) {
         let data = &self.data;
         if let Err(error) = objective.validate_for(self.tokenizer()) {
-            found.objective(error);
+            found.0.push(objective_problem(error));
             return;
         }
         let residues = objective.window(data.input_length, data.target_length);
@@ -227,28 +228,8 @@ impl Config {
         );
     }
 
-    fn check_optimizer(&self, found: &mut Findings) {
-        match &self.optimizer {
-            Optimizer::Adafactor(rule) => {
-                found.positive(
-                    "optimizer.min_dim_size_to_factor",
-                    rule.min_dim_size_to_factor,
-                );
-                found.positive_number("optimizer.decay_rate", rule.decay_rate);
-                found.positive_number("optimizer.clipping_threshold", rule.clipping_threshold);
-                found.not_negative("optimizer.epsilon", rule.epsilon);
-                found.not_negative("optimizer.weight_decay", rule.weight_decay);
-            }
-            Optimizer::Adamw(rule) => {
-                found.share("optimizer.b1", rule.b1);
-                found.share("optimizer.b2", rule.b2);
-                found.positive_number("optimizer.epsilon", rule.epsilon);
-                found.not_negative("optimizer.weight_decay", rule.weight_decay);
-            }
-        }
-        if let Some(norm) = self.optimizer.clip_norm() {
-            found.positive_number("optimizer.clip_norm", norm);
-        }
+    fn check_optimizer(&self, found: &mut Problems) {
+        self.optimizer.check(found);
         found.positive_number(
             "schedule.peak_learning_rate",
             self.schedule.peak_learning_rate,
@@ -271,7 +252,7 @@ impl Config {
         found.share("loss.label_smoothing", self.loss.label_smoothing);
     }
 
-    fn check_loop(&self, found: &mut Findings) {
+    fn check_loop(&self, found: &mut Problems) {
         let train = &self.train;
         found.positive("train.steps", train.steps);
         found.positive("train.batch_size", train.batch_size);
@@ -297,15 +278,15 @@ impl Config {
         );
     }
 
-    fn check_sharding(&self, found: &mut Findings) {
+    fn check_sharding(&self, found: &mut Problems) {
         found.positive("sharding.fsdp", self.sharding.fsdp);
         found.positive("sharding.model", self.sharding.model);
-        for (name, axes) in self.sharding.rules.table() {
+        for (axis, axes) in self.sharding.rules.table() {
             let twice = (1..axes.len()).any(|i| axes[..i].contains(&axes[i]));
             found.unless(
                 !twice,
                 "sharding.rules",
-                format!("names an axis twice for `{name}`"),
+                format!("names an axis twice for `{}`", axis.name()),
                 "name each axis once".into(),
             );
         }
@@ -321,88 +302,15 @@ impl Config {
     }
 }
 
-struct Findings(Vec<Problem>);
-
-impl Findings {
-    fn unless(&mut self, holds: bool, key: &'static str, message: String, advice: String) {
-        if !holds {
-            self.0.push(Problem {
-                key,
-                message,
-                advice: Some(advice),
-            });
-        }
-    }
-
-    /// What the objective found wrong with itself.
-    fn objective(&mut self, error: ankh_data::error::Error) {
-        let (key, message) = match error {
-            ankh_data::error::Error::Setting { name, reason } => (name, reason),
-            other => ("objective", other.to_string()),
-        };
-        self.0.push(Problem {
-            key,
-            message,
-            advice: None,
-        });
-    }
-
-    fn positive(&mut self, key: &'static str, value: impl Into<Count>) {
-        let Count(value) = value.into();
-        self.unless(value > 0, key, "is 0".into(), "set it to 1 or more".into());
-    }
-
-    fn at_most(&mut self, key: &'static str, value: usize, most: usize) {
-        self.unless(
-            value <= most,
-            key,
-            format!("is {value}"),
-            format!("set it to {most} or less"),
-        );
-    }
-
-    fn positive_number(&mut self, key: &'static str, value: f64) {
-        let holds = value.is_finite() && value > 0.0;
-        self.unless(
-            holds,
-            key,
-            format!("is {value}"),
-            "set it to a number above 0".into(),
-        );
-    }
-
-    fn not_negative(&mut self, key: &'static str, value: f64) {
-        let holds = value.is_finite() && value >= 0.0;
-        self.unless(
-            holds,
-            key,
-            format!("is {value}"),
-            "set it to 0 or a number above".into(),
-        );
-    }
-
-    fn share(&mut self, key: &'static str, value: f64) {
-        let holds = (0.0..1.0).contains(&value);
-        self.unless(
-            holds,
-            key,
-            format!("is {value}"),
-            "set it to a number from 0 to below 1".into(),
-        );
-    }
-}
-
-/// A count of either width.
-struct Count(u64);
-
-impl From<u64> for Count {
-    fn from(value: u64) -> Self {
-        Self(value)
-    }
-}
-
-impl From<usize> for Count {
-    fn from(value: usize) -> Self {
-        Self(value as u64)
+/// What an objective found wrong with itself.
+fn objective_problem(error: ankh_data::error::Error) -> Problem {
+    let (key, message) = match error {
+        ankh_data::error::Error::Setting { name, reason } => (name, reason),
+        other => ("objective", other.to_string()),
+    };
+    Problem {
+        key,
+        message,
+        advice: None,
     }
 }

@@ -1,6 +1,6 @@
 //! Whether the hosts of a run agree on where to begin: a number from each is reduced over all devices.
 
-use ankh_hlo::{ArraySpec, DType, Graph, Shape, Sharding};
+use ankh_hlo::{ArraySpec, AxisName, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
 
 use super::{DeviceError, DeviceMesh, Input};
@@ -20,8 +20,8 @@ impl DeviceMesh {
             None => g.parameter("numbers", shape),
             Some(rules) => {
                 g.set_logical_axis_rules(rules.clone());
-                let names: Vec<&str> = rules.mesh().axes().iter().map(|a| &*a.0).collect();
-                let sharding = Sharding::new(rules.mesh(), &[&names])
+                let axes: Vec<AxisName> = rules.mesh().axes().iter().map(|a| a.0).collect();
+                let sharding = Sharding::new(rules.mesh(), &[&axes])
                     .expect("each axis of the mesh splits the numbers once");
                 g.sharded_parameter("numbers", shape, sharding)
             }
@@ -51,15 +51,15 @@ mod tests {
 
     #[test]
     fn the_hosts_learn_the_least_and_the_greatest_of_their_numbers() {
-        let axes = ["data", "fsdp", "model"].map(|axis| (axis, 2));
-        let rules: [(&str, Vec<String>); 0] = [];
+        let axes = ["data", "fsdp", "model"].map(|axis| (AxisName::new(axis), 2));
+        let rules: [(AxisName, Vec<AxisName>); 0] = [];
         let options = MeshOptions {
             shape: MeshShape {
                 data: 2,
                 fsdp: 2,
                 model: 2,
             },
-            rules: Some(LogicalAxisRules::new(Mesh::new(axes).unwrap(), rules)),
+            rules: Some(LogicalAxisRules::new(Mesh::new(axes).unwrap(), rules).unwrap()),
             flags: vec![],
             hosts: Hosts::Real,
         };

@@ -1,21 +1,23 @@
 //! Attention, with a derivative written by hand.
 //!
-//! The derivative of a softmax needs no more than its output. Instead of keeping that, which is quadratic in the length,
-//! the forward pass leaves the logarithm of each row's denominator, from which the backward pass computes the output again
-//! (as FlashAttention does: Dao et al., 2022). With `P` the weights, `O = P V` and `dP = dO V'`:
-//! `dS = P * (dP - rowsum(dO * O))`.
+//! The derivative of a softmax needs no more than its output. Instead of keeping that, which is
+//! quadratic in the length, the forward pass leaves the logarithm of each row's denominator, from
+//! which the backward pass computes the output again (as FlashAttention does: Dao et al., 2022).
+//! With `P` the weights, `O = P V` and `dP = dO V'`: `dS = P * (dP - rowsum(dO * O))`.
 
 use ankh_hlo::{DType, Graph, Shape, Tensor};
 
-use super::layers::{Dims, project};
+use super::LogicalAxis::{Batch, Embed, Heads, Kv, Length};
+use super::layers::{WeightAxes, project};
 use super::position::Direction;
 use super::weights::Attention;
 
-/// What is added to the score of a key that may not be seen. Large enough that its weight is exactly 0 in float32.
+/// What is added to the score of a key that may not be seen. Large enough that its weight is
+/// exactly 0 in float32.
 const MASK_VALUE: f64 = -1e9;
 
-const TO_HEADS: Dims = ["embed", "heads"];
-const FROM_HEADS: Dims = ["heads", "embed"];
+const TO_HEADS: WeightAxes = [Embed, Heads];
+const FROM_HEADS: WeightAxes = [Heads, Embed];
 
 /// What becomes of the scores before the softmax.
 #[derive(Clone, Copy)]
@@ -29,10 +31,12 @@ pub struct Bias<'g> {
 /// Which keys a query sees.
 #[derive(Clone, Copy)]
 pub enum AttentionMask<'g> {
-    /// As the mask says, by 0 or a very negative number; it broadcasts to `[batch, heads, queries, keys]`.
+    /// As the mask says, by 0 or a very negative number; it broadcasts to `[batch, heads, queries,
+    /// keys]`.
     Additive(Tensor<'g>),
-    /// Those of the query's own segment of the row. Only the numbers of the segments are kept for the derivative: to compare them where
-    /// the scores are made costs less than to read a mask of all pairs.
+    /// Those of the query's own segment of the row. Only the numbers of the segments are kept for
+    /// the derivative: to compare them where the scores are made costs less than to read a mask of
+    /// all pairs.
     Segments {
         /// s32 `[batch, queries]`: the number of the segment, 0 on padding.
         queries: Tensor<'g>,
@@ -44,10 +48,11 @@ pub enum AttentionMask<'g> {
 }
 
 impl<'g> AttentionMask<'g> {
-    /// The scores `[batch, heads, queries, keys]`, those of keys that are not seen so low that their weight is 0.
+    /// The scores `[batch, heads, queries, keys]`, those of keys that are not seen so low that
+    /// their weight is 0.
     ///
-    /// Padding has the number 0 on both sides and so sees padding: what it computes is finite and reaches no token, and one
-    /// comparison is enough for all.
+    /// Padding has the number 0 on both sides and so sees padding: what it computes is finite and
+    /// reaches no token, and one comparison is enough for all.
     fn applied_to(self, scores: Tensor<'g>) -> Tensor<'g> {
         match self {
             AttentionMask::Additive(mask) => scores + mask.convert(scores.dtype()),
@@ -118,7 +123,8 @@ pub(super) fn accumulation_dtype(dtype: DType) -> DType {
     }
 }
 
-/// Attention of `x [batch, queries, embed]` to `memory [batch, keys, embed]`. T5 does not scale the scores.
+/// Attention of `x [batch, queries, embed]` to `memory [batch, keys, embed]`. T5 does not scale the
+/// scores.
 pub(super) fn attention<'g>(
     p: &Attention<Tensor<'g>>,
     x: Tensor<'g>,
@@ -131,7 +137,7 @@ pub(super) fn attention<'g>(
         let t = t
             .reshape(&[batch, length, heads, inner / heads])
             .transpose(&[0, 2, 1, 3]);
-        t.with_logical_axes(&["batch", "heads", "length", "kv"])
+        t.with_logical_axes(&[Batch, Heads, Length, Kv])
     };
     let q = split(project(x, p.q, TO_HEADS)).checkpoint_name("query");
     let k = split(project(memory, p.k, TO_HEADS)).checkpoint_name("key");
@@ -149,13 +155,15 @@ pub(super) fn attention<'g>(
 pub enum Scores {
     /// Once in each pass; what is made from them reads them from memory.
     Keep,
-    /// Anew for each thing made from them, which the compiler then fuses with the product. On a matrix unit that takes less time than
-    /// writing and reading float32 arrays of `[batch, heads, queries, keys]`; those still written are in the inputs' type.
+    /// Anew for each thing made from them, which the compiler then fuses with the product. On a
+    /// matrix unit that takes less time than writing and reading float32 arrays of `[batch, heads,
+    /// queries, keys]`; those still written are in the inputs' type.
     Recompute,
 }
 
 impl Scores {
-    /// The quicker way: `Recompute` where the matrix products are in a narrower type than the scores.
+    /// The quicker way: `Recompute` where the matrix products are in a narrower type than the
+    /// scores.
     fn quicker(dtype: DType) -> Scores {
         match dtype == accumulation_dtype(dtype) {
             true => Scores::Keep,
@@ -163,7 +171,8 @@ impl Scores {
         }
     }
 
-    /// `q` once more, after `before`: with `Recompute` the compiler cannot tell that it is the same.
+    /// `q` once more, after `before`: with `Recompute` the compiler cannot tell that it is the
+    /// same.
     fn again<'g>(self, q: Tensor<'g>, before: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
         match self {
             Scores::Keep => (q, before),
@@ -174,7 +183,8 @@ impl Scores {
         }
     }
 
-    /// `x` as it is read by all that follows; without it the compiler may keep a wider `x` instead, to spare conversions.
+    /// `x` as it is read by all that follows; without it the compiler may keep a wider `x` instead,
+    /// to spare conversions.
     fn settled(self, x: Tensor<'_>) -> Tensor<'_> {
         match self {
             Scores::Keep => x,
@@ -182,13 +192,13 @@ impl Scores {
         }
     }
 
-    /// The sum of `x [batch, heads, queries, keys]` over the batch, in the type of the scores. Up to eight sequences are added at a time:
-    /// a reduction would write the whole sum once for each.
+    /// The sum of `x [batch, heads, queries, keys]` over the batch, in the type of the scores. Up
+    /// to eight sequences are added at a time: a reduction would write the whole sum once for each.
     fn sum_over_batch(self, x: Tensor<'_>) -> Tensor<'_> {
         let (g, wide, batch) = (x.graph(), accumulation_dtype(x.dtype()), x.dim(0));
         let together = [8, 4, 2]
             .into_iter()
-            .find(|n| batch % n == 0 && g.splits_evenly("batch", batch / n));
+            .find(|n| batch % n == 0 && g.splits_evenly(Batch, batch / n));
         let (Scores::Recompute, Some(n)) = (self, together) else {
             return x.convert(wide).sum(&[0]);
         };
@@ -203,8 +213,9 @@ impl Scores {
     }
 }
 
-/// softmax(q k' + bias) v, for `[batch, heads, length, kv]`. A query that may see no key gets some mean of the values: its
-/// result is finite, and so are the gradients that it passes on, but neither means anything.
+/// softmax(q k' + bias) v, for `[batch, heads, length, kv]`. A query that may see no key gets some
+/// mean of the values: its result is finite, and so are the gradients that it passes on, but
+/// neither means anything.
 pub fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
     weighted_sum_by(Scores::quicker(q.dtype()), q, k, v, bias)
 }

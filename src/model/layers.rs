@@ -2,12 +2,13 @@
 
 use ankh_hlo::{DType, Tensor};
 
+use super::Activation;
+use super::LogicalAxis::{self, Batch, Embed, Length, Mlp};
 use super::attention::accumulation_dtype;
-use super::weights::{FeedForwardInput, Mlp};
-use crate::config::Activation;
+use super::weights::{FeedForward, FeedForwardInput};
 
-/// RMSNorm without a mean or a bias (Zhang and Sennrich, 2019): `x / rms(x) * weight`. `x` is `[batch, length, embed]`; the
-/// mean square is taken in float32.
+/// RMSNorm without a mean or a bias (Zhang and Sennrich, 2019): `x / rms(x) * weight`. `x` is
+/// `[batch, length, embed]`; the mean square is taken in float32.
 pub fn rms_norm<'g>(x: Tensor<'g>, weight: Tensor<'g>, epsilon: f64) -> Tensor<'g> {
     let wide = x.convert(DType::F32);
     let scale = (wide.square().mean(&[2]).expand_dims(&[2]) + epsilon).rsqrt();
@@ -15,47 +16,55 @@ pub fn rms_norm<'g>(x: Tensor<'g>, weight: Tensor<'g>, epsilon: f64) -> Tensor<'
 }
 
 /// What the two dimensions of a weight are: those of its input and its output.
-pub type Dims = [&'static str; 2];
+pub type WeightAxes = [LogicalAxis; 2];
 
-/// `x [batch, length, in]` times `w [in, out]`, whose dimensions are `dims`, in the element type of `x`.
-pub fn project<'g>(x: Tensor<'g>, w: Tensor<'g>, dims: Dims) -> Tensor<'g> {
-    product(x, w, dims, x.dtype())
+/// `x [batch, length, in]` times `w [in, out]`, whose dimensions are `axes`, in the element type of
+/// `x`.
+pub fn project<'g>(x: Tensor<'g>, w: Tensor<'g>, axes: WeightAxes) -> Tensor<'g> {
+    product(x, w, axes, x.dtype())
 }
 
-/// [`project`], its sums kept in the type `to`. The gradient of `w` leaves its product, and is summed over devices, in the type that `w`
-/// comes in: a wider one than that of `x` is not rounded on the way.
+/// [`project`], its sums kept in the type `to`. The gradient of `w` leaves its product, and is
+/// summed over devices, in the type that `w` comes in: a wider one than that of `x` is not rounded
+/// on the way.
 ///
-/// A weight that is kept in parts by devices that share out the batch is gathered for the product, in the type of `x`; its
-/// gradient goes back in parts. Left alone, the partitioner would rather loop over the parts.
-pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, dims: Dims, to: DType) -> Tensor<'g> {
-    let whole = gathered(w, x.dtype(), dims);
+/// A weight that is kept in parts by devices that share out the batch is gathered for the product,
+/// in the type of `x`; its gradient goes back in parts. Left alone, the partitioner would rather
+/// loop over the parts.
+pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, axes: WeightAxes, to: DType) -> Tensor<'g> {
+    let whole = gathered(w, x.dtype(), axes);
     let g = x.graph();
     let y = g.einsum_with("bld,de->ble", x, whole, Default::default(), Some(to));
     y.custom_vjp(&[x, w], &[], move |operands, _, dy| {
         let (x, w) = (operands[0], operands[1]);
         let (g, dy) = (x.graph(), dy.convert(x.dtype()));
-        let dx = g.einsum("ble,de->bld", dy, gathered(w, x.dtype(), dims));
+        let dx = g.einsum("ble,de->bld", dy, gathered(w, x.dtype(), axes));
         let sums = Some(w.dtype());
         let dw = g.einsum_with("bld,ble->de", x, dy, Default::default(), sums);
-        // First the sum over devices, then the part: asked for the part of a product, the partitioner loops again.
+        // First the sum over devices, then the part: asked for the part of a product, the
+        // partitioner loops again.
         vec![
             dx,
-            dw.with_logical_axes_except(&["batch"], &dims)
-                .with_logical_axes(&dims),
+            dw.with_logical_axes_except(&[Batch], &axes)
+                .with_logical_axes(&axes),
         ]
     })
 }
 
 /// A weight as its product takes it.
-fn gathered<'g>(w: Tensor<'g>, dtype: DType, dims: Dims) -> Tensor<'g> {
-    w.convert(dtype).with_logical_axes_except(&["batch"], &dims)
+fn gathered<'g>(w: Tensor<'g>, dtype: DType, axes: WeightAxes) -> Tensor<'g> {
+    w.convert(dtype).with_logical_axes_except(&[Batch], &axes)
 }
 
-const TO_MLP: Dims = ["embed", "mlp"];
-const FROM_MLP: Dims = ["mlp", "embed"];
+const TO_MLP: WeightAxes = [Embed, Mlp];
+const FROM_MLP: WeightAxes = [Mlp, Embed];
 
 /// The feed-forward layer; `x` is `[batch, length, embed]`.
-pub fn feed_forward<'g>(p: &Mlp<Tensor<'g>>, x: Tensor<'g>, activation: Activation) -> Tensor<'g> {
+pub fn feed_forward<'g>(
+    p: &FeedForward<Tensor<'g>>,
+    x: Tensor<'g>,
+    activation: Activation,
+) -> Tensor<'g> {
     let hidden = match p.wi {
         FeedForwardInput::Plain(wi) => nonlinearity(
             project(x, wi, TO_MLP).checkpoint_name("mlp_hidden"),
@@ -70,7 +79,7 @@ pub fn feed_forward<'g>(p: &Mlp<Tensor<'g>>, x: Tensor<'g>, activation: Activati
         }
     };
     project(
-        hidden.with_logical_axes(&["batch", "length", "mlp"]),
+        hidden.with_logical_axes(&[Batch, Length, Mlp]),
         p.wo,
         FROM_MLP,
     )
@@ -84,10 +93,12 @@ fn nonlinearity<'g>(x: Tensor<'g>, activation: Activation) -> Tensor<'g> {
     }
 }
 
-/// GELU's tanh approximation (Hendrycks and Gimpel, 2016), `gelu_new` in Hugging Face's terms: `x * share(x)`.
+/// GELU's tanh approximation (Hendrycks and Gimpel, 2016), `gelu_new` in Hugging Face's terms: `x *
+/// share(x)`.
 pub fn gelu(x: Tensor<'_>) -> Tensor<'_> {
     let y = (x.convert(accumulation_dtype(x.dtype())) * share(x)).convert(x.dtype());
-    // Two thirds of what the rules would compute, from `x` alone: s + x s (1 - s) (2 c x + 2 c 0.044715 x^3)'.
+    // Two thirds of what the rules would compute, from `x` alone: s + x s (1 - s) (2 c x + 2 c
+    // 0.044715 x^3)'.
     y.custom_vjp(&[x], &[], |operands, _, dy| {
         let x = operands[0];
         let (s, wide) = (share(x), x.convert(accumulation_dtype(x.dtype())));

@@ -2,7 +2,7 @@
 
 use ankh_hlo::{DType, Shape, Tensor};
 
-use crate::config::Loss;
+use super::Loss;
 
 /// What the decoder should have said: s32 `[batch, length]`, negative where no token is asked for.
 #[derive(Clone, Copy)]
@@ -15,7 +15,8 @@ pub struct TokenLoss<'g> {
     pub objective: Tensor<'g>,
     /// The cross-entropy alone, in nats.
     pub cross_entropy: Tensor<'g>,
-    /// How many tokens were predicted. A prediction is one token: the first of those with the largest logit.
+    /// How many tokens were predicted. A prediction is one token: the first of those with the
+    /// largest logit.
     pub correct: Tensor<'g>,
 }
 
@@ -35,8 +36,9 @@ impl<'g> Targets<'g> {
 
 /// The sums for `logits` `[batch, length, vocab]`.
 ///
-/// With `z = ln sum e^logit` a token costs `z - logit[label]`; label smoothing `e` spreads `e` of the target evenly, and
-/// z-loss adds `weight * z^2` (Chowdhery et al., 2022), which keeps `z` near 0.
+/// With `z = ln sum e^logit` a token costs `z - logit[label]`; label smoothing `e` spreads `e` of
+/// the target evenly, and z-loss adds `weight * z^2` (Chowdhery et al., 2022), which keeps `z` near
+/// 0.
 pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> TokenLoss<'g> {
     let weights = targets.weights().convert(logits.dtype());
     let wanted = one_hot(targets.0, logits);

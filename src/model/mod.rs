@@ -1,24 +1,35 @@
-//! The Ankh family: T5's encoder and decoder as Hugging Face builds them, written as a tensor program.
+//! The Ankh family: T5's encoder and decoder as Hugging Face builds them, written as a tensor
+//! program.
 //!
-//! A layer is a function of its weights and its input; weights of like layers are stacked on a leading dimension and the
-//! layers run in a scan. Dimensions are called by name (`batch`, `length`, `embed`, `heads`, `mlp`, `vocab`, `layers`); what
-//! lies where on which devices is the layout's matter and nothing here knows it.
+//! A layer is a function of its weights and its input. Weights of like layers are stacked on a
+//! leading dimension, and the layers run in a scan. Dimensions have names ([`LogicalAxis`]); how
+//! they are split over devices is decided elsewhere. Start with `network` for the forward pass, or
+//! with `weights` for the parameters.
 
 pub mod attention;
+mod axes;
+mod config;
+mod flops;
 pub mod layers;
 mod loss;
 mod network;
 pub mod position;
+mod tie;
 mod weights;
 
+pub use axes::LogicalAxis;
+pub use config::{Activation, Initialization, Loss, Model};
+pub use flops::step_flops;
 pub use loss::{Targets, TokenLoss, token_loss};
 pub use network::{Network, States, Tokens};
+pub use tie::TieEmbeddings;
 pub use weights::{Initializer, Parameter, Weights};
 
-/// What a layer's forward pass may keep for its derivative, besides what enters the layer: names of values, in the order in which keeping
-/// them pays. Each list goes on where the one before ends.
+/// What a layer's forward pass may keep for its derivative, besides the layer's input: names of
+/// values, in the order in which keeping them pays. Each list extends the one before.
 pub mod saved {
-    /// What the attention's derivative needs of its softmax: the square arrays are computed once less.
+    /// What the attention's derivative needs of its softmax: the square arrays are computed one
+    /// time less.
     pub const ATTENTION: &[&str] = &["attention_log_sum", "attention_output"];
     /// And what goes into it.
     pub const PROJECTIONS: &[&str] = &[

@@ -2,11 +2,12 @@
 
 use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 
+use super::LogicalAxis::{self, Batch, Embed, Length, Vocab};
 use super::attention::{AttentionMask, Bias, attention, causal_mask, key_mask};
 use super::layers::{feed_forward, product, rms_norm};
 use super::position::{self, Direction};
 use super::weights::{DecoderLayer, EncoderLayer, Tree, Weights};
-use crate::config::{Model, TieEmbeddings};
+use super::{Model, TieEmbeddings};
 
 /// A model whose weights are tensors of a program.
 pub struct Network<'g, 'c> {
@@ -18,8 +19,8 @@ pub struct Network<'g, 'c> {
     pub compute: DType,
     /// What a layer keeps for its derivative.
     pub remat: Remat,
-    /// The element type in which the gradients of weights leave their matrix products and are summed over devices: that of the products,
-    /// or float32.
+    /// The element type in which the gradients of weights leave their matrix products and are
+    /// summed over devices: that of the products, or float32.
     pub gradients: DType,
 }
 
@@ -31,7 +32,8 @@ pub enum Tokens<'g> {
         /// 0 on padding.
         attention_mask: Tensor<'g>,
     },
-    /// Several sequences a row, one after the other: the number of each token's sequence in its row, from 1; 0 on padding.
+    /// Several sequences a row, one after the other: the number of each token's sequence in its
+    /// row, from 1; 0 on padding.
     Packed {
         /// `[batch, input length]`
         input_segments: Tensor<'g>,
@@ -49,11 +51,11 @@ pub struct States<'g> {
     pub logits: Tensor<'g>,
 }
 
-const ACTIVATION: &[&str] = &["batch", "length", "embed"];
+const ACTIVATION: &[LogicalAxis] = &[Batch, Length, Embed];
 
 impl<'g> Network<'g, '_> {
-    /// Logits for each decoder position. `input_ids` is s32 `[batch, input length]`, `decoder_input_ids` is s32
-    /// `[batch, target length]`.
+    /// Logits for each decoder position. `input_ids` is s32 `[batch, input length]`,
+    /// `decoder_input_ids` is s32 `[batch, target length]`.
     pub fn forward(
         &self,
         input_ids: Tensor<'g>,
@@ -93,7 +95,8 @@ impl<'g> Network<'g, '_> {
         rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
     }
 
-    /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`, the encoder's states of `inputs`.
+    /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`, the encoder's states
+    /// of `inputs`.
     fn decode(
         &self,
         ids: Tensor<'g>,
@@ -222,15 +225,16 @@ impl<'g> Network<'g, '_> {
     fn feed_forward(
         &self,
         norm: Tensor<'g>,
-        p: &super::weights::Mlp<Tensor<'g>>,
+        p: &super::weights::FeedForward<Tensor<'g>>,
         x: Tensor<'g>,
     ) -> Tensor<'g> {
         let _scope = self.graph().scope("mlp");
         feed_forward(p, self.norm(x, norm), self.model.activation)
     }
 
-    /// The bias by relative position. It is the same for packed rows: a sequence takes up consecutive positions, so the distances
-    /// within it are those of the sequence alone, and those between sequences are never looked at.
+    /// The bias by relative position. It is the same for packed rows: a sequence takes up
+    /// consecutive positions, so the distances within it are those of the sequence alone, and those
+    /// between sequences are never looked at.
     fn relative(&self, table: Tensor<'g>, direction: Direction, length: i64) -> Tensor<'g> {
         let _scope = self.graph().scope("relative_bias");
         position::bias(
@@ -256,7 +260,7 @@ impl<'g> Network<'g, '_> {
                 (x, self.weights.shared.transpose(&[1, 0]))
             }
         };
-        product(x, self.narrowed(head), ["embed", "vocab"], DType::F32)
-            .with_logical_axes(&["batch", "length", "vocab"])
+        product(x, self.narrowed(head), [Embed, Vocab], DType::F32)
+            .with_logical_axes(&[Batch, Length, Vocab])
     }
 }

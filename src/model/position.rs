@@ -1,5 +1,5 @@
-//! T5's relative positions: the distance from a query to a key falls into one of a few buckets, exact for near keys and
-//! logarithmic for far ones, and each bucket has a learned bias per head.
+//! T5's relative positions: the distance from a query to a key falls into one of a few buckets,
+//! exact for near keys and logarithmic for far ones, and each bucket has a learned bias per head.
 
 use ankh_hlo::{DType, Graph, Literal, Precision, Shape, Tensor};
 
@@ -12,8 +12,9 @@ pub enum Direction {
     Causal,
 }
 
-/// The bucket of a key `distance` positions after its query (negative: before), of `buckets` with the last one from
-/// `max_distance` on. In float32, as `transformers` computes it, so that no distance changes its bucket.
+/// The bucket of a key `distance` positions after its query (negative: before), of `buckets` with
+/// the last one from `max_distance` on. In float32, as `transformers` computes it, so that no
+/// distance changes its bucket.
 pub fn bucket(distance: i64, direction: Direction, buckets: usize, max_distance: usize) -> usize {
     let (offset, buckets, n) = match direction {
         Direction::Bidirectional => (
@@ -31,10 +32,12 @@ pub fn bucket(distance: i64, direction: Direction, buckets: usize, max_distance:
     offset + (exact + (share * (buckets - exact) as f32) as usize).min(buckets - 1)
 }
 
-/// The bias of each head for each pair of query and key: `table` `[buckets, heads]` to `[heads, queries, keys]`.
+/// The bias of each head for each pair of query and key: `table` `[buckets, heads]` to `[heads,
+/// queries, keys]`.
 ///
-/// A bucket is an interval of distances, so "which bucket" is two comparisons, and reading the table is a product with the
-/// resulting 0-1 array: quick on a matrix unit, and so is its derivative, where a gather's would be a scatter.
+/// A bucket is an interval of distances, so "which bucket" is two comparisons, and reading the
+/// table is a product with the resulting 0-1 array: quick on a matrix unit, and so is its
+/// derivative, where a gather's would be a scatter.
 pub fn bias<'g>(
     table: Tensor<'g>,
     direction: Direction,
@@ -57,7 +60,8 @@ pub fn bias<'g>(
     g.einsum_with("qkn,nh->hqk", one_hot, table, Precision::Highest, None)
 }
 
-/// The first and last distance of each bucket, among those that occur; an empty bucket ends before it begins.
+/// The first and last distance of each bucket, among those that occur; an empty bucket ends before
+/// it begins.
 fn intervals(
     direction: Direction,
     buckets: usize,

@@ -1,9 +1,13 @@
-//! The parameters: their names, shapes, and the distribution they start from; and the tree they form.
+//! The parameters: their names, shapes and initializers, and the tree that they form.
 //!
-//! The tree is generic in what stands at its leaves: descriptions ([`Parameter`]), tensors of a program, or one layer's
-//! slices of them. [`Weights::map`] goes from one to the other in a fixed order.
+//! A parameter is declared once, as a field of its part of the tree. Its name in checkpoints is the
+//! path to the field, its position among the leaves the field's. Counts of parameters and of
+//! operations follow from the leaves. The tree is generic in what stands at its leaves:
+//! declarations ([`Parameter`]), tensors of a program, or one layer's slices of them.
 
-use crate::config::{Initialization, Model, TieEmbeddings};
+use super::{Initialization, LogicalAxis, Model, TieEmbeddings};
+
+use LogicalAxis::{Buckets, Embed, Heads, Layers, Mlp, Vocab};
 
 /// One parameter, float32; matrices are `[in, out]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,12 +17,12 @@ pub struct Parameter {
     /// Its dimensions, the layers first where it is stacked.
     pub dims: Vec<i64>,
     /// What the dimensions are.
-    pub logical_axes: Vec<&'static str>,
+    pub logical_axes: Vec<LogicalAxis>,
     /// How it starts.
     pub initializer: Initializer,
 }
 
-/// The distribution a parameter starts from.
+/// The distribution that a parameter is drawn from at first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initializer {
     /// Ones: the scale of a norm.
@@ -27,10 +31,22 @@ pub enum Initializer {
     Normal(f64),
 }
 
+impl Initializer {
+    /// N(0, 1 / `fan`).
+    fn scaled(fan: usize) -> Initializer {
+        Initializer::Normal((fan as f64).powf(-0.5))
+    }
+}
+
 impl Parameter {
     /// Whether its leading dimension counts layers, so that rules per tensor hold per slice.
     pub fn is_stacked(&self) -> bool {
-        self.logical_axes[0] == "layers"
+        self.logical_axes[0] == Layers
+    }
+
+    /// Whether it is a matrix, of each layer where it is stacked.
+    pub fn is_matrix(&self) -> bool {
+        self.dims.len() == 2 + usize::from(self.is_stacked())
     }
 
     /// The number of elements.
@@ -39,94 +55,9 @@ impl Parameter {
     }
 }
 
-/// All parameters of a model.
-#[derive(Clone, Debug)]
-pub struct Weights<T> {
-    /// Token embeddings `[vocab, embed]`, for both stacks.
-    pub shared: T,
-    /// The output projection `[embed, vocab]`; `None` where it is the embedding table.
-    pub lm_head: Option<T>,
-    /// The encoder.
-    pub encoder: Stack<T, EncoderLayer<T>>,
-    /// The decoder.
-    pub decoder: Stack<T, DecoderLayer<T>>,
-}
-
-/// One of the two stacks of layers.
-#[derive(Clone, Debug)]
-pub struct Stack<T, L> {
-    /// `[buckets, heads]`, shared by the layers.
-    pub relative_bias: T,
-    /// Its layers, stacked.
-    pub layers: L,
-    /// `[embed]`
-    pub final_norm: T,
-}
-
-/// An encoder layer.
-#[derive(Clone, Debug)]
-pub struct EncoderLayer<T> {
-    /// `[embed]`
-    pub attention_norm: T,
-    /// Self-attention.
-    pub attention: Attention<T>,
-    /// `[embed]`
-    pub mlp_norm: T,
-    /// Feed-forward.
-    pub mlp: Mlp<T>,
-}
-
-/// A decoder layer.
-#[derive(Clone, Debug)]
-pub struct DecoderLayer<T> {
-    /// `[embed]`
-    pub attention_norm: T,
-    /// Causal self-attention.
-    pub attention: Attention<T>,
-    /// `[embed]`
-    pub cross_norm: T,
-    /// Attention to the encoder's states.
-    pub cross: Attention<T>,
-    /// `[embed]`
-    pub mlp_norm: T,
-    /// Feed-forward.
-    pub mlp: Mlp<T>,
-}
-
-/// The projections of an attention.
-#[derive(Clone, Debug)]
-pub struct Attention<T> {
-    /// Queries `[embed, heads * kv]`.
-    pub q: T,
-    /// Keys `[embed, heads * kv]`.
-    pub k: T,
-    /// Values `[embed, heads * kv]`.
-    pub v: T,
-    /// Output `[heads * kv, embed]`.
-    pub o: T,
-}
-
-/// The projections of a feed-forward layer.
-#[derive(Clone, Debug)]
-pub struct Mlp<T> {
-    /// Into the hidden width.
-    pub wi: FeedForwardInput<T>,
-    /// Out of it: `[mlp, embed]`.
-    pub wo: T,
-}
-
-/// The projection into the hidden width, `[embed, mlp]`.
-#[derive(Clone, Debug)]
-pub enum FeedForwardInput<T> {
-    /// Followed by the non-linearity.
-    Plain(T),
-    /// The first followed by the non-linearity and multiplied with the second.
-    Gated(T, T),
-}
-
-/// Replaces each leaf, in a fixed order.
+/// A part of the tree, with `T` at its leaves.
 pub(super) trait Tree<T> {
-    /// The tree with other leaves.
+    /// The part with other leaves.
     type With<U>;
     /// Applies `f` to the leaves in order.
     fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> Self::With<U>;
@@ -141,83 +72,309 @@ pub(super) trait Tree<T> {
         out
     }
 
-    /// A tree of the same form whose leaves come from `leaves`, which has as many.
+    /// A part of the same form whose leaves come from `leaves`, which has as many.
     fn filled<U: Clone>(&self, leaves: &[U]) -> Self::With<U> {
         let mut next = leaves.iter();
         self.map(&mut |_| next.next().expect("as many leaves as the tree has").clone())
     }
 }
 
-impl<T> Tree<T> for Attention<T> {
-    type With<U> = Attention<U>;
-    fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> Attention<U> {
-        Attention {
-            q: f(&self.q),
-            k: f(&self.k),
-            v: f(&self.v),
-            o: f(&self.o),
-        }
-    }
+/// A part of the tree with the declarations of a model's parameters at its leaves.
+trait Declare {
+    fn declare(path: Path<'_>) -> Self;
 }
 
-impl<T> Tree<T> for Mlp<T> {
-    type With<U> = Mlp<U>;
-    fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> Mlp<U> {
-        let wi = match &self.wi {
-            FeedForwardInput::Plain(wi) => FeedForwardInput::Plain(f(wi)),
-            FeedForwardInput::Gated(a, b) => FeedForwardInput::Gated(f(a), f(b)),
+/// A kind of layer of which a model has several.
+trait Layer: Declare {
+    fn number(model: &Model) -> usize;
+}
+
+/// Where in the tree a declaration is.
+#[derive(Clone)]
+struct Path<'m> {
+    model: &'m Model,
+    name: String,
+    /// How many layers are stacked here.
+    layers: Option<usize>,
+}
+
+impl Path<'_> {
+    fn field(&self, name: &str) -> Self {
+        let name = match self.name.is_empty() {
+            true => name.into(),
+            false => format!("{}.{name}", self.name),
         };
-        Mlp {
-            wi,
-            wo: f(&self.wo),
+        Path { name, ..*self }
+    }
+
+    fn stacked<L: Layer>(&self) -> L {
+        L::declare(Path {
+            layers: Some(L::number(self.model)),
+            ..self.clone()
+        })
+    }
+
+    fn leaf(&self, dims: &[(LogicalAxis, usize)], initializer: Initializer) -> Parameter {
+        let layers = self.layers.map(|layers| (Layers, layers));
+        let dims = || layers.iter().chain(dims);
+        Parameter {
+            name: self.name.clone(),
+            dims: dims().map(|&(_, size)| size as i64).collect(),
+            logical_axes: dims().map(|&(axis, _)| axis).collect(),
+            initializer,
         }
     }
 }
 
-impl<T> Tree<T> for EncoderLayer<T> {
-    type With<U> = EncoderLayer<U>;
-    fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> EncoderLayer<U> {
-        EncoderLayer {
-            attention_norm: f(&self.attention_norm),
-            attention: self.attention.map(f),
-            mlp_norm: f(&self.mlp_norm),
-            mlp: self.mlp.map(f),
+/// Declares a part of the tree. A field is one of
+/// - `T = leaf(dims, initializer)`: a parameter;
+/// - `Option<T> = optional(present, dims, initializer)`: one that some models have;
+/// - `Part<T> = part`: a part that is declared elsewhere;
+/// - `L = stacked`: layers, each leaf with one more dimension in front.
+macro_rules! tree {
+    ($(#[$doc:meta])* $Tree:ident<T $(, $Layer:ident)?>($model:ident) {
+        $($(#[$field_doc:meta])* $field:ident: $Type:ty = $kind:ident $(($($declaration:tt)*))?,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $Tree<T $(, $Layer)?> {
+            $($(#[$field_doc])* pub $field: $Type,)*
+        }
+
+        impl<T $(, $Layer: Tree<T>)?> Tree<T> for $Tree<T $(, $Layer)?> {
+            type With<U> = $Tree<U $(, $Layer::With<U>)?>;
+            fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> Self::With<U> {
+                $Tree { $($field: field!(map $kind self.$field, f),)* }
+            }
+        }
+
+        impl $(<$Layer: Layer>)? Declare for $Tree<Parameter $(, $Layer)?> {
+            fn declare(path: Path<'_>) -> Self {
+                let $model = path.model;
+                $Tree {
+                    $($field: field!(
+                        declare $kind ($($($declaration)*)?) path.field(stringify!($field))
+                    ),)*
+                }
+            }
+        }
+    };
+}
+
+/// What [`tree`] does with a field of each kind.
+macro_rules! field {
+    (map leaf $value:expr, $f:ident) => {
+        $f(&$value)
+    };
+    (map optional $value:expr, $f:ident) => {
+        $value.as_ref().map(&mut *$f)
+    };
+    (map part $value:expr, $f:ident) => {
+        $value.map($f)
+    };
+    (map stacked $value:expr, $f:ident) => {
+        $value.map($f)
+    };
+
+    (declare leaf ($dims:expr, $initializer:expr) $path:expr) => {
+        $path.leaf(&$dims, $initializer)
+    };
+    (declare optional ($present:expr, $dims:expr, $initializer:expr) $path:expr) => {
+        ($present).then(|| $path.leaf(&$dims, $initializer))
+    };
+    (declare part () $path:expr) => {
+        Declare::declare($path)
+    };
+    (declare stacked () $path:expr) => {
+        $path.stacked()
+    };
+}
+
+tree! {
+    /// All parameters of a model.
+    Weights<T>(model) {
+        /// Token embeddings, for both stacks.
+        shared: T = leaf([(Vocab, model.vocabulary), (Embed, model.d_model)], Initializer::Normal(1.0)),
+        /// The output projection; `None` where it is the embedding table.
+        lm_head: Option<T> = optional(
+            model.tie_embeddings == TieEmbeddings::Untied,
+            [(Embed, model.d_model), (Vocab, model.vocabulary)],
+            Initializer::Normal(1.0)
+        ),
+        /// The encoder.
+        encoder: Stack<T, EncoderLayer<T>> = part,
+        /// The decoder.
+        decoder: Stack<T, DecoderLayer<T>> = part,
+    }
+}
+
+tree! {
+    /// One of the two stacks of layers.
+    Stack<T, L>(model) {
+        /// Shared by the layers.
+        relative_bias: T = leaf(
+            [(Buckets, model.relative_buckets), (Heads, model.heads)],
+            Initializer::scaled(attention_width(model))
+        ),
+        /// Its layers, stacked.
+        layers: L = stacked,
+        /// Of the last layer's output.
+        final_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+    }
+}
+
+tree! {
+    /// An encoder layer.
+    EncoderLayer<T>(model) {
+        /// Before the attention.
+        attention_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        /// Self-attention.
+        attention: Attention<T> = part,
+        /// Before the feed-forward layer.
+        mlp_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        /// Feed-forward.
+        mlp: FeedForward<T> = part,
+    }
+}
+
+impl Layer for EncoderLayer<Parameter> {
+    fn number(model: &Model) -> usize {
+        model.encoder_layers
+    }
+}
+
+tree! {
+    /// A decoder layer.
+    DecoderLayer<T>(model) {
+        /// Before the self-attention.
+        attention_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        /// Causal self-attention.
+        attention: Attention<T> = part,
+        /// Before the cross-attention.
+        cross_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        /// Attention to the encoder's states.
+        cross: Attention<T> = part,
+        /// Before the feed-forward layer.
+        mlp_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        /// Feed-forward.
+        mlp: FeedForward<T> = part,
+    }
+}
+
+impl Layer for DecoderLayer<Parameter> {
+    fn number(model: &Model) -> usize {
+        model.decoder_layers
+    }
+}
+
+tree! {
+    /// The projections of an attention.
+    Attention<T>(model) {
+        /// Queries.
+        q: T = leaf(
+            [(Embed, model.d_model), (Heads, model.inner())],
+            Initializer::scaled(attention_width(model) * model.d_kv)
+        ),
+        /// Keys.
+        k: T = leaf(
+            [(Embed, model.d_model), (Heads, model.inner())],
+            Initializer::scaled(attention_width(model))
+        ),
+        /// Values.
+        v: T = leaf(
+            [(Embed, model.d_model), (Heads, model.inner())],
+            Initializer::scaled(attention_width(model))
+        ),
+        /// Output.
+        o: T = leaf(
+            [(Heads, model.inner()), (Embed, model.d_model)],
+            Initializer::scaled(model.inner())
+        ),
+    }
+}
+
+tree! {
+    /// The projections of a feed-forward layer.
+    FeedForward<T>(model) {
+        /// Into the hidden width.
+        wi: FeedForwardInput<T> = part,
+        /// Out of it.
+        wo: T = leaf(
+            [(Mlp, model.d_ff), (Embed, model.d_model)],
+            Initializer::scaled(model.d_ff)
+        ),
+    }
+}
+
+/// The projection into the hidden width.
+#[derive(Clone, Debug)]
+pub enum FeedForwardInput<T> {
+    /// Followed by the non-linearity.
+    Plain(T),
+    /// The first followed by the non-linearity and multiplied with the second.
+    Gated(T, T),
+}
+
+impl<T> Tree<T> for FeedForwardInput<T> {
+    type With<U> = FeedForwardInput<U>;
+    fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> FeedForwardInput<U> {
+        match self {
+            FeedForwardInput::Plain(wi) => FeedForwardInput::Plain(f(wi)),
+            FeedForwardInput::Gated(wi_0, wi_1) => FeedForwardInput::Gated(f(wi_0), f(wi_1)),
         }
     }
 }
 
-impl<T> Tree<T> for DecoderLayer<T> {
-    type With<U> = DecoderLayer<U>;
-    fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> DecoderLayer<U> {
-        DecoderLayer {
-            attention_norm: f(&self.attention_norm),
-            attention: self.attention.map(f),
-            cross_norm: f(&self.cross_norm),
-            cross: self.cross.map(f),
-            mlp_norm: f(&self.mlp_norm),
-            mlp: self.mlp.map(f),
+impl Declare for FeedForwardInput<Parameter> {
+    fn declare(path: Path<'_>) -> Self {
+        let model = path.model;
+        let wi = |number: &str| {
+            let name = format!("{}{number}", path.name);
+            Path { name, ..path }.leaf(
+                &[(Embed, model.d_model), (Mlp, model.d_ff)],
+                Initializer::scaled(model.d_model),
+            )
+        };
+        match model.activation.is_gated() {
+            true => FeedForwardInput::Gated(wi("_0"), wi("_1")),
+            false => FeedForwardInput::Plain(wi("")),
         }
+    }
+}
+
+/// The width that the standard deviations of attention weights follow: in `transformers` the Flax
+/// class takes the inner one where the PyTorch class takes the model's.
+fn attention_width(model: &Model) -> usize {
+    match model.initialization {
+        Initialization::Flax => model.inner(),
+        Initialization::Pytorch => model.d_model,
+    }
+}
+
+impl Weights<Parameter> {
+    /// The parameters of a model. Standard deviations are those of `transformers`' T5.
+    pub fn of(model: &Model) -> Weights<Parameter> {
+        Declare::declare(Path {
+            model,
+            name: String::new(),
+            layers: None,
+        })
+    }
+}
+
+impl Model {
+    /// How many numbers training adjusts.
+    pub fn parameters(&self) -> u64 {
+        let parameters = Weights::of(self).leaves();
+        let elements = parameters.iter().map(|p| p.elements().unsigned_abs());
+        elements.sum()
     }
 }
 
 impl<T> Weights<T> {
     /// Applies `f` to the leaves in order.
     pub fn map<U>(&self, mut f: impl FnMut(&T) -> U) -> Weights<U> {
-        let f = &mut f;
-        Weights {
-            shared: f(&self.shared),
-            lm_head: self.lm_head.as_ref().map(&mut *f),
-            encoder: Stack {
-                relative_bias: f(&self.encoder.relative_bias),
-                layers: self.encoder.layers.map(f),
-                final_norm: f(&self.encoder.final_norm),
-            },
-            decoder: Stack {
-                relative_bias: f(&self.decoder.relative_bias),
-                layers: self.decoder.layers.map(f),
-                final_norm: f(&self.decoder.final_norm),
-            },
-        }
+        Tree::map(self, &mut f)
     }
 
     /// The leaves in order.
@@ -225,149 +382,11 @@ impl<T> Weights<T> {
     where
         T: Clone,
     {
-        let mut out = Vec::new();
-        self.map(|leaf| out.push(leaf.clone()));
-        out
+        Tree::leaves(self)
     }
 
     /// A tree of the same form whose leaves come from `leaves`, which has as many.
     pub fn filled<U: Clone>(&self, leaves: &[U]) -> Weights<U> {
-        let mut next = leaves.iter();
-        self.map(|_| next.next().expect("as many leaves as the tree has").clone())
-    }
-}
-
-impl Weights<Parameter> {
-    /// The parameters of a model. Standard deviations are those of `transformers`' T5: the Flax class scales the attention
-    /// by the inner width where the PyTorch class uses the model's.
-    pub fn of(model: &Model) -> Weights<Parameter> {
-        let (d, ff, inner, kv) = (
-            model.d_model as i64,
-            model.d_ff as i64,
-            model.inner() as i64,
-            model.d_kv as i64,
-        );
-        let (vocab, heads) = (model.vocabulary as i64, model.heads as i64);
-        let width = match model.initialization {
-            Initialization::Flax => inner,
-            Initialization::Pytorch => d,
-        };
-        let root = |n: i64| Initializer::Normal((n as f64).powf(-0.5));
-        let plain = |name: &str,
-                     dims: Vec<i64>,
-                     logical_axes: Vec<&'static str>,
-                     initializer: Initializer| Parameter {
-            name: name.into(),
-            dims,
-            logical_axes,
-            initializer,
-        };
-        let bias = |stack: &str| {
-            let name = format!("{stack}.relative_bias");
-            plain(
-                &name,
-                vec![model.relative_buckets as i64, heads],
-                vec!["buckets", "heads"],
-                root(width),
-            )
-        };
-        let norm = |stack: &str| {
-            plain(
-                &format!("{stack}.final_norm"),
-                vec![d],
-                vec!["embed"],
-                Initializer::Ones,
-            )
-        };
-        let layer = |stack: &'static str, layers: usize| {
-            move |name: &str,
-                  dims: &[i64],
-                  logical_axes: &[&'static str],
-                  initializer: Initializer| Parameter {
-                name: format!("{stack}.layers.{name}"),
-                dims: [layers as i64].iter().chain(dims).copied().collect(),
-                logical_axes: ["layers"].iter().chain(logical_axes).copied().collect(),
-                initializer,
-            }
-        };
-        type Make<'a> = &'a dyn Fn(&str, &[i64], &[&'static str], Initializer) -> Parameter;
-        let layer_norm = |make: Make, name: &str| make(name, &[d], &["embed"], Initializer::Ones);
-        let attention = |make: Make, name: &str| Attention {
-            q: make(
-                &format!("{name}.q"),
-                &[d, inner],
-                &["embed", "heads"],
-                root(width * kv),
-            ),
-            k: make(
-                &format!("{name}.k"),
-                &[d, inner],
-                &["embed", "heads"],
-                root(width),
-            ),
-            v: make(
-                &format!("{name}.v"),
-                &[d, inner],
-                &["embed", "heads"],
-                root(width),
-            ),
-            o: make(
-                &format!("{name}.o"),
-                &[inner, d],
-                &["heads", "embed"],
-                root(inner),
-            ),
-        };
-        let mlp = |make: Make| {
-            let wi = |name: &str| make(name, &[d, ff], &["embed", "mlp"], root(d));
-            Mlp {
-                wi: if model.activation.is_gated() {
-                    FeedForwardInput::Gated(wi("mlp.wi_0"), wi("mlp.wi_1"))
-                } else {
-                    FeedForwardInput::Plain(wi("mlp.wi"))
-                },
-                wo: make("mlp.wo", &[ff, d], &["mlp", "embed"], root(ff)),
-            }
-        };
-        let encoder = layer("encoder", model.encoder_layers);
-        let decoder = layer("decoder", model.decoder_layers);
-        Weights {
-            shared: plain(
-                "shared",
-                vec![vocab, d],
-                vec!["vocab", "embed"],
-                Initializer::Normal(1.0),
-            ),
-            lm_head: (model.tie_embeddings == TieEmbeddings::Untied).then(|| {
-                plain(
-                    "lm_head",
-                    vec![d, vocab],
-                    vec!["embed", "vocab"],
-                    Initializer::Normal(1.0),
-                )
-            }),
-            encoder: Stack {
-                relative_bias: bias("encoder"),
-                layers: EncoderLayer {
-                    attention_norm: layer_norm(&encoder, "attention_norm"),
-                    attention: attention(&encoder, "attention"),
-                    mlp_norm: layer_norm(&encoder, "mlp_norm"),
-                    mlp: mlp(&encoder),
-                },
-                final_norm: norm("encoder"),
-            },
-            decoder: Stack {
-                relative_bias: bias("decoder"),
-                layers: DecoderLayer {
-                    attention_norm: layer_norm(&decoder, "attention_norm"),
-                    attention: attention(&decoder, "attention"),
-                    cross_norm: layer_norm(&decoder, "cross_norm"),
-                    cross: attention(&decoder, "cross"),
-                    mlp_norm: layer_norm(&decoder, "mlp_norm"),
-                    mlp: mlp(&decoder),
-                },
-                final_norm: norm("decoder"),
-            },
-        }
+        Tree::filled(self, leaves)
     }
 }

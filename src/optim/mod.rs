@@ -1,20 +1,137 @@
-//! Update rules as tensor programs, with the semantics of optax, the library Ankh was trained with.
+//! Optimizers: update rules as tensor programs, with the semantics of optax, the library that
+//! trained Ankh, and the settings of each.
 //!
-//! Rules that look at a whole tensor (factored moments, its root mean square) look at one layer's matrix at a time where
-//! layers are stacked: each slice of the leading dimension is a tensor of its own.
+//! An optimizer is one file: its settings with their defaults and checks, the arrays it keeps
+//! (slots), and its update. It is listed once, in [`Optimizer`]. Per-tensor rules (factored
+//! moments, root mean squares) apply to each layer's matrix: where layers are stacked, each slice
+//! of the leading dimension is a tensor of its own.
 
 mod adafactor;
 mod adamw;
 mod schedule;
 
 use ankh_hlo::Tensor;
+use serde::{Deserialize, Serialize};
 
-use crate::config::Optimizer;
-use crate::model::Parameter;
+use crate::model::{LogicalAxis, Parameter};
+use crate::validation::Problems;
 
-pub use schedule::{learning_rate, learning_rate_at};
+pub use adafactor::Adafactor;
+pub use adamw::AdamW;
+pub use schedule::{Schedule, ScheduleKind, learning_rate, learning_rate_at};
 
-/// An array that an update rule keeps between steps, float32, zeros at first.
+/// What an optimizer does.
+trait UpdateRule: Default {
+    /// The arrays it keeps for a parameter.
+    fn slots(&self, parameter: &Parameter) -> Vec<Slot>;
+
+    /// One step for one parameter.
+    fn update<'g>(
+        &self,
+        parameter: &Parameter,
+        value: Tensor<'g>,
+        gradient: Tensor<'g>,
+        slots: &[Tensor<'g>],
+        context: StepContext<'g>,
+    ) -> Updated<'g>;
+
+    /// The bound on the global norm of the gradients, where one is set.
+    fn clip_norm(&self) -> Option<f64>;
+
+    /// Whether it can go on with the slots of `other`: they have the same shapes.
+    fn continues(&self, other: &Self) -> bool;
+
+    /// Reports the settings that make no sense.
+    fn check(&self, problems: &mut Problems);
+}
+
+/// Lists the optimizers, and passes on to each what [`UpdateRule`] asks of it.
+macro_rules! optimizers {
+    ($($(#[$doc:meta])* $name:ident($rule:ident),)*) => {
+        /// The optimizer and its settings; `name` in the file says which.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "name", rename_all = "kebab-case")]
+        pub enum Optimizer {
+            $($(#[$doc])* $name($rule),)*
+        }
+
+        impl Optimizer {
+            /// One of each kind, with its defaults.
+            pub(crate) fn kinds() -> Vec<Self> {
+                vec![$(Self::$name($rule::default()),)*]
+            }
+
+            /// The same kind with its defaults.
+            pub(crate) fn defaults(&self) -> Self {
+                match self {
+                    $(Self::$name(_) => Self::$name($rule::default()),)*
+                }
+            }
+
+            /// The bound on the global norm of the gradients, where one is set.
+            pub fn clip_norm(&self) -> Option<f64> {
+                match self {
+                    $(Self::$name(rule) => rule.clip_norm(),)*
+                }
+            }
+
+            /// Whether it can go on with what `other` kept of a model: it is of the same kind and
+            /// keeps arrays of the same shapes.
+            pub fn continues(&self, other: &Self) -> bool {
+                match (self, other) {
+                    $((Self::$name(rule), Self::$name(other)) => rule.continues(other),)*
+                    _ => false,
+                }
+            }
+
+            /// Reports the settings that make no sense.
+            pub fn check(&self, problems: &mut Problems) {
+                match self {
+                    $(Self::$name(rule) => rule.check(problems),)*
+                }
+                if let Some(norm) = self.clip_norm() {
+                    problems.positive_number("optimizer.clip_norm", norm);
+                }
+            }
+
+            /// The arrays that it keeps for a parameter.
+            pub fn slots(&self, parameter: &Parameter) -> Vec<Slot> {
+                match self {
+                    $(Self::$name(rule) => rule.slots(parameter),)*
+                }
+            }
+
+            /// One step for one parameter.
+            pub fn update<'g>(
+                &self,
+                parameter: &Parameter,
+                value: Tensor<'g>,
+                gradient: Tensor<'g>,
+                slots: &[Tensor<'g>],
+                context: StepContext<'g>,
+            ) -> Updated<'g> {
+                match self {
+                    $(Self::$name(rule) => rule.update(parameter, value, gradient, slots, context),)*
+                }
+            }
+        }
+    };
+}
+
+optimizers! {
+    /// Factored second moments, updates scaled by the size of the tensor: what trained Ankh.
+    Adafactor(Adafactor),
+    /// Adam with decoupled weight decay.
+    Adamw(AdamW),
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self::Adafactor(Adafactor::default())
+    }
+}
+
+/// An array that an optimizer keeps between steps, float32, zeros at first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
     /// `v_row/encoder.layers.mlp.wo` for example.
@@ -22,7 +139,7 @@ pub struct Slot {
     /// Its dimensions.
     pub dims: Vec<i64>,
     /// What they are, as in the parameter.
-    pub logical_axes: Vec<&'static str>,
+    pub logical_axes: Vec<LogicalAxis>,
 }
 
 impl Slot {
@@ -46,7 +163,7 @@ impl Slot {
 pub struct Updated<'g> {
     /// The parameter.
     pub value: Tensor<'g>,
-    /// Its slots, in the order of [`slots`].
+    /// Its slots, in the order of [`Optimizer::slots`].
     pub slots: Vec<Tensor<'g>>,
 }
 
@@ -57,31 +174,6 @@ pub struct StepContext<'g> {
     pub step: Tensor<'g>,
     /// The learning rate, float32.
     pub learning_rate: Tensor<'g>,
-}
-
-/// The arrays the rule keeps for a parameter.
-pub fn slots(optimizer: &Optimizer, parameter: &Parameter) -> Vec<Slot> {
-    match optimizer {
-        Optimizer::Adafactor(rule) => adafactor::slots(rule, parameter),
-        Optimizer::Adamw(_) => vec![Slot::like("m", parameter), Slot::like("v", parameter)],
-    }
-}
-
-/// One step for one parameter.
-pub fn update<'g>(
-    optimizer: &Optimizer,
-    parameter: &Parameter,
-    value: Tensor<'g>,
-    gradient: Tensor<'g>,
-    slots: &[Tensor<'g>],
-    context: StepContext<'g>,
-) -> Updated<'g> {
-    match optimizer {
-        Optimizer::Adafactor(rule) => {
-            adafactor::update(rule, parameter, value, gradient, slots, context)
-        }
-        Optimizer::Adamw(rule) => adamw::update(rule, value, gradient, slots, context),
-    }
 }
 
 /// The Euclidean norm of all gradients together.

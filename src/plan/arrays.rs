@@ -5,7 +5,6 @@ use serde::{Serialize, Serializer};
 
 use crate::config::Config;
 use crate::model::Weights;
-use crate::optim;
 
 /// What an array is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -32,7 +31,7 @@ impl StepArray {
     /// The arrays that a step of this configuration takes.
     pub(super) fn all(config: &Config, step: &Module) -> Vec<StepArray> {
         let parameters = Weights::of(&config.model).leaves();
-        let slots = |p| optim::slots(&config.optimizer, p).len();
+        let slots = |p| config.optimizer.slots(p).len();
         let optimizer: usize = parameters.iter().map(slots).sum();
         let role = |i: usize| match i {
             i if i < parameters.len() => Role::Parameter,
@@ -52,7 +51,7 @@ impl StepArray {
         let rank = self.spec.shape.rank();
         match &self.spec.sharding {
             Some(sharding) => {
-                let axes = |dim| sharding.axes(dim).map(str::to_owned).collect();
+                let axes = |dim| sharding.axes(dim).map(|axis| axis.to_string()).collect();
                 (0..rank).map(axes).collect()
             }
             None => vec![vec![]; rank],

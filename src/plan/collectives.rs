@@ -108,7 +108,7 @@ pub fn collectives(module: &HloModuleProto, mesh: &Mesh) -> Vec<Collective> {
         let bytes: u64 = operands.map(|shape| bytes(shape)).sum();
         let devices = groups.iter().map(Vec::len).max().unwrap_or(1);
         let sent = kind.sent(bytes as f64, devices as f64);
-        let names = axes.iter().map(|&a| mesh.axes()[a].0.clone()).collect();
+        let names = axes.iter().map(|&a| mesh.axes()[a].0.to_string()).collect();
         let entry = found
             .entry((kind, axes, devices))
             .or_insert_with(|| Collective {
@@ -142,10 +142,13 @@ fn groups(i: &HloInstructionProto, mesh: &Mesh) -> Vec<Vec<i64>> {
         Some(ReplicaGroupList::IotaCollectiveDeviceList(list)) => iota_groups(list),
         Some(ReplicaGroupList::MeshAxesReplicaGroupList(list)) => {
             let own = list.mesh.iter().flat_map(|mesh| &mesh.axes);
-            let own = Mesh::new(own.map(|axis| (axis.name.clone(), axis.size)));
+            let sizes: Vec<i64> = own.map(|axis| axis.size).collect();
             let along = list.axes.iter();
             let along = along.map(|axis| axis.mesh_axis_index as usize).collect();
-            own.map_or(vec![], |own| groups_along(&own, along))
+            match sizes.iter().all(|&size| size > 0) {
+                true => groups_along(&sizes, along),
+                false => vec![],
+            }
         }
         None => listed(&i.replica_groups),
     };
@@ -169,13 +172,12 @@ fn iota_groups(list: &IotaReplicaGroupListProto) -> Vec<Vec<i64>> {
 }
 
 /// Devices that differ in their places along these axes only.
-fn groups_along(mesh: &Mesh, along: Vec<usize>) -> Vec<Vec<i64>> {
-    let dims: Vec<i64> = mesh.axes().iter().map(|axis| axis.1).collect();
+fn groups_along(dims: &[i64], along: Vec<usize>) -> Vec<Vec<i64>> {
     let along: Vec<usize> = along.into_iter().filter(|&a| a < dims.len()).collect();
     let size: i64 = along.iter().map(|&a| dims[a]).product();
     let others = (0..dims.len()).filter(|a| !along.contains(a));
     let permutation: Vec<usize> = others.chain(along.iter().copied()).collect();
-    let devices = transposed(&dims, &permutation);
+    let devices = transposed(dims, &permutation);
     let size = usize::try_from(size).unwrap_or(1).max(1);
     devices.chunks(size).map(<[i64]>::to_vec).collect()
 }

@@ -2,14 +2,11 @@
 
 use std::collections::HashMap;
 
-use ankh_hlo::DType;
 use ankh_proto::xla::{HloInstructionProto, HloModuleProto, ShapeProto};
 use serde::{Deserialize, Serialize};
 
 use super::scope::{Pass, scope};
 use super::walk::{Into, Walk, shapes};
-use crate::config::Config;
-use crate::programs::{BatchSize, Programs};
 
 /// Floating-point operations of a training step's matrix products, a multiplication and an addition counted apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,14 +42,6 @@ impl Flops {
     pub fn total(&self) -> f64 {
         self.forward + self.recompute + self.gradient
     }
-}
-
-/// What the model of a run takes by itself, the customary measure of what a step achieves: each product of a forward pass, and
-/// two as large for its derivative. Devices compute more than that where it spares them memory or time.
-pub fn model_flops(config: &Config) -> Result<f64, ankh_hlo::Error> {
-    // In float32 nothing is computed twice on the way.
-    let programs = Programs::new(config, BatchSize::of(config), DType::F32);
-    Ok(3.0 * Flops::of(programs.evaluation()?.proto()).total())
 }
 
 /// Two operations for each element of the result and each pair of elements that it is summed over.

@@ -23,7 +23,7 @@ pub use arrays::{Role, StepArray};
 pub use collectives::{Collective, CollectiveKind, collectives};
 pub use estimate::Estimate;
 pub use fit::{MemoryShortfall, Remedy};
-pub use flops::{Flops, model_flops};
+pub use flops::Flops;
 pub use memory::Memory;
 pub use profile::{Profile, ScopeCycles};
 
@@ -153,7 +153,7 @@ impl<'c> LoweredStep<'c> {
         Ok(LoweredStep {
             arrays: StepArray::all(config, &module),
             flops: Flops::of(module.proto()),
-            model_flops: model_flops(config)?,
+            model_flops: config.step_flops(),
             config,
             slice,
             mesh,

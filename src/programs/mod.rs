@@ -11,7 +11,6 @@ mod metrics;
 pub mod sharding;
 mod signature;
 mod step;
-mod table;
 
 use ankh_hlo::{ArraySpec, DType, Graph, LogicalAxisRules, Tensor};
 

@@ -1,15 +1,13 @@
 //! How the arrays of a run are split over the devices: the mesh shape and the rules that the
 //! configuration asks for, and a check, before anything is built, that every array can be split so.
 
-use ankh_hlo::{IndivisibleDim, LogicalAxisRules, Mesh, Shape, Sharding};
+use ankh_hlo::{AxisError, AxisName, LogicalAxisRules, Mesh, Shape, Sharding};
 use serde::Serialize;
 
 use super::{Array, BatchSize, Programs, batch, state};
-use crate::config::{Config, MeshAxis};
+use crate::config::{Config, LogicalAxis, MeshAxis};
 use crate::mesh_shape::MeshShape;
 use crate::model::{Parameter, Weights};
-
-pub use super::table::{Row, activations, arrays as rows, table};
 
 /// A mesh, or rules, that the devices or the arrays do not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,13 +34,19 @@ pub enum ShardingError {
         devices: usize,
     },
     /// An array cannot be split.
-    #[error("{array}: {indivisible}")]
-    IndivisibleDim {
+    #[error("{array}: {error}")]
+    Axes {
         /// The array with its dimensions.
         array: String,
         /// What is wrong with it.
-        indivisible: IndivisibleDim,
+        error: AxisError,
     },
+}
+
+impl From<MeshAxis> for AxisName {
+    fn from(axis: MeshAxis) -> AxisName {
+        AxisName::new(axis.name())
+    }
 }
 
 /// The mesh that the configuration makes of `devices`.
@@ -75,7 +79,7 @@ pub fn mesh_shape(config: &Config, devices: usize) -> Result<MeshShape, Sharding
 pub fn mesh(shape: MeshShape) -> Mesh {
     let sizes = [shape.data, shape.fsdp, shape.model];
     let axes = MeshAxis::ALL.iter().zip(sizes);
-    let mesh = Mesh::new(axes.map(|(axis, size)| (axis.name(), size as i64)));
+    let mesh = Mesh::new(axes.map(|(&axis, size)| (axis, size as i64)));
     mesh.expect("the axes have names of their own and multiply to the devices that there are")
 }
 
@@ -89,11 +93,8 @@ pub fn logical_axis_rules(
     }
     let mesh = self::mesh(mesh);
     let rules = config.sharding.rules.table();
-    let rules = rules.map(|(name, axes)| {
-        let axes = axes.iter().map(|axis| axis.name().to_string());
-        (name, axes.collect::<Vec<_>>())
-    });
-    let rules = LogicalAxisRules::new(mesh, rules);
+    let rules = rules.map(|(axis, axes)| (axis, axes.to_vec()));
+    let rules = LogicalAxisRules::new(mesh, rules).expect("the mesh has every axis that there is");
     for array in arrays(config) {
         sharding(&rules, &array)?;
     }
@@ -103,9 +104,9 @@ pub fn logical_axis_rules(
 /// Where an array lies.
 pub fn sharding(rules: &LogicalAxisRules, array: &Array) -> Result<Sharding, ShardingError> {
     let sharding = rules.sharding(&array.logical_axes, &array.shape.dims);
-    sharding.map_err(|indivisible| ShardingError::IndivisibleDim {
+    sharding.map_err(|error| ShardingError::Axes {
         array: format!("`{}` {}", array.name, array.shape),
-        indivisible,
+        error,
     })
 }
 
@@ -147,7 +148,7 @@ fn over_data(sharding: Sharding, dims: &[i64]) -> Sharding {
     let further = dims
         .iter()
         .enumerate()
-        .find_map(|(dim, &size)| sharding.split_further(dim, size, MeshAxis::Data.name()));
+        .find_map(|(dim, &size)| sharding.split_further(dim, size, MeshAxis::Data).ok()?);
     further.unwrap_or(sharding)
 }
 
@@ -170,7 +171,12 @@ fn arrays(config: &Config) -> Vec<Array> {
             ]
             .map(|n| n as i64),
         ),
-        logical_axes: vec!["batch", "heads", "length", "kv"],
+        logical_axes: vec![
+            LogicalAxis::Batch,
+            LogicalAxis::Heads,
+            LogicalAxis::Length,
+            LogicalAxis::Kv,
+        ],
     };
     let batches = [whole, part].into_iter().flat_map(batch);
     let state = state(config).into_iter();
@@ -193,7 +199,7 @@ const LARGE: u64 = 64 << 20;
 pub fn replicated(config: &Config, rules: &LogicalAxisRules) -> Vec<ReplicatedArray> {
     let axes = rules.mesh().axes().iter();
     let axes: Vec<String> = axes
-        .filter(|(name, size)| name != MeshAxis::Data.name() && *size > 1)
+        .filter(|(name, size)| *name != MeshAxis::Data.into() && *size > 1)
         .map(|(name, size)| format!("{name} ({size})"))
         .collect();
     if axes.is_empty() {
@@ -208,7 +214,7 @@ pub fn replicated(config: &Config, rules: &LogicalAxisRules) -> Vec<ReplicatedAr
             let dims: Vec<String> = array
                 .logical_axes
                 .iter()
-                .map(|name| format!("sharding.rules.{name}"))
+                .map(|axis| format!("sharding.rules.{}", axis.name()))
                 .collect();
             ReplicatedArray {
                 array: format!("`{}` {}", array.name, array.shape),

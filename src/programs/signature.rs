@@ -3,9 +3,8 @@
 use ankh_data::Rows;
 use ankh_hlo::{DType, Shape, Tensor};
 
-use crate::config::Config;
+use crate::config::{Config, LogicalAxis};
 use crate::model::{Parameter, Targets, Tokens, Weights};
-use crate::optim;
 
 /// An array that a program takes or gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +14,7 @@ pub struct Array {
     /// Its element type and dimensions.
     pub shape: Shape,
     /// What its dimensions are.
-    pub logical_axes: Vec<&'static str>,
+    pub logical_axes: Vec<LogicalAxis>,
 }
 
 impl Array {
@@ -63,10 +62,7 @@ impl BatchSize {
 pub fn state(config: &Config) -> Vec<Array> {
     let parameters = Weights::of(&config.model).leaves();
     let mut arrays: Vec<Array> = parameters.iter().map(Array::of_parameter).collect();
-    for slot in parameters
-        .iter()
-        .flat_map(|p| optim::slots(&config.optimizer, p))
-    {
+    for slot in parameters.iter().flat_map(|p| config.optimizer.slots(p)) {
         arrays.push(Array {
             name: slot.name,
             shape: Shape::new(DType::F32, slot.dims),
@@ -86,7 +82,7 @@ pub fn batch(size: BatchSize) -> Vec<Array> {
     let array = |name: &str, length: usize| Array {
         name: name.into(),
         shape: Shape::new(DType::S32, [size.rows as i64, length as i64]),
-        logical_axes: vec!["batch", "length"],
+        logical_axes: vec![LogicalAxis::Batch, LogicalAxis::Length],
     };
     let (input, target) = (size.input, size.target);
     match size.packing {

@@ -5,7 +5,7 @@ use ankh_hlo::{DType, Error, Graph, Module, Tensor};
 use super::forward::losses;
 use super::signature::BatchTensors;
 use super::{Programs, StepMetrics, batch, declare, sharding, state, vector};
-use crate::config::Config;
+use crate::config::{Config, LogicalAxis};
 use crate::model::{Parameter, Weights};
 use crate::optim::{self, StepContext};
 
@@ -51,7 +51,7 @@ impl Programs<'_> {
         let mut next_slots = Vec::new();
         let mut slots = slots;
         for ((p, &value), &gradient) in parameters.iter().zip(values).zip(&gradients) {
-            let (own, others) = slots.split_at(optim::slots(&config.optimizer, p).len());
+            let (own, others) = slots.split_at(config.optimizer.slots(p).len());
             slots = others;
             let (value, gradient) = match sharding::of_update(self, p) {
                 Some(s) => (
@@ -60,7 +60,7 @@ impl Programs<'_> {
                 ),
                 None => (value, gradient),
             };
-            let updated = optim::update(&config.optimizer, p, value, gradient, own, context);
+            let updated = config.optimizer.update(p, value, gradient, own, context);
             next.push(updated.value);
             next_slots.extend(updated.slots);
         }
@@ -110,7 +110,11 @@ fn accumulate<'g>(
         .map(|t| {
             t.reshape(&[t.dim(0) / parts, parts, t.dim(1)])
                 .transpose(&[1, 0, 2])
-                .with_logical_axes(&["parts", "batch", "length"])
+                .with_logical_axes(&[
+                    LogicalAxis::Microbatches,
+                    LogicalAxis::Batch,
+                    LogicalAxis::Length,
+                ])
         })
         .collect();
     let mut init: Vec<Tensor<'g>> = values.iter().map(|v| v.zeros_like()).collect();

@@ -13,7 +13,7 @@ pub use events::EventLog;
 pub use log::{Log, print_line};
 pub use metrics::{Metrics, MetricsLog, Validation};
 pub use progress::StepProgress;
-pub use throughput::{Meter, Rates, StepCost};
+pub use throughput::{Meter, Rates};
 
 use std::path::{Path, PathBuf};
 

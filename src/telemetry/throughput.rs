@@ -4,53 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Model};
-
-/// The arithmetic of one step, from the shapes alone.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepCost {
-    /// Floating-point operations of the model's matrix products, forward and backward.
-    pub flops: f64,
-}
-
-impl StepCost {
-    /// The cost of a step of this configuration.
-    ///
-    /// Counted as for the "model FLOPs utilization" of the PaLM paper (Chowdhery et al. 2022, appendix B): two operations per weight and position going forward and
-    /// twice that backward, plus the attention's two products, which no weight takes part in; nothing for what rematerialisation repeats, nor for
-    /// normalisation, softmax and optimizer. Padding counts, as the device computes it; `padding_efficiency` tells its share.
-    pub fn of(config: &Config) -> Self {
-        let data = &config.data;
-        let forward = forward_flops(&config.model, data.input_length, data.target_length);
-        Self {
-            flops: 3.0 * forward * config.train.batch_size as f64,
-        }
-    }
-}
-
-/// Operations of one example's forward pass.
-fn forward_flops(model: &Model, input_length: usize, target_length: usize) -> f64 {
-    let [d, inner, ff] = [model.d_model, model.inner(), model.d_ff].map(|n| n as f64);
-    let [s, t] = [input_length, target_length].map(|n| n as f64);
-    let mlp = if model.activation.is_gated() {
-        3.0
-    } else {
-        2.0
-    } * d
-        * ff;
-    // Scores and weighted sums: each a product of `inner` terms for every pair of positions.
-    let attention = |queries: f64, keys: f64| 4.0 * queries * keys * inner;
-    let encoder = 2.0 * s * (4.0 * d * inner + mlp) + attention(s, s);
-    let decoder_self = 2.0 * t * 4.0 * d * inner + attention(t, t);
-    let decoder_cross = 2.0 * (t + s) * 2.0 * d * inner + attention(t, s);
-    let decoder = decoder_self + decoder_cross + 2.0 * t * mlp;
-    let logits = 2.0 * t * d * model.vocabulary as f64;
-    model.encoder_layers as f64 * encoder + model.decoder_layers as f64 * decoder + logits
-}
-
 /// Counts what happens between two lines of metrics.
 pub struct Meter {
-    cost: StepCost,
+    /// Floating-point operations of the model in one step.
+    step_flops: f64,
     /// Of all devices together.
     peak: Option<f64>,
     since: Instant,
@@ -78,9 +35,9 @@ pub struct Rates {
 
 impl Meter {
     /// Starts counting now, against the peak of all devices together.
-    pub fn start(cost: StepCost, peak: Option<f64>) -> Self {
+    pub fn start(step_flops: f64, peak: Option<f64>) -> Self {
         Self {
-            cost,
+            step_flops,
             peak,
             since: Instant::now(),
             steps: 0,
@@ -107,7 +64,7 @@ impl Meter {
     pub fn read(&mut self) -> Rates {
         let now = Instant::now();
         let rates = self.rates(now.saturating_duration_since(self.since));
-        *self = Self::start(self.cost, self.peak);
+        *self = Self::start(self.step_flops, self.peak);
         rates
     }
 
@@ -123,7 +80,7 @@ impl Meter {
             tokens_per_second: self.tokens as f64 / seconds,
             mfu: self
                 .peak
-                .map(|peak| self.cost.flops * steps / seconds / peak),
+                .map(|peak| self.step_flops * steps / seconds / peak),
             data_wait_seconds: self.waited.as_secs_f64() / steps,
         }
     }
@@ -134,31 +91,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_models_cost_six_operations_per_weight_and_position() {
-        // One position each way and no decoder to speak of: only the weights are left.
-        let model = Model {
-            encoder_layers: 100,
-            decoder_layers: 1,
-            ..Model::default()
-        };
-        let per_layer = 4 * model.d_model * model.inner() + 3 * model.d_model * model.d_ff;
-        let expected = 2.0 * 100.0 * per_layer as f64 * 64.0;
-        let ratio = forward_flops(&model, 64, 1) / expected;
-        assert!((1.0..1.05).contains(&ratio), "{ratio}");
-    }
-
-    #[test]
-    fn the_whole_run_of_ankh_base_costs_what_is_published() {
-        // 3.2e21 operations over 14 billion residues, which fill about 311 of the 512 positions.
-        let config = Config::default();
-        let step = StepCost::of(&config).flops * 311.0 / 512.0;
-        let run = step * config.train.steps as f64;
-        assert!((2.5e21..4.0e21).contains(&run), "{run:e}");
-    }
-
-    #[test]
     fn utilization_is_the_share_of_the_peak() {
-        let mut meter = Meter::start(StepCost { flops: 50.0 }, Some(100.0));
+        let mut meter = Meter::start(50.0, Some(100.0));
         meter.step(8, 1000, Duration::from_millis(100));
         meter.step(8, 1000, Duration::ZERO);
         let rates = meter.rates(Duration::from_secs(2));

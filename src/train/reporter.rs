@@ -9,7 +9,7 @@ use super::summary::Summary;
 use crate::config::Config;
 use crate::programs::{BatchSize, StepMetrics};
 use crate::run_dir::RunDirectory;
-use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepCost, StepProgress, Validation};
+use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepProgress, Validation};
 
 /// Where the metrics of steps go.
 pub(super) struct Reporter {
@@ -41,7 +41,7 @@ impl Reporter {
             steps: config.train.steps,
             log_every: config.train.log_every,
             residues,
-            meter: Meter::start(StepCost::of(config), peak_flops),
+            meter: Meter::start(config.step_flops(), peak_flops),
             metrics: MetricsLog::after(step, run.metrics())?,
             events: EventLog::after(step, run.path())?,
             progress: StepProgress::start(step, config.train.steps),

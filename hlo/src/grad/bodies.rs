@@ -1,11 +1,11 @@
 //! VJPs of loops, branches and calls: their bodies are differentiated into new bodies.
 //!
 //! The derivative of a scan is a scan in the opposite direction. Its carries are the cotangents of
-//! the carries and, accumulated, those of the constants. It scans over the cotangents of the results
-//! and over the residuals of the forward pass. Which residuals these are is known once the rules have
-//! run. Each value that a rule asks for is taken from the slices and constants, or becomes a residual
-//! (the forward scan gets one more result), or is computed again from other values, as the scan's
-//! [`Remat`] policy says.
+//! the carries and, accumulated, those of the constants. It scans over the cotangents of the
+//! results and over the residuals of the forward pass. Which residuals these are is known once the
+//! rules have run. Each value that a rule asks for is taken from the slices and constants, or
+//! becomes a residual (the forward scan gets one more result), or is computed again from other
+//! values, as the scan's [`Remat`] policy says.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,10 +13,8 @@ use std::rc::Rc;
 
 use super::rules::Cotangents;
 use super::{Primal, ResultCotangents, VjpContext, activity, backward_pass};
-use crate::function::{Function, Node, NodeId};
 use crate::graph::{Graph, Tensor};
-use crate::op::{Op, Scan};
-use crate::ops::Remat;
+use crate::ir::{Function, Node, NodeId, Op, Remat, Scan};
 use crate::shape::{Shape, Type};
 
 /// Where the backward body finds a parameter of the primal body.
@@ -393,10 +391,7 @@ pub(super) fn call<'g>(
 ) -> Cotangents<'g> {
     let derivative = derivative(n, function, 0, results);
     let shapes = derivative.output_shapes();
-    let inputs: Vec<Tensor<'g>> = (0..n.node.inputs.len())
-        .map(|i| n.input(i))
-        .chain(results.values().copied())
-        .collect();
+    let inputs = inputs_and_cotangents(n, results);
     let out = n.graph().emit_tuple(
         Op::Call {
             function: Rc::new(derivative),
@@ -417,10 +412,7 @@ pub(super) fn conditional<'g>(
     let on_true = derivative(n, on_true, 1, results);
     let on_false = derivative(n, on_false, 1, results);
     let shapes = on_true.output_shapes();
-    let inputs: Vec<Tensor<'g>> = (0..n.node.inputs.len())
-        .map(|i| n.input(i))
-        .chain(results.values().copied())
-        .collect();
+    let inputs = inputs_and_cotangents(n, results);
     let op = Op::Conditional {
         on_true: Rc::new(on_true),
         on_false: Rc::new(on_false),
@@ -429,8 +421,8 @@ pub(super) fn conditional<'g>(
     cotangents_from(n, 1, out)
 }
 
-/// The function from a function's inputs and its results' cotangents to the cotangents of its wanted
-/// inputs. The node's inputs are the function's from `first` on.
+/// The function from a function's inputs and its results' cotangents to the cotangents of its
+/// wanted inputs. The node's inputs are the function's from `first` on.
 fn derivative<'g>(
     n: &VjpContext<'g, '_, '_>,
     f: &Function,
@@ -485,6 +477,17 @@ fn wanted_inputs<'a>(
     first: usize,
 ) -> impl Iterator<Item = usize> + 'a {
     (first..n.node.inputs.len()).filter(|&i| n.wanted[i] && n.input_shape(i).dtype.is_float())
+}
+
+/// What a derivative takes: the node's inputs, then the cotangents of its results.
+fn inputs_and_cotangents<'g>(
+    n: &VjpContext<'g, '_, '_>,
+    results: &ResultCotangents<'g>,
+) -> Vec<Tensor<'g>> {
+    n.inputs_from(0)
+        .into_iter()
+        .chain(results.values().copied())
+        .collect()
 }
 
 /// Puts the cotangents of the wanted inputs, which begin at `first`, at their positions.

@@ -2,54 +2,33 @@
 //!
 //! One backward pass, from the last node to the first, serves a program and the bodies of its loops
 //! and branches alike. Each operation has a VJP (vector-Jacobian product) in `rules`: it turns the
-//! cotangent of the node's output into cotangents of its inputs. It is applied at each node between a
-//! wanted input and the result. Cotangents of one value from several users are added.
+//! cotangent of the node's output into cotangents of its inputs. It is applied at each node between
+//! a wanted input and the result. Cotangents of one value from several users are added.
 //!
 //! A rule asks a [`VjpContext`] for primal values, those of the forward pass. In the program itself
 //! they are there. In a body they may not be: the backward pass then runs in another function, and
-//! `bodies` decides for each value whether the forward pass saves it or the backward pass computes it
-//! again.
+//! `bodies` decides for each value whether the forward pass saves it or the backward pass computes
+//! it again.
 
 mod bodies;
+mod dot;
 mod rules;
 
 use std::collections::BTreeMap;
 use std::panic::Location;
 
-use crate::function::{Node, NodeId};
 use crate::graph::{Graph, Tensor};
-use crate::op::{Op, Scan};
+use crate::ir::{Node, NodeId, Op, Scan};
 use crate::shape::{Shape, Type};
 
 use bodies::PrimalBody;
 
-/// A hand-written VJP: `(operands, output, dy)` to one cotangent an input. See
-/// [`Tensor::custom_vjp`].
-pub(crate) trait VjpRule {
-    fn apply<'g>(
-        &self,
-        operands: &[Tensor<'g>],
-        output: Tensor<'g>,
-        dy: Tensor<'g>,
-    ) -> Vec<Tensor<'g>>;
-}
-
-impl<F: for<'a> Fn(&[Tensor<'a>], Tensor<'a>, Tensor<'a>) -> Vec<Tensor<'a>>> VjpRule for F {
-    fn apply<'g>(
-        &self,
-        operands: &[Tensor<'g>],
-        output: Tensor<'g>,
-        dy: Tensor<'g>,
-    ) -> Vec<Tensor<'g>> {
-        self(operands, output, dy)
-    }
-}
-
 impl Graph {
-    /// The derivative of `loss`, a floating-point scalar, with respect to each of `inputs`, of their shapes. An input that
-    /// the loss does not depend on has zeros.
+    /// The derivative of `loss`, a floating-point scalar, with respect to each of `inputs`, of
+    /// their shapes. An input that the loss does not depend on has zeros.
     ///
-    /// Within a body what was computed outside is constant: it carries gradients to an input only if it is that input.
+    /// Within a body what was computed outside is constant: it carries gradients to an input only
+    /// if it is that input.
     #[track_caller]
     pub fn gradients<'g>(&'g self, loss: Tensor<'g>, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let shape = loss.shape();
@@ -79,8 +58,8 @@ impl Graph {
 
 /// The computation that is being differentiated.
 enum Primal<'g, 'b> {
-    /// The function being built, whose first `nodes` nodes are the primal ones: cotangents go to its
-    /// end.
+    /// The function being built, whose first `nodes` nodes are the primal ones: cotangents go to
+    /// its end.
     Here { graph: &'g Graph, nodes: usize },
     /// A loop's or a branch's body; the function being built is its derivative.
     Body(&'b PrimalBody<'g>),
@@ -154,6 +133,13 @@ impl<'g> VjpContext<'g, '_, '_> {
         self.primal.value(self.node.inputs[i])
     }
 
+    /// The values of the inputs from `first` on.
+    fn inputs_from(&self, first: usize) -> Vec<Tensor<'g>> {
+        (first..self.node.inputs.len())
+            .map(|i| self.input(i))
+            .collect()
+    }
+
     /// The shape of input `i`, for which its value need not exist.
     fn input_shape(&self, i: usize) -> Shape {
         self.primal.node(self.node.inputs[i]).ty.array()
@@ -210,11 +196,11 @@ fn backward_pass<'g>(
         };
         let inputs = match rules::apply(&context, &results) {
             Ok(inputs) => inputs,
-            Err(problem) => {
+            Err(error) => {
                 refuse_at(
                     graph,
                     context.node.op.name(),
-                    problem,
+                    error.to_string(),
                     context.node.location,
                 );
                 continue;
@@ -263,7 +249,8 @@ fn activity(primal: &Primal<'_, '_>, wanted: &[NodeId]) -> Vec<bool> {
         active[id] = wanted.contains(&id)
             || (match &node.op {
                 Op::StopGradient | Op::Compare(_) | Op::Invalid | Op::RngBits { .. } => false,
-                // The output itself is computed from the inputs; only the rule's inputs carry gradients.
+                // The output itself is computed from the inputs; only the rule's inputs carry
+                // gradients.
                 Op::CustomVjp { inputs, .. } => node.inputs[1..=*inputs].iter().any(|i| active[*i]),
                 _ => node.inputs.iter().any(|i| active[*i]),
             } && match &node.ty {

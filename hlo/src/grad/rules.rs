@@ -1,35 +1,50 @@
 //! The table of derivatives (VJPs): for each operation, the cotangents of its inputs from that of
 //! its output.
 
+use super::dot::inverse;
 use super::{ResultCotangents, VjpContext, bodies};
 use crate::graph::Tensor;
-use crate::op::{Binary, Op, PadDim, Reduction, Unary};
-use crate::ops::inverse;
+use crate::ir::{Binary, Op, PadDim, Reduction, Unary};
 use crate::shape::{DType, Shape, Size, list};
 
 /// One cotangent an input; `None` where it is not wanted or is zero everywhere.
 pub(super) type Cotangents<'g> = Vec<Option<Tensor<'g>>>;
 
+/// Why there is no VJP.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum VjpError {
+    #[error("there is no rule for {0}")]
+    NoRule(&'static str),
+    #[error("a while loop has none; use a scan")]
+    While,
+    #[error("the hand-written rule gives {}, for inputs of {}", list(.found), list(.expected))]
+    CustomShapes {
+        found: Vec<Shape>,
+        expected: Vec<Shape>,
+    },
+    #[error("{0} is padded too far")]
+    Padding(Shape),
+}
+
 /// Applies the rule of the context's operation to the cotangents of its results.
 pub(super) fn apply<'g>(
     n: &VjpContext<'g, '_, '_>,
     results: &ResultCotangents<'g>,
-) -> Result<Cotangents<'g>, String> {
-    match &n.node.op {
-        Op::Scan(scan) => return Ok(bodies::scan(n, scan, results)),
-        Op::Call { function } => return Ok(bodies::call(n, function, results)),
-        Op::Conditional { on_true, on_false } => {
-            return Ok(bodies::conditional(n, on_true, on_false, results));
-        }
+) -> Result<Cotangents<'g>, VjpError> {
+    // The cotangent of an operation's only result, where it has one.
+    let dy = *results
+        .values()
+        .next()
+        .expect("a node is reached through one of its results");
+    Ok(match &n.node.op {
+        Op::Scan(scan) => bodies::scan(n, scan, results),
+        Op::Call { function } => bodies::call(n, function, results),
+        Op::Conditional { on_true, on_false } => bodies::conditional(n, on_true, on_false, results),
         Op::OptimizationBarrier => {
             let one = |i: usize| results.get(&i).copied();
-            return Ok((0..n.node.inputs.len()).map(one).collect());
+            (0..n.node.inputs.len()).map(one).collect()
         }
-        Op::While { .. } => return Err("a while loop has none; use a scan".into()),
-        _ => {}
-    }
-    let dy = results[&0];
-    Ok(match &n.node.op {
+        Op::While { .. } => return Err(VjpError::While),
         Op::Unary(op) => vec![unary(*op, n, dy)],
         Op::Binary(op) => binary(*op, n, dy),
         Op::Select => {
@@ -54,8 +69,8 @@ pub(super) fn apply<'g>(
             let (lhs, rhs) = (n.input_shape(0), n.input_shape(1));
             let dy = dy.convert(lhs.dtype);
             vec![
-                n.cotangent(0, || dims.grad_lhs(dy, n.input(1), &lhs, *precision)),
-                n.cotangent(1, || dims.grad_rhs(n.input(0), dy, &rhs, *precision)),
+                n.cotangent(0, || dims.lhs_cotangent(dy, n.input(1), &lhs, *precision)),
+                n.cotangent(1, || dims.rhs_cotangent(n.input(0), dy, &rhs, *precision)),
             ]
         }
         Op::Reduce {
@@ -75,7 +90,8 @@ pub(super) fn apply<'g>(
         Op::Slice { start, stride, .. } => {
             let whole = n.input_shape(0).dims;
             let size = dy.dims();
-            // What was sliced lies within the array, so that no sum here is larger than its dimensions.
+            // What was sliced lies within the array, so that no sum here is larger than its
+            // dimensions.
             let pads = (0..whole.len()).map(|i| {
                 let covered = start[i]
                     + if size[i] == 0 {
@@ -119,7 +135,7 @@ pub(super) fn apply<'g>(
         }
         Op::Reverse { dims } => vec![Some(dy.reverse(dims))],
         Op::GatherRows => {
-            // Where an index was moved inside, so is its gradient.
+            // Where an index was clamped, so is its gradient's.
             let table = n.input_shape(0);
             let at = n.input(1);
             let inside = at
@@ -144,27 +160,33 @@ pub(super) fn apply<'g>(
             vec![Some(dy.with_sharding_constraint(sharding.clone()))]
         }
         Op::CustomVjp { inputs, rule } => {
-            // What the rule itself gets wrong is at its own lines.
+            // Mistakes within the rule are at the rule's own lines.
             let dx = {
                 let scope = n.graph().scope_here();
                 let _attribution = n.graph().attribute(scope, None);
+                let rule = n.graph().vjp_rule(*rule);
                 rule.apply(&n.inputs_from(1), n.output(), dy)
             };
             let found: Vec<Shape> = dx.iter().map(|t| t.shape()).collect();
             let expected: Vec<Shape> = (1..=*inputs).map(|i| n.input_shape(i)).collect();
             if found != expected {
-                return Err(format!(
-                    "the hand-written rule gives {}, for inputs of {}",
-                    list(&found),
-                    list(&expected)
-                ));
+                return Err(VjpError::CustomShapes { found, expected });
             }
             let mut out = vec![None];
             out.extend(dx.into_iter().map(Some));
             out.resize(n.node.inputs.len(), None);
             out
         }
-        op => return Err(format!("there is no rule for {}", op.name())),
+        // None of these has an input that a cotangent could go to, or its results are no functions
+        // of the inputs that have a derivative.
+        Op::Invalid
+        | Op::Parameter { .. }
+        | Op::Constant(_)
+        | Op::Iota { .. }
+        | Op::Compare(_)
+        | Op::RngBits { .. }
+        | Op::GetTupleElement { .. }
+        | Op::StopGradient => return Err(VjpError::NoRule(n.node.op.name())),
     })
 }
 
@@ -241,8 +263,9 @@ fn pad<'g>(
     n: &VjpContext<'g, '_, '_>,
     dims: &[PadDim],
     dy: Tensor<'g>,
-) -> Result<Cotangents<'g>, String> {
-    // Where padding was negative the cropped elements get zeros back; then every kept element is read.
+) -> Result<Cotangents<'g>, VjpError> {
+    // Where padding was negative the cropped elements get zeros back; then every kept element is
+    // read.
     let back = |p: &PadDim| {
         let cropped = |edge: i64| (Size::from(0) - edge.min(0)).get();
         Some(PadDim {
@@ -258,7 +281,7 @@ fn pad<'g>(
         0 => Some(start[i]),
         size => ((Size::from(dims[i].interior) + 1) * (size - 1) + start[i] + 1).get(),
     };
-    let far = || format!("{} is padded too far", n.input_shape(0));
+    let far = || VjpError::Padding(n.input_shape(0));
     let back: Option<Vec<PadDim>> = dims.iter().map(back).collect();
     let stride: Option<Vec<i64>> = dims.iter().map(stride).collect();
     let limit: Option<Vec<i64>> = (0..size.len()).map(limit).collect();
@@ -287,11 +310,5 @@ impl<'g> VjpContext<'g, '_, '_> {
     /// vain.
     fn cotangent(&self, i: usize, compute: impl FnOnce() -> Tensor<'g>) -> Option<Tensor<'g>> {
         (self.wanted[i] && self.input_shape(i).dtype != DType::Pred).then(compute)
-    }
-
-    fn inputs_from(&self, first: usize) -> Vec<Tensor<'g>> {
-        (first..self.node.inputs.len())
-            .map(|i| self.input(i))
-            .collect()
     }
 }

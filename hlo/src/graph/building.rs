@@ -5,15 +5,14 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Attribution, Closure, Frame, Graph, Reference, Scope, State, Tensor};
+use super::{Attribution, Closure, Frame, Graph, Program, Reference, Scope, State, Tensor};
 use crate::error::Error;
-use crate::function::{Function, Node, NodeId};
-use crate::op::Op;
+use crate::ir::{Function, Node, NodeId, Op};
 use crate::shape::{DType, Shape, Type};
-use crate::sharding::{IndivisibleDim, Mesh, Sharding};
+use crate::sharding::{AxisError, AxisName, Mesh, Sharding};
 
 impl Graph {
-    /// Notes a mistake at the caller's location and returns a placeholder.
+    /// Records a mistake at the caller's location and returns a placeholder.
     #[track_caller]
     pub(crate) fn refuse(&self, operation: &'static str, problem: String) -> Tensor<'_> {
         self.refuse_at(
@@ -30,7 +29,7 @@ impl Graph {
         self.emit(Op::Invalid, &[], Shape::new(DType::F32, []))
     }
 
-    /// Notes a mistake at `location`.
+    /// Records a mistake at `location`.
     pub(crate) fn refuse_at(
         &self,
         operation: &'static str,
@@ -132,8 +131,8 @@ impl Graph {
         }
     }
 
-    /// The node of the function being built that holds `tensor`'s value; an outer one is captured. `location` is where it is
-    /// used.
+    /// The node of the function being built that holds `tensor`'s value; an outer one is captured.
+    /// `location` is where it is used.
     pub(crate) fn local(&self, tensor: Tensor<'_>, location: &'static Location<'static>) -> NodeId {
         let mut state = self.state.borrow_mut();
         let level = state.frames.len() - 1;
@@ -214,6 +213,17 @@ impl Graph {
         )
     }
 
+    /// Adds a parameter of each shape.
+    #[track_caller]
+    pub(crate) fn body_parameters(&self, shapes: &[Shape]) -> Vec<Tensor<'_>> {
+        let mut parameters = Vec::with_capacity(shapes.len());
+        // A loop, because a closure would hide the caller's location.
+        for shape in shapes {
+            parameters.push(self.body_parameter(shape.clone()));
+        }
+        parameters
+    }
+
     /// Builds a body. `build` returns its parameters in order and its outputs.
     #[track_caller]
     pub(crate) fn body<'g>(
@@ -230,7 +240,7 @@ impl Graph {
         };
         let location = Location::caller();
         let (parameters, outputs) = build();
-        // A name that was given within the body does not outlive it, whatever became of its guard.
+        // A scope that was entered within the body does not outlive it, whatever became of its guard.
         let mut state = self.state.borrow_mut();
         state.scopes.retain(|(id, _)| *id < first_scope);
         state.attribute();
@@ -258,30 +268,69 @@ impl Graph {
         Closure { function, captures }
     }
 
+    /// The whole program, which gives `outputs`, if no mistake was made. `location` is where it
+    /// ends.
+    pub(crate) fn program(
+        &self,
+        outputs: &[Tensor<'_>],
+        location: &'static Location<'static>,
+    ) -> Result<Program, Error> {
+        if self.state.borrow().frames.len() > 1 {
+            let problem = "a program ends outside its loops and branches".into();
+            self.refuse_at("finish", problem, location);
+        }
+        let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t, location)).collect();
+        if let Some(error) = self.error() {
+            return Err(error);
+        }
+        let state = self.state.borrow();
+        let function = Function {
+            outputs,
+            ..state.frames[0].function.clone()
+        };
+        Ok(Program {
+            function,
+            mesh: state.mesh.clone(),
+            form: state.rules.as_ref().map(|rules| rules.form()),
+        })
+    }
+
     /// The layer that new nodes belong to.
     pub(crate) fn scope_here(&self) -> Rc<str> {
         self.state.borrow().scope.clone()
     }
 
+    /// The sharding that the rules give an array of `dims`, except over the mesh axes of `taken`;
+    /// `None` without rules.
     pub(crate) fn sharding(
         &self,
-        beside: &[&str],
-        names: &[&str],
+        taken: &[AxisName],
+        axes: &[AxisName],
         dims: &[i64],
-    ) -> Result<Option<Sharding>, IndivisibleDim> {
+    ) -> Result<Option<Sharding>, AxisError> {
         let state = self.state.borrow();
         let rules = state.rules.as_ref();
         rules
-            .map(|r| r.sharding_except(beside, names, dims))
+            .map(|rules| rules.sharding_except(taken, axes, dims))
             .transpose()
     }
 
-    /// Whether the rules, if there is one, splits a dimension called `name` of this size into equal parts.
-    pub fn splits_evenly(&self, name: &str, size: i64) -> bool {
-        self.sharding(&[], &[name], &[size]).is_ok()
+    /// Whether the rules, if there are any, split a dimension of this logical axis and size into
+    /// equal parts. An axis without a rule is a mistake.
+    #[track_caller]
+    pub fn splits_evenly(&self, axis: impl Into<AxisName>, size: i64) -> bool {
+        match self.sharding(&[], &[axis.into()], &[size]) {
+            Ok(_) => true,
+            Err(AxisError::IndivisibleDim(_)) => false,
+            Err(error) => {
+                self.refuse("splits_evenly", error.to_string());
+                false
+            }
+        }
     }
 
-    /// Attributes the nodes made until the guard is dropped to `scope` and, if given, to `location` instead of their callers.
+    /// Attributes the nodes made until the guard is dropped to `scope` and, if given, to `location`
+    /// instead of their callers.
     pub(crate) fn attribute(
         &self,
         scope: Rc<str>,
@@ -299,15 +348,16 @@ impl Graph {
         Scope { graph: self, id }
     }
 
-    /// Notes the mesh of a sharding; all shardings of a program are over one. Says what is wrong with another.
-    pub(crate) fn on_mesh(&self, mesh: &Arc<Mesh>) -> Result<(), String> {
+    /// Records the mesh of a sharding; all shardings of a program are over one.
+    pub(crate) fn on_mesh(&self, mesh: &Arc<Mesh>) -> Result<(), AxisError> {
         let mut state = self.state.borrow_mut();
-        let known = state.mesh.get_or_insert_with(|| mesh.clone());
-        match **known == **mesh {
+        let expected = state.mesh.get_or_insert_with(|| mesh.clone());
+        match **expected == **mesh {
             true => Ok(()),
-            false => Err(format!(
-                "a sharding over the mesh {mesh}, where the program's is {known}"
-            )),
+            false => Err(AxisError::OtherMesh {
+                found: (**mesh).clone(),
+                expected: (**expected).clone(),
+            }),
         }
     }
 }
@@ -323,7 +373,7 @@ pub(crate) fn shapes(tensors: &[Tensor<'_>]) -> Vec<Shape> {
     shapes
 }
 
-/// The mistake of using a tensor where it is not.
+/// The mistake of using a tensor outside the function that made it.
 pub(super) fn out_of_reach(location: &'static Location<'static>) -> Error {
     Error {
         operation: "capture",
@@ -333,7 +383,7 @@ pub(super) fn out_of_reach(location: &'static Location<'static>) -> Error {
 }
 
 impl State {
-    /// Makes scope and location what the attributions in force say.
+    /// Sets scope and location from the attributions in force.
     pub(super) fn attribute(&mut self) {
         let (mut scope, mut location): (Rc<str>, _) = (Rc::from(""), None);
         for (_, attribution) in &self.scopes {

@@ -1,12 +1,16 @@
-//! The program under construction. [`Graph`] owns the nodes; [`Tensor`] is a small `Copy` handle to one.
+//! The program under construction. [`Graph`] owns the nodes; [`Tensor`] is a small `Copy` handle to
+//! one.
 //!
-//! Operators and methods on tensors add nodes. Shapes are inferred at each call; the first mistake is kept with its location
-//! in the source, building goes on with a placeholder, and [`Graph::finish`] returns it.
+//! Operators and methods on tensors add nodes. Shapes are inferred at each call; the first mistake
+//! is kept with its location in the source, building goes on with a placeholder, and
+//! [`Graph::finish`] returns it.
 //!
-//! Bodies of loops and branches are built by closures. While one runs, new nodes go to its own function; a tensor from
-//! outside that is used inside becomes a parameter of that function by itself.
+//! Bodies of loops and branches are built by closures. While one runs, new nodes go to its own
+//! function; a tensor from outside that is used inside becomes a parameter of that function by
+//! itself.
 
 mod building;
+mod custom_vjp;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,15 +19,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::function::{Function, NodeId};
+use crate::ir::{Function, NodeId, Op};
 use crate::literal::Literal;
-use crate::lower::{self, Module, Signature};
-use crate::op::Op;
 use crate::shape::{DType, Shape};
-use crate::sharding::{LogicalAxisRules, Mesh, Sharding};
+use crate::sharding::{AxisError, AxisName, LogicalAxisRules, Mesh, Sharding, ShardingForm};
 
 use building::out_of_reach;
 pub(crate) use building::shapes;
+use custom_vjp::VjpRule;
 
 /// A tensor program under construction.
 pub struct Graph {
@@ -40,18 +43,20 @@ struct State {
     next_scope: u64,
     /// The layer that follows from `scopes`.
     scope: Rc<str>,
-    /// Where, by `scopes`, new nodes are said to come from, if not from the caller: a derivative's, from the line it derives.
+    /// The source location that `scopes` gives new nodes in place of the caller's. A derivative's
+    /// nodes have that of the operation they are the derivative of.
     location: Option<&'static Location<'static>>,
     rules: Option<LogicalAxisRules>,
+    vjp_rules: Vec<Rc<dyn VjpRule>>,
     /// The mesh of the rules, or of the first sharding.
     mesh: Option<Arc<Mesh>>,
 }
 
-/// What a [`Scope`] says of new nodes.
+/// What a [`Scope`] attributes new nodes to.
 enum Attribution {
-    /// They belong to a layer, below the one in force.
+    /// A layer, below the one in force.
     Layer(Rc<str>),
-    /// They belong elsewhere, whatever is in force.
+    /// This scope and location, whatever is in force.
     Fixed {
         scope: Rc<str>,
         location: Option<&'static Location<'static>>,
@@ -66,7 +71,7 @@ struct Frame {
     captured: HashMap<Reference, NodeId>,
 }
 
-/// A node by frame and location.
+/// A node by frame and index.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Reference {
     frame: u32,
@@ -80,14 +85,24 @@ pub struct Tensor<'g> {
     reference: Reference,
 }
 
-/// A function built by a closure, with the outer tensors it uses; they follow the declared parameters, in this order.
+/// A function built by a closure, with the outer tensors it uses; they follow the declared
+/// parameters, in this order.
 pub(crate) struct Closure<'g> {
     pub function: Function,
     pub captures: Vec<Tensor<'g>>,
 }
 
-/// Keeps a layer's name on the nodes made while it lives. Guards may be dropped in any order: each takes back its own name. One
-/// that is made in the body of a loop or branch ends with it at the latest.
+/// A whole program, ready to be lowered.
+pub(crate) struct Program {
+    pub function: Function,
+    pub mesh: Option<Arc<Mesh>>,
+    /// The form that the rules give shardings, if there are rules.
+    pub form: Option<ShardingForm>,
+}
+
+/// A guard: while it lives, new nodes get a layer's name. Guards may be dropped in any order; each
+/// takes back its own name. One that is made in the body of a loop or branch ends with the body at
+/// the latest.
 #[must_use = "the name is taken back when the guard is dropped"]
 pub struct Scope<'g> {
     graph: &'g Graph,
@@ -121,6 +136,7 @@ impl Graph {
             scope: "".into(),
             location: None,
             rules: None,
+            vjp_rules: vec![],
             mesh: None,
         };
         Graph {
@@ -128,18 +144,20 @@ impl Graph {
         }
     }
 
-    /// Maps the dimension names given to [`Tensor::with_logical_axes`] onto a mesh from here on. A program has one mesh.
+    /// Maps the logical axes given to [`Tensor::with_logical_axes`] onto a mesh from here on. A
+    /// program has one mesh.
     #[track_caller]
     pub fn set_logical_axis_rules(&self, rules: LogicalAxisRules) {
         match self.on_mesh(rules.mesh()) {
             Ok(()) => self.state.borrow_mut().rules = Some(rules),
-            Err(problem) => {
-                self.refuse("logical_axis_rules", problem);
+            Err(error) => {
+                self.refuse("logical_axis_rules", error.to_string());
             }
         }
     }
 
-    /// Gives the nodes made until the guard is dropped a layer's name, below the names already in force.
+    /// Gives the nodes made until the guard is dropped a layer's name, below the names already in
+    /// force.
     pub fn scope(&self, name: &str) -> Scope<'_> {
         self.enter(Attribution::Layer(name.into()))
     }
@@ -150,27 +168,26 @@ impl Graph {
         self.add_parameter(name, shape, None)
     }
 
-    /// The next input of the program, its dimensions called `names` so that the rules can split them.
+    /// The next input of the program, with the logical axes of its dimensions, which the rules
+    /// split.
     #[track_caller]
     pub fn parameter_with_logical_axes(
         &self,
         name: &str,
         shape: Shape,
-        names: &[&str],
+        axes: &[impl Into<AxisName> + Copy],
     ) -> Tensor<'_> {
-        if names.len() != shape.rank() {
-            let problem = format!("`{name}`: {} names for {shape}", names.len());
+        if axes.len() != shape.rank() {
+            let problem = format!("`{name}`: {} names for {shape}", axes.len());
             return self.refuse("parameter", problem);
         }
-        match self.sharding(&[], names, &shape.dims) {
+        match self.sharding(&[], &AxisName::all(axes), &shape.dims) {
             Ok(sharding) => self.add_parameter(name, shape, sharding),
-            Err(indivisible) => {
-                self.refuse("parameter", format!("`{name}` {shape}: {indivisible}"))
-            }
+            Err(error) => self.refuse("parameter", format!("`{name}` {shape}: {error}")),
         }
     }
 
-    /// The next input of the program, lying on the mesh as `sharding` says: in equal parts.
+    /// The next input of the program, with this sharding, which has to divide it evenly.
     #[track_caller]
     pub fn sharded_parameter(&self, name: &str, shape: Shape, sharding: Sharding) -> Tensor<'_> {
         if sharding.rank() != shape.rank() {
@@ -180,11 +197,10 @@ impl Graph {
             );
             return self.refuse("parameter", problem);
         }
-        let indivisible = sharding.divides(&shape.dims).err();
-        let misplaced = self.on_mesh(&sharding.mesh).err();
-        match indivisible.map(|u| u.to_string()).or(misplaced) {
-            Some(problem) => self.refuse("parameter", format!("`{name}` {shape}: {problem}")),
-            None => self.add_parameter(name, shape, Some(sharding)),
+        let divides = sharding.divides(&shape.dims).map_err(AxisError::from);
+        match divides.and_then(|()| self.on_mesh(&sharding.mesh)) {
+            Ok(()) => self.add_parameter(name, shape, Some(sharding)),
+            Err(error) => self.refuse("parameter", format!("`{name}` {shape}: {error}")),
         }
     }
 
@@ -247,60 +263,6 @@ impl Graph {
         self.emit(Op::Iota { dim: dim as i64 }, &[], shape)
     }
 
-    /// Ends the program: checks it and lowers it. On a mesh, a result lies as its own [`Tensor::with_logical_axes`] or
-    /// [`Tensor::with_sharding_constraint`] says, in equal parts, and is otherwise whole on every device.
-    ///
-    /// `outputs` are its results in order. `donations` pairs an output with the parameter whose buffer it may take over
-    /// (both by position): one of the same shape, that lies on the mesh in the same way.
-    ///
-    /// # Errors
-    /// The first mistake made while building, a result that does not divide, or a donation that cannot be.
-    #[track_caller]
-    pub fn finish(
-        &self,
-        outputs: &[Tensor<'_>],
-        donations: &[(usize, usize)],
-    ) -> Result<Module, Error> {
-        let location = Location::caller();
-        if self.state.borrow().frames.len() > 1 {
-            let problem = "a program ends outside its loops and branches".into();
-            self.refuse_at("finish", problem, location);
-        }
-        let outputs: Vec<NodeId> = outputs.iter().map(|t| self.local(*t, location)).collect();
-        let mut function = self.state.borrow().frames[0].function.clone();
-        function.outputs = outputs;
-        if let Some(error) = self.error() {
-            return Err(error);
-        }
-        let (rules, mesh) = {
-            let state = self.state.borrow();
-            (state.rules.clone(), state.mesh.clone())
-        };
-        let form = rules
-            .as_ref()
-            .map_or_else(Default::default, LogicalAxisRules::form);
-        let signature = Signature::of(&function, mesh.as_ref());
-        let indivisible = signature.results.iter().enumerate().find_map(|(i, spec)| {
-            let indivisible = spec.sharding.as_ref()?.divides(&spec.shape.dims).err()?;
-            Some((
-                "result",
-                format!("result {i} {}: {indivisible}", spec.shape),
-            ))
-        });
-        let misfit = || Some(("donation", signature.misfit(donations)?));
-        match indivisible.or_else(misfit) {
-            Some((operation, problem)) => {
-                self.refuse_at(operation, problem.clone(), location);
-                Err(Error {
-                    operation,
-                    problem,
-                    location,
-                })
-            }
-            None => Ok(lower::module(&function, donations, signature, form)),
-        }
-    }
-
     /// The first mistake made so far.
     pub fn error(&self) -> Option<Error> {
         self.state.borrow().error.clone()
@@ -313,7 +275,8 @@ impl<'g> Tensor<'g> {
         self.graph
     }
 
-    /// Element type and dimensions. Outside the loop or branch that made it a tensor has none; asking is a mistake.
+    /// Element type and dimensions. Outside the loop or branch that made it a tensor has none;
+    /// asking is a mistake.
     #[track_caller]
     pub fn shape(self) -> Shape {
         let mut state = self.graph.state.borrow_mut();

@@ -4,13 +4,12 @@ use ankh_proto::xla;
 
 use super::block::Block;
 use super::{instruction, shape_proto};
-use crate::function::Function;
-use crate::op::Scan;
+use crate::ir::{Function, Scan};
 use crate::shape::DType;
 
 impl Block<'_> {
-    /// A counted loop. Its state is (step, carries, stacked results, sliced arrays, constants), so that result `i` of the
-    /// scan is element `i + 1`.
+    /// A counted loop. Its state is (step, carries, stacked results, sliced arrays, constants), so
+    /// that result `i` of the scan is element `i + 1`.
     pub fn scan(&mut self, scan: &Scan, inputs: &[i64]) -> i64 {
         let (carries, xs) = (scan.carries, scan.xs);
         let results = scan.result_shapes();
@@ -46,17 +45,14 @@ impl Block<'_> {
             step
         };
         let ys = results.len() - carries;
-        let mut arguments: Vec<i64> = (0..carries)
-            .map(|c| body.get_tuple_element(tuple, 1 + c))
-            .collect();
+        let mut arguments = body.get_tuple_elements(tuple, 1..1 + carries);
         for x in 0..xs {
             let whole = body.get_tuple_element(tuple, 1 + carries + ys + x);
             arguments.push(body.row(whole, index));
         }
         let constants = inputs.len() - carries - xs;
-        arguments.extend(
-            (0..constants).map(|c| body.get_tuple_element(tuple, 1 + carries + ys + xs + c)),
-        );
+        let first = 1 + carries + ys + xs;
+        arguments.extend(body.get_tuple_elements(tuple, first..first + constants));
         let out = body.inline(&scan.body, &arguments);
         let one = body.scalar(DType::S32, 1.0);
         let mut next = vec![body.binary("add", step, one)];
@@ -65,9 +61,8 @@ impl Block<'_> {
             let whole = body.get_tuple_element(tuple, 1 + carries + y);
             next.push(body.set_row(whole, row, index));
         }
-        next.extend(
-            (0..xs + constants).map(|i| body.get_tuple_element(tuple, 1 + carries + ys + i)),
-        );
+        let first = 1 + carries + ys;
+        next.extend(body.get_tuple_elements(tuple, first..first + xs + constants));
         let root = body.tuple(&next);
         let name = if scan.body.name.is_empty() {
             "scan"
@@ -91,9 +86,7 @@ impl Block<'_> {
         let mut compute = |function: &Function, constants_follow: bool| {
             let mut block = Block::new(self.lowering);
             let tuple = block.tuple_parameter(shapes.clone());
-            let arguments: Vec<i64> = (0..shapes.len())
-                .map(|i| block.get_tuple_element(tuple, i))
-                .collect();
+            let arguments = block.get_tuple_elements(tuple, 0..shapes.len());
             let mut out = block.inline(function, &arguments);
             let root = if constants_follow {
                 out.extend(&arguments[state..]);
@@ -121,9 +114,7 @@ impl Block<'_> {
         let branches = [on_true, on_false].map(|function| {
             let mut block = Block::new(self.lowering);
             let tuple = block.tuple_parameter(shapes.clone());
-            let arguments: Vec<i64> = (0..shapes.len())
-                .map(|i| block.get_tuple_element(tuple, i))
-                .collect();
+            let arguments = block.get_tuple_elements(tuple, 0..shapes.len());
             let out = block.inline(function, &arguments);
             let root = block.tuple(&out);
             result = block.shape(root);

@@ -1,14 +1,10 @@
 //! Single instructions.
 
 use ankh_proto::xla;
-use ankh_proto::xla::hlo_instruction_proto::SliceDimensions;
 use ankh_proto::xla::named_sharding_proto::DimensionSharding;
-use ankh_proto::xla::padding_config::PaddingConfigDimension;
-use ankh_proto::xla::precision_config;
 
-use crate::function::Node;
+use crate::ir::{Node, RngAlgorithm};
 use crate::literal::Literal;
-use crate::op::{Op, Precision, RngAlgorithm};
 use crate::shape::{DType, Shape};
 use crate::sharding::{Sharding, ShardingForm};
 
@@ -75,95 +71,6 @@ pub(super) fn compare(direction: &str, x: i64, y: i64) -> xla::HloInstructionPro
     i
 }
 
-/// An instruction whose attributes follow from the node alone. Every operation is named here, so that one that is added cannot
-/// lose its attributes without a word.
-pub(super) fn simple(
-    node: &Node,
-    shape: xla::ShapeProto,
-    operands: Vec<i64>,
-    form: ShardingForm,
-) -> xla::HloInstructionProto {
-    let mut i = new(node.op.name(), shape, operands);
-    match &node.op {
-        Op::Constant(literal) => return constant(literal),
-        Op::Iota { dim } => i.dimensions = vec![*dim],
-        Op::Compare(c) => i.comparison_direction = c.direction().into(),
-        Op::Broadcast { dims } | Op::Reverse { dims } => i.dimensions = dims.clone(),
-        Op::Transpose { permutation } => i.dimensions = permutation.clone(),
-        Op::Concatenate { dim } => i.dimensions = vec![*dim],
-        Op::DynamicSlice { sizes } => i.dynamic_slice_sizes = sizes.clone(),
-        Op::Slice {
-            start,
-            limit,
-            stride,
-        } => {
-            let dims = start.iter().zip(limit).zip(stride);
-            i.slice_dimensions = dims
-                .map(|((&start, &limit), &stride)| SliceDimensions {
-                    start,
-                    limit,
-                    stride,
-                })
-                .collect();
-        }
-        Op::Pad { dims } => {
-            let dimensions = dims.iter().map(|d| PaddingConfigDimension {
-                edge_padding_low: d.low,
-                edge_padding_high: d.high,
-                interior_padding: d.interior,
-            });
-            i.padding_config = Some(xla::PaddingConfig {
-                dimensions: dimensions.collect(),
-            });
-        }
-        Op::Dot { dims, precision } => {
-            i.dot_dimension_numbers = Some(xla::DotDimensionNumbers {
-                lhs_contracting_dimensions: dims.lhs_contract.clone(),
-                rhs_contracting_dimensions: dims.rhs_contract.clone(),
-                lhs_batch_dimensions: dims.lhs_batch.clone(),
-                rhs_batch_dimensions: dims.rhs_batch.clone(),
-            });
-            let precision = match precision {
-                Precision::Default => precision_config::Precision::Default,
-                Precision::Highest => precision_config::Precision::Highest,
-            };
-            i.precision_config = Some(xla::PrecisionConfig {
-                operand_precision: vec![precision as i32; 2],
-                ..Default::default()
-            });
-        }
-        Op::ShardingConstraint { sharding: s } => {
-            i.opcode = "custom-call".into();
-            i.custom_call_target = "Sharding".into();
-            i.custom_call_api_version = xla::CustomCallApiVersion::ApiVersionOriginal as i32;
-            i.sharding = Some(sharding(s, form));
-        }
-        // Operands and shape say all.
-        Op::Unary(_)
-        | Op::Binary(_)
-        | Op::Select
-        | Op::Convert
-        | Op::Reshape
-        | Op::DynamicUpdateSlice => {}
-        Op::Invalid => unreachable!("a graph with a mistake is not lowered"),
-        Op::Parameter { .. }
-        | Op::GetTupleElement { .. }
-        | Op::Scan(_)
-        | Op::CheckpointName { .. }
-        | Op::StopGradient
-        | Op::CustomVjp { .. } => unreachable!("`Block::inline` has lowered it"),
-        Op::Call { .. }
-        | Op::Conditional { .. }
-        | Op::While { .. }
-        | Op::OptimizationBarrier
-        | Op::RngBits { .. }
-        | Op::Reduce { .. }
-        | Op::ScatterAddRows
-        | Op::GatherRows => unreachable!("`Block::node` has lowered it"),
-    }
-    i
-}
-
 pub(super) fn constant(literal: &Literal) -> xla::HloInstructionProto {
     let mut i = new("constant", shape_proto(literal.shape()), vec![]);
     i.literal = Some(literal_proto(literal));
@@ -202,43 +109,26 @@ pub(super) fn rng_algorithm(algorithm: RngAlgorithm) -> xla::RandomAlgorithm {
     }
 }
 
-/// Rows of `operands[0]` at `operands[1]`, an array of `indices` dimensions.
-pub(super) fn gather(
-    shape: xla::ShapeProto,
-    operands: Vec<i64>,
-    indices: usize,
-) -> xla::HloInstructionProto {
-    let rest = shape.dimensions[indices..].to_vec();
-    let mut i = new("gather", shape, operands);
-    i.gather_slice_sizes = [1].into_iter().chain(rest.iter().copied()).collect();
-    i.gather_dimension_numbers = Some(xla::GatherDimensionNumbers {
-        offset_dims: (indices..indices + rest.len()).map(|d| d as i64).collect(),
+/// A gather of whole rows of `rest` dimensions by an array of `indices` dimensions.
+pub(super) fn gather_dims(rest: usize, indices: usize) -> xla::GatherDimensionNumbers {
+    xla::GatherDimensionNumbers {
+        offset_dims: (indices..indices + rest).map(|d| d as i64).collect(),
         collapsed_slice_dims: vec![0],
         start_index_map: vec![0],
         index_vector_dim: indices as i64,
         ..Default::default()
-    });
-    i
+    }
 }
 
-/// `operands[0]` with `operands[2]` combined into the rows at `operands[1]`, an array of `indices` dimensions.
-pub(super) fn scatter(
-    shape: xla::ShapeProto,
-    operands: Vec<i64>,
-    indices: usize,
-    combiner: i64,
-) -> xla::HloInstructionProto {
-    let rest = shape.dimensions.len() - 1;
-    let mut i = new("scatter", shape, operands);
-    i.called_computation_ids = vec![combiner];
-    i.scatter_dimension_numbers = Some(xla::ScatterDimensionNumbers {
-        update_window_dims: (indices..indices + rest).map(|d| d as i64).collect(),
+/// A scatter of whole rows into a table of `rank` dimensions by an array of `indices` dimensions.
+pub(super) fn scatter_dims(rank: usize, indices: usize) -> xla::ScatterDimensionNumbers {
+    xla::ScatterDimensionNumbers {
+        update_window_dims: (indices..indices + rank - 1).map(|d| d as i64).collect(),
         inserted_window_dims: vec![0],
         scatter_dims_to_operand_dims: vec![0],
         index_vector_dim: indices as i64,
         ..Default::default()
-    });
-    i
+    }
 }
 
 /// Where an array lies on the mesh.
@@ -265,7 +155,7 @@ fn named_sharding(sharding: &Sharding) -> xla::OpSharding {
             .axes()
             .iter()
             .map(|(name, size)| xla::mesh_proto::MeshAxis {
-                name: name.clone(),
+                name: name.to_string(),
                 size: *size,
             })
             .collect(),
@@ -286,8 +176,9 @@ fn named_sharding(sharding: &Sharding) -> xla::OpSharding {
     }
 }
 
-/// GSPMD's form: a grid of tiles, one for each dimension's parts, and the devices in it: the mesh transposed so that the axes
-/// that split come first, in the order of the dimensions. What the other axes count are copies.
+/// GSPMD's form: a grid of tiles, one for each dimension's parts, and the devices in it: the mesh
+/// transposed so that the axes that split come first, in the order of the dimensions. What the
+/// other axes count are copies.
 fn tile_sharding(sharding: &Sharding) -> xla::OpSharding {
     if sharding.is_replicated() {
         return xla::OpSharding {

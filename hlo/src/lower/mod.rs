@@ -1,18 +1,23 @@
-//! From functions to an `HloModuleProto`: one instruction a node that something depends on, each different instruction once.
+//! From a graph to an `HloModuleProto`: one instruction for each node that something depends on,
+//! equal instructions once.
 
 mod block;
 mod control;
 mod instruction;
+mod liveness;
+mod operation;
 mod signature;
 
 use std::collections::HashMap;
+use std::panic::Location;
 
 use ankh_proto::xla;
 use ankh_proto::xla::hlo_input_output_alias_proto::AliasEntryProto;
 use prost::Message;
 
-use crate::function::Function;
-use crate::op::Reduction;
+use crate::error::Error;
+use crate::graph::{Graph, Tensor};
+use crate::ir::{Function, Reduction};
 use crate::shape::{DType, Shape, Type};
 use crate::sharding::ShardingForm;
 use crate::text;
@@ -56,8 +61,49 @@ impl Module {
     }
 }
 
+impl Graph {
+    /// Ends the program: checks it and lowers it. On a mesh a result lies as its own
+    /// [`Tensor::with_logical_axes`] or [`Tensor::with_sharding_constraint`] says, in equal parts;
+    /// without one it is replicated.
+    ///
+    /// `outputs` are its results in order. `donations` pairs an output with the parameter whose
+    /// buffer it may take over (both by position): one of the same shape and sharding.
+    ///
+    /// # Errors
+    /// The first mistake made while building, a result that does not divide, or a donation that
+    /// cannot be.
+    #[track_caller]
+    pub fn finish(
+        &self,
+        outputs: &[Tensor<'_>],
+        donations: &[(usize, usize)],
+    ) -> Result<Module, Error> {
+        let location = Location::caller();
+        let program = self.program(outputs, location)?;
+        let signature = Signature::of(&program.function, program.mesh.as_ref());
+        let indivisible = || Some(("result", signature.indivisible_result()?));
+        let misfit = || Some(("donation", signature.misfit(donations)?));
+        match indivisible().or_else(misfit) {
+            Some((operation, problem)) => {
+                self.refuse_at(operation, problem.clone(), location);
+                Err(Error {
+                    operation,
+                    problem,
+                    location,
+                })
+            }
+            None => Ok(module(
+                &program.function,
+                donations,
+                signature,
+                program.form.unwrap_or_default(),
+            )),
+        }
+    }
+}
+
 /// Lowers a whole program. `donations` pairs outputs with parameters, by position.
-pub(crate) fn module(
+fn module(
     function: &Function,
     donations: &[(usize, usize)],
     signature: Signature,

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::function::{Function, NodeId};
-use crate::op::Op;
+use crate::ir::{Function, NodeId, Op};
 use crate::shape::Shape;
 use crate::sharding::{Mesh, Sharding};
 
@@ -23,8 +22,8 @@ pub struct ArraySpec {
 }
 
 impl ArraySpec {
-    /// Whether an array of this spec may stand where one of `other` is expected: it has the same element type and dimensions, and
-    /// every element is on the same devices.
+    /// Whether an array of this spec may stand where one of `other` is expected: it has the same
+    /// element type and dimensions, and every element is on the same devices.
     pub fn fits(&self, other: &ArraySpec) -> bool {
         self.shape == other.shape && self.is_equivalent_to(other)
     }
@@ -83,8 +82,16 @@ impl Signature {
         }
     }
 
-    /// What is wrong with the first donation that cannot be: both positions exist, the arrays agree in shape and place, and no
-    /// result or parameter is named twice.
+    /// What is wrong with the first result whose sharding does not divide it.
+    pub fn indivisible_result(&self) -> Option<String> {
+        self.results.iter().enumerate().find_map(|(i, spec)| {
+            let indivisible = spec.sharding.as_ref()?.divides(&spec.shape.dims).err()?;
+            Some(format!("result {i} {}: {indivisible}", spec.shape))
+        })
+    }
+
+    /// What is wrong with the first donation that cannot be: both positions exist, the arrays agree
+    /// in shape and place, and no result or parameter is named twice.
     pub fn misfit(&self, donations: &[(usize, usize)]) -> Option<String> {
         let misfit = |(i, &(output, input)): (usize, &(usize, usize))| {
             let (Some(result), Some(parameter)) =

@@ -1,58 +1,68 @@
-//! Operations that return their input and tell the compiler, or the derivative, something about it.
+//! Annotations: operations that return their input, with information for the compiler or for
+//! derivatives.
+
+use std::rc::Rc;
 
 use crate::graph::{Graph, Tensor, shapes};
-use crate::op::Op;
-use crate::sharding::Sharding;
+use crate::ir::Op;
+use crate::sharding::{AxisName, Sharding};
 
 impl<'g> Tensor<'g> {
-    /// Says what the dimensions are, so that the graph's rules can split them over the mesh; without rules, nothing.
+    /// Names the dimensions (in Flax: `with_logical_constraint`). The graph's rules split them over
+    /// the mesh; without rules this does nothing.
     #[track_caller]
-    pub fn with_logical_axes(self, names: &[&str]) -> Tensor<'g> {
-        self.with_logical_axes_except(&[], names)
+    pub fn with_logical_axes(self, axes: &[impl Into<AxisName> + Copy]) -> Tensor<'g> {
+        self.with_axes(&[], &AxisName::all(axes))
     }
 
-    /// [`Tensor::with_logical_axes`] for what is used together with an array whose dimensions are called `beside`: the axes of those are
-    /// taken and split nothing here. So a weight that is split over an axis of the batch comes to its product whole. Where that makes no
-    /// difference to its names, it says nothing, since what the compiler is told also keeps it from fusing.
+    /// [`Tensor::with_logical_axes`] for a tensor that is used together with one of the axes
+    /// `taken`: the mesh axes of those split nothing here. So a weight that is split over a mesh
+    /// axis of the batch is whole where it is multiplied. Where `taken` makes no difference, this
+    /// adds no constraint, because a constraint also keeps the compiler from fusing.
     #[track_caller]
-    pub fn with_logical_axes_except(self, beside: &[&str], names: &[&str]) -> Tensor<'g> {
-        let shape = self.shape();
-        if names.len() != shape.rank() {
-            return self.graph().refuse(
-                "with_logical_axes",
-                format!("{} names for {shape}", names.len()),
-            );
+    pub fn with_logical_axes_except(
+        self,
+        taken: &[impl Into<AxisName> + Copy],
+        axes: &[impl Into<AxisName> + Copy],
+    ) -> Tensor<'g> {
+        self.with_axes(&AxisName::all(taken), &AxisName::all(axes))
+    }
+
+    #[track_caller]
+    fn with_axes(self, taken: &[AxisName], axes: &[AxisName]) -> Tensor<'g> {
+        const OPERATION: &str = "with_logical_axes";
+        let (g, shape) = (self.graph(), self.shape());
+        if axes.len() != shape.rank() {
+            return g.refuse(OPERATION, format!("{} names for {shape}", axes.len()));
         }
-        let sharding = |beside| self.graph().sharding(beside, names, &shape.dims);
-        match sharding(beside) {
-            Ok(same) if !beside.is_empty() && Ok(&same) == sharding(&[]).as_ref() => self,
+        let sharding = |taken: &[AxisName]| g.sharding(taken, axes, &shape.dims);
+        match sharding(taken) {
+            Ok(same) if !taken.is_empty() && Ok(&same) == sharding(&[]).as_ref() => self,
             Ok(Some(sharding)) => self.with_sharding_constraint(sharding),
             Ok(None) => self,
-            Err(indivisible) => {
-                let problem = format!("{shape}: {indivisible}");
-                self.graph().refuse("with_logical_axes", problem)
-            }
+            Err(error) => g.refuse(OPERATION, format!("{shape}: {error}")),
         }
     }
 
-    /// Lies on the mesh as `sharding` says. Within a program a dimension need not divide: the last devices then have shorter parts
-    /// or none, which XLA fills up. What a program takes and gives has to.
+    /// This value with this sharding (in JAX: `with_sharding_constraint`). Within a program a dimension need not divide: the last
+    /// devices then have shorter shards or none, which XLA pads. A program's parameters and results
+    /// have to divide.
     #[track_caller]
     pub fn with_sharding_constraint(self, sharding: Sharding) -> Tensor<'g> {
-        let shape = self.shape();
+        const OPERATION: &str = "sharding-constraint";
+        let (g, shape) = (self.graph(), self.shape());
         if sharding.rank() != shape.rank() {
             let problem = format!("a sharding of {} dimensions for {shape}", sharding.rank());
-            return self.graph().refuse("sharding-constraint", problem);
+            return g.refuse(OPERATION, problem);
         }
-        if let Err(problem) = self.graph().on_mesh(&sharding.mesh) {
-            let problem = format!("{shape}: {problem}");
-            return self.graph().refuse("sharding-constraint", problem);
+        if let Err(error) = g.on_mesh(&sharding.mesh) {
+            return g.refuse(OPERATION, format!("{shape}: {error}"));
         }
-        self.graph()
-            .emit(Op::ShardingConstraint { sharding }, &[self], shape)
+        g.emit(Op::ShardingConstraint { sharding }, &[self], shape)
     }
 
-    /// Gives the value a name that [`Remat::Named`](crate::Remat::Named) can save.
+    /// Gives the value a name that [`Remat::Named`](crate::Remat::Named) can save (in JAX:
+    /// `checkpoint_name`).
     #[track_caller]
     pub fn checkpoint_name(self, name: &str) -> Tensor<'g> {
         self.graph().emit(
@@ -68,10 +78,11 @@ impl<'g> Tensor<'g> {
         self.graph().emit(Op::StopGradient, &[self], self.shape())
     }
 
-    /// This value, computed from `inputs` in a way that need not be differentiated: `rule` gives the derivative instead.
+    /// This value, a function of `inputs`, with a hand-written VJP (in JAX: `custom_vjp`).
     ///
-    /// `rule(operands, output, dy)` gets the inputs followed by the `residuals` (values of the forward pass it reuses), the
-    /// output, and the gradient of the output; it returns one gradient an input, each of its input's shape.
+    /// `rule(operands, output, dy)` gets the inputs followed by the `residuals` (values of the
+    /// forward pass it reuses), the output, and the cotangent of the output. It returns one
+    /// cotangent an input, of the input's shape.
     #[track_caller]
     pub fn custom_vjp(
         self,
@@ -87,14 +98,15 @@ impl<'g> Tensor<'g> {
             .collect();
         let op = Op::CustomVjp {
             inputs: inputs.len(),
-            rule: std::rc::Rc::new(rule),
+            rule: self.graph().add_vjp_rule(Rc::new(rule)),
         };
         self.graph().emit(op, &operands, self.shape())
     }
 }
 
 impl Graph {
-    /// The same values, which the compiler may neither move across this point nor merge with others.
+    /// The same values, which the compiler may neither move across this point nor merge with
+    /// others.
     #[track_caller]
     pub fn optimization_barrier<'g>(&'g self, tensors: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         self.emit_tuple(Op::OptimizationBarrier, tensors, shapes(tensors))

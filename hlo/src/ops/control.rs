@@ -1,23 +1,11 @@
-//! Loops, branches and calls. Their bodies are closures over tensors; what a body uses from outside is passed in by itself.
+//! Loops, branches and calls. Their bodies are closures over tensors. Outer tensors that a body uses
+//! are captured: they become parameters of the body.
 
 use std::rc::Rc;
 
-use crate::function::Function;
 use crate::graph::{Closure, Graph, Tensor, shapes};
-use crate::op::{Op, Scan};
+use crate::ir::{Function, Node, Op, Remat, Scan};
 use crate::shape::{DType, Shape, list};
-
-/// What a scan's forward pass keeps for its derivative. The rest is computed again, one step of the loop at a time.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Remat {
-    /// Keep the carries only: least memory, one more forward pass.
-    #[default]
-    SaveNothing,
-    /// Keep each value that a derivative rule asks for: no recomputation but that of reshapes and broadcasts.
-    SaveAll,
-    /// Keep the carries and the values given one of these names by [`Tensor::checkpoint_name`].
-    Named(Vec<Rc<str>>),
-}
 
 /// How a scan runs.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +19,9 @@ pub struct ScanOptions {
 }
 
 impl Graph {
-    /// A loop over the leading dimension of `xs`: `body(carries, slices) -> (carries, results)` runs once a slice, and the
-    /// results are stacked on a new leading dimension. Gives the last carries and the stacked results.
+    /// A loop over the leading dimension of `xs`: `body(carries, slices) -> (carries, results)`
+    /// runs once a slice, and the results are stacked on a new leading dimension. Gives the last
+    /// carries and the stacked results.
     #[track_caller]
     pub fn scan<'g>(
         &'g self,
@@ -57,15 +46,9 @@ impl Graph {
         }
         let mut results = 0;
         let closed = self.body("scan", || {
-            let carries: Vec<Tensor<'g>> = enter
-                .iter()
-                .map(|s| self.body_parameter(s.clone()))
-                .collect();
+            let carries = self.body_parameters(&enter);
             let slice = |s: &Shape| Shape::new(s.dtype, s.dims.get(1..).unwrap_or(&[]));
-            let slices: Vec<Tensor<'g>> = whole
-                .iter()
-                .map(|s| self.body_parameter(slice(s)))
-                .collect();
+            let slices = self.body_parameters(&whole.iter().map(slice).collect::<Vec<_>>());
             let (mut next, ys) = body(&carries, &slices);
             results = ys.len();
             next.extend(ys);
@@ -82,7 +65,8 @@ impl Graph {
             self.refuse("scan", problem);
         }
         if self.error().is_some() {
-            // The body may not be what its type says; what comes after needs the number of results only.
+            // The body may not be what its type says; what comes after needs the number of results
+            // only.
             let bad = self.invalid();
             return (vec![bad; init.len()], vec![bad; results]);
         }
@@ -105,14 +89,16 @@ impl Graph {
         (out, ys)
     }
 
-    /// Adds a scan whose inputs are carries, sliced arrays and constants, in the order of its body's parameters.
+    /// Adds a scan whose inputs are carries, sliced arrays and constants, in the order of its
+    /// body's parameters.
     #[track_caller]
     pub(crate) fn emit_scan<'g>(&'g self, scan: Scan, inputs: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         let shapes = scan.result_shapes();
         self.emit_tuple(Op::Scan(scan), inputs, shapes)
     }
 
-    /// Runs `body` while `condition` (a scalar predicate) holds. It has no derivative; [`Graph::scan`] has.
+    /// Runs `body` while `condition` (a scalar predicate) holds. It has no derivative;
+    /// [`Graph::scan`] has.
     #[track_caller]
     pub fn while_loop<'g>(
         &'g self,
@@ -121,19 +107,13 @@ impl Graph {
         body: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
     ) -> Vec<Tensor<'g>> {
         let shapes = shapes(init);
-        let parameters = || -> Vec<Tensor<'g>> {
-            shapes
-                .iter()
-                .map(|s| self.body_parameter(s.clone()))
-                .collect()
-        };
         let test = self.body("condition", || {
-            let p = parameters();
+            let p = self.body_parameters(&shapes);
             let holds = condition(&p);
             (p, vec![holds])
         });
         let step = self.body("body", || {
-            let p = parameters();
+            let p = self.body_parameters(&shapes);
             let next = body(&p);
             (p, next)
         });
@@ -162,7 +142,8 @@ impl Graph {
         )
     }
 
-    /// The results of `on_true` where `predicate` (a scalar) holds, else those of `on_false`; only that branch runs.
+    /// The results of `on_true` where `predicate` (a scalar) holds, else those of `on_false`; only
+    /// that branch runs.
     #[track_caller]
     pub fn conditional<'g>(
         &'g self,
@@ -198,10 +179,7 @@ impl Graph {
     ) -> Vec<Tensor<'g>> {
         let given = shapes(inputs);
         let closed = self.body(name, || {
-            let p: Vec<Tensor<'g>> = given
-                .iter()
-                .map(|s| self.body_parameter(s.clone()))
-                .collect();
+            let p = self.body_parameters(&given);
             let out = function(&p);
             (p, out)
         });
@@ -214,27 +192,6 @@ impl Graph {
             &inputs,
             shapes,
         )
-    }
-}
-
-impl Scan {
-    /// Last carries, then results stacked over the steps.
-    pub(crate) fn result_shapes(&self) -> Vec<Shape> {
-        let mut shapes = self.body.output_shapes();
-        for s in &mut shapes[self.carries..] {
-            s.dims.insert(0, self.length);
-        }
-        shapes
-    }
-}
-
-impl Function {
-    /// The shapes of the outputs.
-    pub(crate) fn output_shapes(&self) -> Vec<Shape> {
-        self.outputs
-            .iter()
-            .map(|&o| self.nodes[o].ty.array())
-            .collect()
     }
 }
 
@@ -254,7 +211,7 @@ pub(crate) fn unify<'g>(
     let foreign = |f: &Function, range: std::ops::Range<usize>| -> Vec<_> {
         f.parameters[range]
             .iter()
-            .map(|&p| crate::function::Node {
+            .map(|&p| Node {
                 inputs: vec![],
                 ..f.nodes[p].clone()
             })

@@ -1,12 +1,13 @@
 //! Dot products, and the field's notation for them.
 
 use crate::graph::{Graph, Tensor};
-use crate::op::{DotDims, Op, Precision};
+use crate::ir::{DotDims, Op, Precision};
 use crate::shape::{DType, Shape};
 
 impl<'g> Tensor<'g> {
-    /// The general dot product: batch dimensions, then this tensor's other dimensions, then `other`'s. The result has the
-    /// operands' element type, or `dtype` where a wider accumulation is to be kept.
+    /// The general dot product: batch dimensions, then this tensor's other dimensions, then
+    /// `other`'s. The result has the operands' element type, or `dtype` where a wider accumulation
+    /// is to be kept.
     #[track_caller]
     pub fn dot_general(
         self,
@@ -32,8 +33,9 @@ impl<'g> Tensor<'g> {
 }
 
 impl Graph {
-    /// Einstein's sum of two tensors: `einsum("bqhk,bshk->bhqs", q, k)`. A letter in both inputs and the output is a batch
-    /// dimension; one in both inputs only is summed over; any other is kept from its input.
+    /// Einstein's sum of two tensors: `einsum("bqhk,bshk->bhqs", q, k)`. A letter in both inputs
+    /// and the output is a batch dimension; one in both inputs only is summed over; any other is
+    /// kept from its input.
     #[track_caller]
     pub fn einsum<'g>(&'g self, equation: &str, x: Tensor<'g>, y: Tensor<'g>) -> Tensor<'g> {
         self.einsum_with(equation, x, y, Precision::Default, None)
@@ -96,82 +98,6 @@ impl DotDims {
         let rhs = rhs.iter().map(|&i| b.dims[i as usize]);
         Some(batch.chain(lhs).chain(rhs).collect())
     }
-
-    /// The gradient of the left operand, given that of the result and the right operand.
-    #[track_caller]
-    pub(crate) fn grad_lhs<'g>(
-        &self,
-        dy: Tensor<'g>,
-        rhs: Tensor<'g>,
-        lhs: &Shape,
-        precision: Precision,
-    ) -> Tensor<'g> {
-        let batch = self.lhs_batch.len() as i64;
-        let lhs_free = free(lhs.rank(), &self.lhs_batch, &self.lhs_contract);
-        let rhs_free = free(rhs.rank(), &self.rhs_batch, &self.rhs_contract);
-        let first = batch + lhs_free.len() as i64;
-        let dims = DotDims {
-            lhs_batch: (0..batch).collect(),
-            rhs_batch: self.rhs_batch.clone(),
-            lhs_contract: (first..first + rhs_free.len() as i64).collect(),
-            rhs_contract: rhs_free,
-        };
-        let product = dy.dot_general(rhs, dims, precision, Some(lhs.dtype));
-        // The product's dimensions are those of the left operand in this order; the contracted ones come as they stand in
-        // the right operand.
-        let mut contracted: Vec<(i64, i64)> = self
-            .rhs_contract
-            .iter()
-            .copied()
-            .zip(self.lhs_contract.iter().copied())
-            .collect();
-        contracted.sort_unstable();
-        let order: Vec<i64> = self
-            .lhs_batch
-            .iter()
-            .copied()
-            .chain(lhs_free)
-            .chain(contracted.into_iter().map(|c| c.1))
-            .collect();
-        product.transpose(&inverse(&order))
-    }
-
-    /// The gradient of the right operand, given the left operand and the gradient of the result.
-    #[track_caller]
-    pub(crate) fn grad_rhs<'g>(
-        &self,
-        lhs: Tensor<'g>,
-        dy: Tensor<'g>,
-        rhs: &Shape,
-        precision: Precision,
-    ) -> Tensor<'g> {
-        let batch = self.lhs_batch.len() as i64;
-        let lhs_free = free(lhs.rank(), &self.lhs_batch, &self.lhs_contract);
-        let rhs_free = free(rhs.rank(), &self.rhs_batch, &self.rhs_contract);
-        let dims = DotDims {
-            lhs_batch: self.lhs_batch.clone(),
-            rhs_batch: (0..batch).collect(),
-            rhs_contract: (batch..batch + lhs_free.len() as i64).collect(),
-            lhs_contract: lhs_free,
-        };
-        let product = lhs.dot_general(dy, dims, precision, Some(rhs.dtype));
-        // As in `grad_lhs`, the contracted dimensions come as they stand in the left operand.
-        let mut contracted: Vec<(i64, i64)> = self
-            .lhs_contract
-            .iter()
-            .copied()
-            .zip(self.rhs_contract.iter().copied())
-            .collect();
-        contracted.sort_unstable();
-        let order: Vec<i64> = self
-            .rhs_batch
-            .iter()
-            .copied()
-            .chain(contracted.into_iter().map(|c| c.1))
-            .chain(rhs_free)
-            .collect();
-        product.transpose(&inverse(&order))
-    }
 }
 
 /// The dimensions that are neither batch nor contracted.
@@ -179,15 +105,6 @@ pub(crate) fn free(rank: usize, batch: &[i64], contract: &[i64]) -> Vec<i64> {
     (0..rank as i64)
         .filter(|i| !batch.contains(i) && !contract.contains(i))
         .collect()
-}
-
-/// The permutation that undoes `order`.
-pub(crate) fn inverse(order: &[i64]) -> Vec<i64> {
-    let mut out = vec![0; order.len()];
-    for (i, &o) in order.iter().enumerate() {
-        out[o as usize] = i as i64;
-    }
-    out
 }
 
 /// Reads `ab,bc->ac` into the dot's dimensions and the permutation of its result.

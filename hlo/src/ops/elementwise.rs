@@ -1,10 +1,10 @@
-//! Operations element by element. Two operands of different shapes are broadcast as NumPy does: aligned at the last
-//! dimension, a missing dimension or one of size 1 repeats.
+//! Operations element by element. Two operands of different shapes are broadcast as NumPy does:
+//! aligned at the last dimension, a missing dimension or one of size 1 repeats.
 
 use std::ops;
 
 use crate::graph::Tensor;
-use crate::op::{Binary, Comparison, Op, Unary};
+use crate::ir::{Binary, Comparison, Op, Unary};
 use crate::shape::{DType, Shape};
 
 /// Implements methods that apply one unary operation to floating-point elements.

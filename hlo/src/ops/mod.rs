@@ -9,5 +9,5 @@ mod reduce;
 mod rows;
 mod structure;
 
-pub use control::{Remat, ScanOptions};
-pub(crate) use dot::inverse;
+pub use control::ScanOptions;
+pub(crate) use dot::free;

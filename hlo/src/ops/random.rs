@@ -1,12 +1,13 @@
 //! Random numbers as a function of a key: no state outside the program.
 
 use crate::graph::{Graph, Tensor};
-use crate::op::{Op, RngAlgorithm};
+use crate::ir::{Op, RngAlgorithm};
 use crate::shape::{DType, Shape};
 
 impl<'g> Tensor<'g> {
-    /// Random bits of `shape` (an unsigned type) from this state, and the state to go on from: `(state, bits)`.
-    /// The state is `u64[2]` for [`RngAlgorithm::ThreeFry`], `u64[3]` for [`RngAlgorithm::Philox`].
+    /// Random bits of `shape` (an unsigned type) from this state, and the state to go on from:
+    /// `(state, bits)`. The state is `u64[2]` for [`RngAlgorithm::ThreeFry`], `u64[3]` for
+    /// [`RngAlgorithm::Philox`].
     #[track_caller]
     pub fn random_bits(self, algorithm: RngAlgorithm, shape: Shape) -> (Tensor<'g>, Tensor<'g>) {
         let words = match algorithm {
@@ -31,10 +32,11 @@ impl<'g> Tensor<'g> {
 }
 
 impl Graph {
-    /// Samples of the standard normal distribution, float32 of `dims`, from a Threefry state `u64[2]`.
+    /// Samples of the standard normal distribution, float32 of `dims`, from a Threefry state
+    /// `u64[2]`.
     ///
-    /// Box and Muller's transform (1958): with u, v uniform, sqrt(-2 ln u) cos(2 pi v) is normal. `u` takes 2^-24 steps in
-    /// (0, 1], so samples end at 5.8 standard deviations.
+    /// Box and Muller's transform (1958): with u, v uniform, sqrt(-2 ln u) cos(2 pi v) is normal.
+    /// `u` takes 2^-24 steps in (0, 1], so samples end at 5.8 standard deviations.
     #[track_caller]
     pub fn normal<'g>(&'g self, state: Tensor<'g>, dims: &[i64]) -> Tensor<'g> {
         let two: Vec<i64> = [2].iter().chain(dims).copied().collect();

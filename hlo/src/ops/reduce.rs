@@ -1,23 +1,23 @@
 //! Reductions over dimensions, and what is built of them.
 
 use crate::graph::Tensor;
-use crate::op::{Op, Reduction};
+use crate::ir::{Op, Reduction};
 use crate::shape::{DType, Shape, Size};
 
 impl<'g> Tensor<'g> {
-    /// The sum over `dims`, which disappear.
+    /// The sum over `dims`, which are removed.
     #[track_caller]
     pub fn sum(self, dims: &[i64]) -> Tensor<'g> {
         self.reduce(Reduction::Sum, dims)
     }
 
-    /// The largest over `dims`, which disappear.
+    /// The largest over `dims`, which are removed.
     #[track_caller]
     pub fn max(self, dims: &[i64]) -> Tensor<'g> {
         self.reduce(Reduction::Max, dims)
     }
 
-    /// The smallest over `dims`, which disappear.
+    /// The smallest over `dims`, which are removed.
     #[track_caller]
     pub fn min(self, dims: &[i64]) -> Tensor<'g> {
         self.reduce(Reduction::Min, dims)
@@ -29,7 +29,7 @@ impl<'g> Tensor<'g> {
         self.sum(&(0..self.rank() as i64).collect::<Vec<_>>())
     }
 
-    /// The mean over `dims`, which disappear.
+    /// The mean over `dims`, which are removed.
     #[track_caller]
     pub fn mean(self, dims: &[i64]) -> Tensor<'g> {
         if !self.dtype().is_float() {
@@ -39,7 +39,8 @@ impl<'g> Tensor<'g> {
         }
         let shape = self.shape();
         let size = |d: &i64| shape.dims.get(usize::try_from(*d).ok()?).copied();
-        // A dimension that is not there is refused by the sum; others count no more than the array has elements.
+        // A dimension that is not there is refused by the sum; others count no more than the array
+        // has elements.
         let sizes: Vec<i64> = dims.iter().filter_map(size).collect();
         let count = Size::product(&sizes).get().unwrap_or(0);
         self.sum(dims) * (1.0 / count as f64)
@@ -51,7 +52,8 @@ impl<'g> Tensor<'g> {
         self.mean(&(0..self.rank() as i64).collect::<Vec<_>>())
     }
 
-    /// Puts back dimensions of size 1 where `dims` were reduced, so that the result broadcasts against the input.
+    /// Inserts dimensions of size 1 at `dims`, so that the result of a reduction over `dims`
+    /// broadcasts against its input.
     #[track_caller]
     pub fn expand_dims(self, dims: &[i64]) -> Tensor<'g> {
         let mut shape = self.dims();
@@ -69,7 +71,7 @@ impl<'g> Tensor<'g> {
         self.reshape(&shape)
     }
 
-    /// ln sum e^x over the last dimension, which disappears; exact for large elements.
+    /// ln sum e^x over the last dimension, which is removed; exact for large elements.
     #[track_caller]
     pub fn log_sum_exp(self) -> Tensor<'g> {
         let last = [self.rank() as i64 - 1];
@@ -89,11 +91,7 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub(crate) fn reduce(self, kind: Reduction, dims: &[i64]) -> Tensor<'g> {
         let shape = self.shape();
-        let distinct = dims.iter().enumerate().all(|(i, d)| !dims[..i].contains(d));
-        if !distinct
-            || shape.dtype == DType::Pred
-            || dims.iter().any(|&d| d < 0 || d as usize >= shape.rank())
-        {
+        if !shape.has_dims(dims) || shape.dtype == DType::Pred {
             return self
                 .graph()
                 .refuse("reduce", format!("{shape} cannot be reduced over {dims:?}"));

@@ -1,11 +1,13 @@
-//! Reading and adding to rows of a table by index, which is what embeddings need of XLA's gather and scatter.
+//! Reading and adding to rows of a table by index, which is what embeddings need of XLA's gather
+//! and scatter.
 
 use crate::graph::Tensor;
-use crate::op::Op;
+use crate::ir::Op;
 use crate::shape::{DType, Shape};
 
 impl<'g> Tensor<'g> {
-    /// Row `indices[i..]` of this table `[rows, rest..]`: `[indices.., rest..]`. An index out of range is moved inside.
+    /// Row `indices[i..]` of this table `[rows, rest..]`: `[indices.., rest..]`. An index out of
+    /// range is clamped.
     #[track_caller]
     pub fn gather_rows(self, indices: Tensor<'g>) -> Tensor<'g> {
         let (table, at) = (self.shape(), indices.shape());
@@ -23,8 +25,8 @@ impl<'g> Tensor<'g> {
         )
     }
 
-    /// This table `[rows, rest..]` with `updates` `[indices.., rest..]` added to the rows `indices` name; what is out of
-    /// range is dropped.
+    /// This table `[rows, rest..]` with `updates` `[indices.., rest..]` added to the rows `indices`
+    /// name; what is out of range is dropped.
     #[track_caller]
     pub fn scatter_add_rows(self, indices: Tensor<'g>, updates: Tensor<'g>) -> Tensor<'g> {
         let (table, at, new) = (self.shape(), indices.shape(), updates.shape());

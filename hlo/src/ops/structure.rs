@@ -1,11 +1,12 @@
 //! Operations that move elements without changing them.
 
 use crate::graph::{Graph, Tensor, shapes};
-use crate::op::{Op, PadDim};
+use crate::ir::{Op, PadDim};
 use crate::shape::{DType, Shape, Size, list};
 
 impl<'g> Tensor<'g> {
-    /// Repeats the tensor to `dims`; input dimension `i` becomes output dimension `mapping[i]`, of the same size.
+    /// Repeats the tensor to `dims`; input dimension `i` becomes output dimension `mapping[i]`, of
+    /// the same size.
     #[track_caller]
     pub fn broadcast_in_dims(self, dims: &[i64], mapping: &[i64]) -> Tensor<'g> {
         let shape = self.shape();
@@ -33,7 +34,8 @@ impl<'g> Tensor<'g> {
         )
     }
 
-    /// Repeats the tensor to `dims` as NumPy does: aligned at the last dimension, sizes of 1 repeat.
+    /// Repeats the tensor to `dims` as NumPy does: aligned at the last dimension, sizes of 1
+    /// repeat.
     #[track_caller]
     pub fn broadcast_to(self, dims: &[i64]) -> Tensor<'g> {
         let shape = self.shape();
@@ -159,7 +161,8 @@ impl<'g> Tensor<'g> {
         self.slice(&starts, &limits)
     }
 
-    /// A window of `sizes` elements from `starts` (one scalar integer a dimension), moved inside if it would stick out.
+    /// A window of `sizes` elements from `starts` (one scalar integer a dimension). Starts are
+    /// clamped so that the window lies inside.
     #[track_caller]
     pub fn dynamic_slice(self, starts: &[Tensor<'g>], sizes: &[i64]) -> Tensor<'g> {
         let shape = self.shape();
@@ -206,7 +209,7 @@ impl<'g> Tensor<'g> {
         self.graph().emit(Op::DynamicUpdateSlice, &inputs, shape)
     }
 
-    /// Puts `filling` (a scalar) around and between the elements.
+    /// Pads with `filling` (a scalar) around and between the elements.
     #[track_caller]
     pub fn pad(self, dims: &[PadDim], filling: Tensor<'g>) -> Tensor<'g> {
         let shape = self.shape();
@@ -243,8 +246,7 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn reverse(self, dims: &[i64]) -> Tensor<'g> {
         let shape = self.shape();
-        let distinct = dims.iter().enumerate().all(|(i, d)| !dims[..i].contains(d));
-        if !distinct || dims.iter().any(|&d| d < 0 || d as usize >= shape.rank()) {
+        if !shape.has_dims(dims) {
             return self.graph().refuse(
                 "reverse",
                 format!("{shape} does not have the dimensions {dims:?}"),

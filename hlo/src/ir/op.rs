@@ -1,10 +1,11 @@
-//! The operations a program is made of. Each is pure: its results are a function of its inputs.
+//! The operations that a program is made of. Each is pure: its results are a function of its
+//! inputs.
 
 use std::rc::Rc;
 
-use crate::function::Function;
-use crate::grad::VjpRule;
+use super::Function;
 use crate::literal::Literal;
+use crate::shape::Shape;
 use crate::sharding::Sharding;
 
 /// One input, one output, element by element.
@@ -149,7 +150,8 @@ pub struct PadDim {
     pub interior: i64,
 }
 
-/// A loop over the leading dimension: `body(carries.., slices.., constants..) -> (carries.., results..)`.
+/// A loop over the leading dimension: `body(carries.., slices.., constants..) -> (carries..,
+/// results..)`.
 #[derive(Clone)]
 pub(crate) struct Scan {
     pub body: Rc<Function>,
@@ -157,8 +159,38 @@ pub(crate) struct Scan {
     pub xs: usize,
     pub length: i64,
     pub reverse: bool,
-    pub remat: crate::ops::Remat,
+    pub remat: Remat,
 }
+
+impl Scan {
+    /// Last carries, then results stacked over the steps.
+    pub(crate) fn result_shapes(&self) -> Vec<Shape> {
+        let mut shapes = self.body.output_shapes();
+        for s in &mut shapes[self.carries..] {
+            s.dims.insert(0, self.length);
+        }
+        shapes
+    }
+}
+
+/// What a scan's forward pass keeps for its derivative. The rest is computed again, one step of the
+/// loop at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Remat {
+    /// Keep the carries only: least memory, one more forward pass.
+    #[default]
+    SaveNothing,
+    /// Keep each value that a derivative rule asks for: no recomputation but that of reshapes and
+    /// broadcasts.
+    SaveAll,
+    /// Keep the carries and the values given one of these names by
+    /// [`Tensor::checkpoint_name`](crate::Tensor::checkpoint_name).
+    Named(Vec<Rc<str>>),
+}
+
+/// The number of a hand-written VJP in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VjpRuleId(pub usize);
 
 /// What a node computes from its inputs.
 #[derive(Clone)]
@@ -256,7 +288,7 @@ pub(crate) enum Op {
     /// (output, inputs.., residuals..): the output, with a derivative for the inputs.
     CustomVjp {
         inputs: usize,
-        rule: Rc<dyn VjpRule>,
+        rule: VjpRuleId,
     },
 }
 
