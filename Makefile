@@ -34,9 +34,10 @@ demo: plugin ## train a small model on the bundled proteins, in minutes
 	$(PRETRAIN) prepare --output demo/data --validation-fraction 0.05 $(SAMPLE)
 	$(PRETRAIN) --config demo --data demo/data --run-dir demo/run
 
+# Compiling programs is most of the suite's time. Without LLVM's optimizations it takes half as long.
 .PHONY: test
 test: plugin $(SERVERS)/ready ## run every test
-	cargo test --workspace
+	XLA_FLAGS=--xla_backend_optimization_level=0 cargo test --workspace
 
 # Without a TPU, libtpu would ask a missing metadata server for minutes, and let only one process at
 # a time load it.

@@ -17,23 +17,18 @@ ROOT = Path(__file__).resolve().parent.parent
 CRATES = ["proto", "storage", "hlo", "pjrt", "data", "."]
 BEGIN, END = "<!-- structure: begin -->\n```text\n", "```\n<!-- structure: end -->"
 
-# Public names that the field has other words for. What stands before the name keeps their other
-# uses out of it, such as the field `rows` or a variable called `layout`.
-ITEM = r"pub(?:\([^)]*\))? (?:struct|enum|trait|fn|mod|type|const|static) "
+# Public names for which the field has other words, by the files that had them.
 REPLACED = {
-    ITEM: """Fleet DeviceArray Compiled extremes part_of layout Layout Uneven Port named named_beside
-        keep take_rows add_rows like checkpoint Site Forward Body Given Visible HIDDEN Expansion
-        Start wide Moment Session Source Feed Fed Rest weights run Rows Course Stretches Section
-        Draw Held Seen Visit Share announce Workplace Notes Reach Numbered Draft Placed Facts Tried
-        Told Undivided""",
-    r"\b(?:Hosts|Scores|Order|ShardingForm)::": "Played Repeated Free Tiles",
-    r"(?:^|[\s`\"(.])(?:--)?": "play-hosts",
-    r"\btrain\.": "accumulation",
+    "hlo/*.rs": """Layout Uneven Port named named_beside keep take_rows add_rows like Site Forward Body
+        Given""",
+    "src/*.rs": """Fleet DeviceArray Compiled extremes part_of Visible HIDDEN Expansion Start wide
+        Moment Session Source Feed Fed Rest Draft Placed Facts Tried Told Undivided""",
+    "data/*.rs": """Rows Course Stretches Section Draw Held Seen Visit Share announce Workplace Notes
+        Reach Numbered Plan Place Row Source Start Layout""",
+    "src/lib.rs": "fleet layout run slice tpu_vm weights",
 }
-# Where the name is the field's own: a subcommand's name, a checkpoint's tree.
-KEPT = {
-    "src/checkpoint/mod.rs": "checkpoint",
-}
+ITEM = r"^ *pub(?:\(crate\))? (?:struct|enum|trait|fn|mod|type|const|static) "
+REPLACED_SETTINGS = re.compile(r"--play-hosts|train\.accumulation|data\.rows")
 
 
 def code(path):
@@ -131,16 +126,20 @@ def files(*patterns):
 
 
 def replaced_names():
-    rules = [(before, re.compile(before + rf"({'|'.join(names.split())})\b(?!\()"))
-             for before, names in REPLACED.items()]
-    for path in files("*.rs", "*.md", "*.toml"):
-        name = path.relative_to(ROOT).as_posix()
-        if name == "CHANGELOG.md":
-            continue
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            for _, rule in rules:
-                if (found := rule.search(line)) and KEPT.get(name) != found.group(1):
-                    yield f"{name}:{number}: `{found.group(1)}` has a name of the field's"
+    for where, names in REPLACED.items():
+        item = re.compile(ITEM + rf"({'|'.join(names.split())})\b")
+        for path in files(where):
+            yield from found(path, item)
+    for path in files("*.md", "*.toml"):
+        if path.name != "CHANGELOG.md":
+            yield from found(path, REPLACED_SETTINGS)
+
+
+def found(path, pattern):
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if match := pattern.search(line):
+            where = f"{path.relative_to(ROOT)}:{number}"
+            yield f"{where}: `{match.group().split()[-1]}` was replaced by a name of the field's"
 
 
 def long_lines():
