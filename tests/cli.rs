@@ -181,7 +181,7 @@ fn a_tpu_vm_of_another_slice_is_named_with_both() {
     let text = err(&output);
     assert_eq!(code(&output), 2, "{text}");
     assert!(
-        text.contains("error: this TPU VM is part of a v4-32; --slice says v4-64"),
+        text.contains("error: this TPU VM is part of a v4-32, not of a v4-64"),
         "{text}"
     );
     assert!(text.contains("help: give --slice v4-32"), "{text}");
@@ -205,7 +205,7 @@ fn doctor_says_what_the_tpu_vm_says() {
     assert_eq!((exit, &check["status"]), (1, &"fail".into()));
     assert_eq!(
         check["found"],
-        "this TPU VM is part of a v4-32; --slice says v4-64"
+        "this TPU VM is part of a v4-32, not of a v4-64"
     );
     let (exit, check) = doctor("v6e-8", &[]);
     assert_eq!((exit, &check["status"]), (1, &"fail".into()));

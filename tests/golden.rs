@@ -11,7 +11,7 @@ use ankh::hugging_face;
 use ankh::mesh::Hosts;
 use ankh::mesh::slice::Slice;
 use ankh::programs::Gradients;
-use ankh::train::forward::{Forward, forward};
+use ankh::train::forward::{ForwardOutputs, forward};
 use ankh::train::open_mesh;
 use ankh_pjrt::{ElementType, HostTensor};
 use safetensors::SafeTensors;
@@ -65,7 +65,7 @@ fn read(path: &Path) -> Vec<(String, HostTensor)> {
     file.tensors().into_iter().map(tensor).collect()
 }
 
-fn run(name: &str, remat: config::Remat) -> (Config, Forward) {
+fn run(name: &str, remat: config::Remat) -> (Config, ForwardOutputs) {
     let batch = case(name).join("batch.safetensors");
     run_directory(&case(name).join("hf"), &batch, remat, Gradients::Yes, STEPS)
 }
@@ -76,7 +76,7 @@ fn run_directory(
     remat: config::Remat,
     gradients: Gradients,
     steps: u64,
-) -> (Config, Forward) {
+) -> (Config, ForwardOutputs) {
     let loaded = hugging_face::load(directory).unwrap();
     let mut config = Config {
         model: loaded.model,

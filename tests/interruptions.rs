@@ -1,5 +1,7 @@
 //! Runs that are asked to stop or to save, killed, or run out of disk, through the binary on the CPU plugin.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,11 +16,7 @@ use std::time::{Duration, Instant};
 use ankh_proto::tensorboard::{Event, event};
 use prost::Message;
 use serde_json::{Map, Value};
-
-/// Prepared proteins, and commands that train on them.
-struct Bench {
-    directory: tempfile::TempDir,
-}
+use support::runs::{Bench, pretrain};
 
 /// A run under way.
 struct Run {
@@ -36,49 +34,29 @@ const ENDLESS: &str = "train.steps=1_000_000";
 /// them); that it left out what it did not have to wait for is checked by what it leaves behind.
 const PROMPTLY: Duration = Duration::from_secs(20);
 
-impl Bench {
-    fn new() -> Bench {
-        Bench::holding_out("0.2")
-    }
+/// Prepared proteins, of which a fraction is held out.
+fn bench(held_out: &str) -> Bench {
+    Bench::holding(2000, held_out)
+}
 
-    fn holding_out(share: &str) -> Bench {
-        let directory = tempfile::tempdir().unwrap();
-        let residues = b"ALGVSREDTIPKFQNYMHWC";
-        let mut fasta = String::new();
-        for i in 0..2000 {
-            let letters = (0..20 + i % 30).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
-            fasta += &format!(">protein{i}\n{}\n", letters.collect::<String>());
-        }
-        let input = directory.path().join("proteins.fasta");
-        fs::write(&input, fasta).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
-        command.args(["prepare", "--validation-fraction", share, "--output"]);
-        let output = command.arg(directory.path().join("data")).arg(input);
-        assert!(output.output().unwrap().status.success());
-        Bench { directory }
-    }
+/// Training of the tiny model into the run directory `run`, with these settings.
+fn train(bench: &Bench, settings: &[&str]) -> Command {
+    train_on(bench, &bench.path("data").to_string_lossy(), settings)
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
+fn train_on(bench: &Bench, data: &str, settings: &[&str]) -> Command {
+    let mut command = pretrain();
+    command.args(["--config", "tiny", "--data", data]);
+    command.arg("--run-dir").arg(bench.path("run"));
+    // Most of these runs do little but compile.
+    let quickly = r#"compiler.flags=["xla_backend_optimization_level=0"]"#;
+    let settings = settings.iter().chain([&quickly]);
+    command.args(settings.flat_map(|setting| ["--set", setting]));
+    command
+}
 
-    /// Training of the tiny model into the run directory `run`, with these settings.
-    fn train(&self, settings: &[&str]) -> Command {
-        self.train_on(&self.path("data").to_string_lossy(), settings)
-    }
-
-    fn train_on(&self, data: &str, settings: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
-        command.args(["--config", "tiny", "--data", data]);
-        command.arg("--run-dir").arg(self.path("run"));
-        // Most of these runs do little but compile.
-        let quickly = r#"compiler.flags=["xla_backend_optimization_level=0"]"#;
-        let settings = settings.iter().chain([&quickly]);
-        command.args(settings.flat_map(|setting| ["--set", setting]));
-        command
-    }
-
-    fn start(&self, command: &mut Command) -> Run {
+impl Run {
+    fn start(bench: &Bench, command: &mut Command) -> Run {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let stderr = process.stderr.take().expect("it is piped");
@@ -93,19 +71,12 @@ impl Bench {
         });
         Run {
             process,
-            directory: self.path("run"),
+            directory: bench.path("run"),
             said,
             listener,
         }
     }
 
-    /// Runs to the end.
-    fn finish(&self, command: &mut Command) -> Output {
-        command.output().unwrap()
-    }
-}
-
-impl Run {
     /// Waits for something that the process brings about.
     #[track_caller]
     fn wait_for(&mut self, what: &str, happened: impl Fn(&Run) -> bool) {
@@ -205,9 +176,9 @@ fn expect_saved_to_the_last_step(run: &Path) -> u64 {
 
 #[test]
 fn a_stop_while_compiling_ends_the_run_at_once_with_nothing_begun() {
-    let bench = Bench::new();
+    let bench = bench("0.2");
     for signal in ["-TERM", "-INT", "-USR2"] {
-        let mut run = bench.start(&mut bench.train(&[ENDLESS]));
+        let mut run = Run::start(&bench, &mut train(&bench, &[ENDLESS]));
         run.wait_for("the compiler's start", |run| run.has_said("compiling"));
         run.signal(signal);
         let directory = run.directory.clone();
@@ -221,7 +192,7 @@ fn a_stop_while_compiling_ends_the_run_at_once_with_nothing_begun() {
 
 #[test]
 fn a_stop_while_data_is_waited_for_ends_the_run_at_once() {
-    let bench = Bench::new();
+    let bench = bench("0.2");
     // It takes connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", silent.local_addr().unwrap());
@@ -233,8 +204,8 @@ fn a_stop_while_data_is_waited_for_ends_the_run_at_once() {
         ("AWS_REGION", "us-east-1"),
     ]
     .into();
-    let mut command = bench.train_on("s3://bucket/proteins", &[]);
-    let mut run = bench.start(command.arg("--json").envs(environment));
+    let mut command = train_on(&bench, "s3://bucket/proteins", &[]);
+    let mut run = Run::start(&bench, command.arg("--json").envs(environment));
     silent.set_nonblocking(true).unwrap();
     run.wait_for("a request of data", |_| silent.accept().is_ok());
     run.signal("-TERM");
@@ -247,12 +218,12 @@ fn a_stop_while_data_is_waited_for_ends_the_run_at_once() {
 
 #[test]
 fn a_stop_between_steps_saves_the_last_and_ends() {
-    let bench = Bench::new();
+    let bench = bench("0.2");
     let settings = [ENDLESS, "evaluation.every=0", "checkpoint.every=1_000_000"];
     let mut before = 0;
     for signal in ["-INT", "-HUP"] {
-        let mut command = bench.train(&settings);
-        let mut run = bench.start(command.arg("--resume"));
+        let mut command = train(&bench, &settings);
+        let mut run = Run::start(&bench, command.arg("--resume"));
         run.wait_for("a few steps", |run| run.metrics().len() > before + 3);
         run.signal(signal);
         let directory = run.directory.clone();
@@ -269,7 +240,7 @@ fn a_stop_between_steps_saves_the_last_and_ends() {
 
 #[test]
 fn a_stop_while_evaluating_gives_the_evaluation_up_and_saves() {
-    let bench = Bench::holding_out("0.9");
+    let bench = bench("0.9");
     let settings = [
         ENDLESS,
         "evaluation.every=2",
@@ -278,14 +249,14 @@ fn a_stop_while_evaluating_gives_the_evaluation_up_and_saves() {
         "model.d_ff=256",
     ];
     // Before the first step there is an evaluation too, with nothing to save.
-    let mut run = bench.start(&mut bench.train(&settings));
+    let mut run = Run::start(&bench, &mut train(&bench, &settings));
     run.wait_for("the compiler's end", |run| run.has_said("compiled"));
     std::thread::sleep(Duration::from_millis(200));
     run.signal("-TERM");
     let text = run.ends(75, "SIGTERM in the first evaluation");
     assert!(text.contains("after step 0"), "{text}");
 
-    let mut run = bench.start(&mut bench.train(&settings));
+    let mut run = Run::start(&bench, &mut train(&bench, &settings));
     run.wait_for("the second evaluation", |run| !run.metrics().is_empty());
     run.signal("-INT");
     let directory = run.directory.clone();
@@ -300,7 +271,7 @@ fn a_stop_while_evaluating_gives_the_evaluation_up_and_saves() {
 
 #[test]
 fn a_stop_while_saving_waits_for_the_save_and_saves_the_last_step() {
-    let bench = Bench::new();
+    let bench = bench("0.2");
     // Some 10 MB of state, so that a save takes longer than a step.
     let settings = [
         ENDLESS,
@@ -309,7 +280,7 @@ fn a_stop_while_saving_waits_for_the_save_and_saves_the_last_step() {
         "checkpoint.keep=0",
         "model.d_ff=8192",
     ];
-    let mut run = bench.start(&mut bench.train(&settings));
+    let mut run = Run::start(&bench, &mut train(&bench, &settings));
     run.wait_for("a save", |run| {
         let names = fs::read_dir(run.directory.join("checkpoints"));
         let mut names = names.into_iter().flatten().flatten();
@@ -332,9 +303,9 @@ fn a_stop_while_saving_waits_for_the_save_and_saves_the_last_step() {
 
 #[test]
 fn sigusr1_saves_and_goes_on_or_ends_as_configured() {
-    let bench = Bench::new();
+    let bench = bench("0.2");
     let settings = [ENDLESS, "evaluation.every=0", "checkpoint.every=1_000_000"];
-    let mut run = bench.start(&mut bench.train(&settings));
+    let mut run = Run::start(&bench, &mut train(&bench, &settings));
     run.wait_for("the compiler's start", |run| run.has_said("compiling"));
     run.signal("-USR1");
     run.wait_for("the answer", |run| run.has_said("nothing to save yet"));
@@ -352,7 +323,7 @@ fn sigusr1_saves_and_goes_on_or_ends_as_configured() {
     let last = expect_saved_to_the_last_step(&directory) as usize;
 
     let settings = [&settings[..], &["checkpoint.on_sigusr1=stop"]].concat();
-    let mut run = bench.start(bench.train(&settings).arg("--resume"));
+    let mut run = Run::start(&bench, train(&bench, &settings).arg("--resume"));
     run.wait_for("a few steps", |run| run.metrics().len() > last + 3);
     run.signal("-USR1");
     run.ends(75, "SIGUSR1");
@@ -361,12 +332,12 @@ fn sigusr1_saves_and_goes_on_or_ends_as_configured() {
 
 #[test]
 fn sighup_stays_ignored_under_nohup() {
-    let bench = Bench::new();
-    let command = bench.train(&[ENDLESS, "evaluation.every=0"]);
+    let bench = bench("0.2");
+    let command = train(&bench, &[ENDLESS, "evaluation.every=0"]);
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
     shell.arg(command.get_program()).args(command.get_args());
-    let mut run = bench.start(&mut shell);
+    let mut run = Run::start(&bench, &mut shell);
     run.wait_for("a few steps", |run| run.metrics().len() > 3);
     run.signal("-HUP");
     let before = run.metrics().len();
@@ -377,8 +348,8 @@ fn sighup_stays_ignored_under_nohup() {
 
 #[test]
 fn one_request_that_arrives_twice_is_one_and_one_that_is_repeated_ends_at_once() {
-    let bench = Bench::new();
-    let mut run = bench.start(&mut bench.train(&[ENDLESS, "evaluation.every=0"]));
+    let bench = bench("0.2");
+    let mut run = Run::start(&bench, &mut train(&bench, &[ENDLESS, "evaluation.every=0"]));
     run.wait_for("a few steps", |run| run.metrics().len() > 3);
     // As `timeout` does, and terminals whose signals a wrapper passes on.
     for signal in ["-TERM", "-TERM", "-INT"] {
@@ -389,10 +360,9 @@ fn one_request_that_arrives_twice_is_one_and_one_that_is_repeated_ends_at_once()
     let last = expect_saved_to_the_last_step(&directory);
 
     // While the last step cannot be saved, the run goes on trying for some seconds.
-    let mut run = bench.start(
-        bench
-            .train(&[ENDLESS, "evaluation.every=0"])
-            .arg("--resume"),
+    let mut run = Run::start(
+        &bench,
+        train(&bench, &[ENDLESS, "evaluation.every=0"]).arg("--resume"),
     );
     run.wait_for("a few steps", |run| run.metrics().len() > last as usize + 3);
     let (steps, away) = (directory.join("checkpoints"), directory.join("away"));
@@ -408,15 +378,15 @@ fn one_request_that_arrives_twice_is_one_and_one_that_is_repeated_ends_at_once()
 
 #[test]
 fn training_goes_on_while_the_disk_is_full_and_saves_when_there_is_room() {
-    let bench = Bench::new();
+    let bench = bench("0.2");
     // No file may grow beyond this while the disk is full. The state's largest arrays are longer, and so is what the run logs.
     let settings = [ENDLESS, "evaluation.every=0", "checkpoint.every=40"];
-    let command = bench.train(&settings);
+    let command = train(&bench, &settings);
     let mut shell = Command::new("sh");
     // The system ends a program that does not ignore that a file is too long.
     shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
     shell.arg(command.get_program()).args(command.get_args());
-    let mut run = bench.start(&mut shell);
+    let mut run = Run::start(&bench, &mut shell);
     run.wait_for("the first save", |run| run.steps_saved().contains(&40));
     let room = |run: &Run, room: &str| {
         let id = run.process.id().to_string();
@@ -472,13 +442,13 @@ fn training_goes_on_while_the_disk_is_full_and_saves_when_there_is_room() {
 
 #[test]
 fn a_run_that_cannot_save_its_last_step_says_what_it_leaves() {
-    let bench = Bench::new();
+    let bench = bench("0.2");
     let settings = [
         "train.steps=400",
         "evaluation.every=0",
         "checkpoint.every=50",
     ];
-    let mut run = bench.start(&mut bench.train(&settings));
+    let mut run = Run::start(&bench, &mut train(&bench, &settings));
     // When the second is there, the first is known to be.
     run.wait_for("two saves", |run| run.steps_saved().contains(&100));
     let directory = run.directory.clone();
@@ -534,9 +504,9 @@ fn shown(run: &Path) -> Vec<u64> {
 
 #[test]
 fn tensorboard_shows_a_run_that_was_killed_and_resumed_as_one_that_never_stopped() {
-    let bench = Bench::new();
+    let bench = bench("0.2");
     let settings = [ENDLESS, "evaluation.every=0", "checkpoint.every=10"];
-    let mut run = bench.start(&mut bench.train(&settings));
+    let mut run = Run::start(&bench, &mut train(&bench, &settings));
     run.wait_for("steps after a save", |run| {
         let saved = run.steps_saved().last().copied();
         saved.is_some_and(|saved| run.metrics().len() as u64 > saved + 3)
@@ -549,8 +519,8 @@ fn tensorboard_shows_a_run_that_was_killed_and_resumed_as_one_that_never_stopped
     );
     assert!(logged > saved, "the run was too fast to be killed");
     let last = format!("train.steps={}", saved + 2);
-    let mut command = bench.train(&[&last, "evaluation.every=0"]);
-    let output = bench.finish(command.arg("--resume"));
+    let mut command = train(&bench, &[&last, "evaluation.every=0"]);
+    let output = command.arg("--resume").output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(shown(&run.directory), (1..=saved + 2).collect::<Vec<_>>());
 }

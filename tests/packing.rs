@@ -10,7 +10,7 @@ use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Hosts};
 use ankh::model::Weights;
 use ankh::programs::{BatchSize, Gradients, Programs, StepMetrics};
-use ankh::train::forward::{Forward, forward};
+use ankh::train::forward::{ForwardOutputs, forward};
 use ankh::train::open_mesh;
 use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
@@ -153,7 +153,7 @@ fn packed(sequences: &[Sequence], packing: &Packing) -> Vec<(String, HostTensor)
     ]
 }
 
-fn run(config: &Config, mesh: &DeviceMesh, batch: &[(String, HostTensor)]) -> Forward {
+fn run(config: &Config, mesh: &DeviceMesh, batch: &[(String, HostTensor)]) -> ForwardOutputs {
     let names = Weights::of(&config.model).leaves().into_iter();
     let parameters: Vec<_> = names.map(|p| p.name).zip(weights(config)).collect();
     forward(config, mesh, &parameters, batch, Gradients::Yes, 0).unwrap()
@@ -164,7 +164,7 @@ fn numbers(tensor: &HostTensor) -> Vec<f32> {
 }
 
 /// The logits of each sequence's target, one after the other.
-fn logits(out: &Forward, sequences: &[Sequence], packing: &Packing) -> Vec<Vec<f32>> {
+fn logits(out: &ForwardOutputs, sequences: &[Sequence], packing: &Packing) -> Vec<Vec<f32>> {
     let all = numbers(&out.logits);
     let (length, vocabulary) = (out.logits.dims[1] as usize, out.logits.dims[2] as usize);
     let mut found = vec![vec![]; sequences.len()];
@@ -197,7 +197,11 @@ fn difference(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Logits, mean loss (over as many tokens: the sum too) and gradients are the same.
-fn assert_equal(case: &str, sequences: &[Sequence], [found, expected]: [(&Forward, &Packing); 2]) {
+fn assert_equal(
+    case: &str,
+    sequences: &[Sequence],
+    [found, expected]: [(&ForwardOutputs, &Packing); 2],
+) {
     let [ours, theirs] = [found, expected].map(|(out, packing)| logits(out, sequences, packing));
     for (i, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
         let difference = difference(ours, theirs);
@@ -218,7 +222,7 @@ fn assert_equal(case: &str, sequences: &[Sequence], [found, expected]: [(&Forwar
 }
 
 /// Sequences, and what they compute alone.
-static ALONE: LazyLock<(Vec<Sequence>, Forward)> = LazyLock::new(|| {
+static ALONE: LazyLock<(Vec<Sequence>, ForwardOutputs)> = LazyLock::new(|| {
     let config = config(&[]);
     let sequences = sequences(&config, &mut Random(1), 9);
     let out = run(&config, device(), &padded(&sequences));

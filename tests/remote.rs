@@ -2,15 +2,17 @@
 
 #[path = "../data/tests/support/mod.rs"]
 mod servers;
+mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use ankh_data::{Location, Storage, StorageOptions};
 use serde_json::{Map, Value};
 use servers::{Fault, Faults, Proxy, S3, server};
+use support::runs::{Bench, expect, fasta, files};
 
 /// Runs the binary with nothing of the credentials of whoever runs the tests.
 fn pretrain(environment: &BTreeMap<String, String>) -> Command {
@@ -24,34 +26,17 @@ fn pretrain(environment: &BTreeMap<String, String>) -> Command {
     command
 }
 
-#[track_caller]
-fn expect(output: Output, exit: i32, words: &[&str]) {
-    let all = [output.stdout, output.stderr].concat();
-    let all = String::from_utf8_lossy(&all);
-    assert_eq!(output.status.code(), Some(exit), "{all}");
-    for word in words {
-        assert!(all.contains(word), "expected {word:?} in {all}");
-    }
-}
-
 /// Prepared proteins in a directory and in a bucket.
-struct Bench {
-    directory: tempfile::TempDir,
+struct Remote {
+    bench: Bench,
     bucket: Location,
 }
 
-impl Bench {
-    fn new() -> Bench {
-        let directory = tempfile::tempdir().unwrap();
-        let residues = b"ALGVSREDTIPKFQNYMHWC";
-        let mut fasta = String::new();
-        for i in 0..2400usize {
-            let letters = (0..20 + i % 40).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
-            fasta += &format!(">protein{i}\n{}\n", letters.collect::<String>());
-        }
-        let input = directory.path().join("proteins.fasta");
-        fs::write(&input, fasta).unwrap();
-        let data = directory.path().join("data");
+impl Remote {
+    fn new() -> Remote {
+        let bench = Bench::empty();
+        let (input, data) = (bench.path("proteins.fasta"), bench.path("data"));
+        fs::write(&input, fasta((0..2400).map(|i| 20 + i % 40))).unwrap();
         let mut command = pretrain(&BTreeMap::new());
         command.args(["prepare", "--validation-fraction", "0.1", "--output"]);
         expect(command.arg(&data).arg(&input).output().unwrap(), 0, &[]);
@@ -68,11 +53,11 @@ impl Bench {
             let bytes = local.read(&file.name).unwrap();
             remote.write(&file.name, &bytes).unwrap();
         }
-        Bench { directory, bucket }
+        Remote { bench, bucket }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.bench.path(name)
     }
 
     /// Trains the tiny model into a run directory.
@@ -103,7 +88,7 @@ impl Bench {
             line.into_iter().filter(|(name, _)| !timed(name)).collect()
         });
         let arrays = self.path(run).join("checkpoints/step_00000020");
-        let mut found = files(&arrays, &arrays);
+        let mut found = files(&arrays);
         found.retain(|(name, _)| name.components().any(|part| part.as_os_str() == "c"));
         found.sort();
         (lines.collect(), found)
@@ -113,26 +98,11 @@ impl Bench {
 /// Names and contents.
 type Files = Vec<(PathBuf, Vec<u8>)>;
 
-/// The files below a directory, by their names from `root`.
-fn files(root: &Path, directory: &Path) -> Files {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(root, &path));
-        } else {
-            let name = path.strip_prefix(root).unwrap().to_owned();
-            found.push((name, fs::read(path).unwrap()));
-        }
-    }
-    found
-}
-
 #[test]
 fn training_from_a_bucket_through_faults_equals_training_from_local_files() {
-    let bench = Bench::new();
-    let local = bench.path("data").display().to_string();
-    let remote = bench.bucket.to_string();
+    let remote = Remote::new();
+    let local = remote.path("data").display().to_string();
+    let in_bucket = remote.bucket.to_string();
     for (name, settings, ways) in [
         ("whole", &[][..], vec![Faults::hitting(0.05, 2, 7)]),
         // Three pages, of which memory holds one or two, are read several times.
@@ -146,11 +116,11 @@ fn training_from_a_bucket_through_faults_equals_training_from_local_files() {
         let settings = [settings, &["train.batch_size=96"]].concat();
         let undisturbed = format!("{name}-local");
         expect(
-            bench.train(&undisturbed, &local, &BTreeMap::new(), &settings),
+            remote.train(&undisturbed, &local, &BTreeMap::new(), &settings),
             0,
             &["done: step 20"],
         );
-        let (metrics, arrays) = bench.computed(&undisturbed);
+        let (metrics, arrays) = remote.computed(&undisturbed);
         let steps: Vec<_> = metrics
             .iter()
             .filter_map(|line| line["step"].as_u64())
@@ -162,9 +132,9 @@ fn training_from_a_bucket_through_faults_equals_training_from_local_files() {
             let proxy = Proxy::before(S3::server().address, faults);
             let run = format!("{name}-remote-{way}");
             let environment = server::environment(proxy.address);
-            let output = bench.train(&run, &remote, &environment, &settings);
+            let output = remote.train(&run, &in_bucket, &environment, &settings);
             expect(output, 0, &["done: step 20"]);
-            let (other_metrics, other_arrays) = bench.computed(&run);
+            let (other_metrics, other_arrays) = remote.computed(&run);
             assert_eq!(metrics, other_metrics, "{run}");
             for ((name, array), (other_name, other)) in arrays.iter().zip(&other_arrays) {
                 assert_eq!(name, other_name);
@@ -179,17 +149,17 @@ fn training_from_a_bucket_through_faults_equals_training_from_local_files() {
 
 #[test]
 fn without_credentials_or_data_the_message_says_what_is_missing() {
-    let bench = Bench::new();
+    let remote = Remote::new();
     let proxy = Proxy::before(S3::server().address, Faults::none());
     let mut environment = server::environment(proxy.address);
-    let nothing = bench.bucket.join("nothing").to_string();
+    let nothing = remote.bucket.join("nothing").to_string();
     expect(
-        bench.train("run", &nothing, &environment, &[]),
+        remote.train("run", &nothing, &environment, &[]),
         2,
         &[&nothing, "holds no prepared data"],
     );
     expect(
-        bench.train("run", "s3://no-such-bucket/data", &environment, &[]),
+        remote.train("run", "s3://no-such-bucket/data", &environment, &[]),
         2,
         &["s3://no-such-bucket/data", "there is no such bucket"],
     );
@@ -201,7 +171,7 @@ fn without_credentials_or_data_the_message_says_what_is_missing() {
         "http://127.0.0.1:9".to_owned(),
     );
     expect(
-        bench.train("run", &bench.bucket.to_string(), &environment, &[]),
+        remote.train("run", &remote.bucket.to_string(), &environment, &[]),
         1,
         &[
             "not allowed to open",
@@ -210,7 +180,7 @@ fn without_credentials_or_data_the_message_says_what_is_missing() {
         ],
     );
     expect(
-        bench.train("run", "http://somewhere/data", &environment, &[]),
+        remote.train("run", "http://somewhere/data", &environment, &[]),
         2,
         &["gs://BUCKET/KEY"],
     );

@@ -1,34 +1,31 @@
 //! What may change when a run goes on, through the binary on the CPU plugin: batch size, optimizer, length, and from where it is
 //! started.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::OnceLock;
 
 use ankh::checkpoint::{Checkpoint, Store};
 use serde_json::{Map, Value};
+use support::runs::{Bench, expect, fasta, pretrain};
 
 /// A run of four steps and its data, made once for all tests.
 struct Finished {
-    directory: tempfile::TempDir,
+    bench: Bench,
 }
 
 impl Finished {
     fn run() -> &'static Finished {
         static RUN: OnceLock<Finished> = OnceLock::new();
         RUN.get_or_init(|| {
-            let directory = tempfile::tempdir().unwrap();
-            let residues = b"ALGVSREDTIPKFQNYMHWC";
-            let mut fasta = String::new();
-            for i in 0..32 {
-                let letter = |j: usize| residues[(7 * i + 3 * j + j * j) % 20] as char;
-                let letters: String = (0..10 + i % 20).map(letter).collect();
-                fasta += &format!(">protein{i}\n{letters}\n");
-            }
-            fs::write(directory.path().join("proteins.fasta"), fasta).unwrap();
+            let bench = Bench::empty();
+            let proteins = fasta((0..32).map(|i| 10 + i % 20));
+            fs::write(bench.path("proteins.fasta"), proteins).unwrap();
             let prepare = ["prepare", "--output", "data", "proteins.fasta"];
-            expect(pretrain(directory.path(), &prepare), 0, &[]);
+            expect(pretrain_in(&bench.path(""), &prepare), 0, &[]);
             // All paths are relative.
             let first = [
                 "--config",
@@ -51,29 +48,26 @@ impl Finished {
                 "--set",
                 "compiler.flags=[\"xla_backend_optimization_level=0\"]",
             ];
-            expect(pretrain(directory.path(), &first), 0, &["done: step 4"]);
-            Finished { directory }
+            expect(pretrain_in(&bench.path(""), &first), 0, &["done: step 4"]);
+            Finished { bench }
         })
     }
 
     /// A copy of the run, to be gone on with.
     fn copy(&self) -> Copied {
-        let directory = tempfile::tempdir().unwrap();
-        copy(
-            &self.directory.path().join("run"),
-            &directory.path().join("run"),
-        );
-        Copied { directory }
+        let bench = Bench::empty();
+        copy(&self.bench.path("run"), &bench.path("run"));
+        Copied { bench }
     }
 }
 
 struct Copied {
-    directory: tempfile::TempDir,
+    bench: Bench,
 }
 
 impl Copied {
     fn path(&self) -> PathBuf {
-        self.directory.path().join("run")
+        self.bench.path("run")
     }
 
     /// Goes on with it, from a directory where nothing is.
@@ -81,7 +75,7 @@ impl Copied {
         let run = self.path();
         let resume = ["--resume", "--run-dir", run.to_str().unwrap()];
         let elsewhere = tempfile::tempdir().unwrap();
-        pretrain(elsewhere.path(), &[&resume, arguments].concat())
+        pretrain_in(elsewhere.path(), &[&resume, arguments].concat())
     }
 
     fn checkpoint(&self, step: u64) -> Checkpoint {
@@ -91,27 +85,14 @@ impl Copied {
     }
 
     fn metrics(&self) -> Vec<Map<String, Value>> {
-        let text = fs::read_to_string(self.path().join("metrics.jsonl")).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines.collect()
+        self.bench.metrics("run")
     }
 }
 
-fn pretrain(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+fn pretrain_in(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = pretrain();
     command.current_dir(directory).args(arguments);
     command.output().unwrap()
-}
-
-#[track_caller]
-fn expect(output: Output, exit: i32, words: &[&str]) -> String {
-    let all = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    let all = all.concat();
-    assert_eq!(output.status.code(), Some(exit), "{all}");
-    for word in words {
-        assert!(all.contains(word), "expected {word:?} in {all}");
-    }
-    all
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -135,7 +116,7 @@ fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 fn where_data_is_does_not_depend_on_where_the_run_was_started() {
     let run = Finished::run().copy();
     let config = fs::read_to_string(run.path().join("config.toml")).unwrap();
-    let root = Finished::run().directory.path().canonicalize().unwrap();
+    let root = Finished::run().bench.path("").canonicalize().unwrap();
     for (key, name) in [("dir", "data"), ("cache", "cache")] {
         let line = format!("{key} = {:?}\n", root.join(name));
         assert!(config.contains(&line), "{line} in {config}");
@@ -170,7 +151,7 @@ fn another_batch_size_and_optimizer_go_on_when_asked_for() {
     expect(accept(&run, "7"), 0, &words);
 
     // The data goes on: what was shown by now are the first 16 + 3 * 8 rows.
-    let data = Finished::run().directory.path().join("data");
+    let data = Finished::run().bench.path("data");
     let show = |arguments: &[&str]| {
         let begin = [
             "batches",
@@ -181,7 +162,7 @@ fn another_batch_size_and_optimizer_go_on_when_asked_for() {
             data.to_str().unwrap(),
         ];
         expect(
-            pretrain(Path::new("/"), &[&begin, arguments].concat()),
+            pretrain_in(Path::new("/"), &[&begin, arguments].concat()),
             0,
             &[],
         )

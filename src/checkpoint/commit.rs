@@ -78,13 +78,18 @@ impl From<Checksum> for String {
     }
 }
 
-impl TryFrom<String> for Checksum {
-    type Error = String;
+/// A text that is no checksum.
+#[derive(Debug, thiserror::Error)]
+#[error("expected eight hexadecimal digits, found `{0}`")]
+pub(super) struct InvalidChecksum(String);
 
-    fn try_from(text: String) -> Result<Checksum, String> {
+impl TryFrom<String> for Checksum {
+    type Error = InvalidChecksum;
+
+    fn try_from(text: String) -> Result<Checksum, InvalidChecksum> {
         match u32::from_str_radix(&text, 16) {
             Ok(value) if text.len() == 8 => Ok(Checksum(value)),
-            _ => Err(format!("expected eight hexadecimal digits, found `{text}`")),
+            _ => Err(InvalidChecksum(text)),
         }
     }
 }
@@ -166,21 +171,21 @@ impl Commit {
     /// Reads the marker of the checkpoint in `directory`.
     pub fn read(directory: &Path) -> Result<Commit, Fault> {
         let text = std::fs::read(directory.join(FILE)).map_err(|e| unreadable(FILE, &e))?;
-        let commit = Commit::parse(&text).map_err(|problem| Fault::new(FILE, problem))?;
-        Ok(commit)
+        Commit::parse(&text)
     }
 
-    fn parse(text: &[u8]) -> Result<Commit, String> {
-        let altered = "its contents do not match its own checksum";
+    fn parse(text: &[u8]) -> Result<Commit, Fault> {
+        let fault = |problem: String| Fault::new(FILE, problem);
+        let altered = || fault("its contents do not match its own checksum".into());
         let seal_length = SEAL_START.len() + 8 + SEAL_END.len();
         let (body, seal) = text
             .split_at_checked(text.len().wrapping_sub(seal_length))
-            .ok_or("it is cut short")?;
+            .ok_or_else(|| fault("it is cut short".into()))?;
         let expected = format!("{SEAL_START}{}{SEAL_END}", String::from(Checksum::of(body)));
         if seal != expected.as_bytes() {
-            return Err(altered.to_owned());
+            return Err(altered());
         }
-        let body = std::str::from_utf8(body).map_err(|_| altered)?;
+        let body = std::str::from_utf8(body).map_err(|_| altered())?;
         // The version is looked at first: another version may have other members.
         #[derive(Deserialize)]
         struct Head {
@@ -188,14 +193,14 @@ impl Commit {
             version: u32,
         }
         let body = format!("{body}{BODY_END}");
-        let head: Head = serde_json::from_str(&body).map_err(|e| e.to_string())?;
+        let head: Head = serde_json::from_str(&body).map_err(|e| fault(e.to_string()))?;
         if (head.format.as_str(), head.version) != (FORMAT, VERSION) {
-            return Err(format!(
+            return Err(fault(format!(
                 "expected format `{FORMAT}` version {VERSION}, found `{}` version {}",
                 head.format, head.version
-            ));
+            )));
         }
-        serde_json::from_str(&body).map_err(|e| e.to_string())
+        serde_json::from_str(&body).map_err(|e| fault(e.to_string()))
     }
 }
 
@@ -237,7 +242,7 @@ mod tests {
     #[test]
     fn a_marker_reads_back_as_written() {
         let commit = example();
-        assert_eq!(Commit::parse(commit.to_text().as_bytes()), Ok(commit));
+        assert_eq!(Commit::parse(commit.to_text().as_bytes()).unwrap(), commit);
     }
 
     #[test]
@@ -274,6 +279,6 @@ mod tests {
             ..example()
         };
         let error = Commit::parse(commit.to_text().as_bytes()).unwrap_err();
-        assert!(error.contains("version 2"), "{error}");
+        assert!(error.problem.contains("version 2"), "{error:?}");
     }
 }

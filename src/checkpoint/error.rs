@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a checkpoint could not be written or read.
+#[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,11 +18,8 @@ pub enum Error {
     /// The step asked for is not in the directory.
     #[error("no checkpoint of step {step} in {}: {}", .directory.display(), steps(.available))]
     NoStep {
-        /// The step asked for.
         step: u64,
-        /// The directory of steps.
         directory: PathBuf,
-        /// The complete steps it has.
         available: Vec<u64>,
     },
     /// A path holds no checkpoint at all.
@@ -38,51 +36,29 @@ pub enum Error {
     NotAllowed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A checkpoint has no tensor of this name.
     #[error("checkpoint {} has no tensor `{name}`", .checkpoint.display())]
-    NoTensor {
-        /// The tensor asked for.
-        name: String,
-        /// The checkpoint's directory.
-        checkpoint: PathBuf,
-    },
+    NoTensor { name: String, checkpoint: PathBuf },
     /// The place to write to already holds something else.
     #[error("{} exists and is not empty: give another directory, or remove this one", .0.display())]
     Occupied(PathBuf),
     /// A tensor's name cannot name a Zarr array, or clashes with another's.
     #[error("tensor name `{name}`: {problem}")]
-    Name {
-        /// The name refused.
-        name: String,
-        /// Why.
-        problem: &'static str,
-    },
+    Name { name: String, problem: &'static str },
     /// A tensor that cannot be stored as it is.
     #[error("tensor `{name}`: {problem}")]
-    Tensor {
-        /// The tensor's name.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Tensor { name: String, problem: String },
     /// A file or directory could not be written, read or renamed.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried.
         action: &'static str,
-        /// On what.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
     /// The Zarr library refused an array.
     #[error("cannot {action} array `{name}` of {}: {problem}", .checkpoint.display())]
     Zarr {
-        /// What was tried.
         action: &'static str,
-        /// The array.
         name: String,
-        /// The checkpoint's directory.
         checkpoint: PathBuf,
-        /// The library's message.
         problem: String,
     },
 }

@@ -351,7 +351,8 @@ impl From<TrainError> for CliError {
             TrainError::Checkpoint(error) => error.into(),
             TrainError::Run(error) => error.into(),
             TrainError::Telemetry(error) => error.into(),
-            error @ TrainError::Batch(_) => Self::usage(error),
+            error @ TrainError::Batch(_) => Self::usage(error)
+                .help("set data.dir or pass --data with what `pretrain prepare` wrote"),
             error @ TrainError::OtherData { .. } => Self::usage(error)
                 .help("give the data the run was begun with, or another --run-dir"),
             error @ TrainError::OtherOrder { .. } => Self::usage(error).help(
@@ -396,6 +397,20 @@ impl From<hugging_face::Error> for CliError {
     fn from(error: hugging_face::Error) -> Self {
         match error {
             hugging_face::Error::Checkpoint(error) => error.into(),
+            hugging_face::Error::OtherFormat {
+                ref directory,
+                installed,
+                hint,
+                ..
+            } => {
+                let directory = directory.display();
+                let help = format!(
+                    "with {installed} installed, convert it once by\n  \
+                     python -c \"from transformers import T5ForConditionalGeneration as T5; \
+                     T5.from_pretrained('{directory}'{hint}).save_pretrained('{directory}')\""
+                );
+                Self::failed(error).help(help)
+            }
             error @ (hugging_face::Error::NoWeights(_) | hugging_face::Error::NoConfig(_)) => {
                 Self::usage(error)
             }
@@ -418,6 +433,26 @@ mod tests {
         assert_eq!(
             CliError::from(error).message(),
             "cannot write metrics.jsonl: the disk is full"
+        );
+    }
+
+    #[test]
+    fn weights_in_another_format_come_with_the_command_that_converts_them() {
+        let error = CliError::from(hugging_face::Error::OtherFormat {
+            directory: "model".into(),
+            found: "pytorch_model.bin",
+            installed: "transformers and torch",
+            hint: "",
+        });
+        assert_eq!(error.exit(), Exit::Failed);
+        let help = error.advice().unwrap();
+        assert!(
+            help.starts_with("with transformers and torch installed"),
+            "{help}"
+        );
+        assert!(
+            help.ends_with("T5.from_pretrained('model').save_pretrained('model')\""),
+            "{help}"
         );
     }
 

@@ -32,7 +32,7 @@ pub use mixture::{Component, Part};
 pub use presets::preset_names;
 pub use resolve::{RESOLVED_HEADER, Versions, resolve, resolve_file, resolve_over};
 pub use sharding::{Compiler, GradientType, MeshAxis, Rules, Sharding};
-pub use size::Size;
+pub use size::{InvalidSize, Size};
 
 /// A complete configuration: what `config.toml` in a run directory holds. The defaults are those of `ankh-base`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

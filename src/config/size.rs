@@ -46,10 +46,15 @@ impl fmt::Display for Size {
     }
 }
 
-impl FromStr for Size {
-    type Err = String;
+/// A text that is no size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid size {0:?}, expected a size such as \"8 GiB\", or a number of GiB")]
+pub struct InvalidSize(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Size {
+    type Err = InvalidSize;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSize> {
         let parse = || {
             let end = text.find(|c: char| c.is_ascii_alphabetic());
             let (number, unit) = text.split_at(end.unwrap_or(text.len()));
@@ -61,9 +66,7 @@ impl FromStr for Size {
             };
             Size::of(number, bytes)
         };
-        parse().ok_or_else(|| {
-            format!("invalid size {text:?}, expected a size such as \"8 GiB\", or a number of GiB")
-        })
+        parse().ok_or_else(|| InvalidSize(text.to_owned()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ankh_pjrt::{ElementType, HostTensor};
 use serde::{Deserialize, Serialize};
 
-use super::error::{Error, Mismatch, Result};
+use super::error::{Error, Mismatch, Result, WrongTensor};
 use super::head::{Head, Stored};
 use super::layout::{self, reorient};
 use super::names::{self, EMBEDDING, EMBEDDING_COPIES, OUTPUT, Parameter, UNUSED};
@@ -258,11 +258,11 @@ fn check(
                 };
                 if found != shape || !is_readable(dtype) {
                     let expected = format!("F32 (or BF16, F16) {shape:?}");
-                    mismatch.different.push((
-                        name.to_owned(),
+                    mismatch.different.push(WrongTensor {
+                        name: name.to_owned(),
                         expected,
-                        format!("{dtype} {found:?}"),
-                    ));
+                        found: format!("{dtype} {found:?}"),
+                    });
                 }
             }
         }

@@ -10,6 +10,7 @@ use crate::checkpoint;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why weights could not be read or written.
+#[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,15 +24,9 @@ pub enum Error {
     #[error("{} has no config.json: it is not a Hugging Face model directory", .0.display())]
     NoConfig(PathBuf),
     /// The weights are there, in a format other than safetensors.
-    #[error(
-        "{} has {found} but no model.safetensors, the only format read here; with {installed} installed, convert it once by\n  \
-         python -c \"from transformers import T5ForConditionalGeneration as T5; T5.from_pretrained('{}'{hint}).save_pretrained('{}')\"",
-        .directory.display(), .directory.display(), .directory.display()
-    )]
+    #[error("{} has {found} but no model.safetensors, the only format read here", .directory.display())]
     OtherFormat {
-        /// The directory.
         directory: PathBuf,
-        /// The file of the other format.
         found: &'static str,
         /// What has to be installed to read it.
         installed: &'static str,
@@ -41,40 +36,27 @@ pub enum Error {
     /// A setting of config.json that the model cannot follow.
     #[error("{}: `{key}` is {found}, expected {expected}", .file.display())]
     Setting {
-        /// The config.json.
         file: PathBuf,
-        /// The key.
         key: &'static str,
-        /// Its value.
         found: String,
-        /// What it may be.
         expected: &'static str,
     },
     /// A file that is not what its name says.
     #[error("{}: {problem}", .file.display())]
-    Malformed {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Malformed { file: PathBuf, problem: String },
     /// The tensors are not those of the model.
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
     /// Two names of one tied tensor hold different values.
     #[error("{}: `{copy}` differs from `{original}`, but the model has one embedding table", .place.display())]
     Untied {
-        /// Where they are.
         place: PathBuf,
-        /// One name.
         original: String,
-        /// The other.
         copy: String,
     },
     /// A checkpoint does not say what model it holds.
     #[error("checkpoint {} does not say which model it holds: {problem}", .checkpoint.display())]
     NoModel {
-        /// The checkpoint's directory.
         checkpoint: PathBuf,
         /// What is missing or wrong in its metadata.
         problem: String,
@@ -82,11 +64,8 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried.
         action: &'static str,
-        /// On what.
         path: PathBuf,
-        /// The system's answer.
         source: std::io::Error,
     },
     /// The checkpoint could not be read or written.
@@ -117,8 +96,19 @@ pub struct Mismatch {
     pub missing: Vec<String>,
     /// Tensors the model has no use for.
     pub unexpected: Vec<String>,
-    /// Tensors of another shape or element type: name, expected, found.
-    pub different: Vec<(String, String, String)>,
+    /// Tensors of another shape or element type.
+    pub different: Vec<WrongTensor>,
+}
+
+/// A tensor of another shape or element type than the model's parameter has.
+#[derive(Debug, PartialEq)]
+pub struct WrongTensor {
+    /// Its name.
+    pub name: String,
+    /// What the model has.
+    pub expected: String,
+    /// What the tensor has.
+    pub found: String,
 }
 
 impl Mismatch {
@@ -176,7 +166,14 @@ impl fmt::Display for Mismatch {
             }
         }
         let different: Vec<String> = (self.different.iter())
-            .map(|(name, expected, found)| format!("{name}: expected {expected}, found {found}"))
+            .map(|wrong| {
+                let WrongTensor {
+                    name,
+                    expected,
+                    found,
+                } = wrong;
+                format!("{name}: expected {expected}, found {found}")
+            })
             .collect();
         if !different.is_empty() {
             write!(f, "; {}", some_of(&different, "; "))?;

@@ -8,7 +8,7 @@ use ankh_data::tokenizer::{Tokenizer, Vocabulary};
 use ankh_pjrt::{ElementType, HostTensor};
 
 use super::directory::{CONFIG, GENERATION, Origin, WEIGHTS};
-use super::error::{Error, Mismatch, Result};
+use super::error::{Error, Mismatch, Result, WrongTensor};
 use super::head::Said;
 use super::layout::reorient;
 use super::names::{self, EMBEDDING, OUTPUT, Parameter};
@@ -301,9 +301,11 @@ fn compare(
             Some(Ok(found)) if found == shape => {}
             Some(found) => {
                 let found = found.map_or_else(|problem| problem, |shape| format!("{shape:?}"));
-                mismatch
-                    .different
-                    .push((name.to_owned(), format!("{shape:?}"), found));
+                mismatch.different.push(WrongTensor {
+                    name: name.to_owned(),
+                    expected: format!("{shape:?}"),
+                    found,
+                });
             }
         }
     }

@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::{self, Reader, Writer};
 use crate::config::{Model, Vocabulary};
 
-pub use error::{Error, Mismatch, Result};
+pub use error::{Error, Mismatch, Result, WrongTensor};
 pub use export::{from_hugging_face, to_hugging_face};
 pub use note::Note;
 

@@ -7,6 +7,7 @@ use super::slice::DeviceAssignmentError;
 use super::tpu_vm::TpuVmError;
 
 /// What can go wrong with devices.
+#[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The plugin or the device reports an error.
@@ -26,62 +27,35 @@ pub enum DeviceError {
     ExecutableFile(#[from] ExecutableFileError),
     /// The plugin has no device for this process.
     #[error("the plugin {plugin} has no device for this process")]
-    NoDevice {
-        /// The plugin's file.
-        plugin: String,
-    },
+    NoDevice { plugin: String },
     /// The plugin runs a program elsewhere than it was asked to.
     #[error("{program} was compiled for device {device}, which is not one of the mesh")]
-    OtherDevice {
-        /// The program's name.
-        program: String,
-        /// The device's id.
-        device: i32,
-    },
+    OtherDevice { program: String, device: i32 },
     /// Simulated hosts cannot split the devices.
     #[error("{hosts} hosts cannot split {devices} devices equally")]
-    SimulatedHosts {
-        /// The hosts to simulate.
-        hosts: usize,
-        /// The devices of this process.
-        devices: usize,
-    },
+    SimulatedHosts { hosts: usize, devices: usize },
     /// The program needs more memory than there is.
     #[error("{program} needs {} of memory on each of {devices} devices and {} are available", gibibytes(*.needed), gibibytes(*.available))]
     DoesNotFit {
-        /// The program's name.
         program: String,
-        /// Bytes it needs on a device.
         needed: u64,
-        /// Devices that share what is available.
         devices: usize,
-        /// Bytes there are for them.
         available: u64,
     },
     /// The compiler says that the program does not fit.
     #[error("{program} does not fit the device's memory: {message}")]
-    Exhausted {
-        /// The program's name.
-        program: String,
-        /// The compiler's message.
-        message: String,
-    },
+    Exhausted { program: String, message: String },
     /// A program cannot be written out.
     #[error("cannot write {}: {source}", path.display())]
     Dump {
-        /// The file.
         path: PathBuf,
-        /// What the system says.
         source: std::io::Error,
     },
     /// An array has another shape than the program takes, or lies elsewhere on the mesh.
     #[error("`{name}` is {found} and should be {expected}")]
     WrongArray {
-        /// The array.
         name: String,
-        /// Its shape.
         found: String,
-        /// The program's.
         expected: String,
     },
 }

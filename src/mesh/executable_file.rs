@@ -49,6 +49,7 @@ struct Header {
 }
 
 /// Why a compiled program is not used.
+#[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutableFileError {
     /// The file cannot be read or written.
@@ -56,19 +57,12 @@ pub enum ExecutableFileError {
     File {
         /// `read` or `write`.
         action: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What the system says.
         source: std::io::Error,
     },
     /// The file is something else, or damaged.
     #[error("{} is no compiled program: {reason}", path.display())]
-    NotOne {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    NotOne { path: PathBuf, reason: String },
     /// The CPU plugin does not keep all of a program for several devices.
     #[error(
         "the CPU plugin does not keep the order of a program's collectives in a file, so that one for several devices could hang"
@@ -77,13 +71,9 @@ pub enum ExecutableFileError {
     /// It was compiled from or for something else.
     #[error("{} was compiled {what} {saved}, and this run has {now}", path.display())]
     Other {
-        /// The file.
         path: PathBuf,
-        /// What differs.
         what: &'static str,
-        /// In the file.
         saved: String,
-        /// In this run.
         now: String,
     },
 }

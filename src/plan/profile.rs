@@ -17,8 +17,8 @@ use super::walk::{Into, Walk};
 pub struct Profile {
     /// All cycles.
     pub cycles: u64,
-    /// The same by place, most first.
-    pub places: Vec<ScopeCycles>,
+    /// The same by scope, most first.
+    pub scopes: Vec<ScopeCycles>,
 }
 
 /// The cycles of one part of the model.
@@ -44,27 +44,27 @@ impl ScopeCycles {
 impl Profile {
     /// Reads an optimized module; `None` where its compiler leaves no estimates.
     pub fn of(module: &HloModuleProto) -> Option<Profile> {
-        let mut places: BTreeMap<String, ScopeCycles> = BTreeMap::new();
+        let mut scopes: BTreeMap<String, ScopeCycles> = BTreeMap::new();
         Walk::new(module).each(Into::ControlFlow, |visit| {
             let Some(cycles) = estimated_cycles(visit.instruction) else {
                 return;
             };
             let cycles = cycles.saturating_mul(visit.times);
             let (pass, name) = scope(visit.instruction);
-            let place = places.entry(name).or_default();
+            let place = scopes.entry(name).or_default();
             match pass {
                 Pass::Forward => place.forward += cycles,
                 Pass::Recompute => place.recompute += cycles,
                 Pass::Gradient => place.gradient += cycles,
             }
         });
-        let mut places: Vec<ScopeCycles> = places
+        let mut scopes: Vec<ScopeCycles> = scopes
             .into_iter()
             .map(|(name, place)| ScopeCycles { name, ..place })
             .collect();
-        places.sort_by_key(|place| std::cmp::Reverse(place.cycles()));
-        let cycles = places.iter().map(ScopeCycles::cycles).sum();
-        (cycles > 0).then_some(Profile { cycles, places })
+        scopes.sort_by_key(|place| std::cmp::Reverse(place.cycles()));
+        let cycles = scopes.iter().map(ScopeCycles::cycles).sum();
+        (cycles > 0).then_some(Profile { cycles, scopes })
     }
 }
 

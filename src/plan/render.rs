@@ -187,7 +187,7 @@ impl Profile {
             "\ncycles of a step        forward  computed again  derivative    share"
         )?;
         let part = |n: u64| format!("{:.1} M", n as f64 / 1e6);
-        for place in &self.places {
+        for place in &self.scopes {
             let share = 100.0 * place.cycles() as f64 / self.cycles as f64;
             if share < 0.05 {
                 continue;

@@ -97,10 +97,10 @@ fn loops_count_as_often_as_they_run() {
     ]))
     .unwrap();
     assert_eq!(profile.cycles, 5 * (3 * 10 + 7 + 1) + 100 + 1);
-    let mlp = &profile.places[0];
+    let mlp = &profile.scopes[0];
     assert_eq!(mlp.name, "encoder/mlp");
     assert_eq!((mlp.forward, mlp.recompute, mlp.gradient), (150, 5, 35));
-    let names: Vec<&str> = profile.places.iter().map(|p| &*p.name).collect();
+    let names: Vec<&str> = profile.scopes.iter().map(|p| &*p.name).collect();
     assert_eq!(names, ["encoder/mlp", "optimizer", "other"]);
 }
 

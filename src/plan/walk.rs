@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ankh_proto::xla::{HloComputationProto, HloInstructionProto, HloModuleProto, ShapeProto};
 
 /// An instruction, met on the way through a module.
-pub(super) struct Visit<'m> {
+pub(super) struct Occurrence<'m> {
     /// The instruction.
     pub instruction: &'m HloInstructionProto,
     /// The computation that it is in.
@@ -30,6 +30,7 @@ pub(super) struct Walk<'m> {
 }
 
 impl<'m> Walk<'m> {
+    /// Prepares a module.
     pub fn new(module: &'m HloModuleProto) -> Walk<'m> {
         Walk {
             entry: module.entry_computation_id,
@@ -39,16 +40,22 @@ impl<'m> Walk<'m> {
 
     /// Shows `see` each instruction that a run executes, callers before what they call. Of a branch's computations all are
     /// shown, because what a run decides cannot be known: a bound from above.
-    pub fn each(&self, into: Into, mut see: impl FnMut(Visit<'m>)) {
+    pub fn each(&self, into: Into, mut see: impl FnMut(Occurrence<'m>)) {
         self.enter(self.entry, 1, into, &mut see);
     }
 
-    fn enter(&self, computation: i64, times: u64, into: Into, see: &mut impl FnMut(Visit<'m>)) {
+    fn enter(
+        &self,
+        computation: i64,
+        times: u64,
+        into: Into,
+        see: &mut impl FnMut(Occurrence<'m>),
+    ) {
         let Some(&computation) = self.computations.get(&computation) else {
             return;
         };
         for instruction in &computation.instructions {
-            see(Visit {
+            see(Occurrence {
                 instruction,
                 computation,
                 times,

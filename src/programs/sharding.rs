@@ -10,6 +10,7 @@ use crate::mesh_shape::MeshShape;
 use crate::model::{Parameter, Weights};
 
 /// A mesh, or rules, that the devices or the arrays do not fit.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShardingError {
     /// The axes do not divide the devices.
@@ -22,25 +23,14 @@ pub enum ShardingError {
         fsdp: usize,
         /// `sharding.model`
         model: usize,
-        /// The devices there are.
         devices: usize,
     },
     /// The axes multiply to another number of devices.
     #[error("the mesh {mesh} has {} devices, and there are {devices}", mesh.devices())]
-    Mesh {
-        /// The configured mesh.
-        mesh: MeshShape,
-        /// The devices there are.
-        devices: usize,
-    },
+    Mesh { mesh: MeshShape, devices: usize },
     /// An array cannot be split.
     #[error("{array}: {error}")]
-    Axes {
-        /// The array with its dimensions.
-        array: String,
-        /// What is wrong with it.
-        error: AxisError,
-    },
+    Axes { array: String, error: AxisError },
 }
 
 impl From<MeshAxis> for AxisName {

@@ -152,6 +152,7 @@ impl Recorded {
 }
 
 /// Why a `config.toml` is not the configuration of its run.
+#[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
     /// It is not there.
@@ -166,7 +167,6 @@ pub enum Damage {
     /// It is whole and cannot be used.
     #[error("{error}{}", written_by.as_ref().map_or_else(String::new, |version| format!("; ankh {version} wrote it, and this is {}", env!("CARGO_PKG_VERSION"))))]
     Wrong {
-        /// What is wrong.
         error: Box<ConfigError>,
         /// The version of the program that wrote it, if that is another than this.
         written_by: Option<String>,

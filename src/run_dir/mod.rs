@@ -53,54 +53,34 @@ pub enum RunMode {
 }
 
 /// A directory that cannot hold the run.
+#[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The directory cannot be written.
     #[error("cannot write to the run directory {}", path.display())]
-    Unwritable {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unwritable { path: PathBuf, source: io::Error },
     /// The directory's name is not UTF-8, in which the run's files and results name it.
     #[error("the run directory's name {} is not UTF-8", path.display())]
-    NotUnicode {
-        /// The directory.
-        path: PathBuf,
-    },
+    NotUnicode { path: PathBuf },
     /// The directory is named by a URL; a path of that name would be made on this machine.
     #[error("the run directory {} is a URL; a run directory is a path", path.display())]
-    Url {
-        /// The URL.
-        path: PathBuf,
-    },
+    Url { path: PathBuf },
     /// Another process trains in the directory.
     #[error("{} is in use: it belongs to {}", path.display(), who(holder))]
     Held {
-        /// The directory.
         path: PathBuf,
         /// The process; unknown if it has only just begun.
         holder: Option<Holder>,
     },
     /// The directory is something else than a run's.
     #[error("{} is no run directory: it {contents}", path.display())]
-    NotARun {
-        /// The directory.
-        path: PathBuf,
-        /// What is in it.
-        contents: Contents,
-    },
+    NotARun { path: PathBuf, contents: Contents },
     /// A run of the same model is there and was not asked for.
     #[error("{} holds a run already", path.display())]
-    Occupied {
-        /// The directory.
-        path: PathBuf,
-    },
+    Occupied { path: PathBuf },
     /// A run of something else is there.
     #[error("{} holds another model's run: {}", path.display(), listed(differences))]
     AnotherRun {
-        /// The directory.
         path: PathBuf,
         /// The settings that differ, those first that make it another run.
         differences: Vec<Difference>,
@@ -111,27 +91,15 @@ pub enum RunError {
     /// The run there can go on as this configuration says, and would not be the run it was.
     #[error("{} holds a run with other settings: {}", path.display(), listed(differences))]
     Changed {
-        /// The directory.
         path: PathBuf,
-        /// The settings that differ.
         differences: Vec<Difference>,
     },
     /// There are traces of a run whose configuration cannot be told.
     #[error("cannot use {}, the configuration of this run", path.join("config.toml").display())]
-    UnreadableConfig {
-        /// The directory.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<Damage>,
-    },
+    UnreadableConfig { path: PathBuf, source: Box<Damage> },
     /// A file of the run cannot be written.
     #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
 }
 
 impl RunDirectory {

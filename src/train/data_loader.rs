@@ -23,9 +23,7 @@ use crate::programs::Programs;
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// No data set is configured.
-    #[error(
-        "no data set is given; set `data.dir` or pass --data with what `pretrain prepare` wrote"
-    )]
+    #[error("no data set is given")]
     NoData,
 }
 

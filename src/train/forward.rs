@@ -11,7 +11,7 @@ use crate::mesh::{DeviceError, DeviceMesh, Input, ShardedArray};
 use crate::programs::{BatchSize, Gradients, Programs};
 
 /// What was computed, under our parameters' names.
-pub struct Forward {
+pub struct ForwardOutputs {
     /// float32 `[batch, target length, vocabulary]`.
     pub logits: HostTensor,
     /// The encoder's states, float32 `[batch, input length, d_model]`.
@@ -36,7 +36,7 @@ pub fn forward(
     batch: &[(String, HostTensor)],
     gradients: Gradients,
     steps: u64,
-) -> Result<Forward, TrainError> {
+) -> Result<ForwardOutputs, TrainError> {
     let size = size_of(batch)?;
     let programs = Programs {
         size,
@@ -91,7 +91,7 @@ pub fn forward(
     } else {
         vec![]
     };
-    Ok(Forward {
+    Ok(ForwardOutputs {
         logits,
         encoder,
         loss,

@@ -25,31 +25,52 @@ pub fn expect(output: Output, exit: i32, words: &[&str]) -> String {
     all
 }
 
+/// Proteins of different residues and these lengths, as FASTA.
+pub fn fasta(lengths: impl IntoIterator<Item = usize>) -> String {
+    let residues = b"ALGVSREDTIPKFQNYMHWC";
+    let mut fasta = String::new();
+    for (i, length) in lengths.into_iter().enumerate() {
+        let letters = (0..length).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
+        fasta += &format!(">protein{i}\n{}\n", letters.collect::<String>());
+    }
+    fasta
+}
+
 /// A directory with prepared data, and commands that use it.
 pub struct Bench {
     directory: tempfile::TempDir,
 }
 
 impl Bench {
+    /// With 64 proteins, a fifth of them held out.
     pub fn new() -> Self {
-        let bench = Self {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        bench.prepare("data", 64);
+        Self::holding(64, "0.2")
+    }
+
+    /// With so many proteins, of which this fraction is held out.
+    pub fn holding(proteins: usize, held_out: &str) -> Self {
+        let bench = Self::empty();
+        bench.prepare_holding_out("data", proteins, held_out);
         bench
     }
 
-    pub fn prepare(&self, name: &str, proteins: usize) {
-        let residues = b"ALGVSREDTIPKFQNYMHWC";
-        let mut fasta = String::new();
-        for i in 0..proteins {
-            let letters = (0..20 + i % 30).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
-            fasta += &format!(">protein{i}\n{}\n", letters.collect::<String>());
+    /// Without data.
+    pub fn empty() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// Prepares so many proteins, a fifth of them held out.
+    pub fn prepare(&self, name: &str, proteins: usize) {
+        self.prepare_holding_out(name, proteins, "0.2");
+    }
+
+    fn prepare_holding_out(&self, name: &str, proteins: usize, held_out: &str) {
         let input = self.path("proteins.fasta");
-        fs::write(&input, fasta).unwrap();
+        fs::write(&input, fasta((0..proteins).map(|i| 20 + i % 30))).unwrap();
         let mut command = pretrain();
-        command.args(["prepare", "--validation-fraction", "0.2", "--output"]);
+        command.args(["prepare", "--validation-fraction", held_out, "--output"]);
         expect(
             command.arg(self.path(name)).arg(input).output().unwrap(),
             0,
@@ -57,6 +78,7 @@ impl Bench {
         );
     }
 
+    /// A place in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

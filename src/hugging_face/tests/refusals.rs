@@ -103,17 +103,21 @@ fn directories_without_readable_weights_say_what_to_do() {
     fs::write(root.path().join("pytorch_model.bin"), "").unwrap();
     let error = import(root.path()).unwrap_err().to_string();
     assert!(
-        error.contains("pytorch_model.bin") && error.contains("save_pretrained"),
+        error.contains("pytorch_model.bin but no model.safetensors"),
         "{error}"
     );
     fs::remove_file(root.path().join("pytorch_model.bin")).unwrap();
     fs::write(root.path().join("flax_model.msgpack"), "").unwrap();
     // Version 5 cannot.
-    let error = import(root.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("with transformers 4, torch and flax installed"),
-        "{error}"
-    );
+    let error = import(root.path()).unwrap_err();
+    let Error::OtherFormat {
+        installed, hint, ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(installed, "transformers 4, torch and flax");
+    assert_eq!(hint, ", from_flax=True");
 }
 
 #[test]

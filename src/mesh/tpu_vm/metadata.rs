@@ -5,7 +5,7 @@ use std::time::Duration;
 use ureq::Agent;
 
 use super::TpuVmError;
-use super::facts::Facts;
+use super::attributes::Attributes;
 
 /// Where the server is on every machine of Compute Engine.
 pub(super) const HOST: &str = "metadata.google.internal";
@@ -14,11 +14,11 @@ pub(super) const HOST: &str = "metadata.google.internal";
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the server at `host` says of this machine: nothing if there is none.
-pub(super) fn facts(host: &str) -> Result<Facts, TpuVmError> {
+pub(super) fn attributes(host: &str) -> Result<Attributes, TpuVmError> {
     let server = Server::new(host);
     // Without an answer to the first question there is no server.
     let Ok(accelerator) = server.attribute("accelerator-type") else {
-        return Ok(Facts::default());
+        return Ok(Attributes::default());
     };
     let mut answers = vec![("accelerator-type", accelerator)];
     for name in ["tpu-env", "agent-worker-number", "worker-network-endpoints"] {
@@ -28,7 +28,15 @@ pub(super) fn facts(host: &str) -> Result<Facts, TpuVmError> {
         let found = answers.iter().find(|(known, _)| *known == name)?;
         found.1.clone()
     };
-    Ok(Facts::from_attributes(&answer))
+    Ok(Attributes::from_metadata(&answer))
+}
+
+/// A question that the server did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{url}: {problem}")]
+pub struct MetadataError {
+    url: String,
+    problem: String,
 }
 
 struct Server<'a> {
@@ -52,26 +60,30 @@ impl<'a> Server<'a> {
     }
 
     /// An attribute of this machine; none if the server does not have it.
-    fn attribute(&self, name: &str) -> Result<Option<String>, String> {
+    fn attribute(&self, name: &str) -> Result<Option<String>, MetadataError> {
         let url = format!(
             "http://{}/computeMetadata/v1/instance/attributes/{name}",
             self.host
         );
+        let failed = |problem: String| MetadataError {
+            url: url.clone(),
+            problem,
+        };
         let answer = self.agent.get(&url).header("Metadata-Flavor", "Google");
-        let mut answer = answer.call().map_err(|error| format!("{url}: {error}"))?;
+        let mut answer = answer.call().map_err(|error| failed(error.to_string()))?;
         // Some networks answer for names that do not exist; only the real server says this.
         let flavor = answer.headers().get("Metadata-Flavor");
         if flavor.is_none_or(|flavor| flavor != "Google") {
-            return Err(format!("{url}: another server answered"));
+            return Err(failed("another server answered".into()));
         }
         match answer.status().as_u16() {
             200 => {
                 let text = answer.body_mut().read_to_string();
-                let text = text.map_err(|error| format!("{url}: {error}"))?;
+                let text = text.map_err(|error| failed(error.to_string()))?;
                 Ok(Some(text.trim().to_owned()))
             }
             404 => Ok(None),
-            status => Err(format!("{url}: status {status}")),
+            status => Err(failed(format!("status {status}"))),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! checked twice, against the slice that was asked for and against the devices that libtpu sees: a run on other chips than
 //! planned ends before it begins. What libtpu does with the same answers is not this module's business.
 
-mod facts;
+mod attributes;
 mod metadata;
 
 use std::collections::BTreeSet;
@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 use ankh_pjrt::DeviceDescription;
 
 use super::slice::{Slice, SliceError};
-use facts::Facts;
+use attributes::Attributes;
+pub use metadata::MetadataError;
 
 /// A machine of a TPU slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub struct TpuVm {
 }
 
 /// A TPU VM that says nothing usable, or is another than was expected.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TpuVmError {
     /// It belongs to a slice of a kind that is not known here.
@@ -35,7 +37,6 @@ pub enum TpuVmError {
     /// It does not say all that is needed.
     #[error("this TPU VM is part of a {slice}, but does not say {what}")]
     Silent {
-        /// Its slice.
         slice: Slice,
         /// What is missing, and where it is looked for.
         what: &'static str,
@@ -43,11 +44,8 @@ pub enum TpuVmError {
     /// It says something that is no such value.
     #[error("this TPU VM says that its {what} is `{value}`, expected {expected}")]
     Unreadable {
-        /// What it says something of.
         what: &'static str,
-        /// What it says.
         value: String,
-        /// What it should look like.
         expected: &'static str,
     },
     /// It contradicts itself.
@@ -55,36 +53,23 @@ pub enum TpuVmError {
         "this TPU VM is part of a {slice}, whose {what} is {expected}, but says that it is {found}"
     )]
     Contradiction {
-        /// Its slice.
         slice: Slice,
-        /// What does not fit it.
         what: &'static str,
-        /// What the slice has.
         expected: String,
-        /// What the machine says.
         found: String,
     },
     /// It is part of another slice than was asked for.
-    #[error("this TPU VM is part of a {found}; --slice says {expected}")]
-    OtherSlice {
-        /// The slice asked for.
-        expected: Slice,
-        /// The machine's slice.
-        found: Slice,
-    },
+    #[error("this TPU VM is part of a {found}, not of a {expected}")]
+    OtherSlice { expected: Slice, found: Slice },
     /// The metadata server answers some questions and not others.
     #[error("the metadata server does not answer: {0}")]
-    Metadata(String),
+    Metadata(#[from] MetadataError),
     /// Other devices than the slice has.
     #[error("libtpu sees {found} {what}, but a {slice} has {expected}")]
     OtherDevices {
-        /// The slice.
         slice: Slice,
-        /// What was counted.
         what: &'static str,
-        /// How many the slice has.
         expected: usize,
-        /// How many there are.
         found: usize,
     },
 }
@@ -99,15 +84,15 @@ impl TpuVm {
     /// What a machine with this environment says of itself. `TPU_SKIP_MDS_QUERY` keeps the metadata server from being asked,
     /// and `GCE_METADATA_HOST` says where it is.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Option<TpuVm>, TpuVmError> {
-        let mut facts = Facts::from_environment(&environment);
+        let mut attributes = Attributes::from_environment(&environment);
         let skip = environment("TPU_SKIP_MDS_QUERY").unwrap_or_default();
         let ask = matches!(skip.to_ascii_lowercase().as_str(), "" | "0" | "false");
-        if ask && !facts.suffice() {
+        if ask && !attributes.suffice() {
             let host = environment("GCE_METADATA_HOST").filter(|host| !host.is_empty());
             let host = host.as_deref().unwrap_or(metadata::HOST);
-            facts = facts.or(metadata::facts(host)?);
+            attributes = attributes.or(metadata::attributes(host)?);
         }
-        facts.into_tpu_vm()
+        attributes.into_tpu_vm()
     }
 
     /// Checks that this is a machine of the slice that was asked for.

@@ -216,7 +216,7 @@ fn another_slice_than_was_asked_for_is_named_with_both() {
     assert_eq!(vm.expect(vm.slice), Ok(()));
     assert_eq!(
         vm.expect("v4-64".parse().unwrap()).unwrap_err().to_string(),
-        "this TPU VM is part of a v4-32; --slice says v4-64"
+        "this TPU VM is part of a v4-32, not of a v4-64"
     );
 }
 

@@ -94,46 +94,31 @@ pub struct CompileStats {
 }
 
 /// Why a step could not be compiled.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum CompileError {
     /// The program needs more memory than a device has.
     #[error("the step does not fit the memory of a device: {message}")]
-    Exhausted {
-        /// The compiler's message.
-        message: String,
-    },
+    Exhausted { message: String },
     /// There is no plugin.
     #[error("{message}")]
-    NoPlugin {
-        /// Where it was looked for.
-        message: String,
-    },
+    NoPlugin { message: String },
     /// The compiler or the plugin refuses.
     #[error("{message}")]
-    Refused {
-        /// Its message.
-        message: String,
-    },
+    Refused { message: String },
     /// The compiler's process ended before it was done.
     #[error("the compiler ended with {how} before it was done{}", last_lines(.log))]
     Died {
         /// `signal 6` for example.
         how: String,
-        /// What it printed last.
         log: String,
     },
     /// The time given was over.
     #[error("the compiler was not done after {seconds} s and was stopped")]
-    TimedOut {
-        /// The time given.
-        seconds: u64,
-    },
+    TimedOut { seconds: u64 },
     /// The process could not be started or talked to.
     #[error("cannot run the compiler's process: {reason}")]
-    Process {
-        /// Why.
-        reason: String,
-    },
+    Process { reason: String },
 }
 
 fn last_lines(log: &str) -> String {

@@ -14,34 +14,20 @@ use super::{Slice, Torus};
 use crate::mesh_shape::MeshShape;
 
 /// Devices that do not make up the mesh.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceAssignmentError {
     /// The mesh has more or fewer devices than the slice.
     #[error("the mesh {mesh} has {} devices, but {slice} has {}", .mesh.devices(), .slice.devices())]
-    OtherCount {
-        /// The mesh.
-        mesh: MeshShape,
-        /// The slice.
-        slice: Slice,
-    },
+    OtherCount { mesh: MeshShape, slice: Slice },
     /// The machine has more or fewer devices than the slice.
     #[error("{slice} has {} devices, but the plugin sees {found}", .slice.devices())]
-    OtherDevices {
-        /// The slice that was asked for.
-        slice: Slice,
-        /// The devices that the plugin sees.
-        found: usize,
-    },
+    OtherDevices { slice: Slice, found: usize },
     /// The slice has a chip where the machine has none.
     #[error(
         "{slice} has a chip at {position:?}, but the plugin sees none there: this is another slice"
     )]
-    NoChip {
-        /// The slice that was asked for.
-        slice: Slice,
-        /// The place on the torus.
-        position: [usize; 3],
-    },
+    NoChip { slice: Slice, position: [usize; 3] },
 }
 
 impl Slice {

@@ -9,17 +9,20 @@
 //! fences: a holder that was only paused finds a higher number before it commits anything, and
 //! gives up (`docs/design/checkpoints.md` has the argument). This module does not know what a run is.
 
+mod holder;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+pub use holder::Holder;
 
 /// Where the lock and the lease lie in the directory they are for.
 pub(super) const DIRECTORY: &str = ".lease";
@@ -37,29 +40,6 @@ const TIMING: Timing = Timing {
     renewal: Duration::from_secs(2),
     patience: Duration::from_secs(30),
 };
-
-/// A process that holds a directory, as its lease describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// The machine's name.
-    pub host: String,
-    /// The process's number there.
-    pub process: u32,
-    /// When it took the directory, in seconds since 1970, by its own clock.
-    pub since: u64,
-    /// What tells this start of this machine, and this namespace of process numbers, from others.
-    system: String,
-    /// When the process began, by the kernel's clock, since its number may be given again.
-    began: Option<u64>,
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let age = seconds_since_1970().saturating_sub(self.since);
-        let Holder { host, process, .. } = self;
-        write!(f, "process {process} on {host}, which took it {age} s ago")
-    }
-}
 
 /// Why a directory cannot be taken.
 #[derive(Debug)]
@@ -362,199 +342,5 @@ fn await_end(leases: &Path, number: u64, timing: Timing) -> Result<(), Refusal> 
     Ok(())
 }
 
-impl Holder {
-    fn this_process() -> Holder {
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Holder {
-            host: host.trim().to_owned(),
-            process: process::id(),
-            since: seconds_since_1970(),
-            system: system(),
-            began: began(process::id()),
-        }
-    }
-
-    /// Whether the process runs; unknown of one on another system.
-    fn is_alive(&self) -> Option<bool> {
-        let known = !self.system.is_empty() && self.system == system() && self.began.is_some();
-        known.then(|| began(self.process) == self.began)
-    }
-}
-
-/// What tells one start of one machine, and one namespace of process numbers on it, from all others;
-/// nothing where the system does not say.
-fn system() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let namespace = fs::read_link("/proc/self/ns/pid");
-    match (boot, namespace) {
-        (Ok(boot), Ok(namespace)) => format!("{} {}", boot.trim(), namespace.display()),
-        _ => String::new(),
-    }
-}
-
-/// When a process began, in ticks since the machine started: field 22 of `/proc/PID/stat`, proc(5).
-/// Nothing if there is no such process.
-fn began(process: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field is the command's name in brackets, and may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    // One that has ended and has not been waited for yet holds nothing any more.
-    match fields.next()? {
-        "Z" | "X" => None,
-        _ => fields.nth(18)?.parse().ok(),
-    }
-}
-
-fn seconds_since_1970() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const QUICK: Timing = Timing {
-        renewal: Duration::from_millis(20),
-        patience: Duration::from_millis(600),
-    };
-
-    /// A process on another machine: its number here says nothing of it.
-    fn elsewhere() -> Holder {
-        Holder {
-            host: "elsewhere".into(),
-            process: process::id(),
-            since: seconds_since_1970(),
-            system: "another".into(),
-            began: Some(1),
-        }
-    }
-
-    /// As on a file system whose locks do not reach other machines.
-    fn without_lock(directory: &Path) {
-        let lock = directory.join(DIRECTORY).join(LOCK);
-        fs::remove_file(lock).unwrap();
-    }
-
-    fn refused(directory: &Path) -> Option<Holder> {
-        match Lease::take_as(directory, Holder::this_process(), QUICK) {
-            Err(Refusal::Held(holder)) => holder,
-            other => panic!("expected a refusal that names the holder, found {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_held_directory_is_refused_at_once_and_its_holder_named() {
-        let directory = tempfile::tempdir().unwrap();
-        assert_eq!(holder(directory.path()), None);
-        let lease = Lease::take(directory.path()).unwrap();
-        assert_eq!(refused(directory.path()).unwrap().process, process::id());
-        assert_eq!(holder(directory.path()).unwrap().process, process::id());
-        drop(lease);
-        assert_eq!(holder(directory.path()), None);
-        Lease::take(directory.path()).unwrap();
-    }
-
-    #[test]
-    fn a_lease_that_another_machine_renews_is_held_also_without_locks() {
-        let directory = tempfile::tempdir().unwrap();
-        let lease = Lease::take_as(directory.path(), elsewhere(), QUICK).unwrap();
-        without_lock(directory.path());
-        assert_eq!(refused(directory.path()).unwrap().host, "elsewhere");
-        lease.fence().check().unwrap();
-    }
-
-    #[test]
-    fn a_stale_lease_of_another_machine_is_taken_and_its_holder_fenced_off() {
-        let directory = tempfile::tempdir().unwrap();
-        let slow = Timing {
-            renewal: Duration::from_secs(3600),
-            ..QUICK
-        };
-        let paused = Lease::take_as(directory.path(), elsewhere(), slow).unwrap();
-        without_lock(directory.path());
-        let taken = Lease::take_as(directory.path(), Holder::this_process(), QUICK).unwrap();
-        assert!(taken.fence().number() > paused.fence().number());
-        paused.fence().check().unwrap_err();
-        taken.fence().check().unwrap();
-        drop(paused);
-        taken.fence().check().unwrap();
-    }
-
-    #[test]
-    fn the_lease_of_a_process_that_was_killed_here_is_taken_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let leases = directory.path().join(DIRECTORY);
-        fs::create_dir_all(&leases).unwrap();
-        let mut ended = process::Command::new("true").spawn().unwrap();
-        let holder = Holder {
-            process: ended.id(),
-            began: began(ended.id()).or(Some(1)),
-            ..Holder::this_process()
-        };
-        ended.wait().unwrap();
-        let record = Record {
-            holder,
-            renewals: 7,
-            ended: false,
-        };
-        let text = serde_json::to_vec(&record).unwrap();
-        fs::write(path_of(&leases, 41), text).unwrap();
-        let lease = Lease::take(directory.path()).unwrap();
-        assert_eq!(lease.fence().number(), 42);
-        assert!(!path_of(&leases, 41).exists());
-    }
-
-    #[test]
-    fn a_lease_that_was_cut_short_is_watched_like_any_other() {
-        let directory = tempfile::tempdir().unwrap();
-        let leases = directory.path().join(DIRECTORY);
-        fs::create_dir_all(&leases).unwrap();
-        fs::write(path_of(&leases, 3), "{\"host\":\"else").unwrap();
-        let begun = Instant::now();
-        let lease = Lease::take_as(directory.path(), Holder::this_process(), QUICK).unwrap();
-        assert!(begun.elapsed() >= QUICK.patience);
-        assert_eq!(lease.fence().number(), 4);
-    }
-
-    #[test]
-    fn of_many_that_take_a_stale_lease_at_once_one_gets_it() {
-        for _ in 0..10 {
-            let directory = tempfile::tempdir().unwrap();
-            let slow = Timing {
-                renewal: Duration::from_secs(3600),
-                patience: Duration::from_millis(60),
-            };
-            let stale = Lease::take_as(directory.path(), elsewhere(), slow).unwrap();
-            let quick = Timing {
-                patience: slow.patience,
-                ..QUICK
-            };
-            let leases: Vec<_> = std::thread::scope(|scope| {
-                let take = |i: usize| {
-                    let directory = directory.path();
-                    scope.spawn(move || {
-                        without_lock_of(directory, i);
-                        let other = Holder {
-                            system: format!("machine {i}"),
-                            ..elsewhere()
-                        };
-                        Lease::take_as(directory, other, quick)
-                    })
-                };
-                let all: Vec<_> = (0..4).map(take).collect();
-                all.into_iter().map(|taker| taker.join().unwrap()).collect()
-            });
-            let valid = |lease: &&Lease| lease.fence().check().is_ok();
-            let taken: Vec<&Lease> = leases.iter().flatten().collect();
-            assert_eq!(taken.iter().copied().filter(|l| valid(l)).count(), 1);
-            stale.fence().check().unwrap_err();
-        }
-    }
-
-    /// Each taker finds no lock, as on a machine of its own.
-    fn without_lock_of(directory: &Path, _taker: usize) {
-        let _ = fs::remove_file(directory.join(DIRECTORY).join(LOCK));
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use super::{TpuVm, TpuVmError};
 
 /// What a machine says of itself, as it says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct Attributes {
     /// The slice's name: `v4-64`.
     pub accelerator: Option<String>,
     /// The torus: `2x4x4`.
@@ -20,7 +20,7 @@ pub(super) struct Facts {
     pub peers: Option<Vec<String>>,
 }
 
-impl Facts {
+impl Attributes {
     /// What the environment says, under the names that GKE sets and libtpu reads.
     pub fn from_environment(environment: &impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &str| {
@@ -30,7 +30,7 @@ impl Facts {
             let said = !value.is_empty() && !value.starts_with("WARNING");
             said.then(|| value.to_owned())
         };
-        Facts {
+        Attributes {
             accelerator: value("TPU_ACCELERATOR_TYPE"),
             topology: value("TPU_TOPOLOGY"),
             bounds: value("TPU_CHIPS_PER_HOST_BOUNDS"),
@@ -41,11 +41,11 @@ impl Facts {
 
     /// What the metadata server says in its attributes `accelerator-type`, `agent-worker-number`, `worker-network-endpoints`
     /// and `tpu-env`.
-    pub fn from_attributes(attribute: &impl Fn(&str) -> Option<String>) -> Self {
+    pub fn from_metadata(attribute: &impl Fn(&str) -> Option<String>) -> Self {
         let text = attribute("tpu-env").unwrap_or_default();
         let variable = |name: &str| variable(&text, name);
         let attribute = |name: &str| attribute(name).filter(|value| !value.trim().is_empty());
-        Facts {
+        Attributes {
             accelerator: attribute("accelerator-type").or_else(|| variable("ACCELERATOR_TYPE")),
             topology: variable("TOPOLOGY"),
             bounds: variable("CHIPS_PER_HOST_BOUNDS"),
@@ -60,8 +60,8 @@ impl Facts {
     }
 
     /// Fills in what is missing.
-    pub fn or(self, other: Facts) -> Facts {
-        Facts {
+    pub fn or(self, other: Attributes) -> Attributes {
+        Attributes {
             accelerator: self.accelerator.or(other.accelerator),
             topology: self.topology.or(other.topology),
             bounds: self.bounds.or(other.bounds),
