@@ -1,12 +1,13 @@
 //! What can be wrong with the values of settings: whoever owns settings reports their problems here.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// One thing that is wrong with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The dotted key to change.
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     /// What is wrong: the value found and the rule it breaks.
     pub message: String,
     /// What to do, where `message` does not say it.
@@ -32,7 +33,7 @@ impl Problems {
     pub fn unless(&mut self, holds: bool, key: &'static str, message: String, advice: String) {
         if !holds {
             self.0.push(Problem {
-                key,
+                key: key.into(),
                 message,
                 advice: Some(advice),
             });

@@ -550,7 +550,7 @@ fn batches_for_reading_show_residues_and_sentinels() {
     let long = "data.input_length=96";
     let packed = [
         "--set",
-        "data.rows=packed",
+        "data.packing=packed",
         "--set",
         long,
         "--set",

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::LazyLock;
 
-use ankh::config::{Compute, Config, Remat, Rows, resolve};
+use ankh::config::{Compute, Config, Packing, Remat, resolve};
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Hosts};
 use ankh::model::Weights;
@@ -60,11 +60,11 @@ fn sequences(config: &Config, random: &mut Random, count: usize) -> Vec<Sequence
 }
 
 /// Which sequences each row holds, in the order of their segments.
-type Packing = Vec<Vec<usize>>;
+type RowsOfSequences = Vec<Vec<usize>>;
 
 /// Each sequence, in a random order, in a random one of `rows` rows that has room for it. The last row stays empty.
-fn pack(sequences: &[Sequence], random: &mut Random, rows: usize) -> Packing {
-    let mut packing: Packing = vec![vec![]; rows];
+fn pack(sequences: &[Sequence], random: &mut Random, rows: usize) -> RowsOfSequences {
+    let mut packing: RowsOfSequences = vec![vec![]; rows];
     let mut left: Vec<usize> = (0..sequences.len()).collect();
     while !left.is_empty() {
         let next = left.swap_remove(random.below(left.len() as i64) as usize);
@@ -119,7 +119,7 @@ fn padded(sequences: &[Sequence]) -> Vec<(String, HostTensor)> {
 }
 
 /// Several.
-fn packed(sequences: &[Sequence], packing: &Packing) -> Vec<(String, HostTensor)> {
+fn packed(sequences: &[Sequence], packing: &RowsOfSequences) -> Vec<(String, HostTensor)> {
     let rows = |of: &dyn Fn(i32, &Sequence) -> Vec<i32>| {
         let row = |row: &Vec<usize>| {
             let numbered = (1..).zip(row);
@@ -164,7 +164,7 @@ fn numbers(tensor: &HostTensor) -> Vec<f32> {
 }
 
 /// The logits of each sequence's target, one after the other.
-fn logits(out: &ForwardOutputs, sequences: &[Sequence], packing: &Packing) -> Vec<Vec<f32>> {
+fn logits(out: &ForwardOutputs, sequences: &[Sequence], packing: &RowsOfSequences) -> Vec<Vec<f32>> {
     let all = numbers(&out.logits);
     let (length, vocabulary) = (out.logits.dims[1] as usize, out.logits.dims[2] as usize);
     let mut found = vec![vec![]; sequences.len()];
@@ -200,7 +200,7 @@ fn difference(found: &[f32], expected: &[f32]) -> f64 {
 fn assert_equal(
     case: &str,
     sequences: &[Sequence],
-    [found, expected]: [(&ForwardOutputs, &Packing); 2],
+    [found, expected]: [(&ForwardOutputs, &RowsOfSequences); 2],
 ) {
     let [ours, theirs] = [found, expected].map(|(out, packing)| logits(out, sequences, packing));
     for (i, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
@@ -230,10 +230,10 @@ static ALONE: LazyLock<(Vec<Sequence>, ForwardOutputs)> = LazyLock::new(|| {
 });
 
 /// They compute the same packed in this way.
-fn assert_same_as_alone(case: &str, config: &Config, mesh: &DeviceMesh, packing: &Packing) {
+fn assert_same_as_alone(case: &str, config: &Config, mesh: &DeviceMesh, packing: &RowsOfSequences) {
     let (sequences, expected) = &*ALONE;
     let found = run(config, mesh, &packed(sequences, packing));
-    let alone: Packing = (0..sequences.len()).map(|i| vec![i]).collect();
+    let alone: RowsOfSequences = (0..sequences.len()).map(|i| vec![i]).collect();
     let case = format!("{case}, {packing:?}");
     assert_equal(&case, sequences, [(&found, packing), (expected, &alone)]);
 }
@@ -316,7 +316,7 @@ fn a_step_counts_tokens_and_not_positions() {
         rows: packing.len(),
         input: LENGTHS[0],
         target: LENGTHS[1],
-        packing: Rows::Packed,
+        packing: Packing::Packed,
     };
     let programs = Programs::new(&config, size, DType::F32);
     let zeros = |spec: &ArraySpec| {

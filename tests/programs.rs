@@ -6,7 +6,7 @@ mod support;
 use std::sync::LazyLock;
 
 use ankh::config::{
-    AdamW, Compute, Config, Initialization, Loss, Optimizer, Remat, Rows, ScheduleKind,
+    AdamW, Compute, Config, Initialization, Loss, Optimizer, Packing, Remat, ScheduleKind,
     TieEmbeddings,
 };
 use ankh::model::Weights;
@@ -85,7 +85,7 @@ const SIZE: BatchSize = BatchSize {
     rows: 4,
     input: 12,
     target: 8,
-    packing: Rows::Padded,
+    packing: Packing::Padded,
 };
 
 /// What one step gives.

@@ -1,6 +1,6 @@
 //! Training on data in a bucket, over a way on which requests fail: nothing but the time it takes differs from local data.
 
-#[path = "../data/tests/support/mod.rs"]
+#[path = "../storage/tests/support/mod.rs"]
 mod servers;
 mod support;
 
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use ankh_data::{Location, Storage, StorageOptions};
+use ankh_storage::{Location, Storage, StorageOptions};
 use serde_json::{Map, Value};
 use servers::{Fault, Faults, Proxy, S3, server};
 use support::runs::{Bench, expect, fasta, files};
@@ -108,7 +108,7 @@ fn training_from_a_bucket_through_faults_equals_training_from_local_files() {
         // Three pages, of which memory holds one or two, are read several times.
         (
             "pages",
-            &["data.memory=16 KiB", "data.rows=packed"][..],
+            &["data.memory=16 KiB", "data.packing=packed"][..],
             vec![Faults::hitting(0.05, 3, 20), Faults::of(0, 0.3)],
         ),
     ] {

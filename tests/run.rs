@@ -115,7 +115,7 @@ fn resuming_equals_never_stopping() {
     // Large enough that step 20 is some time after step 10; packed, so that what a step shows follows from a plan.
     let size = [
         "--set",
-        "data.rows=packed",
+        "data.packing=packed",
         "--set",
         "data.input_length=64",
         "--set",

@@ -8,17 +8,18 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use ankh_data::{
-    BatchPlan, Batches, Dataset, Location, Mixture, Objective, ReadOptions, Rows, Share, Shuffle,
+    BatchConfig, Batches, Dataset, HostShard, Mixture, Objective, Packing, ReadOptions, Shuffle,
     Split,
 };
+use ankh_storage::Location;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let argument = |place: usize| arguments.get(place).map(String::as_str);
     let directory = argument(0).ok_or("expected a prepared directory")?;
-    let rows = match argument(1) {
-        None | Some("packed") => Rows::Packed,
-        Some("padded") => Rows::Padded,
+    let packing = match argument(1) {
+        None | Some("packed") => Packing::Packed,
+        Some("padded") => Packing::Padded,
         Some(other) => return Err(format!("expected packed or padded, found {other}").into()),
     };
     let threads = argument(2).map_or(Ok(0), str::parse)?;
@@ -40,14 +41,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         Shuffle::Exact => "exact".to_string(),
         Shuffle::Windows { residues, .. } => format!("in windows of {residues} residues"),
     };
-    let plan = BatchPlan {
+    let plan = BatchConfig {
         global_batch: 512,
-        rows,
-        ..BatchPlan::default()
+        packing,
+        ..BatchConfig::default()
     };
     let start = Instant::now();
     let mixture = Mixture::one(dataset, Objective::default());
-    let batches = Batches::new(mixture, plan, Share::all(), threads)?;
+    let batches = Batches::new(mixture, plan, HostShard::all(), threads)?;
     let mut queue = batches.prefetch(0, 4);
     queue.next().transpose()?;
     println!(

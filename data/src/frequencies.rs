@@ -16,7 +16,8 @@ impl TokenFrequencies {
         }
     }
 
-    /// Counts labels; negative ones (ignored positions) and ids outside the vocabulary do not count.
+    /// Counts labels; negative ones (ignored positions) and ids outside the vocabulary do not
+    /// count.
     pub fn add<'a>(&mut self, labels: impl IntoIterator<Item = &'a i32>) {
         for &label in labels {
             let count = usize::try_from(label).ok();

@@ -3,8 +3,8 @@
 //! A [`Key`] names a place (seed, stream, epoch, row, ...), and its [`Stream`] counts from zero
 //! there; nothing is carried from one row to the next, so any row can be drawn on any thread of any
 //! host. The mixing function is the 64-bit finalizer of SplitMix64, which passes the usual
-//! statistical batteries and takes a few nanoseconds. It is written out here, rather than taken from
-//! a crate, because its values are part of the contract: a data order must not change with a
+//! statistical batteries and takes a few nanoseconds. It is written out here, rather than taken
+//! from a crate, because its values are part of the contract: a data order must not change with a
 //! dependency's version. Not for secrets.
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -83,8 +83,8 @@ impl Stream {
     /// [`Stream::choose`], into a list that is used again; what was in it is lost.
     pub(crate) fn choose_into(&mut self, count: usize, from: usize, chosen: &mut Vec<usize>) {
         let count = count.min(from);
-        // One place more than are chosen: each number is written behind those chosen so far, and kept
-        // by counting it. Whether it is kept cannot be guessed, so there is no branch on it.
+        // One place more than are chosen: each number is written behind those chosen so far, and
+        // kept by counting it. Whether it is kept cannot be guessed, so there is no branch on it.
         chosen.clear();
         chosen.resize(count + 1, 0);
         let mut kept = 0;

@@ -45,7 +45,7 @@ pub enum Task {
     S2s,
 }
 
-struct Layout {
+struct IdTable {
     vocabulary: Vocabulary,
     size: usize,
     first_residue: u8,
@@ -55,7 +55,7 @@ struct Layout {
     tasks: Option<[u8; 2]>,
 }
 
-const ANKH: Layout = Layout {
+const ANKH: IdTable = IdTable {
     vocabulary: Vocabulary::Ankh,
     size: 144,
     first_residue: 3,
@@ -65,10 +65,10 @@ const ANKH: Layout = Layout {
     tasks: None,
 };
 
-// Published: 0, 1 and the twenty amino acids at 7..=26. Inferred from Ankh's order, and to be checked
-// against the published tokenizer before Ankh3 weights are trusted: <unk> 2, [NLU] 3, [S2S] 4, the
-// ambiguity letters at 27..=31, and sentinels descending from the last id.
-const ANKH3: Layout = Layout {
+// Published: 0, 1 and the twenty amino acids at 7..=26. Inferred from Ankh's order, and to be
+// checked against the published tokenizer before Ankh3 weights are trusted: <unk> 2, [NLU] 3, [S2S]
+// 4, the ambiguity letters at 27..=31, and sentinels descending from the last id.
+const ANKH3: IdTable = IdTable {
     vocabulary: Vocabulary::Ankh3,
     size: 256,
     first_residue: 7,
@@ -78,12 +78,12 @@ const ANKH3: Layout = Layout {
     tasks: Some([3, 4]),
 };
 
-const fn residue_table(layout: &Layout) -> [u8; 256] {
+const fn residue_table(ids: &IdTable) -> [u8; 256] {
     let mut table = [UNK; 256];
     let mut i = 0;
-    while i < layout.letters.len() {
-        let id = layout.first_residue + i as u8;
-        let letter = layout.letters[i];
+    while i < ids.letters.len() {
+        let id = ids.first_residue + i as u8;
+        let letter = ids.letters[i];
         table[letter as usize] = id;
         table[letter.to_ascii_lowercase() as usize] = id;
         i += 1;
@@ -97,7 +97,7 @@ static ANKH3_TABLE: [u8; 256] = residue_table(&ANKH3);
 /// The map between residue letters and token ids.
 #[derive(Clone, Copy)]
 pub struct Tokenizer {
-    layout: &'static Layout,
+    ids: &'static IdTable,
     table: &'static [u8; 256],
 }
 
@@ -105,7 +105,7 @@ impl Tokenizer {
     /// The tokenizer of ankh-base, ankh-large and ankh2.
     pub fn ankh() -> Self {
         Tokenizer {
-            layout: &ANKH,
+            ids: &ANKH,
             table: &ANKH_TABLE,
         }
     }
@@ -114,7 +114,7 @@ impl Tokenizer {
     /// those of `<unk>`, the task marks, the ambiguity letters and the sentinels are inferred.
     pub fn ankh3() -> Self {
         Tokenizer {
-            layout: &ANKH3,
+            ids: &ANKH3,
             table: &ANKH3_TABLE,
         }
     }
@@ -129,22 +129,22 @@ impl Tokenizer {
 
     /// Which id order this is.
     pub fn vocabulary(self) -> Vocabulary {
-        self.layout.vocabulary
+        self.ids.vocabulary
     }
 
     /// The number of ids, special ones included.
     pub fn vocabulary_size(self) -> usize {
-        self.layout.size
+        self.ids.size
     }
 
     /// The number of sentinels, `<extra_id_0>` to `<extra_id_{n-1}>`.
     pub fn sentinels(self) -> usize {
-        self.layout.sentinels
+        self.ids.sentinels
     }
 
     /// The number of residue letters, the ambiguous ones included.
     pub fn residues(self) -> usize {
-        self.layout.letters.len()
+        self.ids.letters.len()
     }
 
     /// Token ids of a sequence of letters of either case, without `</s>`. What is no residue of the
@@ -161,14 +161,15 @@ impl Tokenizer {
 
     /// The letter of a residue's id; nothing for special ids.
     pub fn residue(self, id: u8) -> Option<char> {
-        let place = id.checked_sub(self.layout.first_residue)?;
-        self.layout
+        let place = id.checked_sub(self.ids.first_residue)?;
+        self.ids
             .letters
             .get(usize::from(place))
             .map(|&letter| char::from(letter))
     }
 
-    /// Text of a token sequence: letters as they are, special tokens by name (`AC<extra_id_0></s>`).
+    /// Text of a token sequence: letters as they are, special tokens by name
+    /// (`AC<extra_id_0></s>`).
     pub fn decode(self, ids: &[u8]) -> String {
         ids.iter().fold(String::new(), |mut text, &id| {
             match self.residue(id) {
@@ -182,18 +183,18 @@ impl Tokenizer {
     /// The id of `<extra_id_{index}>`, if there are that many.
     pub fn sentinel(self, index: usize) -> Option<u8> {
         // Below 116, so the conversion keeps the value.
-        (index < self.layout.sentinels).then(|| self.layout.sentinel_zero - index as u8)
+        (index < self.ids.sentinels).then(|| self.ids.sentinel_zero - index as u8)
     }
 
     /// The index of a sentinel's id; nothing for other ids.
     pub fn sentinel_index(self, id: u8) -> Option<usize> {
-        let index = usize::from(self.layout.sentinel_zero.checked_sub(id)?);
-        (index < self.layout.sentinels).then_some(index)
+        let index = usize::from(self.ids.sentinel_zero.checked_sub(id)?);
+        (index < self.ids.sentinels).then_some(index)
     }
 
     /// The id of a task mark, in vocabularies that have them.
     pub fn task(self, task: Task) -> Option<u8> {
-        self.layout.tasks.map(|ids| match task {
+        self.ids.tasks.map(|ids| match task {
             Task::Nlu => ids[0],
             Task::S2s => ids[1],
         })

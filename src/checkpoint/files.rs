@@ -1,7 +1,10 @@
-//! What the commit protocol asks of a file system: durable trees, atomic renames, and names for what is under way.
+//! What the commit protocol asks of a file system, with this module's errors, and names for what is
+//! under way.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use ankh_storage::atomic;
 
 use super::error::{Error, Result};
 
@@ -54,39 +57,17 @@ impl Remains {
 
 /// Makes every file and directory under `directory`, and itself, durable.
 pub(crate) fn sync_tree(directory: &Path) -> Result<()> {
-    for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
-        let path = entry.map_err(Error::io("list", directory))?.path();
-        match path.is_dir() {
-            true => sync_tree(&path)?,
-            false => sync(&path)?,
-        }
-    }
-    sync(directory)
+    atomic::sync_tree(directory).map_err(Error::io("flush", directory))
 }
 
 /// Makes one file, or the list of names in one directory, durable.
 pub(crate) fn sync(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(Error::io("flush", path))
+    atomic::sync(path).map_err(Error::io("flush", path))
 }
 
-/// Makes the names in `path`'s parent durable.
-pub(crate) fn sync_parent(path: &Path) -> Result<()> {
-    sync(parent(path))
-}
-
-/// The directory `path` lies in.
-pub(crate) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Renames, which is atomic on one file system.
+/// Renames, which is atomic on one file system, and makes the new name durable.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(Error::io("rename", from))
+    atomic::rename(from, to).map_err(Error::io("rename", from))
 }
 
 /// Whether nothing would be lost by writing a directory at `path`.
@@ -106,10 +87,5 @@ pub(crate) fn create(directory: &Path) -> Result<()> {
 
 /// Removes a directory tree; a missing one is no error.
 pub(crate) fn remove_tree(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", directory)(e))
-        }
-        _ => Ok(()),
-    }
+    atomic::remove_tree(directory).map_err(Error::io("remove", directory))
 }

@@ -182,7 +182,6 @@ impl Store {
             match kind {
                 Remains::Replaced if !replacement_came => {
                     files::rename(&path, &target)?;
-                    files::sync(&self.directory)?;
                 }
                 _ => {
                     files::remove_tree(&path)?;

@@ -11,7 +11,7 @@ use zarrs::filesystem::FilesystemStore;
 use super::commit::{ArrayRecord, Commit};
 use super::error::{Damage, Error, Fault, Result};
 use super::parallel::in_parallel;
-use super::{Checkpoint, Store, array, files, step_of};
+use super::{Checkpoint, Store, array, step_of};
 
 /// An open checkpoint: its marker and small files are checked, its tensors are read on demand.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ pub(super) fn damaged(directory: &Path, fault: Fault) -> Error {
 
 fn newest_intact_before(directory: &Path) -> Option<u64> {
     let step = step_of(directory)?;
-    let store = Store::open(files::parent(directory));
+    let store = Store::open(ankh_storage::atomic::parent(directory));
     let is_intact = |step: &u64| {
         let reader = Reader::open_plainly(&store.directory_of(*step));
         matches!(reader, Ok(Ok(reader)) if reader.step() == *step && reader.verify_plainly().is_ok())

@@ -116,7 +116,6 @@ impl Writer {
             files::rename(&self.target, &replaced)?;
         }
         files::rename(&self.partial, &self.target)?;
-        files::sync_parent(&self.target)?;
         files::remove_tree(&replaced)?;
         Ok(self.target.clone())
     }

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stdout};
 
-use ankh_data::{Share, Split};
+use ankh_data::{HostShard, Split};
 use clap::{Args, ColorChoice};
 use terminal_size::{Width, terminal_size_of};
 
@@ -13,10 +13,11 @@ use super::{CliError, Exit};
 use crate::config::Config;
 use crate::train::batches;
 
-/// Show the masked batches a run would see: a function of the configuration, the data and the step, and of nothing else.
+/// Show the masked batches a run would see: a function of the configuration, the data and the step,
+/// and of nothing else.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  pretrain batches --config tiny --data prepared --steps 2\n  pretrain batches --config small --set data.rows=packed --data prepared --color always | less -R"
+    after_help = "Example:\n  pretrain batches --config tiny --data prepared --steps 2\n  pretrain batches --config small --set data.packing=packed --data prepared --color always | less -R"
 )]
 pub(super) struct BatchesArgs {
     #[command(flatten)]
@@ -29,7 +30,8 @@ pub(super) struct BatchesArgs {
     /// The first step to show, counted from 0.
     #[arg(long, value_name = "STEP", default_value_t = 0)]
     from: u64,
-    /// The rows that a run took in the steps before --from, where its batch size has changed [default: --from times train.batch_size].
+    /// The rows that a run took in the steps before --from, where its batch size has changed
+    /// [default: --from times train.batch_size].
     #[arg(long, value_name = "ROWS")]
     rows_before: Option<u64>,
     /// Hosts that share each batch.
@@ -38,7 +40,8 @@ pub(super) struct BatchesArgs {
     /// The host whose part to show, counted from 0.
     #[arg(long, value_name = "I", default_value_t = 0)]
     host: usize,
-    /// Colours: sentinels alike in input and target, segments of a row in turns. `auto` is for terminals, and not where NO_COLOR is set.
+    /// Colours: sentinels alike in input and target, segments of a row in turns. `auto` is for
+    /// terminals, and not where NO_COLOR is set.
     #[arg(long, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     color: ColorChoice,
     /// Print one JSON object per step.
@@ -55,8 +58,8 @@ pub(super) fn run(arguments: BatchesArgs) -> Result<Exit, CliError> {
     }
     data_locations(&config)?;
     let listing = listing(&config, arguments.color);
-    let share = Share::host(arguments.host, arguments.hosts);
-    let mut batches = batches(&config, Split::Train, share)?;
+    let shard = HostShard::host(arguments.host, arguments.hosts);
+    let mut batches = batches(&config, Split::Train, shard)?;
     if let Some(rows) = arguments.rows_before {
         batches = batches.after(arguments.from, rows);
     }

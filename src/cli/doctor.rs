@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ankh_data::{Manifest, Split, Storage};
+use ankh_data::{Manifest, Split};
 use ankh_pjrt::{Client, NamedValue, Platform, Plugin};
+use ankh_storage::Storage;
 use clap::Args;
 use serde::Serialize;
 

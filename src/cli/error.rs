@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use ankh_hlo::AxisError;
 use ankh_pjrt::Code;
 
-use crate::config::{ConfigError, LogicalAxis};
+use crate::config::{ConfigError, LogicalAxis, setting_name};
 use crate::mesh::DeviceError;
 use crate::mesh::executable_file::ExecutableFileError;
 use crate::programs::sharding::ShardingError;
@@ -197,16 +197,41 @@ impl From<TelemetryError> for CliError {
     }
 }
 
+impl From<ankh_storage::Error> for CliError {
+    fn from(error: ankh_storage::Error) -> Self {
+        use ankh_storage::Error as E;
+        let (exit, help) = match &error {
+            E::Location { .. } => (Exit::Usage, None),
+            E::NoSuchBucket { .. } => (
+                Exit::Usage,
+                Some("check its name, and for a server of your own AWS_ENDPOINT_URL"),
+            ),
+            E::Refused { .. } => (
+                Exit::Failed,
+                Some("docs/storage.md says where credentials are looked for"),
+            ),
+            _ => (Exit::Failed, None),
+        };
+        Self {
+            help: help.map(Into::into),
+            ..Self::new(exit, error)
+        }
+    }
+}
+
 impl From<ankh_data::Error> for CliError {
     fn from(error: ankh_data::Error) -> Self {
         use ankh_data::{Error as E, Split};
+        let error = match error {
+            E::Storage(error) => return error.into(),
+            error => error,
+        };
         let (exit, help) = match &error {
-            E::Setting { .. }
-            | E::NoInputs
-            | E::NoSequenceFiles { .. }
-            | E::Passing { .. }
-            | E::Location { .. }
-            | E::NoSuchBucket { .. } => (Exit::Usage, None),
+            E::Setting { setting, .. } => {
+                let help = format!("the setting is {}", setting_name(*setting));
+                return Self::usage(error).help(help);
+            }
+            E::NoInputs | E::NoSequenceFiles { .. } | E::Passing { .. } => (Exit::Usage, None),
             E::NotPrepared { .. } => (
                 Exit::Usage,
                 Some("make it with `pretrain prepare --output DIR INPUT...`"),

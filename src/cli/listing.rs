@@ -181,7 +181,9 @@ fn amount(number: usize, thing: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ankh_data::{BatchPlan, Batches, Dataset, Mixture, Objective, Rows, Share, Tokenizer};
+    use ankh_data::{
+        BatchConfig, Batches, Dataset, HostShard, Mixture, Objective, Packing, Tokenizer,
+    };
 
     use super::*;
 
@@ -193,18 +195,18 @@ mod tests {
         "PTTKTYFPHFDLSH",
     ];
 
-    fn batch(rows: Rows) -> Batch {
+    fn batch(packing: Packing) -> Batch {
         let tokenizer = Tokenizer::ankh();
         let dataset = Dataset::from_sequences(tokenizer, SEQUENCES);
-        let plan = BatchPlan {
+        let plan = BatchConfig {
             global_batch: 3,
             input_length: 48,
             target_length: 40,
-            rows,
-            ..BatchPlan::default()
+            packing,
+            ..BatchConfig::default()
         };
         let mixture = Mixture::one(dataset, Objective::default());
-        let batches = Batches::new(mixture, plan, Share::all(), 1).unwrap();
+        let batches = Batches::new(mixture, plan, HostShard::all(), 1).unwrap();
         batches.batch(0).unwrap()
     }
 
@@ -228,7 +230,7 @@ mod tests {
 
     #[test]
     fn every_sequence_of_every_row_is_spelled_out() {
-        for rows in [Rows::Padded, Rows::Packed] {
+        for rows in [Packing::Padded, Packing::Packed] {
             let batch = batch(rows);
             let text = listing(Paint::Plain, None).of(&batch);
             let lines = |title: &str| {
@@ -254,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_packed_row_is_drawn_segment_by_segment() {
-        let batch = batch(Rows::Packed);
+        let batch = batch(Packing::Packed);
         let several = batch.segments.iter().position(|&n| n > 1).unwrap();
         let text = listing(Paint::Plain, None).of(&batch);
         let row = text
@@ -268,7 +270,7 @@ mod tests {
 
     #[test]
     fn colours_change_no_letter() {
-        let batch = batch(Rows::Packed);
+        let batch = batch(Packing::Packed);
         for width in [None, Some(40)] {
             let plain = listing(Paint::Plain, width).of(&batch);
             let painted = listing(Paint::Colours, width).of(&batch);
@@ -279,7 +281,7 @@ mod tests {
 
     #[test]
     fn long_lines_are_broken_between_tokens() {
-        let batch = batch(Rows::Packed);
+        let batch = batch(Packing::Packed);
         let whole = listing(Paint::Plain, None).of(&batch);
         let broken = listing(Paint::Plain, Some(40)).of(&batch);
         let tokens = |text: &str| {

@@ -132,7 +132,7 @@ fn search(config: &Config, arguments: &PlanArgs) -> Result<Exit, CliError> {
                 .choice
                 .apply(config)
                 .to_toml_over(arguments.config.config.as_deref())?;
-            let written = crate::run_dir::replace_file(file, text.as_bytes());
+            let written = ankh_storage::atomic::replace_file(file, text.as_bytes());
             written.map_err(|error| {
                 CliError::failed(format!("cannot write {}: {error}", file.display()))
             })?;

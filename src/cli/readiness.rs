@@ -3,8 +3,9 @@
 
 use std::fmt::Write as _;
 
-use ankh_data::{Manifest, Storage};
+use ankh_data::Manifest;
 use ankh_pjrt::{Platform, Plugin};
+use ankh_storage::Storage;
 
 use super::{CliError, Slice};
 use crate::config::Config;
@@ -70,7 +71,8 @@ fn data(config: &Config) -> Result<(), String> {
     let locations = config.data_locations().ok_or("none is given")?;
     let options = config.read_options().storage;
     locations.iter().try_for_each(|location| {
-        let manifest = Storage::open(location, &options).and_then(|s| Manifest::read(&s));
+        let storage = Storage::open(location, &options).map_err(|error| error.to_string())?;
+        let manifest = Manifest::read(&storage);
         manifest.map(|_| ()).map_err(|error| error.to_string())
     })
 }

@@ -41,7 +41,7 @@ pub(super) fn write(path: &Path, tensors: &[(String, HostTensor)]) -> Result<(),
         .collect::<Result<_, _>>()
         .map_err(|error| failed(error.to_string()))?;
     let bytes = safetensors::serialize(views, None).map_err(|error| failed(error.to_string()))?;
-    crate::run_dir::replace_file(path, &bytes).map_err(|error| failed(error.to_string()))
+    ankh_storage::atomic::replace_file(path, &bytes).map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

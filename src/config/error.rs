@@ -45,6 +45,22 @@ pub enum ConfigError {
         origin: Origin,
         now: &'static str,
     },
+    /// A switch of the objective that its kind does not have.
+    #[error(
+        "`{key}` in {origin} has no effect on the objective {kind}; {} {}",
+        if let [_] = &kinds[..] { "the kind that has it is" } else { "the kinds that have it are" },
+        kinds.join(", ")
+    )]
+    ForeignSwitch {
+        /// The dotted key.
+        key: String,
+        /// The layer that sets it, or that sets the kind.
+        origin: Origin,
+        /// The kind that lacks it.
+        kind: String,
+        /// The kinds that have it.
+        kinds: Vec<String>,
+    },
     /// Neither a preset nor a file.
     #[error("no preset or file is called `{name}`{}", did_you_mean(nearest))]
     UnknownPreset {

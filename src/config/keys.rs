@@ -1,10 +1,12 @@
-//! Which settings exist. The answer is read off a complete configuration written as JSON, where a setting without a value is `null` rather than
-//! missing; so a field added to a section is known here without another word.
+//! Which settings exist. The answer is read off a complete configuration written as JSON, where a
+//! setting without a value is `null` rather than missing; so a field added to a section is known
+//! here without another word.
 
-use ankh_data::Objective;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::objective::all_switches;
+use super::renamed::new_name;
 use super::{Config, ConfigError, Optimizer, Origin};
 
 /// The settings that exist, as trees: an object for a section, anything else for a setting.
@@ -13,9 +15,6 @@ pub(super) struct Keys {
     /// Those of a part of a mixture, whatever its name.
     part: Map<String, Value>,
 }
-
-/// Settings that had other names in earlier versions: those, and the names they have now.
-const RENAMED: [(&str, &str); 1] = [("train.accumulation", "train.gradient_accumulation")];
 
 /// The section whose sections are named by the user.
 const MIXTURE: &str = "mixture";
@@ -27,14 +26,16 @@ impl Keys {
             optimizer: optimizer.defaults(),
             ..Config::default()
         };
-        let sections = object(config);
-        let mut part = object(Objective::default());
+        let mut sections = object(config);
+        sections.insert("objective".into(), all_switches().into());
+        let mut part = all_switches();
         part.extend([("weight".into(), 1.into()), ("dir".into(), Value::Null)]);
         Self { sections, part }
     }
 
-    /// Whether the setting may go without a value, written `"none"` where a parent gave it one. Of a mixture that is every part, and
-    /// every setting of one: the value is then that of the run. (A part without a task mark is another thing than one that says nothing.)
+    /// Whether the setting may go without a value, written `"none"` where a parent gave it one. Of
+    /// a mixture that is every part, and every setting of one: the value is then that of the run.
+    /// (A part without a task mark is another thing than one that says nothing.)
     pub(super) fn is_optional(&self, path: &[&str]) -> bool {
         match path {
             [MIXTURE, _] => true,
@@ -47,8 +48,8 @@ impl Keys {
     pub(super) fn check(&self, layer: &toml::Table, origin: &Origin) -> Result<(), ConfigError> {
         let unknown = &mut |key: String, siblings: &Map<String, Value>| {
             let origin = origin.clone();
-            match RENAMED.iter().find(|(before, _)| *before == key) {
-                Some((_, now)) => ConfigError::RenamedKey { key, origin, now },
+            match new_name(&key) {
+                Some(now) => ConfigError::RenamedKey { key, origin, now },
                 None => ConfigError::UnknownKey {
                     nearest: self.nearest(&key),
                     known: siblings.keys().cloned().collect(),
@@ -73,7 +74,8 @@ impl Keys {
             .try_fold(self.sections.get(*first)?, |value, name| value.get(name))
     }
 
-    /// The existing key most like `key`: the same name in another section counts almost as much as a misspelt one in the same.
+    /// The existing key most like `key`: the same name in another section counts almost as much as
+    /// a misspelt one in the same.
     fn nearest(&self, key: &str) -> Option<String> {
         let mut names = Vec::new();
         collect(&self.sections, "", &mut names);
@@ -99,7 +101,7 @@ impl Keys {
 }
 
 /// A struct as JSON.
-fn object(value: impl Serialize) -> Map<String, Value> {
+pub(super) fn object(value: impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(value) {
         Ok(Value::Object(fields)) => fields,
         // A struct with string keys and finite numbers is always an object.

@@ -1,20 +1,23 @@
 //! A run on several data sets or objectives at once: `[mixture.NAME]` tables.
 //!
-//! A part says what differs from `[data]` and `[objective]`, and no more; those stay what all parts share, and what evaluation uses.
+//! A part says what differs from `[data]` and `[objective]`, and no more; those stay what all parts
+//! share, and what evaluation uses.
 
 use std::collections::BTreeMap;
 
-use ankh_data::{Location, Objective};
+use ankh_data::Objective;
+use ankh_storage::Location;
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use toml::Table;
 
 use super::Config;
+use super::objective::laid_over;
 
 /// One part of a mixture, as it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Written")]
 pub struct Part {
     /// Its share of the rows, in proportion to the others'.
+    #[serde(default = "one")]
     pub weight: f64,
     /// Its prepared data; that of `data.dir` where none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,29 +27,8 @@ pub struct Part {
     over: Table,
 }
 
-/// A part whose settings of the objective nobody has looked at.
-#[derive(Deserialize)]
-struct Written {
-    #[serde(default = "one")]
-    weight: f64,
-    dir: Option<Location>,
-    #[serde(flatten)]
-    over: Table,
-}
-
 fn one() -> f64 {
     1.0
-}
-
-impl TryFrom<Written> for Part {
-    type Error = String;
-
-    fn try_from(written: Written) -> Result<Self, String> {
-        let Written { weight, dir, over } = written;
-        let objective = laid_over(&Objective::default(), &over);
-        objective.map_err(|error| error.message().to_owned())?;
-        Ok(Part { weight, dir, over })
-    }
 }
 
 /// What a run sees some share of the time.
@@ -63,7 +45,8 @@ pub struct Component {
 }
 
 impl Config {
-    /// What the run is made of: the parts of the mixture in the order of their names, or the one that `[data]` and `[objective]` say.
+    /// What the run is made of: the parts of the mixture in the order of their names, or the one
+    /// that `[data]` and `[objective]` say.
     pub fn components(&self) -> Vec<Component> {
         if self.mixture.is_empty() {
             return vec![Component {
@@ -78,9 +61,15 @@ impl Config {
             weight: part.weight,
             dir: part.dir.clone().or_else(|| self.data.dir.clone()),
             objective: laid_over(&self.objective, &part.over)
-                .expect("the settings suit any objective: they were checked when they were read"),
+                .expect("the settings suit the objective: they were checked when they were read"),
         };
         self.mixture.iter().map(component).collect()
+    }
+
+    /// Whether the settings of every part are those of an objective.
+    pub(super) fn check_parts(&self) -> Result<(), toml::de::Error> {
+        let mut parts = self.mixture.values();
+        parts.try_for_each(|part| laid_over(&self.objective, &part.over).map(drop))
     }
 
     /// Where the held-out sequences are: with the data of the run, or with a mixture's first.
@@ -106,22 +95,9 @@ impl Config {
 /// The parts of a mixture by name.
 pub(super) type Parts = BTreeMap<String, Part>;
 
-/// An objective with some settings changed; `"none"` takes the task mark away.
-fn laid_over(objective: &Objective, over: &Table) -> Result<Objective, toml::de::Error> {
-    let mut table = Table::try_from(objective).expect("a struct of numbers and names is TOML");
-    for (name, value) in over {
-        match (name.as_str(), value.as_str()) {
-            ("task", Some("none")) => table.remove(name),
-            _ => table.insert(name.clone(), value.clone()),
-        };
-    }
-    Value::Table(table).try_into()
-}
-
 #[cfg(test)]
 mod tests {
-    use ankh_data::objective::Kind;
-    use ankh_data::tokenizer::Task;
+    use serde_json::json;
 
     use super::super::{ConfigError, Versions, resolve};
     use super::*;
@@ -151,16 +127,18 @@ mod tests {
         let names = [low, s2s, unmarked].map(|part| part.name.as_str());
         assert_eq!(names, ["low", "s2s", "unmarked"]);
         let of = |part: &Component| {
-            (
-                part.weight,
-                part.objective.masking_rate,
-                part.objective.task,
-            )
+            let objective = json!(part.objective);
+            let [rate, task] = ["masking_rate", "task"].map(|name| objective[name].clone());
+            (part.weight, rate, task)
         };
-        assert_eq!(of(low), (1.0, 0.15, Some(Task::Nlu)));
-        assert_eq!(of(s2s), (2.0, 0.3, Some(Task::S2s)));
-        assert_eq!(of(unmarked), (1.0, 0.3, None));
-        assert_eq!(s2s.objective.kind, Kind::Completion);
+        assert_eq!(of(low), (1.0, json!(0.15), json!("nlu")));
+        assert_eq!(of(unmarked), (1.0, json!(0.3), json!(null)));
+        // Another kind keeps what it has too, here the mark alone.
+        assert_eq!(of(s2s), (2.0, json!(null), json!("s2s")));
+        assert_eq!(
+            json!(s2s.objective),
+            json!({ "kind": "completion", "task": "s2s" })
+        );
         let places = ["here", "s3://bucket/there"].map(|place| Location::parse(place).unwrap());
         assert_eq!(s2s.dir.as_ref(), Some(&places[1]));
         assert_eq!(config.data_locations().unwrap(), places);
@@ -187,12 +165,16 @@ mod tests {
         let text = "extends = \"ankh3-large\"\n[mixture.all]\n[mixture.low]\nmasking_rate = 0.15\n";
         std::fs::write(&base, text).unwrap();
         let file = directory.path().join("written.toml");
-        let cases: [&[&str]; 4] = [
+        let cases: [&[&str]; 5] = [
             &[],
             &["mixture.low.weight=3", "mixture.low.task=none"],
             &[
                 "mixture.other.dir=gs://bucket/other",
                 "mixture.other.ngram=2",
+            ],
+            &[
+                "objective.kind=masked_only",
+                "mixture.low.kind=span_corruption",
             ],
             &["mixture.low=none"],
         ];

@@ -1,15 +1,19 @@
 //! The configuration of a run: what the model is, what it learns from, and how.
 //!
-//! A [`Config`] is complete and typed: every section has a value for every setting, and a setting that can only be one of a few things is an enum.
-//! It is resolved from layers (the defaults, a preset or file with the chain it extends, `--set` arguments), each checked against the
-//! settings that exist before it is laid over the others; see [`resolve`]. What no type can say, [`Config::validate`] checks once. Nothing
-//! here knows what a graph, a file of sequences or a device is.
+//! A [`Config`] is complete and typed: every section has a value for every setting, and a setting
+//! that can only be one of a few things is an enum. It is resolved from layers (the defaults, a
+//! preset or file with the chain it extends, `--set` arguments), each checked against the settings
+//! that exist before it is laid over the others; see [`resolve`]. What no type can say,
+//! [`Config::validate`] checks once. Nothing here knows what a graph, a file of sequences or a
+//! device is.
 
 mod error;
 mod keys;
 mod mixture;
+mod objective;
 mod paths;
 mod presets;
+mod renamed;
 mod resolve;
 mod sharding;
 mod size;
@@ -26,15 +30,19 @@ use crate::model::step_flops;
 pub use crate::model::{Activation, Initialization, LogicalAxis, Loss, Model, TieEmbeddings};
 pub use crate::optim::{Adafactor, AdamW, Optimizer, Schedule, ScheduleKind};
 pub use crate::validation::Problem;
-pub use ankh_data::{Location, LongSequences, Objective, Rows, Vocabulary};
+pub use ankh_data::{LongSequences, Objective, Packing, Vocabulary};
+pub use ankh_storage::Location;
 pub use error::{ConfigError, Origin};
 pub use mixture::{Component, Part};
+pub use objective::setting_name;
 pub use presets::preset_names;
-pub use resolve::{RESOLVED_HEADER, Versions, resolve, resolve_file, resolve_over};
+pub use resolve::{RESOLVED_HEADER, Versions, resolve, resolve_over};
+pub(crate) use resolve::{recorded_in_json, resolve_recorded};
 pub use sharding::{Compiler, GradientType, MeshAxis, Rules, Sharding};
 pub use size::{InvalidSize, Size};
 
-/// A complete configuration: what `config.toml` in a run directory holds. The defaults are those of `ankh-base`.
+/// A complete configuration: what `config.toml` in a run directory holds. The defaults are those of
+/// `ankh-base`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -80,7 +88,8 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// What `pretrain prepare` wrote: a directory, or a `gs://` or `s3://` URL; `--data` gives it on the command line.
+    /// What `pretrain prepare` wrote: a directory, or a `gs://` or `s3://` URL; `--data` gives it
+    /// on the command line.
     pub dir: Option<Location>,
     /// The ids the sequences were prepared with.
     pub tokenizer: Vocabulary,
@@ -89,13 +98,14 @@ pub struct Data {
     /// Decoder positions a row, the closing `</s>` included.
     pub target_length: usize,
     /// Whether a row of a batch holds one sequence or as many as fit.
-    pub rows: Rows,
+    pub packing: Packing,
     /// What becomes of a sequence that does not fit `input_length`.
     pub long_sequences: LongSequences,
     /// Seeds the order of the rows and the masks.
     pub seed: u64,
-    /// Memory for sequences. Data that fits is read when the run starts and shuffled as a whole; other data is read when it is
-    /// needed, and shuffled in windows of half this size. So it says more than how fast a run is, and does not depend on the machine.
+    /// Memory for sequences. Data that fits is read when the run starts and shuffled as a whole;
+    /// other data is read when it is needed, and shuffled in windows of half this size. So it says
+    /// more than how fast a run is, and does not depend on the machine.
     pub memory: Size,
     /// A local directory that keeps what was read from afar.
     pub cache: Option<PathBuf>,
@@ -114,7 +124,7 @@ impl Default for Data {
             tokenizer: Vocabulary::Ankh,
             input_length: 512,
             target_length: 256,
-            rows: Rows::Padded,
+            packing: Packing::Padded,
             long_sequences: LongSequences::Crop,
             seed: 0,
             memory: Size::gib(8),
@@ -174,7 +184,8 @@ pub enum Compute {
     Bfloat16,
 }
 
-/// What a layer's forward pass keeps for its backward pass; the rest is computed again. From least memory to most.
+/// What a layer's forward pass keeps for its backward pass; the rest is computed again. From least
+/// memory to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remat {

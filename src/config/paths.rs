@@ -1,16 +1,17 @@
 //! The paths of a configuration, written so that they mean the same from any working directory.
 //!
-//! What is given is taken from where the program was started. A run directory outlives that: whoever resumes from elsewhere
-//! must find the same data, so a run records where it is.
+//! What is given is taken from where the program was started. A run directory outlives that:
+//! whoever resumes from elsewhere must find the same data, so a run records where it is.
 
 use std::path::{Path, PathBuf};
 
-use ankh_data::Location;
+use ankh_storage::Location;
 
 use super::{Config, ConfigError};
 
 impl Config {
-    /// Takes each relative path from the present working directory. Links are left as they are, and so are URLs.
+    /// Takes each relative path from the present working directory. Links are left as they are, and
+    /// so are URLs.
     pub fn make_paths_absolute(&mut self) -> Result<(), ConfigError> {
         if let Some(dir) = &mut self.data.dir {
             place(dir, "data.dir")?;

@@ -1,7 +1,8 @@
 //! From names and arguments to one complete [`Config`].
 //!
-//! The defaults lie at the bottom. A preset or file lies over what it `extends`, and `--set` arguments lie on top, in order. Each layer is checked when it
-//! is laid down, so that an error names the place that made it.
+//! The defaults lie at the bottom. A preset or file lies over what it `extends`, and `--set`
+//! arguments lie on top, in order. Each layer is checked when it is laid down, so that an error
+//! names the place that made it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,14 +11,17 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::keys::{Keys, nearest_name, parts};
+use super::objective::{ForeignSwitch, foreign_switch, switch_kinds};
 use super::presets::{preset, preset_names};
+use super::renamed::rename_recorded;
 use super::{Config, ConfigError, Optimizer, Origin};
 
 /// The first line of a resolved configuration.
 pub const RESOLVED_HEADER: &str =
     "# The resolved configuration of this run: every setting, as it was used.\n";
 
-/// What made a run: recorded beside the settings in a run directory's `config.toml`, and ignored when that file is read as a configuration.
+/// What made a run: recorded beside the settings in a run directory's `config.toml`, and ignored
+/// when that file is read as a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
     /// Of this program.
@@ -28,10 +32,11 @@ pub struct Versions {
     pub platform: String,
 }
 
-/// The configuration that `base` (a preset or a file; the defaults without one) and the `key=value` arguments `set` say.
+/// The configuration that `base` (a preset or a file; the defaults without one) and the `key=value`
+/// arguments `set` say.
 ///
-/// The result has the right keys and types; whether the values make sense together is [`Config::validate`]'s question, to be asked once the
-/// command line's other options are in.
+/// The result has the right keys and types; whether the values make sense together is
+/// [`Config::validate`]'s question, to be asked once the command line's other options are in.
 pub fn resolve(base: Option<&str>, set: &[String]) -> Result<Config, ConfigError> {
     let layers = match base {
         Some(name) => Layer::chain(Layer::named(name, Path::new(""))?)?,
@@ -40,10 +45,35 @@ pub fn resolve(base: Option<&str>, set: &[String]) -> Result<Config, ConfigError
     resolve_over(Resolution::of(Config::default()).under(&layers)?, set)
 }
 
-/// The configuration that the file `path` says, which no preset stands for.
-pub fn resolve_file(path: &Path) -> Result<Config, ConfigError> {
-    let layers = Layer::chain(Layer::file(path.to_owned())?)?;
-    Resolution::of(Config::default()).under(&layers)
+/// The configuration that a run recorded in the file `path`, by this version or an earlier one.
+pub fn resolve_recorded(path: &Path) -> Result<Config, ConfigError> {
+    let mut layer = Layer::file(path.to_owned())?;
+    rename_recorded(&mut layer.table);
+    Resolution::of(Config::default()).under(&Layer::chain(layer)?)
+}
+
+/// The configuration that a saved state carries as JSON, from this version or an earlier one.
+pub fn recorded_in_json(config: &serde_json::Value) -> Option<Config> {
+    let toml::Value::Table(mut table) = without_nulls(config)? else {
+        return None;
+    };
+    rename_recorded(&mut table);
+    read(table).ok()
+}
+
+/// JSON as TOML, which has no word for a setting without a value.
+fn without_nulls(value: &serde_json::Value) -> Option<Value> {
+    use serde_json::Value as Json;
+    Some(match value {
+        Json::Null => return None,
+        Json::Object(fields) => {
+            let fields = fields.iter();
+            let set = |(name, value): (&String, &Json)| Some((name.clone(), without_nulls(value)?));
+            Value::Table(fields.filter_map(set).collect())
+        }
+        Json::Array(items) => Value::Array(items.iter().filter_map(without_nulls).collect()),
+        other => Value::try_from(other).ok()?,
+    })
 }
 
 /// `base` with the `key=value` arguments `set` laid over it.
@@ -73,8 +103,8 @@ impl Config {
 }
 
 impl Config {
-    /// The configuration as a file that [`resolve`] reads back: what it sets otherwise than `base`, a preset or a file (the
-    /// defaults without one), which the file extends.
+    /// The configuration as a file that [`resolve`] reads back: what it sets otherwise than `base`,
+    /// a preset or a file (the defaults without one), which the file extends.
     pub fn to_toml_over(&self, base: Option<&str>) -> Result<String, ConfigError> {
         let mut extended = resolve(base, &[])?;
         let mut file = Table::new();
@@ -98,7 +128,13 @@ impl Config {
             let name = to_table(self)["optimizer"]["name"].clone();
             put(&mut file, &["optimizer", "name"], Some(name));
         }
-        let (before, after) = (to_table(&extended), to_table(self));
+        let (mut before, after) = (to_table(&extended), to_table(self));
+        let kind = after["objective"]["kind"].clone();
+        if before["objective"].get("kind") != Some(&kind) {
+            // The file says the new kind, which takes the former one's own switches away.
+            put(&mut file, &["objective", "kind"], Some(kind));
+            switch_kinds(&mut before, &file);
+        }
         for (path, value) in leaves(&after) {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             if at(&before, &path) != Some(value) {
@@ -243,6 +279,7 @@ impl Resolution {
 
     fn lay(&mut self, layer: &Layer) -> Result<(), ConfigError> {
         self.switch_optimizer(layer)?;
+        switch_kinds(&mut self.table, &layer.table);
         let keys = Keys::beside(&self.config.optimizer);
         keys.check(&layer.table, &layer.origin)?;
         let mut table = self.table.clone();
@@ -257,7 +294,15 @@ impl Resolution {
             let none = value.as_str() == Some("none") && keys.is_optional(&path);
             put(&mut table, &path, (!none).then(|| value.clone()));
         }
-        match Config::deserialize(table.clone()) {
+        if let Some(ForeignSwitch { key, kind, kinds }) = foreign_switch(&table) {
+            return Err(ConfigError::ForeignSwitch {
+                key,
+                origin: layer.origin.clone(),
+                kind,
+                kinds,
+            });
+        }
+        match read(table) {
             Ok(config) => {
                 // Written anew, so that values take the form their types give them.
                 *self = Self {
@@ -270,7 +315,8 @@ impl Resolution {
         }
     }
 
-    /// Another `optimizer.name` starts from that optimizer's own defaults: nothing of the former one's settings applies to it.
+    /// Another `optimizer.name` starts from that optimizer's own defaults: nothing of the former
+    /// one's settings applies to it.
     fn switch_optimizer(&mut self, layer: &Layer) -> Result<(), ConfigError> {
         let Some(name) = layer
             .table
@@ -294,16 +340,17 @@ impl Resolution {
                 return Ok(());
             }
         }
-        let message = Config::deserialize(with(&self.table, &["optimizer", "name"], name))
+        let message = read(with(&self.table, &["optimizer", "name"], name))
             .map_or_else(|error| error.message().to_owned(), |_| String::new());
         Err(wrong_value("optimizer.name".into(), layer, name, &message))
     }
 
-    /// The setting of `layer` that does not deserialise: the first that alone, over what was there before, fails.
+    /// The setting of `layer` that does not deserialise: the first that alone, over what was there
+    /// before, fails.
     fn blame(&self, layer: &Layer, message: &str) -> ConfigError {
         let failing = leaves(&layer.table).into_iter().find_map(|(path, value)| {
             let names: Vec<&str> = path.iter().map(String::as_str).collect();
-            let error = Config::deserialize(with(&self.table, &names, value)).err()?;
+            let error = read(with(&self.table, &names, value)).err()?;
             // A section where a value belongs is one wrong value, not several unknown settings.
             let within = (1..names.len())
                 .find(|&end| at(&self.table, &names[..end]).is_some_and(|v| !v.is_table()));
@@ -355,6 +402,13 @@ fn expectation(message: &str, value: &Value) -> String {
         }
     }
     words
+}
+
+/// The configuration that a table says, every part of its mixture included.
+fn read(table: Table) -> Result<Config, toml::de::Error> {
+    let config = Config::deserialize(table)?;
+    config.check_parts()?;
+    Ok(config)
 }
 
 fn to_table(config: &Config) -> Table {

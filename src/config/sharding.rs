@@ -9,13 +9,16 @@ use crate::named_variants::named_variants;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sharding {
-    /// Groups of devices that each compute a share of the batch with a copy of the weights; 0: as many as the other axes leave.
+    /// Groups of devices that each compute a share of the batch with a copy of the weights; 0: as
+    /// many as the other axes leave.
     pub data: usize,
-    /// Devices that each compute a share of the batch and keep a share of the weights (fully sharded data parallelism).
+    /// Devices that each compute a share of the batch and keep a share of the weights (fully
+    /// sharded data parallelism).
     pub fsdp: usize,
     /// Devices that share the heads and the feed-forward width of each layer (tensor parallelism).
     pub model: usize,
-    /// Whether what the optimizer keeps is split over `data` too, and each device updates its share (ZeRO stage 1).
+    /// Whether what the optimizer keeps is split over `data` too, and each device updates its share
+    /// (ZeRO stage 1).
     pub zero: bool,
     /// The number format in which gradients are summed over devices.
     pub gradients: GradientType,
@@ -128,6 +131,7 @@ impl Rules {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Compiler {
-    /// XLA's flags for this program, each `name=value`, such as `xla_tpu_scoped_vmem_limit_kib=32768`.
+    /// XLA's flags for this program, each `name=value`, such as
+    /// `xla_tpu_scoped_vmem_limit_kib=32768`.
     pub flags: Vec<String>,
 }

@@ -140,6 +140,130 @@ fn a_key_of_an_earlier_version_names_the_key_of_now() {
         "the setting `train.accumulation` in --set train.accumulation=2 is called \
          `train.gradient_accumulation` now"
     );
+    let text = message(set(&["data.rows=packed"]));
+    assert!(text.contains("is called `data.packing` now"), "{text}");
+}
+
+#[test]
+fn a_switch_that_the_objective_does_not_have_is_refused() {
+    for (arguments, key, kinds) in [
+        (
+            &[
+                "objective.kind=masked_only",
+                "objective.target_format=pairs",
+            ][..],
+            "`objective.target_format`",
+            "partial_demasking, span_corruption",
+        ),
+        (
+            &[
+                "objective.kind=full_reconstruction",
+                "objective.target_format=runs",
+            ],
+            "`objective.target_format`",
+            "partial_demasking, span_corruption",
+        ),
+        (
+            &["objective.mean_span=4"],
+            "`objective.mean_span`",
+            "the kind that has it is span_corruption",
+        ),
+        (
+            &["objective.kind=completion", "objective.masking_rate=0.3"],
+            "`objective.masking_rate`",
+            "partial_demasking, masked_only, full_reconstruction, span_corruption",
+        ),
+        (
+            &["objective.kind=span_corruption", "objective.ngram=1"],
+            "`objective.ngram`",
+            "partial_demasking, masked_only, full_reconstruction",
+        ),
+        (
+            &["mixture.a.kind=completion", "mixture.a.masking_rate=0.3"],
+            "`mixture.a.masking_rate`",
+            "span_corruption",
+        ),
+        (
+            &["mixture.a.mean_span=4"],
+            "`mixture.a.mean_span`",
+            "span_corruption",
+        ),
+        // The part has the kind of all.
+        (
+            &["mixture.a.ngram=3", "objective.kind=span_corruption"],
+            "`mixture.a.ngram`",
+            "masked_only",
+        ),
+    ] {
+        let text = message(set(arguments));
+        assert!(text.contains(key), "{arguments:?}: {text}");
+        assert!(text.contains("has no effect on the objective"), "{text}");
+        assert!(text.contains(kinds), "{arguments:?}: {text}");
+    }
+    // All in one file, in whatever order they stand there.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mine.toml");
+    fs::write(
+        &path,
+        "[objective]\ntarget_format = \"pairs\"\nkind = \"masked_only\"\n",
+    )
+    .unwrap();
+    let text = message(resolve(path.to_str(), &[]));
+    assert!(text.contains("`objective.target_format` in"), "{text}");
+}
+
+#[test]
+fn another_kind_of_objective_keeps_the_switches_that_both_have() {
+    let objective = |arguments: &[&str]| serde_json::json!(set(arguments).unwrap().objective);
+    let spans = objective(&[
+        "objective.masking_rate=0.3",
+        "objective.ngram=3",
+        "objective.target_format=pairs",
+        "objective.kind=span_corruption",
+        "objective.mean_span=4",
+    ]);
+    let expected = serde_json::json!({
+        "kind": "span_corruption", "masking_rate": 0.3, "count": "exact", "mean_span": 4.0,
+        "target_format": "pairs", "task": null,
+    });
+    assert_eq!(spans, expected);
+    // What was dropped on the way does not come back.
+    let back = objective(&[
+        "objective.ngram=3",
+        "objective.kind=span_corruption",
+        "objective.kind=partial_demasking",
+    ]);
+    assert_eq!(back["ngram"], 1);
+}
+
+#[test]
+fn the_papers_experiments_keep_their_objectives() {
+    let objective = |name: &str| {
+        let config = resolve(Some(&format!("experiments/{name}")), &[]).unwrap();
+        let mut table = serde_json::json!(config.objective);
+        // Unset but for Ankh3.
+        table
+            .as_object_mut()
+            .unwrap()
+            .retain(|_, value| !value.is_null());
+        table
+    };
+    let masks = |kind: &str, rate: f64| {
+        serde_json::json!({
+            "kind": kind, "masking_rate": rate, "count": "exact", "selection": "uniform",
+            "ngram": 1, "touching": "separate",
+        })
+    };
+    assert_eq!(objective("00"), masks("full_reconstruction", 0.15));
+    assert_eq!(objective("03"), masks("masked_only", 0.15));
+    let mut ankh = masks("partial_demasking", 0.15);
+    ankh["target_format"] = "runs".into();
+    assert_eq!(objective("04"), ankh);
+    let spans = serde_json::json!({
+        "kind": "span_corruption", "masking_rate": 0.15, "count": "exact", "mean_span": 3.0,
+        "target_format": "runs",
+    });
+    assert_eq!(objective("05"), spans);
 }
 
 #[test]
@@ -182,7 +306,7 @@ fn a_wrong_type_says_what_was_expected() {
             "data.memory=true",
             "a size such as \"8 GiB\", or a number of GiB",
         ),
-        ("data.rows=pcaked", "did you mean `packed`?"),
+        ("data.packing=pcaked", "did you mean `packed`?"),
         ("data.dir=3", "a string"),
         ("train.steps={a=1}", "`train.steps`"),
     ] {
@@ -347,7 +471,7 @@ fn validation_reports_all_problems_at_once() {
     let ConfigError::Invalid { problems } = error else {
         panic!("{error}")
     };
-    let keys: Vec<_> = problems.iter().map(|problem| problem.key).collect();
+    let keys: Vec<_> = problems.iter().map(|problem| &problem.key[..]).collect();
     assert_eq!(keys, ["model.heads", "train.steps"]);
 }
 

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use ankh_data::objective::{Kind, Touching};
-use ankh_data::{BatchPlan, CacheOptions, Objective, ReadOptions, StorageOptions, Tokenizer};
+use ankh_data::{BatchConfig, Objective, ReadOptions, Tokenizer};
+use ankh_storage::{CacheOptions, StorageOptions};
 
+use super::objective::setting_name;
 use super::{Config, ConfigError, Problem, ScheduleKind};
 use crate::validation::Problems;
 
@@ -38,20 +39,18 @@ impl Config {
         let residues = self
             .objective
             .window(self.data.input_length, self.data.target_length);
-        let masked = (self.objective.masking_rate * residues as f64).round() as usize;
         let sentinels = self.tokenizer().sentinels();
-        let separate = self.objective.kind != Kind::Completion
-            && self.objective.touching == Touching::Separate
-            && self.objective.kind != Kind::SpanCorruption;
-        found.unless(
-            !separate || masked.div_ceil(self.objective.ngram) <= sentinels,
-            "objective.masking_rate",
-            format!(
-                "is {}: {masked} of {residues} residues, but the vocabulary has {sentinels} sentinels",
-                self.objective.masking_rate
-            ),
-            "long sequences are masked less".into(),
-        );
+        if let Some(masks) = self.objective.masks(residues) {
+            found.unless(
+                masks.masks <= sentinels,
+                "objective.masking_rate",
+                format!(
+                    "is {}: {} of {residues} residues, but the vocabulary has {sentinels} sentinels",
+                    masks.rate, masks.residues
+                ),
+                "long sequences are masked less".into(),
+            );
+        }
         let (schedule, steps) = (&self.schedule, self.train.steps);
         let horizon = schedule.horizon(steps);
         found.unless(
@@ -81,14 +80,14 @@ impl Config {
     }
 
     /// The shape and order of the batches.
-    pub fn batch_plan(&self) -> BatchPlan {
-        BatchPlan {
+    pub fn batch_config(&self) -> BatchConfig {
+        BatchConfig {
             seed: self.data.seed,
             global_batch: self.train.batch_size,
             input_length: self.data.input_length,
             target_length: self.data.target_length,
             long_sequences: self.data.long_sequences,
-            rows: self.data.rows,
+            packing: self.data.packing,
         }
     }
 
@@ -148,7 +147,8 @@ impl Config {
             ),
             "set it to a multiple of 4".into(),
         );
-        // The decoder's first half of the buckets stands for exact distances; the logarithmic ones begin there.
+        // The decoder's first half of the buckets stands for exact distances; the logarithmic ones
+        // begin there.
         found.unless(
             model.relative_max_distance > buckets / 2,
             "model.relative_max_distance",
@@ -202,7 +202,7 @@ impl Config {
             // What is wrong with the objective that all share was found above.
             own.0.retain(|problem| !found.0.contains(problem));
             found.0.extend(own.0.into_iter().map(|problem| Problem {
-                key: "mixture",
+                key: "mixture".into(),
                 message: format!("`{}`: {} {}", component.name, problem.key, problem.message),
                 advice: problem.advice,
             }));
@@ -303,10 +303,10 @@ impl Config {
 }
 
 /// What an objective found wrong with itself.
-fn objective_problem(error: ankh_data::error::Error) -> Problem {
+fn objective_problem(error: ankh_data::Error) -> Problem {
     let (key, message) = match error {
-        ankh_data::error::Error::Setting { name, reason } => (name, reason),
-        other => ("objective", other.to_string()),
+        ankh_data::Error::Setting { setting, reason } => (setting_name(setting), reason),
+        other => ("objective".into(), other.to_string()),
     };
     Problem {
         key,

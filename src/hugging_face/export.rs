@@ -37,7 +37,6 @@ pub(super) fn write(
     let written = fill(&partial, model, tokenizer, origin, &mut read).and_then(|names| {
         files::sync_tree(&partial)?;
         files::rename(&partial, directory)?;
-        files::sync_parent(directory)?;
         Ok(names)
     });
     if written.is_err() {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ankh_hlo::Module;
 use ankh_pjrt::Plugin;
+use ankh_storage::atomic;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -156,7 +157,7 @@ pub fn program_digest(module: &Module) -> String {
 
 fn digest(bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    ankh_storage::hex(&hash)
 }
 
 /// Writes a compiled program, whole or not at all.
@@ -172,17 +173,13 @@ pub fn save(path: &Path, identity: &Identity, payload: &[u8]) -> Result<(), Exec
     };
     let header = serde_json::to_vec(&header).map_err(|error| failed(error.into()))?;
     let length = u32::try_from(header.len()).map_err(|e| failed(std::io::Error::other(e)))?;
-    let partial = path.with_added_extension("partial");
-    let write = || {
-        let mut file = fs::File::create(&partial)?;
+    let written = atomic::replace_file_with(path, |file| {
         file.write_all(MAGIC)?;
         file.write_all(&length.to_le_bytes())?;
         file.write_all(&header)?;
-        file.write_all(payload)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(failed)
+        file.write_all(payload)
+    });
+    written.map_err(failed)
 }
 
 /// Reads a compiled program for a run that has `now`.

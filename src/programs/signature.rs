@@ -1,6 +1,6 @@
 //! What the programs take: the arrays of the state and of a batch, by name, shape and logical axes.
 
-use ankh_data::Rows;
+use ankh_data::Packing;
 use ankh_hlo::{DType, Shape, Tensor};
 
 use crate::config::{Config, LogicalAxis};
@@ -38,7 +38,7 @@ pub struct BatchSize {
     /// Decoder positions a row.
     pub target: usize,
     /// What a row holds.
-    pub packing: Rows,
+    pub packing: Packing,
 }
 
 impl BatchSize {
@@ -48,7 +48,7 @@ impl BatchSize {
             rows: config.train.batch_size,
             input: config.data.input_length,
             target: config.data.target_length,
-            packing: config.data.rows,
+            packing: config.data.packing,
         }
     }
 
@@ -86,13 +86,13 @@ pub fn batch(size: BatchSize) -> Vec<Array> {
     };
     let (input, target) = (size.input, size.target);
     match size.packing {
-        Rows::Padded => vec![
+        Packing::Padded => vec![
             array("input_ids", input),
             array("attention_mask", input),
             array("decoder_input_ids", target),
             array("labels", target),
         ],
-        Rows::Packed => vec![
+        Packing::Packed => vec![
             array("input_ids", input),
             array("input_segments", input),
             array("decoder_input_ids", target),

@@ -1,22 +1,22 @@
-//! What makes a run the same run: which settings it must have kept to be gone on with, which may change when that is asked
-//! for, and which configuration it had.
+//! What makes a run the same run: which settings it must have kept to be gone on with, which may
+//! change when that is asked for, and which configuration it had.
 //!
-//! A run's configuration is said twice: `config.toml` has it as it was last started, and each saved state carries the one it was
-//! made with. The saved state decides, since it is what is gone on with. `config.toml` says what was agreed to since.
+//! A run's configuration is said twice: `config.toml` has it as it was last started, and each saved
+//! state carries the one it was made with. The saved state decides, since it is what is gone on
+//! with. `config.toml` says what was agreed to since.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize as _;
 use toml::{Table, Value};
 
 use super::RunError;
 use crate::checkpoint::{self, Store};
-use crate::config::{Config, ConfigError, RESOLVED_HEADER, resolve_file};
+use crate::config::{Config, ConfigError, RESOLVED_HEADER, recorded_in_json, resolve_recorded};
 
-/// The settings that make a run the run it is: the model first, by which one recognises it, then the stream of data. An empty list
-/// is the whole section.
+/// The settings that make a run the run it is: the model first, by which one recognises it, then
+/// the stream of data. An empty list is the whole section.
 const FIXED: [(&str, &[&str]); 5] = [
     ("model", &[]),
     ("objective", &[]),
@@ -27,7 +27,7 @@ const FIXED: [(&str, &[&str]); 5] = [
             "tokenizer",
             "input_length",
             "target_length",
-            "rows",
+            "packing",
             "long_sequences",
             "seed",
         ],
@@ -35,8 +35,8 @@ const FIXED: [(&str, &[&str]); 5] = [
     ("train", &["seed"]),
 ];
 
-/// The settings that a run can go on with others of, at a price: it is then another run than it would have been. All that are in
-/// neither list may change at any start.
+/// The settings that a run can go on with others of, at a price: it is then another run than it
+/// would have been. All that are in neither list may change at any start.
 const AGREED: [(&str, &[&str]); 2] = [
     ("train", &["batch_size"]),
     ("optimizer", &["name", "min_dim_size_to_factor"]),
@@ -73,7 +73,8 @@ pub(super) enum Changes {
     Accepted,
 }
 
-/// Whether the run in `path`, with its saved states in `checkpoints`, can be gone on with as `config` says.
+/// Whether the run in `path`, with its saved states in `checkpoints`, can be gone on with as
+/// `config` says.
 pub(super) fn check_same(
     path: &Path,
     checkpoints: &Path,
@@ -100,7 +101,8 @@ pub(super) fn check_same(
             differences: [fixed, agreed].concat(),
         });
     }
-    // A run that was stopped before it could save again had its changes accepted when it was started.
+    // A run that was stopped before it could save again had its changes accepted when it was
+    // started.
     if let Ok(recorded) = &recorded {
         let open = differences(&AGREED, recorded, config);
         agreed.retain(|difference| open.iter().any(|open| open.key == difference.key));
@@ -131,8 +133,9 @@ pub enum Recorded {
 }
 
 impl Recorded {
-    /// Reads it; nothing where no run was begun. A file that was cut short, or is gone, is made up for by the newest saved state. One that
-    /// somebody has made a mistake in is not: what they meant is in it.
+    /// Reads it; nothing where no run was begun. A file that was cut short, or is gone, is made up
+    /// for by the newest saved state. One that somebody has made a mistake in is not: what they
+    /// meant is in it.
     pub fn of(directory: &Path) -> Result<Option<Self>, RunError> {
         let damage = match recorded(directory) {
             Ok(config) => return Ok(Some(Self::Whole(config))),
@@ -204,10 +207,11 @@ fn recorded(directory: &Path) -> Result<Config, Damage> {
     if text.starts_with(RESOLVED_HEADER.trim_end()) && !is_whole(&text) {
         return Err(Damage::CutShort);
     }
-    resolve_file(&file).map_err(|error| wrong(error, &text))
+    resolve_recorded(&file).map_err(|error| wrong(error, &text))
 }
 
-/// Whether a recorded file has its end: the last setting of its last section, and the end of that line.
+/// Whether a recorded file has its end: the last setting of its last section, and the end of that
+/// line.
 fn is_whole(text: &str) -> bool {
     let end = text.split_once("\n[versions]\n").map(|(_, end)| end);
     let last = |end: &str| {
@@ -232,8 +236,8 @@ struct Saved {
     checkpoint: PathBuf,
 }
 
-/// The configuration that the newest saved state was made with. One that no run made (imported weights), or that is damaged, has none:
-/// what is wrong with it is said when it is read.
+/// The configuration that the newest saved state was made with. One that no run made (imported
+/// weights), or that is damaged, has none: what is wrong with it is said when it is read.
 fn saved(checkpoints: &Path) -> Option<Saved> {
     let store = Store::open(checkpoints);
     let step = store.latest().ok()??;
@@ -249,7 +253,7 @@ pub(crate) fn saved_config(reader: &checkpoint::Reader) -> Option<Config> {
     let metadata = reader.metadata();
     // Imported weights have a model there, and nothing of a run.
     metadata.get("examples_per_epoch")?;
-    Config::deserialize(metadata.get("config")?).ok()
+    recorded_in_json(metadata.get("config")?)
 }
 
 /// The settings of a list that differ.
@@ -460,5 +464,37 @@ mod tests {
             "{error}"
         );
         check(&third, Changes::Accepted).unwrap();
+    }
+
+    #[test]
+    fn what_an_earlier_version_recorded_is_read_under_todays_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let config = tiny(&["data.packing=packed", "objective.kind=masked_only"]);
+        let mut recorded = run(&config);
+        let data = recorded["config"]["data"].as_object_mut().unwrap();
+        let packing = data.remove("packing").unwrap();
+        data.insert("rows".into(), packing);
+        // Every objective had all switches.
+        recorded["config"]["objective"]["target_format"] = "runs".into();
+        save(path, 20, recorded);
+        let kind = "kind = \"masked_only\"\n";
+        let all = format!("{kind}mean_span = 3.0\ntarget_format = \"runs\"\n");
+        let text = text(&config)
+            .replace("\npacking = ", "\nrows = ")
+            .replace(kind, &all);
+        assert!(text.contains(&all), "{text}");
+        assert!(text.contains("\nrows = \"packed\""), "{text}");
+        fs::write(path.join("config.toml"), text).unwrap();
+        let found = Recorded::of(path).unwrap();
+        assert!(matches!(found, Some(Recorded::Whole(found)) if found == config));
+        let check =
+            |config: &Config| check_same(path, &path.join("checkpoints"), config, Changes::Refused);
+        check(&config).unwrap();
+        let error = check(&tiny(&[])).unwrap_err().to_string();
+        assert!(
+            error.contains("data.packing is \"packed\" there"),
+            "{error}"
+        );
     }
 }

@@ -10,8 +10,10 @@ mod lease;
 mod requests;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use ankh_storage::atomic;
 
 use crate::config::{Config, Versions};
 
@@ -298,21 +300,10 @@ fn who(holder: &Option<Holder>) -> String {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    replace_file(path, bytes).map_err(|source| RunError::Write {
+    atomic::replace_file(path, bytes).map_err(|source| RunError::Write {
         path: path.to_owned(),
         source,
     })
-}
-
-/// Replaces a file's content in one step: readers, and a crash, find the old bytes or the new ones.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = path.with_file_name(name);
-    let mut file = fs::File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }
 
 #[cfg(test)]
@@ -365,8 +356,8 @@ mod tests {
             ),
             ("data.seed=3", "data.seed is 0 there and 3 here"),
             (
-                "data.rows=packed",
-                "data.rows is \"padded\" there and \"packed\" here",
+                "data.packing=packed",
+                "data.packing is \"padded\" there and \"packed\" here",
             ),
             (
                 "objective.task=nlu",

@@ -148,7 +148,7 @@ fn keep_until(step: u64, path: &Path) -> io::Result<()> {
     if kept == text {
         return Ok(());
     }
-    crate::run_dir::replace_file(path, &kept)
+    ankh_storage::atomic::replace_file(path, &kept)
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! The way of a batch from the data set to the devices.
 //!
-//! Each host makes the rows of its own devices and no others. Which they are follows from where the batch lies on the mesh,
-//! so that devices that compute the same rows (those along `model`) get the same, also from different hosts.
+//! Each host makes the rows of its own devices and no others. Which they are follows from where the
+//! batch lies on the mesh, so that devices that compute the same rows (those along `model`) get the
+//! same, also from different hosts.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use ankh_data::{
-    Batch, Batches, Component, Dataset, Mixture, Prefetch, ReadOptions, Rows, Share, Split,
+    Batch, Batches, Component, Dataset, HostShard, Mixture, Packing, Prefetch, ReadOptions, Split,
 };
 use ankh_hlo::ArraySpec;
 use ankh_pjrt::HostTensor;
@@ -27,21 +28,22 @@ pub enum BatchError {
     NoData,
 }
 
-/// A share of the configured batches of one split. Held-out splits are read in stored order, each row once, and asked what
-/// `[objective]` says.
-pub fn batches(config: &Config, split: Split, share: Share) -> Result<Batches, TrainError> {
-    let (plan, threads) = (config.batch_plan(), config.data.threads);
+/// A share of the configured batches of one split. Held-out splits are read in stored order, each
+/// row once, and asked what `[objective]` says.
+pub fn batches(config: &Config, split: Split, shard: HostShard) -> Result<Batches, TrainError> {
+    let (shape, threads) = (config.batch_config(), config.data.threads);
     let options = config.read_options();
     Ok(match split {
         Split::Validation | Split::Test => {
             let dataset = open(config, config.held_out(), split, &options)?;
-            Batches::evaluation(dataset, config.objective.clone(), plan, share, threads)
+            Batches::evaluation(dataset, config.objective.clone(), shape, shard, threads)
         }
-        Split::Train => Batches::new(mixture(config, options)?, plan, share, threads),
+        Split::Train => Batches::new(mixture(config, options)?, shape, shard, threads),
     }?)
 }
 
-/// The data to train on. Parts that read the same place share what is read; several places share the memory.
+/// The data to train on. Parts that read the same place share what is read; several places share
+/// the memory.
 fn mixture(config: &Config, mut options: ReadOptions) -> Result<Mixture, TrainError> {
     let places = config.data_locations().ok_or(BatchError::NoData)?;
     options.memory /= places.len() as u64;
@@ -104,12 +106,12 @@ impl DataLoader {
         split: Split,
         mesh: &DeviceMesh,
     ) -> Result<DataLoader, TrainError> {
-        let whole = batches(programs.config, split, Share::all())?;
+        let whole = batches(programs.config, split, HostShard::all())?;
         let specs = programs.batch_specs();
         let hosts = mesh.hosts().iter().map(|host| {
             let rows = host_rows(host, &specs[0]);
             Ok(HostLoader {
-                batches: whole.with_share(Share::ranges(rows.clone()))?,
+                batches: whole.with_shard(HostShard::ranges(rows.clone()))?,
                 host: host.clone(),
                 rows,
             })
@@ -137,8 +139,8 @@ impl DataLoader {
         }
     }
 
-    /// Gives the data up without waiting for threads that may be waiting for some of it: the process is about to end, and they
-    /// with it.
+    /// Gives the data up without waiting for threads that may be waiting for some of it: the
+    /// process is about to end, and they with it.
     pub fn abandon(self) {
         std::mem::forget(self);
     }
@@ -271,14 +273,14 @@ fn arrays(batch: &Batch) -> Vec<HostTensor> {
     let ids = array(inputs, &batch.input_ids);
     let decoder_ids = array(targets, &batch.decoder_input_ids);
     let labels = array(targets, &batch.labels);
-    match batch.layout {
-        Rows::Padded => vec![
+    match batch.packing {
+        Packing::Padded => vec![
             ids,
             array(inputs, &batch.attention_mask()),
             decoder_ids,
             labels,
         ],
-        Rows::Packed => vec![
+        Packing::Packed => vec![
             ids,
             array(inputs, &batch.input_segments),
             decoder_ids,

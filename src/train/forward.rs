@@ -1,7 +1,7 @@
 //! A forward pass of given weights on a given batch, with gradients and optimizer steps where asked for: what compares us
 //! with other implementations, number by number.
 
-use ankh_data::Rows;
+use ankh_data::Packing;
 use ankh_pjrt::HostTensor;
 
 use super::TrainError;
@@ -123,8 +123,8 @@ fn size_of(batch: &[(String, HostTensor)]) -> Result<BatchSize, TrainError> {
         input,
         target,
         packing: match packed {
-            true => Rows::Packed,
-            false => Rows::Padded,
+            true => Packing::Packed,
+            false => Packing::Padded,
         },
     })
 }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use ankh_data::Seen;
+use ankh_data::RowCounts;
 use ankh_pjrt::Event;
 
 use super::TrainError;
@@ -28,7 +28,7 @@ pub(super) struct BatchInfo {
     /// The pass over the data that it belongs to.
     pub epoch: u64,
     /// What it shows, the rows of other processes included.
-    pub seen: Seen,
+    pub seen: RowCounts,
     /// How long the loop waited for it.
     pub waited: Duration,
 }

@@ -1,7 +1,8 @@
 //! Any bytes as a text file, compressed or not.
 //!
-//! Parquet is left out: how long its library takes over a damaged footer is not bounded by the file's
-//! size. One of 281 bytes takes 1.4 s to be refused, and half a minute with this target's instruments.
+//! Parquet is left out: how long its library takes over a damaged footer is not bounded by the
+//! file's size. One of 281 bytes takes 1.4 s to be refused, and half a minute with this target's
+//! instruments.
 //!
 //! The first byte chooses whether the rest is compressed first, the next two how it arrives and is
 //! cut. What holds: nothing panics; the records and their lines are the same however the bytes
@@ -12,8 +13,9 @@
 
 use std::io::{self, Cursor, Read, Write};
 
-use ankh_data::input::{Input, LONGEST_SEQUENCE};
-use ankh_data::residues::{Lengths, Reason, tokenize};
+use ankh_data::prepare::input::Input;
+use ankh_data::prepare::residues::{LONGEST_SEQUENCE, LengthLimits, tokenize};
+use ankh_data::format::Reason;
 use ankh_data::{Error, Tokenizer};
 use libfuzzer_sys::fuzz_target;
 
@@ -21,8 +23,8 @@ use libfuzzer_sys::fuzz_target;
 type Record = (String, u64, Vec<u8>, usize, Option<Reason>);
 
 fuzz_target!(
-    // The usual hook ends the process at once; a panic that the crate catches is none here. One that
-    // it does not catch still ends the process.
+    // The usual hook ends the process at once; a panic that the crate catches is none here. One
+    // that it does not catch still ends the process.
     init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))),
     |data: &[u8]| any_file(data)
 );
@@ -62,7 +64,7 @@ fn check(records: &[Record]) {
         assert!(*line > 0 && !id.is_empty());
         assert_eq!(sequence.len(), (*length).min(LONGEST_SEQUENCE), "{id}");
         assert!(!sequence.iter().any(u8::is_ascii_whitespace), "{id}");
-        let lengths = Lengths { min: 1, max: None };
+        let lengths = LengthLimits { min: 1, max: None };
         for tokenizer in [Tokenizer::ankh(), Tokenizer::ankh3()] {
             let mut tokens = vec![];
             match tokenize(tokenizer, lengths, sequence, *length, &mut tokens) {
@@ -78,8 +80,8 @@ fn check(records: &[Record]) {
     }
 }
 
-/// Whether each record of some text is kept or given with a fault, and none is given another's residues.
-/// What the text holds is found in another way here: line by line.
+/// Whether each record of some text is kept or given with a fault, and none is given another's
+/// residues. What the text holds is found in another way here: line by line.
 fn compare(content: &[u8], records: &[Record]) {
     let text = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let lines: Vec<&[u8]> = lines(text);

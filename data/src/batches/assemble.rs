@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{Batch, IGNORED, Rows};
+use super::objective::Example;
+use super::{Batch, IGNORED, Packing};
 use crate::error::Result;
-use crate::objective::Example;
 use crate::tokenizer::{EOS, PAD};
 
 /// What one row turned out to hold.
@@ -59,8 +59,8 @@ impl RowArrays<'_> {
         let ids = self.labels[places.clone()].iter_mut();
         ids.zip(&example.target)
             .for_each(|(to, &id)| *to = i32::from(id));
-        // One place to the right, behind the start token. The last token goes beyond the target, where
-        // the next sequence's start token takes its place.
+        // One place to the right, behind the start token. The last token goes beyond the target,
+        // where the next sequence's start token takes its place.
         if let Some(first) = self.decoder_input_ids.get_mut(start) {
             *first = i32::from(PAD);
         }
@@ -86,9 +86,9 @@ impl RowArrays<'_> {
 
 impl Batch {
     /// A batch of padding.
-    pub(super) fn blank(layout: Rows, rows: usize, inputs: usize, targets: usize) -> Batch {
+    pub(super) fn blank(packing: Packing, rows: usize, inputs: usize, targets: usize) -> Batch {
         Batch {
-            layout,
+            packing,
             rows,
             input_length: inputs,
             target_length: targets,
@@ -101,8 +101,9 @@ impl Batch {
         }
     }
 
-    /// Fills every row with what `fill` puts in the row of that number, on the threads of the pool this runs in. Rows depend
-    /// on nothing but their number, so the order in which they are made does not matter.
+    /// Fills every row with what `fill` puts in the row of that number, on the threads of the pool
+    /// this runs in. Rows depend on nothing but their number, so the order in which they are made
+    /// does not matter.
     pub(super) fn fill<S, F>(&mut self, fill: F) -> Result<()>
     where
         S: Default,

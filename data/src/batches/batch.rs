@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::ser::{SerializeSeq, SerializeStruct, Serializer};
 
-use super::Rows;
+use super::{Packing, RowCounts};
 
 /// The label of a position that does not count.
 pub const IGNORED: i32 = -100;
@@ -16,7 +16,7 @@ pub struct Batch {
     /// The epoch of the first row of the whole batch, counted by that row's own component.
     pub epoch: u64,
     /// Whether a row may hold more than one sequence.
-    pub layout: Rows,
+    pub packing: Packing,
     /// The number of rows `B`, empty ones included.
     pub rows: usize,
     /// The length `S` of an input.
@@ -32,8 +32,8 @@ pub struct Batch {
     pub components: Vec<usize>,
     /// `[B, S]`: the encoder's tokens, 0 where there is none.
     pub input_ids: Vec<i32>,
-    /// `[B, S]`: which of its row's sequences a token of the encoder belongs to, counted from 1; 0 on
-    /// padding. A row without a sequence has a lone `</s>` with the number 1.
+    /// `[B, S]`: which of its row's sequences a token of the encoder belongs to, counted from 1; 0
+    /// on padding. A row without a sequence has a lone `</s>` with the number 1.
     pub input_segments: Vec<i32>,
     /// `[B, T]`: each target one place to the right, starting with 0.
     pub decoder_input_ids: Vec<i32>,
@@ -55,16 +55,7 @@ pub struct Batch {
     /// Labels that count.
     pub target_tokens: u64,
     /// What all shares of this step show together.
-    pub whole: Seen,
-}
-
-/// How much a step shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
-pub struct Seen {
-    /// Sequences, or pieces of them.
-    pub sequences: u64,
-    /// Their residues, masked ones included.
-    pub residues: u64,
+    pub whole: RowCounts,
 }
 
 /// One sequence of a batch, as the model sees it.
@@ -170,7 +161,7 @@ impl Serialize for Nested<'_> {
 impl Serialize for Batch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (inputs, targets) = (self.input_length, self.target_length);
-        let packed = self.layout == Rows::Packed;
+        let packed = self.packing == Packing::Packed;
         let fields = if packed { 18 } else { 16 };
         let mut object = serializer.serialize_struct("Batch", fields)?;
         object.serialize_field("step", &self.step)?;

@@ -2,12 +2,12 @@
 //!
 //! Which component a row of the run belongs to is arithmetic: the first takes its share of the rows
 //! as evenly spaced as whole numbers allow, the second its share of those that are left, and so on.
-//! So any stretch of rows holds each component's share to within a row or so, and the number of rows
-//! a component had before any place is known at once.
+//! So any stretch of rows holds each component's share to within a row or so, and the number of
+//! rows a component had before any place is known at once.
 
-use crate::dataset::Dataset;
-use crate::error::{Error, Result};
-use crate::objective::Objective;
+use super::dataset::Dataset;
+use super::objective::Objective;
+use crate::error::{Error, Result, Setting};
 
 /// Weights are rounded to multiples of `1 / SHARES`.
 const SHARES: u128 = 1 << 16;
@@ -51,7 +51,7 @@ impl Mixture {
     /// Several. Weights must be positive, and none so small that it would not be met once in 65,536
     /// rows; the data sets must share a tokenizer.
     pub fn of(components: Vec<Component>) -> Result<Mixture> {
-        let wrong = |reason: String| Error::setting("data.mixture", reason);
+        let wrong = |reason: String| Error::setting(Setting::Mixture, reason);
         let Some(first) = components.first() else {
             return Err(wrong("must have a component".into()));
         };

@@ -1,35 +1,41 @@
 //! Batches as a pure function of (seed, step).
 //!
-//! [`Batches`] joins a mixture of data sets and objectives with a plan. What row `i` of a run holds
-//! depends on neither batch sizes nor steps; a step takes the next rows. Which examples make up a step
-//! is a matter of arithmetic (`docs/design/data-order.md`), and each sequence is masked under a key
-//! of its own, so a batch can be made by any host, on any number of threads, at any time, and is
-//! always the same. Shapes are static: rows hold one sequence or several, and padding behind them.
+//! [`Batches`] joins a mixture of data sets and objectives with a configuration. What row `i` of a
+//! run holds depends on neither batch sizes nor steps; a step takes the next rows. Which examples
+//! make up a step is a matter of arithmetic (`docs/design/data-order.md`), and each sequence is
+//! masked under a key of its own, so a batch can be made by any host, on any number of threads, at
+//! any time, and is always the same. Shapes are static: rows hold one sequence or several, and
+//! padding behind them.
 
 mod assemble;
 mod batch;
+mod component;
+mod config;
+pub mod dataset;
 mod mixture;
-mod plan;
+pub mod objective;
+pub mod order;
+mod packing;
 mod prefetch;
-mod share;
-mod source;
+mod shard;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::dataset::Dataset;
-use crate::error::{Error, Result};
-use crate::objective::Objective;
-use crate::order::{Course, Held, Stretches};
+use crate::error::{Error, Result, Setting};
 use crate::random::Key;
-pub use batch::{Batch, IGNORED, Seen, Sequence};
+pub use batch::{Batch, IGNORED, Sequence};
+use component::{ComponentRows, Scratch};
+pub use config::{BatchConfig, Packing};
+use dataset::Dataset;
 pub use mixture::{Component, Mixture};
-pub use plan::{BatchPlan, LongSequences, Rows};
+use objective::Objective;
+use order::{Epochs, RowRange};
+pub use order::{LongSequences, RowCounts};
 pub use prefetch::Prefetch;
-pub use share::Share;
-use source::{Scratch, Source};
+pub use shard::HostShard;
 
 /// What a key is for, so that no two uses draw the same numbers.
 mod purpose {
@@ -46,12 +52,12 @@ pub struct Batches {
     shared: Arc<Shared>,
     /// The rows of each global batch that are made, ascending.
     ranges: Arc<[Range<usize>]>,
-    start: Start,
+    origin: StepOrigin,
 }
 
 /// Where steps begin to be counted in rows of the run.
 #[derive(Clone, Copy, Debug, Default)]
-struct Start {
+struct StepOrigin {
     step: u64,
     /// The rows of the steps before it.
     rows: u128,
@@ -59,78 +65,84 @@ struct Start {
 
 struct Shared {
     mixture: Mixture,
-    plan: BatchPlan,
+    config: BatchConfig,
     /// One for each component.
-    sources: Vec<Source>,
+    components: Vec<ComponentRows>,
     /// Its threads make the rows of a batch together.
     pool: rayon::ThreadPool,
 }
 
 impl Batches {
     /// A share of the training batches: endless, each component in an order of its own every epoch.
-    /// `threads` make a batch together (0: as many as there are cores); their number changes nothing
-    /// but the time it takes.
-    pub fn new(mixture: Mixture, plan: BatchPlan, share: Share, threads: usize) -> Result<Batches> {
-        let key = Key::new(plan.seed);
-        Batches::with_course(mixture, plan, share, threads, key, Course::Endless)
+    /// `threads` make a batch together (0: as many as there are cores); their number changes
+    /// nothing but the time it takes.
+    pub fn new(
+        mixture: Mixture,
+        config: BatchConfig,
+        shard: HostShard,
+        threads: usize,
+    ) -> Result<Batches> {
+        let key = Key::new(config.seed);
+        Batches::with_epochs(mixture, config, shard, threads, key, Epochs::Endless)
     }
 
     /// A share of the evaluation batches: every example once, with masks that are the same at every
     /// evaluation; padded rows in stored order. The last batch is filled up with empty rows, which
-    /// hold a single `</s>` (so that attention has something to attend to) and no label that counts.
+    /// hold a single `</s>` (so that attention has something to attend to) and no label that
+    /// counts.
     pub fn evaluation(
         dataset: Dataset,
         objective: Objective,
-        plan: BatchPlan,
-        share: Share,
+        config: BatchConfig,
+        shard: HostShard,
         threads: usize,
     ) -> Result<Batches> {
-        let key = Key::new(plan.seed).with(purpose::EVALUATION);
+        let key = Key::new(config.seed).with(purpose::EVALUATION);
         let mixture = Mixture::one(dataset, objective);
-        Batches::with_course(mixture, plan, share, threads, key, Course::Once)
+        Batches::with_epochs(mixture, config, shard, threads, key, Epochs::Once)
     }
 
-    fn with_course(
+    fn with_epochs(
         mixture: Mixture,
-        plan: BatchPlan,
-        share: Share,
+        config: BatchConfig,
+        shard: HostShard,
         threads: usize,
         key: Key,
-        course: Course,
+        epochs: Epochs,
     ) -> Result<Batches> {
-        plan.validate()?;
-        let ranges = share.of(plan.global_batch)?;
+        config.validate()?;
+        let ranges = shard.of(config.global_batch)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("batches-{i}"))
             .build()
-            .map_err(|error| Error::setting("data.threads", format!("cannot be had: {error}")))?;
+            .map_err(|error| Error::setting(Setting::Threads, format!("cannot be had: {error}")))?;
         let threads = pool.current_num_threads();
         let components = mixture.components().iter().enumerate();
-        let sources = components.map(|(number, component)| {
+        let components = components.map(|(number, component)| {
             // The first has the order it would have alone.
             let key = match number {
                 0 => key,
                 _ => key.with(purpose::COMPONENT).with(number as u64),
             };
-            Source::new(component, &plan, key, course, threads)
+            ComponentRows::new(component, &config, key, epochs, threads)
         });
         Ok(Batches {
             shared: Arc::new(Shared {
-                sources: sources.collect::<Result<_>>()?,
+                components: components.collect::<Result<_>>()?,
                 mixture,
-                plan,
+                config,
                 pool,
             }),
             ranges: ranges.into(),
-            start: Start::default(),
+            origin: StepOrigin::default(),
         })
     }
 
     /// Another share of the same batches.
-    pub fn with_share(&self, share: Share) -> Result<Batches> {
+    pub fn with_shard(&self, shard: HostShard) -> Result<Batches> {
         Ok(Batches {
-            ranges: share.of(self.shared.plan.global_batch)?.into(),
+            ranges: shard.of(self.shared.config.global_batch)?.into(),
             ..self.clone()
         })
     }
@@ -140,7 +152,7 @@ impl Batches {
     pub fn after(&self, step: u64, rows: u64) -> Batches {
         let rows = rows.into();
         Batches {
-            start: Start { step, rows },
+            origin: StepOrigin { step, rows },
             ..self.clone()
         }
     }
@@ -151,30 +163,31 @@ impl Batches {
         self.first_row(step) as u64
     }
 
-    /// The number of steps until the batches end, those before their first included; nothing if they
-    /// do not end.
+    /// The number of steps until the batches end, those before their first included; nothing if
+    /// they do not end.
     pub fn steps(&self) -> Option<u64> {
-        let batch = self.shared.plan.global_batch as u64;
+        let batch = self.shared.config.global_batch as u64;
         // Batches that end have one component.
-        let rows = self.shared.sources.first()?.order.rows()?;
-        let left = u128::from(rows).saturating_sub(self.start.rows) as u64;
-        Some(self.start.step + left.div_ceil(batch))
+        let rows = self.shared.components.first()?.order.rows()?;
+        let left = u128::from(rows).saturating_sub(self.origin.rows) as u64;
+        Some(self.origin.step + left.div_ceil(batch))
     }
 
-    /// The number of examples of one epoch, rows or pieces of rows: those of all components together.
+    /// The number of examples of one epoch, rows or pieces of rows: those of all components
+    /// together.
     pub fn examples_per_epoch(&self) -> u64 {
-        let sources = self.shared.sources.iter();
-        sources.map(|source| source.order.examples().count()).sum()
+        let components = self.shared.components.iter();
+        components.map(|rows| rows.order.examples().count()).sum()
     }
 
     /// How often a sequence was shown before a step, on average over all. With one component these
     /// are its epochs.
     pub fn epochs_before(&self, step: u64) -> f64 {
         let all = self.examples_per_epoch() as f64;
-        let sources = self.shared.sources.iter();
-        let parts = sources.zip(self.component_epochs_before(step));
+        let components = self.shared.components.iter();
+        let parts = components.zip(self.component_epochs_before(step));
         parts
-            .map(|(source, epochs)| epochs * (source.order.examples().count() as f64 / all))
+            .map(|(rows, epochs)| epochs * (rows.order.examples().count() as f64 / all))
             .sum()
     }
 
@@ -182,9 +195,9 @@ impl Batches {
     pub fn component_epochs_before(&self, step: u64) -> Vec<f64> {
         let shared = &*self.shared;
         let rows = shared.mixture.before(self.first_row(step));
-        let sources = shared.sources.iter().zip(rows);
-        sources
-            .map(|(source, row)| source.order.epochs_before(row))
+        let components = shared.components.iter().zip(rows);
+        components
+            .map(|(rows, row)| rows.order.epochs_before(row))
             .collect()
     }
 
@@ -193,22 +206,22 @@ impl Batches {
         self.ranges.iter().map(Range::len).sum()
     }
 
-    /// The longest target a sequence can have. If it is longer than the plan's target length, some
-    /// targets may be cut.
+    /// The longest target a sequence can have. If it is longer than the configuration's target
+    /// length, some targets may be cut.
     pub fn longest_target(&self) -> usize {
-        let longest = |source: &Source| {
+        let longest = |rows: &ComponentRows| {
             let Component {
                 dataset, objective, ..
-            } = &source.component;
-            objective.longest_target(dataset.tokenizer(), source.order.examples().window())
+            } = &rows.component;
+            objective.longest_target(dataset.tokenizer(), rows.order.examples().window())
         };
-        let sources = self.shared.sources.iter();
-        sources.map(longest).max().unwrap_or(0)
+        let components = self.shared.components.iter();
+        components.map(longest).max().unwrap_or(0)
     }
 
-    /// The plan the batches follow.
-    pub fn plan(&self) -> &BatchPlan {
-        &self.shared.plan
+    /// The shape and the order of the batches.
+    pub fn config(&self) -> &BatchConfig {
+        &self.shared.config
     }
 
     /// What the batches are made from.
@@ -218,61 +231,61 @@ impl Batches {
 
     /// The bytes of memory that finding the examples of a step takes, beside the lengths of rows.
     pub fn index_bytes(&self) -> usize {
-        let sources = self.shared.sources.iter();
-        sources.map(|source| source.order.bytes()).sum()
+        let components = self.shared.components.iter();
+        components.map(|rows| rows.order.bytes()).sum()
     }
 
-    /// The share's rows of a step: a pure function of the seed, the step and the share, in which each
-    /// row is as in the whole batch. Evaluation batches beyond the last are empty.
+    /// The share's rows of a step: a pure function of the seed, the step and the share, in which
+    /// each row is as in the whole batch. Evaluation batches beyond the last are empty.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a step before the first ([`Batches::after`]); what reading rows gives.
+    /// [`Error::Setting`] for a step before the first ([`Batches::after`]); what reading rows
+    /// gives.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let shared = &*self.shared;
-        if step < self.start.step {
+        if step < self.origin.step {
             let reason = format!(
                 "must be at least {}, where these batches begin, but is {step}",
-                self.start.step
+                self.origin.step
             );
-            return Err(Error::setting("step", reason));
+            return Err(Error::setting(Setting::Step, reason));
         }
         let first = self.first_row(step);
-        let (from, to) = (first, first + shared.plan.global_batch as u128);
+        let (from, to) = (first, first + shared.config.global_batch as u128);
         let ranges = shared.mixture.before(from).into_iter();
         let ranges = ranges.zip(shared.mixture.before(to));
         // Outside the pool, whose threads must not wait for each other.
-        let stretches: Vec<Stretches<'_>> = ranges
-            .zip(&shared.sources)
-            .map(|((from, to), source)| source.order.stretches(from..to))
+        let ranges: Vec<RowRange<'_>> = ranges
+            .zip(&shared.components)
+            .map(|((from, to), rows)| rows.order.row_range(from..to))
             .collect();
-        shared.pool.install(|| self.make(step, first, &stretches))
+        shared.pool.install(|| self.make(step, first, &ranges))
     }
 
-    fn make(&self, step: u64, first: u128, stretches: &[Stretches<'_>]) -> Result<Batch> {
+    fn make(&self, step: u64, first: u128, ranges: &[RowRange<'_>]) -> Result<Batch> {
         let Shared {
             mixture,
-            plan,
-            sources,
+            config,
+            components,
             ..
         } = &*self.shared;
         let rows: Vec<usize> = self.ranges.iter().flat_map(Range::clone).collect();
-        let (inputs, targets) = (plan.input_length, plan.target_length);
-        let mut batch = Batch::blank(plan.rows, rows.len(), inputs, targets);
+        let (inputs, targets) = (config.input_length, config.target_length);
+        let mut batch = Batch::blank(config.packing, rows.len(), inputs, targets);
         batch.step = step;
         let (component, row) = mixture.place(first);
-        batch.epoch = stretches[component].epoch(row).unwrap_or(0);
-        batch.whole = (0..plan.global_batch)
+        batch.epoch = ranges[component].epoch(row).unwrap_or(0);
+        batch.whole = (0..config.global_batch)
             .into_par_iter()
             .with_min_len(64)
             .map(|row| {
                 let (component, row) = mixture.place(first + row as u128);
-                stretches[component].held(row)
+                ranges[component].counts(row)
             })
-            .reduce(Held::default, Held::and)
-            .into();
+            .reduce(RowCounts::default, RowCounts::and);
         batch.fill(|row, arrays, scratch: &mut Scratch| {
             let (component, row) = mixture.place(first + rows[row] as u128);
-            sources[component].fill(component, &stretches[component], row, arrays, scratch)
+            components[component].fill(component, &ranges[component], row, arrays, scratch)
         })?;
         Ok(batch)
     }
@@ -284,16 +297,7 @@ impl Batches {
 
     /// The first row of a step, in the whole run.
     fn first_row(&self, step: u64) -> u128 {
-        let Start { step: first, rows } = self.start;
-        rows + u128::from(step.saturating_sub(first)) * self.shared.plan.global_batch as u128
-    }
-}
-
-impl From<Held> for Seen {
-    fn from(held: Held) -> Seen {
-        Seen {
-            sequences: held.sequences,
-            residues: held.residues,
-        }
+        let StepOrigin { step: first, rows } = self.origin;
+        rows + u128::from(step.saturating_sub(first)) * self.shared.config.global_batch as u128
     }
 }

@@ -117,7 +117,8 @@ impl Iterator for Prefetch {
 }
 
 impl Prefetch {
-    /// Whether the next item, or the end, can be had without waiting; waits for it no longer than `patience`.
+    /// Whether the next item, or the end, can be had without waiting; waits for it no longer than
+    /// `patience`.
     pub fn wait(&mut self, patience: Duration) -> bool {
         match self.workers.get_mut(self.turn) {
             Some(worker) => worker.wait(patience),

@@ -1,8 +1,8 @@
 //! Rows in their order to the files of each chunk.
 //!
 //! The collector fills row groups, one a split, has them encoded, and appends them in the order in
-//! which they were filled. A chunk's files are closed when its last group is in them, and handed on to
-//! a thread that makes them last: syncing and checking a file takes as long as writing it.
+//! which they were filled. A chunk's files are closed when its last group is in them, and handed on
+//! to a thread that makes them last: syncing and checking a file takes as long as writing it.
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -11,10 +11,10 @@ use std::sync::mpsc::SyncSender;
 
 use super::engine::Engine;
 use super::groups::{ChunkFile, Closed, Encoder, Group};
-use super::report::Report;
-use super::rows::Piece;
-use crate::dataset::Split;
+use super::rows::ParsedBlock;
 use crate::error::{Error, Result};
+use crate::format::Report;
+use crate::split::Split;
 
 /// The files of a chunk and what was found in its records.
 pub(super) struct Complete {
@@ -83,8 +83,8 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Adds the rows of a piece. Pieces come in the order of their records.
-    pub(super) fn add<T>(&mut self, piece: &Piece, engine: &mut Engine<'_, T>) -> Result<()> {
+    /// Adds the rows of a piece. PartChecksums come in the order of their records.
+    pub(super) fn add<T>(&mut self, piece: &ParsedBlock, engine: &mut Engine<'_, T>) -> Result<()> {
         if self
             .chunk
             .as_ref()

@@ -1,20 +1,20 @@
 //! Which records repeat the residues of an earlier one.
 //!
-//! A first pass over all inputs hashes every record that would be kept. Sorted by hash and number, the
-//! records with the same residues stand together and the first of them is the one to keep; the numbers
-//! of the others, sorted again, come out in the order in which a second pass meets them. Both sorts
-//! write sorted runs to files and merge them, so memory does not grow with the input. The answer is a
-//! function of the inputs: it is the same for any number of threads, and on every machine that
-//! prepares a part, as each reads everything.
+//! A first pass over all inputs hashes every record that would be kept. Sorted by hash and number,
+//! the records with the same residues stand together and the first of them is the one to keep; the
+//! numbers of the others, sorted again, come out in the order in which a second pass meets them.
+//! Both sorts write sorted runs to files and merge them, so memory does not grow with the input.
+//! The answer is a function of the inputs: it is the same for any number of threads, and on every
+//! machine that prepares a part, as each reads everything.
 
 use std::ops::Range;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::engine::{self, Choice, Numbered, Reach};
+use super::engine::{self, Choice, ReadProgress, SequencedBlock};
 use super::groups::Encoder;
-use super::inputs::Inputs;
+use super::inputs::NamedInput;
 use super::rows::Recipe;
 use super::sort::{Sorted, Sorter};
 use crate::error::Result;
@@ -32,8 +32,8 @@ pub(super) struct Dropped {
     next: Option<u64>,
 }
 
-/// The first half of the SHA-256 of the tokens. Among 2^40 sequences two different ones share it with
-/// a probability of 2^-49; and nobody can make two that do.
+/// The first half of the SHA-256 of the tokens. Among 2^40 sequences two different ones share it
+/// with a probability of 2^-49; and nobody can make two that do.
 pub(super) fn hash(tokens: &[u8], number: u64) -> Hashed {
     let mut entry = [0; 24];
     entry[..16].copy_from_slice(&Sha256::digest(tokens)[..16]);
@@ -58,16 +58,16 @@ impl Dropped {
 
     /// Reads all inputs. Files in the making lie in `scratch`.
     pub(super) fn find(
-        inputs: Inputs,
+        inputs: Vec<NamedInput>,
         recipe: &Recipe,
         threads: usize,
         encoder: &Encoder,
         scratch: &Path,
-        tick: &mut dyn FnMut(&Reach),
+        tick: &mut dyn FnMut(&ReadProgress),
     ) -> Result<Dropped> {
         let mut hashes = Sorter::new(scratch, "hashes", RUN);
         let all = |_: Range<u64>| Ok(Choice::Read(Vec::new()));
-        let parse = |block: &Numbered| recipe.hashes(block);
+        let parse = |block: &SequencedBlock| recipe.hashes(block);
         engine::run(inputs, threads, all, parse, encoder, tick, |engine| {
             while let Some(block) = engine.next_block()? {
                 for entry in block {

@@ -1,11 +1,11 @@
 //! Blocks of records through all cores, and back in order.
 //!
-//! One thread reads the inputs and cuts them into blocks of whole records. Workers take blocks, and row
-//! groups to encode, from one queue. The caller's thread puts what comes back in order again: it alone
-//! decides what goes where, so the result does not depend on the number of workers. A block is cut
-//! only when there is a permit for it, and permits come back when the caller has taken the block's
-//! result; so memory is bounded however fast the reader is. Whoever ends early ends the others by
-//! dropping its ends of the channels.
+//! One thread reads the inputs and cuts them into blocks of whole records. Workers take blocks, and
+//! row groups to encode, from one queue. The caller's thread puts what comes back in order again:
+//! it alone decides what goes where, so the result does not depend on the number of workers. A
+//! block is cut only when there is a permit for it, and permits come back when the caller has taken
+//! the block's result; so memory is bounded however fast the reader is. Whoever ends early ends the
+//! others by dropping its ends of the channels.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -17,13 +17,13 @@ use std::time::Duration;
 use parquet::errors::ParquetError;
 
 use super::groups::{Encoded, Encoder, Gathered};
-use super::inputs::Inputs;
+use super::input::Block;
+use super::inputs::NamedInput;
 use crate::error::{Error, Result};
-use crate::input::Block;
-use crate::manifest::SourceInfo;
+use crate::format::SourceInfo;
 
 /// A block of records, and what is known of it before it is parsed.
-pub(super) struct Numbered {
+pub(super) struct SequencedBlock {
     /// The number of its first record, counted over all inputs.
     pub(super) first: u64,
     /// The name of its input.
@@ -43,7 +43,7 @@ pub(super) enum Choice {
 
 /// How far the reader has come.
 #[derive(Default)]
-pub(super) struct Reach {
+pub(super) struct ReadProgress {
     /// Bytes read of all inputs, as stored.
     pub(super) bytes: AtomicU64,
     /// Records read.
@@ -54,7 +54,7 @@ pub(super) struct Reach {
 }
 
 enum Work {
-    Parse(u64, Numbered),
+    Parse(u64, SequencedBlock),
     Encode(u64, Gathered),
 }
 
@@ -76,8 +76,8 @@ pub(super) struct Engine<'a, T> {
     next_block: u64,
     next_group: u64,
     died: bool,
-    reach: &'a Reach,
-    tick: &'a mut dyn FnMut(&Reach),
+    progress: &'a ReadProgress,
+    tick: &'a mut dyn FnMut(&ReadProgress),
 }
 
 /// Blocks that may be between the reader and the caller, for each worker.
@@ -88,15 +88,15 @@ const TICK: Duration = Duration::from_millis(100);
 /// Runs `body` with an engine that reads `inputs`. `choose` says what to do with the records of a
 /// range, in the order of the ranges; `parse` runs on the workers. `tick` is called while waiting.
 pub(super) fn run<T: Send, R>(
-    inputs: Inputs,
+    inputs: Vec<NamedInput>,
     threads: usize,
     mut choose: impl FnMut(std::ops::Range<u64>) -> Result<Choice> + Send,
-    parse: impl Fn(&Numbered) -> Result<T> + Sync,
+    parse: impl Fn(&SequencedBlock) -> Result<T> + Sync,
     encoder: &Encoder,
-    tick: &mut dyn FnMut(&Reach),
+    tick: &mut dyn FnMut(&ReadProgress),
     body: impl FnOnce(&mut Engine<'_, T>) -> Result<R>,
 ) -> Result<R> {
-    let reach = &Reach::default();
+    let progress = &ReadProgress::default();
     let (work, tasks) = channel();
     let (results, done) = channel();
     let (permits, permitted) = channel();
@@ -115,7 +115,7 @@ pub(super) fn run<T: Send, R>(
         helpers.push(scope.spawn(move || {
             let died = Died(&results);
             let mut sent = 0;
-            let read = read(inputs, reach, &mut choose, |block| {
+            let read = read(inputs, progress, &mut choose, |block| {
                 if permitted.recv().is_err() || blocks.send(Work::Parse(sent, block)).is_err() {
                     return false;
                 }
@@ -134,11 +134,11 @@ pub(super) fn run<T: Send, R>(
             next_block: 0,
             next_group: 0,
             died: false,
-            reach,
+            progress,
             tick,
         };
         let result = body(&mut engine);
-        reach.stopped.store(true, Ordering::Relaxed);
+        progress.stopped.store(true, Ordering::Relaxed);
         drop(engine);
         for helper in helpers {
             // One that panicked has told the engine, and so the result.
@@ -150,15 +150,15 @@ pub(super) fn run<T: Send, R>(
 
 /// Reads all inputs; ends early when `send` says that nobody wants more.
 fn read(
-    inputs: Inputs,
-    reach: &Reach,
+    inputs: Vec<NamedInput>,
+    progress: &ReadProgress,
     choose: &mut dyn FnMut(std::ops::Range<u64>) -> Result<Choice>,
-    mut send: impl FnMut(Numbered) -> bool,
+    mut send: impl FnMut(SequencedBlock) -> bool,
 ) -> Result<Vec<SourceInfo>> {
     let mut sources: Vec<SourceInfo> = Vec::new();
     let (mut first, mut before) = (0, 0);
     for (index, named) in inputs.into_iter().enumerate() {
-        reach.input.store(index, Ordering::Relaxed);
+        progress.input.store(index, Ordering::Relaxed);
         let file: Arc<str> = named.name.as_str().into();
         let begin = first;
         let mut input = named.open()?;
@@ -166,7 +166,7 @@ fn read(
             let records = first..first + block.records();
             first = records.end;
             if let Choice::Read(duplicates) = choose(records.clone())? {
-                let sent = send(Numbered {
+                let sent = send(SequencedBlock {
                     first: records.start,
                     file: file.clone(),
                     duplicates,
@@ -175,16 +175,16 @@ fn read(
                 if !sent {
                     return Ok(sources);
                 }
-            } else if reach.stopped.load(Ordering::Relaxed) {
+            } else if progress.stopped.load(Ordering::Relaxed) {
                 return Ok(sources);
             }
             let bytes = before + input.bytes_read();
-            reach.bytes.store(bytes, Ordering::Relaxed);
-            reach.records.store(first, Ordering::Relaxed);
+            progress.bytes.store(bytes, Ordering::Relaxed);
+            progress.records.store(first, Ordering::Relaxed);
         }
         let bytes = input.bytes_read();
         before += bytes;
-        reach.bytes.store(before, Ordering::Relaxed);
+        progress.bytes.store(before, Ordering::Relaxed);
         sources.push(SourceInfo {
             name: named.name,
             bytes,
@@ -210,7 +210,7 @@ impl<T> Drop for Died<'_, T> {
 fn worker<T>(
     tasks: &Mutex<Receiver<Work>>,
     results: &Sender<Done<T>>,
-    parse: &impl Fn(&Numbered) -> Result<T>,
+    parse: &impl Fn(&SequencedBlock) -> Result<T>,
     encoder: &Encoder,
 ) {
     let _died = Died(results);
@@ -295,7 +295,7 @@ impl<T> Engine<'_, T> {
                     self.take(done);
                     return Ok(());
                 }
-                Err(RecvTimeoutError::Timeout) => (self.tick)(self.reach),
+                Err(RecvTimeoutError::Timeout) => (self.tick)(self.progress),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -317,6 +317,6 @@ impl<T> Engine<'_, T> {
 
     /// Tells how far the reader has come.
     pub(super) fn tick(&mut self) {
-        (self.tick)(self.reach);
+        (self.tick)(self.progress);
     }
 }

@@ -1,8 +1,8 @@
 //! Rows to row groups, and row groups to the encoded columns of a Parquet file.
 //!
-//! A row group is gathered in order, encoded anywhere (that is where the time goes: compression), and
-//! appended to its file in order. The bytes are a function of the rows and the limits alone: no times,
-//! no paths, no hash maps.
+//! A row group is gathered in order, encoded anywhere (that is where the time goes: compression),
+//! and appended to its file in order. The bytes are a function of the rows and the limits alone: no
+//! times, no paths, no hash maps.
 
 use std::fs::File;
 use std::io::{self, BufWriter};
@@ -20,12 +20,12 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 
-use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::manifest::{Amount, FORMAT_VERSION};
+use crate::format::{Amount, FORMAT_VERSION};
+use crate::split::Split;
 
-/// A row group ends when it holds so many residues or rows: the unit that is encoded at once, and what
-/// is in memory while writing.
+/// A row group ends when it holds so many residues or rows: the unit that is encoded at once, and
+/// what is in memory while writing.
 const GROUP_RESIDUES: u64 = 1 << 24;
 const GROUP_ROWS: u64 = 1 << 16;
 /// It also ends when its ids have so many bytes, which only a hostile file comes near.

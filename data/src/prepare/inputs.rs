@@ -9,27 +9,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ankh_storage::{Location, Storage, StorageOptions};
+
 use super::PrepareOptions;
 use super::collect::is_chunk_file;
-use super::notes::PlannedInput;
-use crate::error::{Error, Result};
-use crate::input::{ColumnNames, Input};
-use crate::manifest::MANIFEST;
-use crate::storage::{Location, Storage, StorageOptions};
+use super::input::Input;
+use super::progress::InputStamp;
+use crate::error::{Error, Result, Setting};
+use crate::format::{ColumnNames, MANIFEST};
 
 /// How the names of sequence files end, before what compresses them adds to it.
 const ENDINGS: [&str; 16] = [
     "fasta", "fa", "faa", "fas", "fsa", "mfa", "afa", "pep", "aa", "a3m", "a2m", "csv", "tsv",
     "tab", "parquet", "pq",
 ];
-/// What compresses adds. Those that are not read are known as well, so that no file is passed over silently.
+/// What compresses adds. Those that are not read are known as well, so that no file is passed over
+/// silently.
 const COMPRESSED: [&str; 8] = ["gz", "bgz", "bgzf", "zst", "zstd", "xz", "bz2", "zip"];
 /// What stands for standard input; `./-` is a file of that name.
 const STANDARD_INPUT: &str = "-";
 
 /// An input that is there.
 #[derive(Clone)]
-pub(super) struct Named {
+pub(super) struct NamedInput {
     /// Its name, without the directory; with the way from there, if the directory was given.
     pub(super) name: String,
     bytes: u64,
@@ -46,34 +48,34 @@ enum Kind {
     StandardInput,
 }
 
-/// All inputs, in their order.
-pub(super) type Inputs = Vec<Named>;
-
-impl Named {
+impl NamedInput {
     /// Finds out what the inputs are, and how large.
-    pub(super) fn look_at_all(locations: &[Location], options: &PrepareOptions) -> Result<Inputs> {
-        let mut inputs = Inputs::new();
+    pub(super) fn look_at_all(
+        locations: &[Location],
+        options: &PrepareOptions,
+    ) -> Result<Vec<NamedInput>> {
+        let mut inputs = Vec::new();
         for location in locations {
-            inputs.extend(Named::look(location, options)?);
+            inputs.extend(NamedInput::look(location, options)?);
         }
         let streams = inputs
             .iter()
             .filter(|input| matches!(input.kind, Kind::StandardInput));
         if streams.count() > 1 {
             return Err(Error::setting(
-                "inputs",
+                Setting::Prepare("inputs"),
                 "must name standard input (-) once only",
             ));
         }
         Ok(inputs)
     }
 
-    fn look(location: &Location, options: &PrepareOptions) -> Result<Inputs> {
+    fn look(location: &Location, options: &PrepareOptions) -> Result<Vec<NamedInput>> {
         let Some(path) = location.local() else {
-            return Named::look_afar(location, options);
+            return NamedInput::look_afar(location, options);
         };
         if path == Path::new(STANDARD_INPUT) {
-            return Ok(vec![Named {
+            return Ok(vec![NamedInput {
                 name: "stdin".into(),
                 bytes: 0,
                 modified: Some(now()),
@@ -86,28 +88,29 @@ impl Named {
             let mut found = BTreeSet::new();
             gather(path, Path::new(""), &mut BTreeSet::new(), &mut found)?;
             let of_directory = |way: PathBuf| {
-                let input = Named::local(&path.join(&way), options)?;
+                let input = NamedInput::local(&path.join(&way), options)?;
                 let name = way.to_string_lossy().into_owned();
-                Ok(Named { name, ..input })
+                Ok(NamedInput { name, ..input })
             };
-            let inputs: Inputs = found.into_iter().map(of_directory).collect::<Result<_>>()?;
+            let inputs: Vec<NamedInput> =
+                found.into_iter().map(of_directory).collect::<Result<_>>()?;
             return some(inputs, location);
         }
-        Ok(vec![Named::local(path, options)?])
+        Ok(vec![NamedInput::local(path, options)?])
     }
 
-    fn local(path: &Path, options: &PrepareOptions) -> Result<Named> {
+    fn local(path: &Path, options: &PrepareOptions) -> Result<NamedInput> {
         let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
         let modified = metadata.modified().ok();
         Ok(match metadata.is_file() {
-            true => Named {
+            true => NamedInput {
                 name: name_of(path),
                 bytes: metadata.len(),
                 modified: modified.and_then(nanoseconds),
                 kind: Kind::File(path.into(), options.storage.clone()),
                 columns: options.columns.clone(),
             },
-            false => Named {
+            false => NamedInput {
                 name: name_of(path),
                 bytes: 0,
                 modified: Some(now()),
@@ -118,22 +121,22 @@ impl Named {
     }
 
     /// An object; the objects below a prefix where there is none of that name.
-    fn look_afar(location: &Location, options: &PrepareOptions) -> Result<Inputs> {
-        let remote = |name: &str, location: Location, bytes| Named {
+    fn look_afar(location: &Location, options: &PrepareOptions) -> Result<Vec<NamedInput>> {
+        let remote = |name: &str, location: Location, bytes| NamedInput {
             name: name.into(),
             bytes,
             modified: None,
             kind: Kind::File(location, options.storage.clone()),
             columns: options.columns.clone(),
         };
-        let missing = match location.name() {
+        let missing: Option<Error> = match location.name() {
             "" => None,
             name => {
                 let (storage, name) = (Storage::of_file(location, &options.storage)?.0, name);
                 match storage.size(name) {
                     Ok(bytes) => return Ok(vec![remote(name, location.clone(), bytes)]),
-                    Err(error @ Error::NoSuchObject { .. }) => Some(error),
-                    Err(error) => return Err(error),
+                    Err(error @ ankh_storage::Error::NoSuchObject { .. }) => Some(error.into()),
+                    Err(error) => return Err(error.into()),
                 }
             }
         };
@@ -180,8 +183,8 @@ impl Named {
         !matches!(self.kind, Kind::File(..))
     }
 
-    pub(super) fn planned(&self) -> PlannedInput {
-        PlannedInput {
+    pub(super) fn stamp(&self) -> InputStamp {
+        InputStamp {
             name: self.name.clone(),
             bytes: self.bytes,
             modified: self.modified,
@@ -191,7 +194,7 @@ impl Named {
 }
 
 /// The inputs in a directory, if there are any.
-fn some(inputs: Inputs, directory: &Location) -> Result<Inputs> {
+fn some(inputs: Vec<NamedInput>, directory: &Location) -> Result<Vec<NamedInput>> {
     match inputs.is_empty() {
         true => Err(Error::NoSequenceFiles {
             location: directory.clone(),
@@ -201,8 +204,8 @@ fn some(inputs: Inputs, directory: &Location) -> Result<Inputs> {
     }
 }
 
-/// The sequence files below a directory, as the way from it. Hidden files are none, nor are those of
-/// prepared data.
+/// The sequence files below a directory, as the way from it. Hidden files are none, nor are those
+/// of prepared data.
 fn gather(
     root: &Path,
     way: &Path,

@@ -1,138 +1,142 @@
 //! The parts of many machines become one data set.
 //!
-//! What is written is a function of the notes, which are functions of the inputs and the options; so it is
-//! what a single machine would have written. Everything that is missing or contradicts is listed
-//! before anything is changed.
+//! What is written is a function of the progress, which are functions of the inputs and the
+//! options; so it is what a single machine would have written. Everything that is missing or
+//! contradicts is listed before anything is changed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
+use ankh_storage::{Location, Storage, StorageOptions, hex};
 use sha2::{Digest, Sha256};
 
 use super::collect::Complete;
 use super::groups::Closed;
-use super::notes::{ChunkNote, PLAN, PartNote, Plan};
-use super::workplace::{NOTES, Workplace, exists, finished, read_note};
+use super::progress::{ChunkProgress, PREPARATION, PartProgress, Preparation};
+use super::staging::{StagingDir, exists, finished, read_progress};
 use super::{Existing, Unfinished};
 use crate::error::{Error, Result};
-use crate::manifest::{Amount, FileInfo, MANIFEST, Manifest, SourceInfo, hex};
-use crate::storage::{Location, Storage, StorageOptions};
+use crate::format::{Amount, FileInfo, MANIFEST, Manifest, PROGRESS_DIR, SourceInfo};
 
-/// Makes one data set of the parts in some workplaces, the outputs of [`super::prepare_part`]. Without any, the parts
-/// lie in the output itself, and only the manifest is added. Otherwise the files are copied and checked
-/// on the way; a local output then appears whole or not at all.
+/// Makes one data set of the parts in some staging directories, the outputs of
+/// [`super::prepare_part`]. Without any, the parts lie in the output itself, and only the manifest
+/// is added. Otherwise the files are copied and checked on the way; a local output then appears
+/// whole or not at all.
 ///
-/// The bytes of all files, the manifest's too, are those that [`super::prepare`] writes on one machine.
+/// The bytes of all files, the manifest's too, are those that [`super::prepare`] writes on one
+/// machine.
 pub fn merge(
     output: &Location,
-    workplaces: &[Location],
+    stagings: &[Location],
     existing: Existing,
     options: &StorageOptions,
 ) -> Result<Manifest> {
     let in_place = [output.clone()];
-    let sources = match workplaces {
+    let sources = match stagings {
         [] => &in_place[..],
-        workplaces => workplaces,
+        stagings => stagings,
     };
-    if workplaces.is_empty() && exists(&Storage::open(output, options)?, MANIFEST)? {
+    if stagings.is_empty() && exists(&Storage::open(output, options)?, MANIFEST)? {
         return Err(Error::AlreadyInPlace {
             location: output.to_string(),
         });
     }
-    let parts = Parts::gather(sources, options)?;
+    let parts = GatheredParts::gather(sources, options)?;
     let chunks = parts
         .chunks
         .values()
-        .map(|(_, note)| note.clone())
+        .map(|(_, done)| done.clone())
         .collect();
-    let manifest = parts.plan.clone().manifest(parts.source, chunks)?;
-    let workplace = match (workplaces, output.local()) {
+    let manifest = parts.preparation.clone().manifest(parts.source, chunks)?;
+    let staging = match (stagings, output.local()) {
         ([], _) => {
             let continued = Unfinished::Continue;
-            Workplace::within(output, &parts.plan, "merge", continued, options)?
+            StagingDir::within(output, &parts.preparation, "merge", continued, options)?
         }
-        (_, Some(path)) => Workplace::beside(path, &parts.plan, existing, Unfinished::Continue)?,
+        (_, Some(path)) => {
+            StagingDir::beside(path, &parts.preparation, existing, Unfinished::Continue)?
+        }
         (_, None) => {
             let continued = Unfinished::Continue;
-            Workplace::within(output, &parts.plan, "merge", continued, options)?
+            StagingDir::within(output, &parts.preparation, "merge", continued, options)?
         }
     };
-    let there = workplace.finished()?;
-    for (chunk, (storage, note)) in parts.chunks {
+    let there = staging.finished()?;
+    for (chunk, (storage, done)) in parts.chunks {
         if there.contains_key(&chunk) {
             continue;
         }
-        let scratch = workplace.scratch();
-        let files = note.files.iter().map(|file| fetch(&storage, file, scratch));
-        workplace.keep(Complete {
+        let scratch = staging.scratch();
+        let files = done.files.iter().map(|file| fetch(&storage, file, scratch));
+        staging.keep(Complete {
             chunk,
             files: files.collect::<Result<_>>()?,
-            report: note.report,
+            report: done.report,
         })?;
     }
-    workplace.commit(&manifest)?;
+    staging.commit(&manifest)?;
     Ok(manifest)
 }
 
-/// What the notes of all workplaces say together.
-struct Parts {
-    plan: Plan,
+/// What the progress files of all staging directories report together.
+struct GatheredParts {
+    preparation: Preparation,
     source: Vec<SourceInfo>,
-    chunks: BTreeMap<u64, (Storage, ChunkNote)>,
+    chunks: BTreeMap<u64, (Storage, ChunkProgress)>,
 }
 
-impl Parts {
-    fn gather(places: &[Location], options: &StorageOptions) -> Result<Parts> {
+impl GatheredParts {
+    fn gather(places: &[Location], options: &StorageOptions) -> Result<GatheredParts> {
         let mut problems = Vec::new();
-        let mut plan: Option<Plan> = None;
-        let mut chunks = BTreeMap::<u64, (Storage, ChunkNote)>::new();
-        let mut parts: Vec<PartNote> = Vec::new();
+        let mut preparation: Option<Preparation> = None;
+        let mut chunks = BTreeMap::<u64, (Storage, ChunkProgress)>::new();
+        let mut parts: Vec<PartProgress> = Vec::new();
         for place in places {
             let data = Storage::open(place, options)?;
-            let notes = Storage::open(&place.join(NOTES), options)?;
-            let Some(its_plan) = read_note::<Plan>(&notes, PLAN)? else {
+            let progress = Storage::open(&place.join(PROGRESS_DIR), options)?;
+            let Some(its) = read_progress::<Preparation>(&progress, PREPARATION)? else {
                 problems.push(format!("{place} holds no parts"));
                 continue;
             };
-            let plan = plan.get_or_insert_with(|| its_plan.clone());
-            let differences = its_plan.differences(plan);
+            let preparation = preparation.get_or_insert_with(|| its.clone());
+            let differences = its.differences(preparation);
             if !differences.is_empty() {
                 let differences = differences.join(", ");
                 problems.push(format!("{place} was made otherwise: {differences}"));
                 continue;
             }
-            let digest = plan.digest()?;
-            for (chunk, note) in finished(&data, &notes, &digest)? {
+            let digest = preparation.digest()?;
+            for (chunk, done) in finished(&data, &progress, &digest)? {
                 let (_, known) = chunks
                     .entry(chunk)
-                    .or_insert_with(|| (data.clone(), note.clone()));
-                if known.files != note.files {
+                    .or_insert_with(|| (data.clone(), done.clone()));
+                if known.files != done.files {
                     problems.push(format!("{place} has another chunk {chunk}"));
                 }
             }
-            for entry in notes
+            for entry in progress
                 .list("part-")?
                 .iter()
                 .filter(|e| e.name.ends_with(".json"))
             {
-                let Some(note) = read_note::<PartNote>(&notes, &entry.name)? else {
+                let Some(done) = read_progress::<PartProgress>(&progress, &entry.name)? else {
                     continue;
                 };
-                if note.plan == digest {
-                    parts.push(note);
+                if done.preparation == digest {
+                    parts.push(done);
                 }
             }
         }
-        let (Some(plan), Some(first)) = (plan, parts.first()) else {
+        let (Some(preparation), Some(first)) = (preparation, parts.first()) else {
             if problems.is_empty() {
                 problems.push("no part is done".into());
             }
             return Err(Error::CannotMerge { problems });
         };
-        for note in &parts {
-            problems.extend(note.contradictions(first));
+        for done in &parts {
+            problems.extend(done.contradictions(first));
         }
         let mut missing = BTreeMap::<u64, Vec<String>>::new();
         for chunk in (0..first.chunks).filter(|chunk| !chunks.contains_key(chunk)) {
@@ -149,17 +153,17 @@ impl Parts {
         if !problems.is_empty() {
             return Err(Error::CannotMerge { problems });
         }
-        Ok(Parts {
+        Ok(GatheredParts {
             source: first.source.clone(),
-            plan,
+            preparation,
             chunks,
         })
     }
 }
 
-impl PartNote {
+impl PartProgress {
     /// In what the inputs were others than those of another part.
-    fn contradictions(&self, other: &PartNote) -> Vec<String> {
+    fn contradictions(&self, other: &PartProgress) -> Vec<String> {
         let mut found = Vec::new();
         for (ours, theirs) in self.source.iter().zip(&other.source) {
             if ours != theirs {
@@ -181,7 +185,7 @@ impl PartNote {
     }
 }
 
-/// Copies a file of another workplace, and checks that it is what was made there.
+/// Copies a file of another staging directory, and checks that it is what was made there.
 fn fetch(storage: &Storage, file: &FileInfo, scratch: &Path) -> Result<Closed> {
     let path = scratch.join(&file.path);
     let location = storage.location(&file.path);
@@ -191,7 +195,7 @@ fn fetch(storage: &Storage, file: &FileInfo, scratch: &Path) -> Result<Closed> {
     loop {
         let count = reader
             .read(&mut buffer)
-            .map_err(|error| Error::reading(&location, error))?;
+            .map_err(|error| ankh_storage::Error::reading(&location, error))?;
         if count == 0 {
             break;
         }
@@ -203,7 +207,10 @@ fn fetch(storage: &Storage, file: &FileInfo, scratch: &Path) -> Result<Closed> {
     if found != file.sha256 {
         return Err(Error::Damaged {
             path: location.to_string().into(),
-            part: format!("its sha256 is {found}, but its note says {}", file.sha256),
+            part: format!(
+                "its sha256 is {found}, but its progress file says {}",
+                file.sha256
+            ),
         });
     }
     Ok(Closed {

@@ -1,12 +1,12 @@
 //! Sequence files to a directory of tokenised Parquet, on all cores or on many machines.
 //!
-//! Records stream through: cut into blocks, tokenised by workers, put in order again, encoded by workers,
-//! written in order. Every 2^20 records of the inputs, a *chunk*, have files of their own, so that
-//! the bytes of a file are a function of the inputs and the options: not of the number of threads, nor
-//! of who made which chunk, nor of how often it was interrupted. A chunk that is done is noted; who
-//! starts again goes on after it. Whether a record is held out depends on its id alone, so that
-//! adding sequences later never moves one between the splits. Ids need not be unique; where all
-//! records have one and the same, their letters take its place.
+//! Records stream through: cut into blocks, tokenised by workers, put in order again, encoded by
+//! workers, written in order. Every 2^20 records of the inputs, a *chunk*, have files of their own,
+//! so that the bytes of a file are a function of the inputs and the options: not of the number of
+//! threads, nor of who made which chunk, nor of how often it was interrupted. A chunk that is done
+//! is recorded; who starts again goes on after it. Whether a record is held out depends on its id
+//! alone, so that adding sequences later never moves one between the splits. Ids need not be
+//! unique; where all records have one and the same, their letters take its place.
 //!
 //! Memory does not grow with the inputs: 64 MiB, and 64 MiB a thread; where they hold nothing but
 //! sequences of many million residues, 320 MiB a thread. `docs/design/prepare.md` has the argument.
@@ -15,31 +15,32 @@ mod collect;
 mod duplicates;
 mod engine;
 mod groups;
+pub mod input;
 mod inputs;
+mod invisible;
 mod merge;
-mod notes;
+mod nucleotides;
 mod parts;
 mod plot;
+mod progress;
 mod report;
+pub mod residues;
 mod rows;
 mod sort;
+mod staging;
 mod work;
-mod workplace;
 
+use ankh_storage::{Location, StorageOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::input::ColumnNames;
-use crate::manifest::Manifest;
-use crate::storage::{Location, StorageOptions};
+use crate::error::{Error, Result, Setting};
+use crate::format::{ColumnNames, Duplicates, Manifest, SplitBy};
 use crate::tokenizer::Vocabulary;
 pub use merge::merge;
 pub use parts::{Part, PartReport, prepare_part};
-pub use report::{LengthBin, LengthReport, Nucleotides, Reject, RejectExample, Report};
-pub use rows::{Shares, SplitBy};
+pub use rows::Shares;
+use staging::StagingDir;
 use work::Job;
-pub(crate) use workplace::NOTES;
-use workplace::Workplace;
 
 /// What is done if the output holds prepared data already. A directory with anything else in it is
 /// never touched.
@@ -57,22 +58,12 @@ pub enum Existing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unfinished {
-    /// It is continued. If it was begun with other inputs or options, preparing fails before any work.
+    /// It is continued. If it was begun with other inputs or options, preparing fails before any
+    /// work.
     #[default]
     Continue,
     /// It is thrown away.
     Discard,
-}
-
-/// What is done with records that have the same residues as an earlier one, of any input and split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Duplicates {
-    /// They are kept.
-    #[default]
-    Keep,
-    /// They are left out. The inputs are read twice.
-    Remove,
 }
 
 /// How to prepare.
@@ -139,7 +130,7 @@ pub enum Pass {
 
 /// How far preparing has come.
 #[derive(Clone, Debug)]
-pub struct Progress<'a> {
+pub struct ProgressUpdate<'a> {
     /// What the inputs are being read for.
     pub pass: Pass,
     /// The input that is being read.
@@ -159,39 +150,41 @@ pub struct Progress<'a> {
 /// Prepares the inputs, in their order, and returns the manifest that was written. `progress` is
 /// called now and then, and at the end.
 ///
-/// A directory or a prefix stands for the sequence files below it, in the order of their names; `-` for
-/// standard input, which is read once: work on it cannot be continued, nor divided.
+/// A directory or a prefix stands for the sequence files below it, in the order of their names; `-`
+/// for standard input, which is read once: work on it cannot be continued, nor divided.
 ///
-/// A local output appears whole or not at all. A remote one gets its manifest last, and must not hold
-/// prepared data before. Work that was interrupted is continued: the inputs are read again, but the chunks
-/// that were done are only counted.
+/// A local output appears whole or not at all. A remote one gets its manifest last, and must not
+/// hold prepared data before. Work that was interrupted is continued: the inputs are read again,
+/// but the chunks that were done are only counted.
 pub fn prepare(
     inputs: &[Location],
     output: &Location,
     options: &PrepareOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(ProgressUpdate<'_>),
 ) -> Result<Manifest> {
     let job = Job::new(inputs, options, progress)?;
-    let workplace = match output.local() {
-        Some(path) => Workplace::beside(path, &job.plan, options.existing, options.unfinished)?,
+    let staging = match output.local() {
+        Some(path) => {
+            StagingDir::beside(path, &job.preparation, options.existing, options.unfinished)?
+        }
         None => {
             let (unfinished, storage) = (options.unfinished, &options.storage);
-            Workplace::within(output, &job.plan, "whole", unfinished, storage)?
+            StagingDir::within(output, &job.preparation, "whole", unfinished, storage)?
         }
     };
-    let made = job.make(&workplace, |_| true, progress).and_then(|made| {
+    let made = job.make(&staging, |_| true, progress).and_then(|made| {
         let chunks = made.chunks.into_values().collect();
-        job.plan.clone().manifest(made.source, chunks)
+        job.preparation.clone().manifest(made.source, chunks)
     });
     match made {
         Ok(manifest) => {
-            workplace.commit(&manifest)?;
+            staging.commit(&manifest)?;
             Ok(manifest)
         }
         Err(error) => {
             match job.passing() {
-                Some(_) => workplace.discard(),
-                None => workplace.abandon(&error),
+                Some(_) => staging.discard(),
+                None => staging.abandon(&error),
             }
             Err(error)
         }
@@ -208,20 +201,20 @@ impl PrepareOptions {
         for (name, share) in shares {
             if !(0.0..1.0).contains(&share) {
                 let reason = format!("must be at least 0 and below 1, but is {share}");
-                return Err(Error::setting(name, reason));
+                return Err(Error::setting(Setting::Prepare(name), reason));
             }
         }
         if self.validation_fraction + self.test_fraction >= 1.0 {
             let reason = "and validation_fraction must leave something to train on";
-            return Err(Error::setting("test_fraction", reason));
+            return Err(Error::setting(Setting::Prepare("test_fraction"), reason));
         }
         if self.max_length.is_some_and(|most| most < self.min_length) {
             let reason = format!("must be at least min_length = {}", self.min_length);
-            return Err(Error::setting("max_length", reason));
+            return Err(Error::setting(Setting::Prepare("max_length"), reason));
         }
         if self.chunk_records == 0 {
             return Err(Error::setting(
-                "chunk_records",
+                Setting::Prepare("chunk_records"),
                 "must be at least 1, but is 0",
             ));
         }

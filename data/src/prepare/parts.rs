@@ -1,20 +1,21 @@
 //! One data set from many machines.
 //!
-//! Part `i` of `n` makes the chunks whose number leaves `i` when divided by `n`. Nobody asks anybody: each
-//! reads all inputs, counts the records and makes its own. [`super::merge`] puts the parts together.
+//! Part `i` of `n` makes the chunks whose number leaves `i` when divided by `n`. Nobody asks
+//! anybody: each reads all inputs, counts the records and makes its own. [`super::merge`] puts the
+//! parts together.
 
 use std::fmt;
 use std::str::FromStr;
 
+use ankh_storage::Location;
 use serde::Serialize;
 
-use super::notes::PartNote;
+use super::progress::PartProgress;
+use super::staging::StagingDir;
 use super::work::Job;
-use super::workplace::Workplace;
-use super::{PrepareOptions, Progress, Report, Unfinished};
+use super::{PrepareOptions, ProgressUpdate, Unfinished};
 use crate::error::{Error, Result};
-use crate::manifest::{Amount, SourceInfo};
-use crate::storage::Location;
+use crate::format::{Amount, Report, SourceInfo};
 
 /// One of several machines' shares of the work, counted from 0 as Kubernetes counts the pods of an
 /// Indexed Job: `0/4` to `3/4`.
@@ -36,14 +37,14 @@ impl Part {
 }
 
 impl FromStr for Part {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> std::result::Result<Part, String> {
+    fn from_str(text: &str) -> Result<Part> {
         let part = text
             .split_once('/')
             .and_then(|(index, of)| Part::new(index.parse().ok()?, of.parse().ok()?));
-        part.ok_or_else(|| {
-            format!("expected I/N with I from 0 to N - 1, as in 0/4 to 3/4, found {text:?}")
+        part.ok_or_else(|| Error::NotAPart {
+            found: text.to_owned(),
         })
     }
 }
@@ -74,15 +75,15 @@ pub struct PartReport {
     pub warnings: Vec<String>,
 }
 
-/// Prepares the chunks that belong to a part, in the output itself. Other parts may be prepared in the
-/// same output at the same time, here or on other machines, or in outputs of their own. The data can
-/// be used after [`super::merge`]. Work that was interrupted is continued.
+/// Prepares the chunks that belong to a part, in the output itself. Other parts may be prepared in
+/// the same output at the same time, here or on other machines, or in outputs of their own. The
+/// data can be used after [`super::merge`]. Work that was interrupted is continued.
 pub fn prepare_part(
     inputs: &[Location],
     output: &Location,
     part: Part,
     options: &PrepareOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(ProgressUpdate<'_>),
 ) -> Result<PartReport> {
     let job = Job::new(inputs, options, progress)?;
     if let Some(input) = job.passing() {
@@ -93,21 +94,27 @@ pub fn prepare_part(
     }
     let label = format!("part-{}-of-{}", part.index, part.of);
     let continued = Unfinished::Continue;
-    let workplace = Workplace::within(output, &job.plan, &label, continued, &options.storage)?;
-    let made = job.make(&workplace, |chunk| part.owns(chunk), progress)?;
-    workplace.end_part(PartNote {
-        plan: String::new(),
+    let staging = StagingDir::within(
+        output,
+        &job.preparation,
+        &label,
+        continued,
+        &options.storage,
+    )?;
+    let made = job.make(&staging, |chunk| part.owns(chunk), progress)?;
+    staging.end_part(PartProgress {
+        preparation: String::new(),
         part: part.index,
         parts: part.of,
         chunks: made.all_chunks,
         source: made.source.clone(),
     })?;
     let mut found = Report::default();
-    for note in made.chunks.values() {
-        found.add(&note.report);
+    for done in made.chunks.values() {
+        found.add(&done.report);
     }
     found.finish(&made.source);
-    let amounts = made.chunks.values().map(|note| &note.report);
+    let amounts = made.chunks.values().map(|done| &done.report);
     Ok(PartReport {
         part: part.index,
         parts: part.of,

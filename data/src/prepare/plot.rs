@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::report::{LengthBin, Report};
+use crate::format::{LengthBin, Report};
 
 /// How often the twenty amino acids occur in UniProtKB/Swiss-Prot, in percent, by UniProt's release
 /// statistics.
@@ -267,7 +267,7 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::residues::Changes;
+    use crate::prepare::residues::Changes;
 
     #[test]
     fn every_bar_of_the_report_is_drawn() {

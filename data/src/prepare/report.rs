@@ -1,107 +1,12 @@
-//! What preparing found: counts, lengths, frequencies, and what was left out and why.
+//! Adding up what preparing finds: counts, lengths, frequencies, and what was left out and why.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
-use crate::manifest::SourceInfo;
-use crate::nucleotides::REPORTED;
-use crate::residues::{Changes, Reason};
+use super::nucleotides::REPORTED;
+use super::residues::Changes;
+use crate::format::{LengthBin, Nucleotides, Reason, Reject, RejectExample, Report, SourceInfo};
 use crate::tokenizer::Tokenizer;
 
 /// Examples kept for each reason.
 const EXAMPLES: usize = 5;
-
-/// What was read, kept, changed and rejected.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// Records read.
-    pub records: u64,
-    /// Records kept.
-    pub rows: u64,
-    /// Residues of the records kept.
-    pub residues: u64,
-    /// Records rejected.
-    pub rejected: u64,
-    /// The rejected records by reason.
-    pub rejects: Vec<Reject>,
-    /// Letters that became `X`.
-    pub replaced_by_x: u64,
-    /// Gaps removed.
-    pub gaps_removed: u64,
-    /// Stops removed from ends.
-    pub stops_removed: u64,
-    /// Lower-case letters read.
-    pub lower_case: u64,
-    /// The lengths of the records kept.
-    pub lengths: LengthReport,
-    /// How often each residue occurs.
-    pub residue_counts: BTreeMap<char, u64>,
-    /// The input files some of whose records have the letters of DNA and RNA alone.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub nucleotides: BTreeMap<String, Nucleotides>,
-    /// What to look at before training.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
-}
-
-/// Records of an input file that may be DNA or RNA.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Nucleotides {
-    /// Those that have the letters A, C, G, T, U and N alone.
-    pub records: u64,
-    /// The records kept that are long enough to tell.
-    pub of: u64,
-}
-
-/// The records rejected for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reject {
-    /// Why.
-    pub reason: Reason,
-    /// How many.
-    pub count: u64,
-    /// The first few.
-    pub examples: Vec<RejectExample>,
-}
-
-/// One rejected record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RejectExample {
-    /// The input file's name.
-    pub file: String,
-    /// The line of its header, or the row of the table, counted from 1.
-    pub line: u64,
-    /// Its id.
-    pub id: String,
-    /// What is wrong with it.
-    pub detail: String,
-}
-
-/// How long sequences are.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LengthReport {
-    /// The shortest.
-    pub min: u64,
-    /// The longest.
-    pub max: u64,
-    /// Their mean.
-    pub mean: f64,
-    /// How many have a length of at least `from` and at most `to`.
-    pub histogram: Vec<LengthBin>,
-}
-
-/// One bar of the histogram. Lengths below 16 have a bar each; from there on, the lengths from one power
-/// of two to the next share eight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LengthBin {
-    /// The least length.
-    pub from: u64,
-    /// The greatest length.
-    pub to: u64,
-    /// Sequences.
-    pub rows: u64,
-}
 
 impl LengthBin {
     /// The bar that counts a length.
@@ -263,7 +168,8 @@ impl Report {
         self.warnings = of_inputs.chain(of_letters).collect();
     }
 
-    /// The rejected records in one line: `2 no sequence (first: a.fasta, line 7, P12345: 0 residues)`.
+    /// The rejected records in one line: `2 no sequence (first: a.fasta, line 7, P12345: 0
+    /// residues)`.
     pub fn rejects_in_words(&self) -> String {
         let words = self.rejects.iter().map(|reject| {
             let mut text = format!("{} {}", reject.count, reject.reason.describe());

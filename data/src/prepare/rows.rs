@@ -1,41 +1,39 @@
 //! What a worker makes of a block of records: rows of tokens with their split, and what to report.
 
-use serde::{Deserialize, Serialize};
-
 use super::PrepareOptions;
 use super::duplicates::{Hashed, hash};
-use super::engine::Numbered;
-use super::inputs::Inputs;
-use super::report::{Nucleotides, RejectExample, Report};
-use crate::dataset::Split;
+use super::engine::SequencedBlock;
+use super::input::RecordRef;
+use super::inputs::NamedInput;
+use super::nucleotides::{TELLING, is_nucleotide};
+use super::residues::{Changes, LengthLimits, Rejection, tokenize};
 use crate::error::Result;
-use crate::input::RecordRef;
-use crate::nucleotides::{TELLING, is_nucleotide};
+use crate::format::{Nucleotides, Reason, RejectExample, Report, SplitBy};
 use crate::random::Key;
-use crate::residues::{Changes, Lengths, Reason, Rejection, tokenize};
+use crate::split::Split;
 use crate::tokenizer::Tokenizer;
 
 /// The rows of a block that belong to one chunk.
-pub(super) struct Piece {
+pub(super) struct ParsedBlock {
     /// The chunk's number.
     pub(super) chunk: u64,
     /// What was found in the block's records of this chunk.
     pub(super) report: Report,
-    rows: Vec<Row>,
+    rows: Vec<TokenizedRow>,
     ids: String,
     tokens: Vec<u8>,
 }
 
-struct Row {
+struct TokenizedRow {
     split: Split,
     /// Where its id and its tokens end; they begin where those of the row before end.
     ids: usize,
     tokens: usize,
 }
 
-impl Piece {
-    fn new(chunk: u64) -> Piece {
-        Piece {
+impl ParsedBlock {
+    fn new(chunk: u64) -> ParsedBlock {
+        ParsedBlock {
             chunk,
             report: Report::default(),
             rows: Vec::new(),
@@ -55,57 +53,41 @@ impl Piece {
     }
 }
 
-/// What decides whether a record is held out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SplitBy {
-    /// Its id.
-    #[default]
-    Id,
-    /// Its letters, as they are written. Taken where all records of the inputs have one and the same
-    /// id, by which they would all be in one split.
-    Sequence,
-}
-
-impl SplitBy {
-    /// Whether it is the id, as nearly always.
-    pub fn is_id(&self) -> bool {
-        *self == SplitBy::Id
-    }
-
-    /// What decides for these inputs. They are read until a second id is found, which is mostly the
-    /// second record's: so it is a function of the inputs, and every part finds the same. `told` is
-    /// called with the bytes and records read so far, if that takes longer. What can be read only once
-    /// is not looked at: the id decides then.
-    pub(super) fn of(inputs: &Inputs, told: &mut dyn FnMut(usize, u64, u64)) -> Result<SplitBy> {
-        let mut first: Option<String> = None;
-        let (mut another, mut records, mut before) = (false, 0, 0);
-        for (index, named) in inputs.iter().enumerate() {
-            if named.passes() {
+/// What decides for these inputs. They are read until a second id is found, which is mostly the
+/// second record's: so it is a function of the inputs, and every part finds the same. `told` is
+/// called with the bytes and records read so far, if that takes longer. What can be read only once
+/// is not looked at: the id decides then.
+pub(super) fn split_by_of(
+    inputs: &[NamedInput],
+    told: &mut dyn FnMut(usize, u64, u64),
+) -> Result<SplitBy> {
+    let mut first: Option<String> = None;
+    let (mut another, mut records, mut before) = (false, 0, 0);
+    for (index, named) in inputs.iter().enumerate() {
+        if named.passes() {
+            return Ok(SplitBy::Id);
+        }
+        let mut input = named.open()?;
+        while let Some(block) = input.next_block()? {
+            block.for_each(&mut |record| {
+                match &first {
+                    None => first = Some(record.id.to_string()),
+                    Some(first) => another |= first != record.id,
+                }
+                Ok(())
+            })?;
+            if another {
                 return Ok(SplitBy::Id);
             }
-            let mut input = named.open()?;
-            while let Some(block) = input.next_block()? {
-                block.for_each(&mut |record| {
-                    match &first {
-                        None => first = Some(record.id.to_string()),
-                        Some(first) => another |= first != record.id,
-                    }
-                    Ok(())
-                })?;
-                if another {
-                    return Ok(SplitBy::Id);
-                }
-                records += block.records();
-                told(index, before + input.bytes_read(), records);
-            }
-            before += input.bytes_read();
+            records += block.records();
+            told(index, before + input.bytes_read(), records);
         }
-        // One record, or none, has an id of its own.
-        match records {
-            0 | 1 => Ok(SplitBy::Id),
-            _ => Ok(SplitBy::Sequence),
-        }
+        before += input.bytes_read();
+    }
+    // One record, or none, has an id of its own.
+    match records {
+        0 | 1 => Ok(SplitBy::Id),
+        _ => Ok(SplitBy::Sequence),
     }
 }
 
@@ -120,8 +102,8 @@ pub struct Shares {
 
 impl Shares {
     /// The split of an id, or of the letters of a sequence (see [`SplitBy`]): where its hash, as a
-    /// fraction, lies. Validation comes first, so that holding out for a test moves no id into or out
-    /// of validation.
+    /// fraction, lies. Validation comes first, so that holding out for a test moves no id into or
+    /// out of validation.
     pub fn split_of(self, id: &str) -> Split {
         // A contract: another constant or hash would move sequences between the splits.
         let mut key = Key::new(0x616e_6b68_2073_706c).with(id.len() as u64);
@@ -144,7 +126,7 @@ impl Shares {
 /// How records become rows.
 pub(super) struct Recipe {
     tokenizer: Tokenizer,
-    lengths: Lengths,
+    lengths: LengthLimits,
     shares: Shares,
     /// Which tokens may be those of DNA or RNA.
     nucleotides: [bool; 256],
@@ -164,7 +146,7 @@ impl Recipe {
         Recipe {
             tokenizer,
             nucleotides,
-            lengths: Lengths {
+            lengths: LengthLimits {
                 min: options.min_length,
                 max: options.max_length,
             },
@@ -188,13 +170,13 @@ impl Recipe {
     /// The rows of a block's records in the chunks that are `wanted`, chunk by chunk.
     pub(super) fn rows(
         &self,
-        block: &Numbered,
+        block: &SequencedBlock,
         wanted: impl Fn(u64) -> bool,
-    ) -> Result<Vec<Piece>> {
-        let mut pieces: Vec<Piece> = Vec::new();
+    ) -> Result<Vec<ParsedBlock>> {
+        let mut pieces: Vec<ParsedBlock> = Vec::new();
         let mut counts = [0u64; 256];
         let mut nucleotides = Nucleotides::default();
-        let end = |piece: &mut Piece, counts: &mut [u64; 256], found: &mut Nucleotides| {
+        let end = |piece: &mut ParsedBlock, counts: &mut [u64; 256], found: &mut Nucleotides| {
             piece.report.count_residues(self.tokenizer, counts);
             piece
                 .report
@@ -214,7 +196,7 @@ impl Recipe {
                 if let Some(last) = pieces.last_mut() {
                     end(last, &mut counts, &mut nucleotides);
                 }
-                pieces.push(Piece::new(chunk));
+                pieces.push(ParsedBlock::new(chunk));
             }
             let Some(piece) = pieces.last_mut() else {
                 return Ok(());
@@ -243,7 +225,7 @@ impl Recipe {
                     }
                     piece.report.keep(tokens.len() as u64, changes);
                     piece.ids.push_str(record.id);
-                    piece.rows.push(Row {
+                    piece.rows.push(TokenizedRow {
                         split: self.split_of(record.id, tokens),
                         ids: piece.ids.len(),
                         tokens: piece.tokens.len(),
@@ -265,7 +247,7 @@ impl Recipe {
     }
 
     /// The hash of each record that would become a row, with the record's number.
-    pub(super) fn hashes(&self, block: &Numbered) -> Result<Vec<Hashed>> {
+    pub(super) fn hashes(&self, block: &SequencedBlock) -> Result<Vec<Hashed>> {
         let (mut hashes, mut tokens) = (Vec::new(), Vec::new());
         let mut number = block.first;
         block.block.for_each(&mut |record| {

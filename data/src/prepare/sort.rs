@@ -1,8 +1,8 @@
 //! Sorting more entries than memory holds.
 //!
-//! Entries of `N` bytes are sorted as bytes, a run at a time; runs are files, and are merged when there
-//! are many, those of a size together. What is in memory is one run, or one buffer for each run that
-//! is being merged.
+//! Entries of `N` bytes are sorted as bytes, a run at a time; runs are files, and are merged when
+//! there are many, those of a size together. What is in memory is one run, or one buffer for each
+//! run that is being merged.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,4 +1,4 @@
-//! The work itself: the chunks of one workplace that are wanted and not yet there.
+//! The work itself: the chunks of one staging directory that are wanted and not yet there.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -7,38 +7,39 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
+use ankh_storage::Location;
+
 use super::collect::Collector;
 use super::duplicates::Dropped;
-use super::engine::{self, Choice, Reach};
+use super::engine::{self, Choice, ReadProgress};
 use super::groups::Encoder;
-use super::inputs::{Inputs, Named};
-use super::notes::{ChunkNote, Plan};
-use super::rows::{Recipe, SplitBy};
-use super::workplace::Workplace;
-use super::{Duplicates, Pass, PrepareOptions, Progress};
+use super::inputs::NamedInput;
+use super::progress::{ChunkProgress, Preparation};
+use super::rows::{Recipe, split_by_of};
+use super::staging::StagingDir;
+use super::{Pass, PrepareOptions, ProgressUpdate};
 use crate::error::{Error, Result};
-use crate::manifest::{Amount, SourceInfo};
-use crate::storage::Location;
+use crate::format::{Amount, Duplicates, SourceInfo, SplitBy};
 
 /// Inputs and what is to be made of them.
 pub(super) struct Job {
-    inputs: Inputs,
+    inputs: Vec<NamedInput>,
     total_bytes: u64,
     recipe: Recipe,
     duplicates: Duplicates,
     threads: usize,
     /// The job as others can compare it.
-    pub(super) plan: Plan,
+    pub(super) preparation: Preparation,
 }
 
 /// What has been made.
-pub(super) struct Made {
+pub(super) struct Chunks {
     /// The inputs as they were read.
     pub(super) source: Vec<SourceInfo>,
     /// The number of chunks of all inputs, whoever makes them.
     pub(super) all_chunks: u64,
     /// The chunks that were wanted.
-    pub(super) chunks: BTreeMap<u64, ChunkNote>,
+    pub(super) chunks: BTreeMap<u64, ChunkProgress>,
 }
 
 impl Job {
@@ -46,23 +47,23 @@ impl Job {
     pub(super) fn new(
         inputs: &[Location],
         options: &PrepareOptions,
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: &mut dyn FnMut(ProgressUpdate<'_>),
     ) -> Result<Job> {
         options.validate()?;
         if inputs.is_empty() {
             return Err(Error::NoInputs);
         }
-        let inputs = Named::look_at_all(inputs, options)?;
+        let inputs = NamedInput::look_at_all(inputs, options)?;
         if let (Some(input), Duplicates::Remove) = (passing(&inputs), options.duplicates) {
             return Err(Error::Passing {
                 name: input.name.clone(),
                 reason: "removing duplicates reads the inputs twice",
             });
         }
-        let planned: Vec<_> = inputs.iter().map(Named::planned).collect();
-        let total_bytes = planned.iter().map(|input| input.bytes).sum();
+        let stamps: Vec<_> = inputs.iter().map(NamedInput::stamp).collect();
+        let total_bytes = stamps.iter().map(|input| input.bytes).sum();
         let mut told = |input: usize, bytes, records| {
-            progress(Progress {
+            progress(ProgressUpdate {
                 pass: Pass::CompareIds,
                 input: &inputs[input].name,
                 bytes: u64::min(bytes, total_bytes),
@@ -76,11 +77,11 @@ impl Job {
         let split_by = match options.split_by {
             Some(split_by) => split_by,
             None if nothing_is_held_out => SplitBy::Id,
-            None => SplitBy::of(&inputs, &mut told)?,
+            None => split_by_of(&inputs, &mut told)?,
         };
         Ok(Job {
             total_bytes,
-            plan: Plan::new(planned, options, split_by),
+            preparation: Preparation::new(stamps, options, split_by),
             recipe: Recipe::new(options, split_by),
             duplicates: options.duplicates,
             threads: match options.threads {
@@ -91,23 +92,23 @@ impl Job {
         })
     }
 
-    /// Makes the chunks that `owned` says, in a workplace.
+    /// Makes the chunks that `owned` says, in a staging directory.
     pub(super) fn make(
         &self,
-        workplace: &Workplace,
+        staging: &StagingDir,
         owned: impl Fn(u64) -> bool + Sync,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Made> {
-        let finished = workplace.finished()?;
-        let encoder = Encoder::new().map_err(Error::parquet(workplace.scratch()))?;
+        progress: &mut dyn FnMut(ProgressUpdate<'_>),
+    ) -> Result<Chunks> {
+        let finished = staging.finished()?;
+        let encoder = Encoder::new().map_err(Error::parquet(staging.scratch()))?;
         let mut dropped = match self.duplicates {
             Duplicates::Keep => Dropped::none(),
             Duplicates::Remove => {
-                let mut tick = |reach: &Reach| {
-                    self.tell(Pass::FindDuplicates, reach, Amount::default(), progress);
+                let mut tick = |read: &ReadProgress| {
+                    self.tell(Pass::FindDuplicates, read, Amount::default(), progress);
                 };
                 let (inputs, recipe) = (self.inputs.clone(), &self.recipe);
-                let scratch = workplace.scratch();
+                let scratch = staging.scratch();
                 Dropped::find(inputs, recipe, self.threads, &encoder, scratch, &mut tick)?
             }
         };
@@ -121,22 +122,22 @@ impl Job {
                 false => Choice::Skip,
             })
         };
-        let before = finished.values().filter(|note| owned(note.chunk));
-        let before = before.fold(Amount::default(), |sum, note| Amount {
-            rows: sum.rows + note.report.rows,
-            residues: sum.residues + note.report.residues,
+        let before = finished.values().filter(|done| owned(done.chunk));
+        let before = before.fold(Amount::default(), |sum, done| Amount {
+            rows: sum.rows + done.report.rows,
+            residues: sum.residues + done.report.residues,
         });
         let amount = Cell::new(before);
-        let mut tick = |reach: &Reach| self.tell(Pass::Write, reach, amount.get(), progress);
+        let mut tick = |read: &ReadProgress| self.tell(Pass::Write, read, amount.get(), progress);
         let (source, new) = thread::scope(|scope| {
             // One chunk waits while another is made last; a third has to wait.
             let (complete, chunks) = sync_channel(1);
             let keeper = scope.spawn(move || {
-                let keep = |chunk| workplace.keep(chunk);
+                let keep = |chunk| staging.keep(chunk);
                 chunks
                     .into_iter()
                     .map(keep)
-                    .collect::<Result<Vec<ChunkNote>>>()
+                    .collect::<Result<Vec<ChunkProgress>>>()
             });
             let read = engine::run(
                 self.inputs.clone(),
@@ -146,7 +147,7 @@ impl Job {
                 &encoder,
                 &mut tick,
                 |engine| {
-                    let scratch = workplace.scratch();
+                    let scratch = staging.scratch();
                     let mut collector = Collector::new(&encoder, scratch, self.threads, complete);
                     while let Some(pieces) = engine.next_block()? {
                         for piece in &pieces {
@@ -166,7 +167,7 @@ impl Job {
             );
             // The keeper's error comes first: with it the collector cannot go on.
             let kept = keeper.join().unwrap_or(Err(Error::WorkerDied))?;
-            Ok((read?, kept))
+            Ok::<_, Error>((read?, kept))
         })?;
         let records: u64 = source
             .iter()
@@ -174,8 +175,8 @@ impl Job {
             .sum();
         let mut chunks = finished;
         chunks.retain(|&chunk, _| owned(chunk));
-        chunks.extend(new.into_iter().map(|note| (note.chunk, note)));
-        Ok(Made {
+        chunks.extend(new.into_iter().map(|done| (done.chunk, done)));
+        Ok(Chunks {
             all_chunks: records.div_ceil(size),
             source,
             chunks,
@@ -183,36 +184,36 @@ impl Job {
     }
 
     /// An input that can be read only once.
-    pub(super) fn passing(&self) -> Option<&Named> {
+    pub(super) fn passing(&self) -> Option<&NamedInput> {
         passing(&self.inputs)
     }
 
     fn tell(
         &self,
         pass: Pass,
-        reach: &Reach,
+        read: &ReadProgress,
         amount: Amount,
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: &mut dyn FnMut(ProgressUpdate<'_>),
     ) {
-        let input = self.inputs.get(reach.input.load(Relaxed));
-        let bytes = reach.bytes.load(Relaxed);
+        let input = self.inputs.get(read.input.load(Relaxed));
+        let bytes = read.bytes.load(Relaxed);
         // Of what passes by the size is not known before.
         let total_bytes = match self.passing() {
             Some(_) => self.total_bytes.max(bytes),
             None => self.total_bytes,
         };
-        progress(Progress {
+        progress(ProgressUpdate {
             pass,
             input: input.map_or("", |input| &input.name),
             bytes: bytes.min(total_bytes),
             total_bytes,
-            records: reach.records.load(Relaxed),
+            records: read.records.load(Relaxed),
             rows: amount.rows,
             residues: amount.residues,
         });
     }
 }
 
-fn passing(inputs: &Inputs) -> Option<&Named> {
+fn passing(inputs: &[NamedInput]) -> Option<&NamedInput> {
     inputs.iter().find(|input| input.passes())
 }

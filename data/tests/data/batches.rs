@@ -2,26 +2,26 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use ankh_data::objective::{Kind, Objective};
 use ankh_data::{
-    Batch, BatchPlan, Batches, Dataset, IGNORED, LongSequences, Mixture, Share, TokenFrequencies,
-    Tokenizer,
+    Batch, BatchConfig, Batches, Dataset, HostShard, IGNORED, LongSequences, Mixture, Objective,
+    TokenFrequencies, Tokenizer,
 };
 use proptest::prelude::*;
+use serde_json::json;
 
-use crate::{dataset, random_sequences};
+use crate::{dataset, objective, random_sequences};
 
-fn plan(global_batch: usize) -> BatchPlan {
-    BatchPlan {
+fn plan(global_batch: usize) -> BatchConfig {
+    BatchConfig {
         seed: 17,
         global_batch,
         input_length: 64,
         target_length: 40,
-        ..BatchPlan::default()
+        ..BatchConfig::default()
     }
 }
 
-fn batches(data: &Dataset, plan: BatchPlan, share: Share, threads: usize) -> Batches {
+fn batches(data: &Dataset, plan: BatchConfig, share: HostShard, threads: usize) -> Batches {
     Batches::new(
         Mixture::one(data.clone(), Objective::default()),
         plan,
@@ -31,7 +31,7 @@ fn batches(data: &Dataset, plan: BatchPlan, share: Share, threads: usize) -> Bat
     .unwrap()
 }
 
-fn json(batch: &Batch) -> String {
+fn text_of(batch: &Batch) -> String {
     serde_json::to_string(batch).unwrap()
 }
 
@@ -39,9 +39,9 @@ fn json(batch: &Batch) -> String {
 fn threads_and_runs_change_no_byte() {
     let data = dataset(1, 50, 1..200);
     let of = |threads| -> Vec<String> {
-        let batches = batches(&data, plan(24), Share::all(), threads);
+        let batches = batches(&data, plan(24), HostShard::all(), threads);
         (0..6)
-            .map(|step| json(&batches.batch(step).unwrap()))
+            .map(|step| text_of(&batches.batch(step).unwrap()))
             .collect()
     };
     let one = of(1);
@@ -78,11 +78,11 @@ fn join(parts: &[Batch]) -> Batch {
 fn hosts_partition_the_global_batch() {
     let data = dataset(2, 50, 1..200);
     for global in [24, 7] {
-        let alone = batches(&data, plan(global), Share::all(), 1);
+        let alone = batches(&data, plan(global), HostShard::all(), 1);
         for hosts in (1..=global).filter(|hosts| global % hosts == 0) {
             for step in [0, 1, 5, 1_000_000] {
                 let parts: Vec<Batch> = (0..hosts)
-                    .map(|host| batches(&data, plan(global), Share::host(host, hosts), 1))
+                    .map(|host| batches(&data, plan(global), HostShard::host(host, hosts), 1))
                     .map(|host| host.batch(step).unwrap())
                     .collect();
                 assert_eq!(join(&parts), alone.batch(step).unwrap(), "{hosts} hosts");
@@ -91,7 +91,7 @@ fn hosts_partition_the_global_batch() {
         let uneven = Batches::new(
             Mixture::one(data.clone(), Objective::default()),
             plan(global),
-            Share::host(0, 5),
+            HostShard::host(0, 5),
             1,
         );
         assert!(
@@ -107,7 +107,7 @@ fn hosts_partition_the_global_batch() {
 #[test]
 fn starting_at_a_step_equals_running_to_it() {
     let data = dataset(3, 50, 1..200);
-    let batches = batches(&data, plan(8), Share::all(), 2);
+    let batches = batches(&data, plan(8), HostShard::all(), 2);
     let all: Vec<Batch> = batches
         .prefetch(0, 3)
         .take(12)
@@ -127,7 +127,7 @@ fn starting_at_a_step_equals_running_to_it() {
 fn a_batch_can_be_waited_for_in_parts_and_given_up() {
     let data = dataset(4, 50, 1..200);
     // Such a batch takes longer to make than to ask for.
-    let batches = batches(&data, plan(20_000), Share::all(), 1);
+    let batches = batches(&data, plan(20_000), HostShard::all(), 1);
     let mut some = batches.prefetch(0, 1);
     assert!(!some.wait(Duration::ZERO));
     for step in 0..3 {
@@ -145,7 +145,7 @@ fn a_batch_can_be_waited_for_in_parts_and_given_up() {
 #[test]
 fn dropping_the_iterator_stops_its_thread() {
     let data = dataset(4, 50, 1..200);
-    let batches = batches(&data, plan(8), Share::all(), 1);
+    let batches = batches(&data, plan(8), HostShard::all(), 1);
     // Dropping joins the thread, so this returns only if the thread stops, wherever it waits.
     drop(batches.prefetch(0, 2));
     let mut some = batches.prefetch(0, 2);
@@ -156,7 +156,7 @@ fn dropping_the_iterator_stops_its_thread() {
 #[test]
 fn every_epoch_sees_every_row_once_in_another_order() {
     let data = dataset(5, 48, 1..100);
-    let batches = batches(&data, plan(8), Share::all(), 1);
+    let batches = batches(&data, plan(8), HostShard::all(), 1);
     let epoch = |first: u64| -> Vec<u64> {
         let steps = first..first + 6;
         steps
@@ -178,7 +178,9 @@ fn every_epoch_sees_every_row_once_in_another_order() {
 #[test]
 fn arrays_are_what_a_t5_expects() {
     let data = dataset(6, 30, 1..200);
-    let batch = batches(&data, plan(10), Share::all(), 1).batch(2).unwrap();
+    let batch = batches(&data, plan(10), HostShard::all(), 1)
+        .batch(2)
+        .unwrap();
     assert_eq!(batch.input_ids.len(), 10 * 64);
     assert_eq!(batch.labels.len(), 10 * 40);
     for row in 0..10 {
@@ -229,7 +231,7 @@ fn arrays_are_what_a_t5_expects() {
         (batch.whole.sequences, batch.whole.residues),
         (10, batch.residues)
     );
-    let value: serde_json::Value = serde_json::from_str(&json(&batch)).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text_of(&batch)).unwrap();
     assert_eq!(value["input_ids"].as_array().unwrap().len(), 10);
     assert_eq!(value["labels"][3].as_array().unwrap().len(), 40);
 }
@@ -253,11 +255,11 @@ fn long_sequences_are_treated_as_asked() {
     let data = Dataset::from_sequences(Tokenizer::ankh(), &sequences);
     let objective = Objective::default();
     let epochs = |long_sequences, steps: u64| {
-        let plan = BatchPlan {
+        let plan = BatchConfig {
             long_sequences,
             ..plan(4)
         };
-        let batches = batches(&data, plan, Share::all(), 1);
+        let batches = batches(&data, plan, HostShard::all(), 1);
         let mut seen: HashMap<u64, Vec<String>> = HashMap::new();
         for step in 0..steps {
             let batch = batches.batch(step).unwrap();
@@ -307,15 +309,12 @@ fn long_sequences_are_treated_as_asked() {
 #[test]
 fn targets_that_do_not_fit_are_cut_and_counted() {
     let data = dataset(8, 10, 100..101);
-    let plan = BatchPlan {
+    let plan = BatchConfig {
         target_length: 32,
         ..plan(5)
     };
-    let objective = Objective {
-        kind: Kind::FullReconstruction,
-        ..Objective::default()
-    };
-    let batches = Batches::new(Mixture::one(data, objective), plan, Share::all(), 1).unwrap();
+    let objective = objective(json!({ "kind": "full_reconstruction" }));
+    let batches = Batches::new(Mixture::one(data, objective), plan, HostShard::all(), 1).unwrap();
     let batch = batches.batch(0).unwrap();
     assert_eq!(batch.truncated_targets, 5);
     assert_eq!(batch.target_tokens, 5 * 32);
@@ -329,7 +328,7 @@ fn evaluation_sees_each_row_once_and_never_changes() {
         let objective = Objective::default();
         Batches::evaluation(data.clone(), objective, plan(8), share, 1).unwrap()
     };
-    let alone = of(Share::all());
+    let alone = of(HostShard::all());
     assert_eq!(alone.steps(), Some(3));
     let all: Vec<Batch> = alone.prefetch(0, 2).map(Result::unwrap).collect();
     assert_eq!(all.len(), 3);
@@ -346,7 +345,7 @@ fn evaluation_sees_each_row_once_and_never_changes() {
     }
     for (step, batch) in all.iter().enumerate() {
         let parts = [0, 1]
-            .map(|host| of(Share::host(host, 2)))
+            .map(|host| of(HostShard::host(host, 2)))
             .map(|host| host.batch(step as u64).unwrap());
         assert_eq!(&join(&parts), batch);
     }
@@ -355,7 +354,7 @@ fn evaluation_sees_each_row_once_and_never_changes() {
 #[test]
 fn frequencies_of_labels_give_the_loss_to_beat() {
     let data = dataset(10, 60, 50..60);
-    let batches = batches(&data, plan(20), Share::all(), 1);
+    let batches = batches(&data, plan(20), HostShard::all(), 1);
     let mut train = TokenFrequencies::new(144);
     train.add(&batches.batch(0).unwrap().labels);
     let mut held_out = TokenFrequencies::new(144);
@@ -366,35 +365,35 @@ fn frequencies_of_labels_give_the_loss_to_beat() {
 }
 
 #[test]
-fn wrong_plans_are_named() {
+fn wrong_configurations_are_named() {
     let data = dataset(11, 5, 1..20);
     for (plan, name) in [
         (
-            BatchPlan {
+            BatchConfig {
                 global_batch: 0,
                 ..plan(1)
             },
-            "train.batch_size",
+            "the global batch",
         ),
         (
-            BatchPlan {
+            BatchConfig {
                 input_length: 2,
                 ..plan(1)
             },
-            "data.input_length",
+            "the input length",
         ),
         (
-            BatchPlan {
+            BatchConfig {
                 target_length: 1,
                 ..plan(1)
             },
-            "data.target_length",
+            "the target length",
         ),
     ] {
         let error = Batches::new(
             Mixture::one(data.clone(), Objective::default()),
             plan,
-            Share::all(),
+            HostShard::all(),
             1,
         );
         assert!(error.err().unwrap().to_string().starts_with(name));
@@ -402,7 +401,7 @@ fn wrong_plans_are_named() {
     let beyond = Batches::new(
         Mixture::one(data.clone(), Objective::default()),
         plan(4),
-        Share::host(2, 2),
+        HostShard::host(2, 2),
         1,
     );
     assert!(
@@ -427,7 +426,7 @@ fn ranges_that_are_no_share_are_refused() {
         &[0..usize::MAX],
     ];
     for ranges in refused {
-        let share = Share::ranges(ranges.iter().cloned());
+        let share = HostShard::ranges(ranges.iter().cloned());
         let made = Batches::new(
             Mixture::one(data.clone(), Objective::default()),
             plan(4),
@@ -472,8 +471,8 @@ proptest! {
             made.unwrap()
         };
         let ranges = ranges(&chosen);
-        let share = of(Share::ranges(ranges.clone())).batch(step).unwrap();
-        let whole = of(Share::all()).batch(step).unwrap();
+        let share = of(HostShard::ranges(ranges.clone())).batch(step).unwrap();
+        let whole = of(HostShard::all()).batch(step).unwrap();
         let rows: Vec<usize> = ranges.into_iter().flatten().collect();
         prop_assert_eq!(share.rows, rows.len());
         prop_assert_eq!((share.step, share.epoch), (step, whole.epoch));

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ankh_data::format::Reason;
 use ankh_data::prepare::{Part, Shares, merge, prepare_part};
-use ankh_data::residues::Reason;
 use ankh_data::{
-    Dataset, Duplicates, Error, Existing, Key, Location, Manifest, PrepareOptions, ReadOptions,
-    Split, StorageOptions, Tokenizer, Unfinished, prepare,
+    Dataset, Duplicates, Error, Existing, Key, Manifest, PrepareOptions, ReadOptions, Split,
+    Tokenizer, Unfinished, prepare,
 };
+use ankh_storage::{Location, StorageOptions};
 
 use crate::random_sequences;
 

@@ -3,8 +3,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use ankh_data::Error;
-use ankh_data::input::{Input, LONGEST_SEQUENCE};
-use ankh_data::storage::{Location, StorageOptions};
+use ankh_data::prepare::input::Input;
+use ankh_data::prepare::residues::LONGEST_SEQUENCE;
+use ankh_storage::{Location, StorageOptions};
 use proptest::prelude::*;
 
 fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {

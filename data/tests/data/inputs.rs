@@ -3,11 +3,11 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use ankh_data::input::{Input, RecordRef};
-use ankh_data::residues::{Lengths, tokenize};
-use ankh_data::storage::{Location, StorageOptions};
+use ankh_data::prepare::input::{Input, RecordRef};
+use ankh_data::prepare::residues::{LengthLimits, tokenize};
 use ankh_data::synthetic::Records;
 use ankh_data::{Error, Tokenizer};
+use ankh_storage::{Location, StorageOptions};
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, LargeStringArray, RecordBatch, StringArray};
 use arrow_array::{DictionaryArray, StringViewArray, types::Int32Type};
 use parquet::arrow::ArrowWriter;
@@ -128,8 +128,8 @@ proptest! {
         }
     }
 
-    /// Whatever the bytes are: records or an error, the same for all blocks, and each record becomes
-    /// tokens or is rejected with a reason.
+    /// Whatever the bytes are: records or an error, the same for all blocks, and each record
+    /// becomes tokens or is rejected with a reason.
     #[test]
     fn any_bytes_give_records_or_an_error(
         kind in 0usize..6, bytes in prop::collection::vec(any::<u8>(), 0..300), block in 1usize..300,
@@ -143,7 +143,7 @@ proptest! {
             (Ok(whole), Ok(pieces)) => {
                 prop_assert_eq!(&whole, &pieces);
                 for (_, _, sequence, length) in whole {
-                    let (any, mut tokens) = (Lengths { min: 1, max: None }, vec![]);
+                    let (any, mut tokens) = (LengthLimits { min: 1, max: None }, vec![]);
                     match tokenize(Tokenizer::ankh(), any, &sequence, length, &mut tokens) {
                         Ok(_) => prop_assert!(!tokens.is_empty()),
                         Err(rejection) => prop_assert!(!rejection.detail.is_empty()),

@@ -10,14 +10,14 @@ mod oddities;
 mod packed;
 mod pinned;
 mod preparing;
-#[path = "../support/python.rs"]
+#[path = "../../../storage/tests/support/python.rs"]
 mod python;
 mod reading;
 mod sample;
 mod splits;
 mod tables;
 
-use ankh_data::{Dataset, Key, Tokenizer};
+use ankh_data::{Dataset, Key, Objective, Tokenizer};
 
 /// Sequences of amino acids with lengths in a range, the same for the same seed.
 pub fn random_sequences(seed: u64, count: usize, lengths: std::ops::Range<usize>) -> Vec<String> {
@@ -36,4 +36,9 @@ pub fn random_sequences(seed: u64, count: usize, lengths: std::ops::Range<usize>
 /// Those sequences as a data set.
 pub fn dataset(seed: u64, count: usize, lengths: std::ops::Range<usize>) -> Dataset {
     Dataset::from_sequences(Tokenizer::ankh(), random_sequences(seed, count, lengths))
+}
+
+/// An objective as the configuration has it.
+pub fn objective(table: serde_json::Value) -> Objective {
+    serde_json::from_value(table).unwrap()
 }

@@ -4,8 +4,8 @@ use ankh_data::Manifest;
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// What the fuzz target changes, too: it must stay valid for either to test anything. After a change
-/// of the format, `prepare` makes another.
+/// What the fuzz target changes, too: it must stay valid for either to test anything. After a
+/// change of the format, `prepare` makes another.
 const VALID: &str = include_str!("../../fuzz/seeds/valid_manifest.json");
 
 fn parse(text: &[u8]) -> Result<Manifest, ankh_data::Error> {

@@ -1,14 +1,18 @@
-use ankh_data::objective::{Count, Kind, Objective, Selection, TargetFormat, Touching};
-use ankh_data::tokenizer::{EOS, Task};
+use ankh_data::batches::objective::{
+    Completion, Count, FullReconstruction, MaskedOnly, Objective, PartialDemasking, ResidueMasks,
+    Selection, SpanCorruption, TargetFormat, Touching,
+};
+use ankh_data::tokenizer::EOS;
 use ankh_data::{Key, Tokenizer, Vocabulary};
 use proptest::prelude::*;
+use serde_json::json;
 
-use crate::random_sequences;
+use crate::{objective, random_sequences};
 
 fn texts(objective: &Objective, sequence: &str, masked: &[usize]) -> (String, String) {
     let tokenizer = Tokenizer::ankh();
     let tokens = tokenizer.encode(sequence.as_bytes());
-    let example = objective.apply_at(tokenizer, &tokens, masked);
+    let example = objective.apply_at(tokenizer, &tokens, masked).unwrap();
     let text = |ids: &[u8]| {
         let mut words = Vec::new();
         for &id in ids {
@@ -21,10 +25,7 @@ fn texts(objective: &Objective, sequence: &str, masked: &[usize]) -> (String, St
 }
 
 fn pairs() -> Objective {
-    Objective {
-        target_format: TargetFormat::Pairs,
-        ..Objective::default()
-    }
+    objective(json!({ "kind": "partial_demasking", "target_format": "pairs" }))
 }
 
 #[test]
@@ -60,62 +61,45 @@ fn ankh3s_card_comes_out_literally() {
 
 #[test]
 fn the_neighbouring_objectives_come_out_as_described() {
-    let of = |kind, touching, target_format| Objective {
-        kind,
-        touching,
-        target_format,
-        ..Objective::default()
-    };
-    let (runs, pairs) = (TargetFormat::Runs, TargetFormat::Pairs);
-    let separate = Touching::Separate;
     let sequence = "ABCDEFG";
-    for (objective, input, target) in [
+    for (table, input, target) in [
         (
-            of(Kind::FullReconstruction, separate, runs),
+            json!({ "kind": "full_reconstruction" }),
             "A <0> <1> D E <2> G </s>",
             "A B C D E F G </s>",
         ),
         (
-            of(Kind::MaskedOnly, separate, runs),
+            json!({ "kind": "masked_only" }),
             "A <0> <1> D E <2> G </s>",
             "B C F </s>",
         ),
         (
-            of(Kind::PartialDemasking, separate, runs),
+            json!({ "kind": "partial_demasking" }),
             "A <0> <1> D E <2> G </s>",
             "<0> B C <1> F <2> </s>",
         ),
         (
-            of(Kind::PartialDemasking, Touching::Merged, runs),
+            json!({ "kind": "partial_demasking", "touching": "merged" }),
             "A <0> D E <1> G </s>",
             "<0> B C <1> F <2> </s>",
         ),
         (
-            of(Kind::PartialDemasking, Touching::Merged, pairs),
+            json!({ "kind": "partial_demasking", "touching": "merged", "target_format": "pairs" }),
             "A <0> D E <1> G </s>",
             "<0> B C <1> F </s>",
         ),
-        (
-            of(Kind::Completion, separate, runs),
-            "A B C D </s>",
-            "E F G </s>",
-        ),
     ] {
-        let found = match objective.kind {
-            Kind::Completion => {
-                let tokenizer = Tokenizer::ankh();
-                let tokens = tokenizer.encode(sequence.as_bytes());
-                let example = objective.apply(tokenizer, &tokens, Key::new(0));
-                let spaced = |ids: &[u8]| {
-                    let names: Vec<String> = ids.iter().map(|&id| tokenizer.name(id)).collect();
-                    names.join(" ")
-                };
-                (spaced(&example.input), spaced(&example.target))
-            }
-            _ => texts(&objective, sequence, &[1, 2, 5]),
-        };
+        let objective = objective(table);
+        let found = texts(&objective, sequence, &[1, 2, 5]);
         assert_eq!(found, (input.into(), target.into()), "{objective:?}");
     }
+    let completion = objective(json!({ "kind": "completion" }));
+    let tokenizer = Tokenizer::ankh();
+    let tokens = tokenizer.encode(sequence.as_bytes());
+    assert_eq!(completion.apply_at(tokenizer, &tokens, &[1]), None);
+    let example = completion.apply(tokenizer, &tokens, Key::new(0));
+    assert_eq!(tokenizer.decode(&example.input), "ABCD</s>");
+    assert_eq!(tokenizer.decode(&example.target), "EFG</s>");
 }
 
 #[test]
@@ -123,10 +107,10 @@ fn unmasking_gives_the_sequence_back_10_000_times() {
     let tokenizer = Tokenizer::ankh();
     let sequences = random_sequences(1, 10_000, 1..512);
     for target_format in [TargetFormat::Runs, TargetFormat::Pairs] {
-        let objective = Objective {
+        let objective = Objective::PartialDemasking(PartialDemasking {
             target_format,
-            ..Objective::default()
-        };
+            ..PartialDemasking::default()
+        });
         for (i, sequence) in sequences.iter().enumerate() {
             let tokens = tokenizer.encode(sequence.as_bytes());
             let example = objective.apply(tokenizer, &tokens, Key::new(i as u64));
@@ -146,46 +130,67 @@ fn unmasking_gives_the_sequence_back_10_000_times() {
 }
 
 fn objectives() -> impl Strategy<Value = Objective> {
-    let kinds = prop_oneof![
-        Just(Kind::PartialDemasking),
-        Just(Kind::MaskedOnly),
-        Just(Kind::FullReconstruction),
-        Just(Kind::SpanCorruption),
-        Just(Kind::Completion),
-    ];
     let any = (
-        kinds,
+        0usize..5,
         0.01f64..0.99,
         1usize..5,
         1.0f64..6.0,
         any::<[bool; 4]>(),
     );
     any.prop_map(|(kind, masking_rate, ngram, mean_span, flags)| {
-        let objective = Objective {
-            kind,
+        let target_format = [TargetFormat::Runs, TargetFormat::Pairs][usize::from(flags[3])];
+        let selection = [Selection::Uniform, Selection::EachDistinct][usize::from(flags[1])];
+        let masks = ResidueMasks {
             masking_rate,
-            ngram,
-            mean_span,
+            ngram: if selection == Selection::EachDistinct {
+                1
+            } else {
+                ngram
+            },
             count: [Count::Exact, Count::Bernoulli][usize::from(flags[0])],
-            selection: [Selection::Uniform, Selection::EachDistinct][usize::from(flags[1])],
+            selection,
             touching: [Touching::Separate, Touching::Merged][usize::from(flags[2])],
-            target_format: [TargetFormat::Runs, TargetFormat::Pairs][usize::from(flags[3])],
             task: None,
         };
-        match objective.kind {
-            Kind::SpanCorruption | Kind::Completion => Objective {
-                ngram: 1,
-                selection: Selection::Uniform,
-                touching: Touching::Separate,
-                ..objective
-            },
-            _ if objective.selection == Selection::EachDistinct => Objective {
-                ngram: 1,
-                ..objective
-            },
-            _ => objective,
+        match kind {
+            0 => Objective::PartialDemasking(PartialDemasking {
+                masking_rate,
+                ngram: masks.ngram,
+                count: masks.count,
+                selection: masks.selection,
+                touching: masks.touching,
+                target_format,
+                task: None,
+            }),
+            1 => Objective::MaskedOnly(MaskedOnly(masks)),
+            2 => Objective::FullReconstruction(FullReconstruction(masks)),
+            3 => Objective::SpanCorruption(SpanCorruption {
+                masking_rate,
+                count: masks.count,
+                mean_span,
+                target_format,
+                task: None,
+            }),
+            _ => Objective::Completion(Completion::default()),
         }
     })
+}
+
+/// The masks of an objective that has some of residues.
+fn residue_masks(objective: &Objective) -> Option<ResidueMasks> {
+    match objective {
+        Objective::PartialDemasking(kind) => Some(ResidueMasks {
+            masking_rate: kind.masking_rate,
+            count: kind.count,
+            selection: kind.selection,
+            ngram: kind.ngram,
+            touching: kind.touching,
+            task: kind.task,
+        }),
+        Objective::MaskedOnly(kind) => Some(kind.0),
+        Objective::FullReconstruction(kind) => Some(kind.0),
+        Objective::SpanCorruption(_) | Objective::Completion(_) => None,
+    }
 }
 
 proptest! {
@@ -220,29 +225,31 @@ proptest! {
         prop_assert!(example.target.len() <= longest, "{} > {longest}", example.target.len());
         // Counts are exact.
         let chosen = example.masked + example.unmasked_for_lack_of_sentinels;
-        if objective.count == Count::Exact {
-            let (rate, g) = (objective.masking_rate, objective.ngram);
-            match (objective.kind, objective.selection) {
-                (Kind::Completion, _) => prop_assert_eq!(chosen, 0),
-                (_, Selection::EachDistinct) => {
+        let rounded = |rate: f64| (rate * length as f64).round() as usize;
+        match (&objective, residue_masks(&objective)) {
+            (Objective::Completion(_), _) => prop_assert_eq!(chosen, 0),
+            (Objective::SpanCorruption(kind), _) if kind.count == Count::Exact => {
+                let count = rounded(kind.masking_rate);
+                prop_assert_eq!(chosen, count.min(length.saturating_sub(1)));
+            }
+            (_, Some(masks)) if masks.count == Count::Exact => {
+                let (rate, g) = (masks.masking_rate, masks.ngram);
+                if masks.selection == Selection::EachDistinct {
                     let kinds = tokens.iter().collect::<std::collections::HashSet<_>>().len();
-                    let count = (rate * length as f64).round() as usize;
-                    prop_assert_eq!(chosen, count.max(kinds));
-                }
-                (Kind::SpanCorruption, _) => {
-                    let count = (rate * length as f64).round() as usize;
-                    prop_assert_eq!(chosen, count.min(length.saturating_sub(1)));
-                }
-                _ => {
-                    let spans = (rate / g as f64 * length as f64).round() as usize;
+                    prop_assert_eq!(chosen, rounded(rate).max(kinds));
+                } else {
+                    let spans = rounded(rate / g as f64);
                     prop_assert_eq!(chosen, spans.min(length / g) * g);
                 }
             }
+            _ => {}
         }
         // What was hidden can be found again.
         let back = objective.unmask(tokenizer, &example.input, &example.target);
-        let ambiguous =
-            objective.kind == Kind::MaskedOnly && objective.touching == Touching::Merged;
+        let ambiguous = matches!(
+            &objective,
+            Objective::MaskedOnly(kind) if kind.0.touching == Touching::Merged
+        );
         match ambiguous {
             true => prop_assert!(back.is_err()),
             false => prop_assert_eq!(back.unwrap(), tokens),
@@ -257,7 +264,8 @@ proptest! {
     #[test]
     fn each_distinct_masks_every_kind(length in 1usize..400, seed: u64) {
         let tokenizer = Tokenizer::ankh();
-        let objective = Objective { selection: Selection::EachDistinct, ..Objective::default() };
+        let objective =
+            objective(json!({ "kind": "partial_demasking", "selection": "each_distinct" }));
         let sequence = random_sequences(seed, 1, length..length + 1).remove(0);
         let tokens = tokenizer.encode(sequence.as_bytes());
         let example = objective.apply(tokenizer, &tokens, Key::new(seed));
@@ -274,10 +282,7 @@ fn every_place_is_masked_equally_often() {
     let tokenizer = Tokenizer::ankh();
     let tokens = tokenizer.encode(&[b'A'; 100]);
     for ngram in [1, 3] {
-        let objective = Objective {
-            ngram,
-            ..Objective::default()
-        };
+        let objective = objective(json!({ "kind": "partial_demasking", "ngram": ngram }));
         let mut counts = [0u32; 100];
         let sequences = 1000;
         let mut masked = 0;
@@ -315,10 +320,7 @@ fn every_place_is_masked_equally_often() {
 fn bernoulli_masks_vary_around_the_rate() {
     let tokenizer = Tokenizer::ankh();
     let tokens = tokenizer.encode(&[b'A'; 200]);
-    let objective = Objective {
-        count: Count::Bernoulli,
-        ..Objective::default()
-    };
+    let objective = objective(json!({ "kind": "partial_demasking", "count": "bernoulli" }));
     let counts: Vec<f64> = (0..2000)
         .map(|seed| objective.apply(tokenizer, &tokens, Key::new(seed)).masked as f64)
         .collect();
@@ -334,8 +336,8 @@ fn a_target_of_another_input_is_refused() {
     let tokenizer = Tokenizer::ankh();
     let tokens = tokenizer.encode(b"MKAYVLINSRGP");
     for objective in [Objective::default(), pairs()] {
-        let example = objective.apply_at(tokenizer, &tokens, &[1, 4]);
-        let other = objective.apply_at(tokenizer, &tokens, &[1, 4, 7]);
+        let at = |places: &[usize]| objective.apply_at(tokenizer, &tokens, places).unwrap();
+        let (example, other) = (at(&[1, 4]), at(&[1, 4, 7]));
         let error = objective.unmask(tokenizer, &example.input, &other.target);
         assert!(error.is_err(), "{objective:?}");
     }
@@ -343,87 +345,107 @@ fn a_target_of_another_input_is_refused() {
 
 #[test]
 fn wrong_switches_are_named() {
-    let default = Objective::default;
-    for (objective, name) in [
+    for (table, name) in [
         (
-            Objective {
-                masking_rate: 0.0,
-                ..default()
-            },
-            "objective.masking_rate",
+            json!({ "kind": "partial_demasking", "masking_rate": 0.0 }),
+            "masking_rate",
         ),
         (
-            Objective {
-                masking_rate: f64::NAN,
-                ..default()
-            },
-            "objective.masking_rate",
+            json!({ "kind": "masked_only", "masking_rate": 1.0 }),
+            "masking_rate",
         ),
         (
-            Objective {
-                ngram: 0,
-                ..default()
-            },
-            "objective.ngram",
+            json!({ "kind": "span_corruption", "masking_rate": -0.5 }),
+            "masking_rate",
+        ),
+        (json!({ "kind": "partial_demasking", "ngram": 0 }), "ngram"),
+        (
+            json!({ "kind": "span_corruption", "mean_span": 0.5 }),
+            "mean_span",
         ),
         (
-            Objective {
-                mean_span: 0.5,
-                ..default()
-            },
-            "objective.mean_span",
-        ),
-        (
-            Objective {
-                selection: Selection::EachDistinct,
-                ngram: 3,
-                ..default()
-            },
-            "objective.selection",
-        ),
-        (
-            Objective {
-                kind: Kind::SpanCorruption,
-                ngram: 3,
-                ..default()
-            },
-            "objective.ngram",
+            json!({ "kind": "full_reconstruction", "selection": "each_distinct", "ngram": 3 }),
+            "selection",
         ),
     ] {
-        let message = objective.validate().unwrap_err().to_string();
+        let message = objective(table).validate().unwrap_err().to_string();
         assert!(message.starts_with(name), "{message}");
     }
-    let marked = Objective {
-        task: Some(Task::Nlu),
-        ..default()
-    };
+    let nan = Objective::PartialDemasking(PartialDemasking {
+        masking_rate: f64::NAN,
+        ..PartialDemasking::default()
+    });
+    let message = nan.validate().unwrap_err().to_string();
+    assert!(message.starts_with("masking_rate"), "{message}");
+    let marked = objective(json!({ "kind": "completion", "task": "nlu" }));
+    let ankh3 = Tokenizer::of(Vocabulary::Ankh3);
+    assert!(marked.validate_for(ankh3).is_ok());
+    let message = marked.validate_for(Tokenizer::ankh()).unwrap_err();
     assert!(
-        marked
-            .validate_for(Tokenizer::of(Vocabulary::Ankh3))
-            .is_ok()
+        message.to_string().contains("which ankh lacks"),
+        "{message}"
     );
-    let message = marked
-        .validate_for(Tokenizer::ankh())
-        .unwrap_err()
-        .to_string();
-    assert!(message.contains("which ankh lacks"), "{message}");
 }
 
 #[test]
 fn the_configuration_table_reads_as_documented() {
-    let read = serde_json::from_str::<Objective>;
-    assert_eq!(read("{}").unwrap(), Objective::default());
-    let objective = read(
-        r#"{"kind": "full_reconstruction", "masking_rate": 0.15, "target_format": "pairs",
-            "touching": "merged", "count": "bernoulli", "selection": "uniform"}"#,
-    )
-    .unwrap();
-    assert_eq!(objective.kind, Kind::FullReconstruction);
-    assert_eq!(objective.touching, Touching::Merged);
-    assert!(
-        read(r#"{"mask_rate": 0.15}"#)
-            .unwrap_err()
-            .to_string()
-            .contains("mask_rate")
-    );
+    let found = objective(json!({
+        "kind": "full_reconstruction", "masking_rate": 0.15,
+        "touching": "merged", "count": "bernoulli", "selection": "uniform",
+    }));
+    let expected = Objective::FullReconstruction(FullReconstruction(ResidueMasks {
+        masking_rate: 0.15,
+        touching: Touching::Merged,
+        count: Count::Bernoulli,
+        ..ResidueMasks::default()
+    }));
+    assert_eq!(found, expected);
+    for kind in Objective::kinds() {
+        let table = serde_json::to_value(&kind).unwrap();
+        assert_eq!(objective(json!({ "kind": table["kind"] })), kind);
+        assert_eq!(objective(table), kind);
+    }
+}
+
+#[test]
+fn a_switch_of_another_kind_is_refused() {
+    let switches = json!({
+        "masking_rate": 0.2, "count": "exact", "selection": "uniform", "ngram": 1,
+        "touching": "separate", "target_format": "runs", "mean_span": 3.0, "task": null,
+    });
+    let residue_masks = [
+        "masking_rate",
+        "count",
+        "selection",
+        "ngram",
+        "touching",
+        "task",
+    ];
+    for (kind, own) in [
+        (
+            "partial_demasking",
+            &[&residue_masks[..], &["target_format"]].concat()[..],
+        ),
+        ("masked_only", &residue_masks),
+        ("full_reconstruction", &residue_masks),
+        (
+            "span_corruption",
+            &[
+                "masking_rate",
+                "count",
+                "mean_span",
+                "target_format",
+                "task",
+            ],
+        ),
+        ("completion", &["task"]),
+    ] {
+        for (switch, value) in switches.as_object().unwrap() {
+            let table = json!({ "kind": kind, switch: value });
+            let read = serde_json::from_value::<Objective>(table);
+            assert_eq!(read.is_ok(), own.contains(&&switch[..]), "{kind}: {switch}");
+        }
+        let read = serde_json::from_value::<Objective>(json!({ "kind": kind, "mask_rate": 0.15 }));
+        assert!(read.unwrap_err().to_string().contains("mask_rate"));
+    }
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 
-use ankh_data::input::{Input, RecordRef};
-use ankh_data::residues::Reason;
-use ankh_data::{Error, Location, Manifest, PrepareOptions, prepare};
+use ankh_data::format::Reason;
+use ankh_data::prepare::input::{Input, RecordRef};
+use ankh_data::{Error, Manifest, PrepareOptions, prepare};
+use ankh_storage::Location;
 use proptest::prelude::*;
 
 /// A record as it is given: id, line, sequence, fault.

@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ankh_data::objective::{Count, Kind};
 use ankh_data::{
-    Batch, BatchPlan, Batches, Component, Dataset, IGNORED, LongSequences, Mixture, Objective,
-    PrepareOptions, ReadOptions, Rows, Share, Shuffle, Split, prepare,
+    Batch, BatchConfig, Batches, Component, Dataset, HostShard, IGNORED, LongSequences, Mixture,
+    Objective, Packing, PrepareOptions, ReadOptions, Shuffle, Split, prepare,
 };
 use proptest::prelude::*;
+use serde_json::json;
 
-use crate::{dataset, random_sequences};
+use crate::{dataset, objective, random_sequences};
 
-fn plan(global_batch: usize, rows: Rows, long_sequences: LongSequences) -> BatchPlan {
-    BatchPlan {
+fn plan(global_batch: usize, packing: Packing, long_sequences: LongSequences) -> BatchConfig {
+    BatchConfig {
         seed: 23,
         global_batch,
         input_length: 64,
         target_length: 48,
         long_sequences,
-        rows,
+        packing,
     }
 }
 
@@ -49,21 +49,14 @@ fn any_long() -> impl Strategy<Value = LongSequences> {
 
 /// A mixture of one to three data sets with objectives of their own.
 fn mixture(seed: u64, components: usize, windows: Option<(u64, u64)>) -> Mixture {
-    let kinds = [
-        Kind::PartialDemasking,
-        Kind::SpanCorruption,
-        Kind::MaskedOnly,
-    ];
+    let kinds = ["partial_demasking", "span_corruption", "masked_only"];
     let component = |number: usize| Component {
         name: format!("component {number}"),
         dataset: shuffled(
             dataset(seed + number as u64, 30 + 20 * number, 1..120),
             windows,
         ),
-        objective: Objective {
-            kind: kinds[number],
-            ..Objective::default()
-        },
+        objective: objective(json!({ "kind": kinds[number] })),
         weight: 1.0 + number as f64,
     };
     Mixture::of((0..components).map(component).collect()).unwrap()
@@ -157,21 +150,19 @@ proptest! {
         seed in 0u64..1000, windows in any_windows(), long in any_long(), bernoulli: bool,
     ) {
         let data = shuffled(dataset(seed, 60, 1..150), windows);
-        let objective = Objective {
-            count: if bernoulli { Count::Bernoulli } else { Count::Exact },
-            ..Objective::default()
-        };
+        let count = if bernoulli { "bernoulli" } else { "exact" };
+        let objective = objective(json!({ "kind": "partial_demasking", "count": count }));
         let batches = |rows| {
             let mixture = Mixture::one(data.clone(), objective.clone());
-            Batches::new(mixture, plan(1, rows, long), Share::all(), 2).unwrap()
+            Batches::new(mixture, plan(1, rows, long), HostShard::all(), 2).unwrap()
         };
         // Rows of the first epoch, one a step.
         let epoch = |rows| -> Vec<Batch> {
             let all = batches(rows).prefetch(0, 2).map(Result::unwrap);
             all.take_while(|batch| batch.epoch == 0).collect()
         };
-        let (padded, packed) = (epoch(Rows::Padded), epoch(Rows::Packed));
-        prop_assert_eq!(padded.len() as u64, batches(Rows::Padded).examples_per_epoch());
+        let (padded, packed) = (epoch(Packing::Padded), epoch(Packing::Packed));
+        prop_assert_eq!(padded.len() as u64, batches(Packing::Padded).examples_per_epoch());
         prop_assert!(packed.len() <= padded.len());
         packed.iter().for_each(check);
         padded.iter().for_each(check);
@@ -196,12 +187,12 @@ proptest! {
         packed: bool,
         step in 0u64..20,
     ) {
-        let rows = if packed { Rows::Packed } else { Rows::Padded };
+        let rows = if packed { Packing::Packed } else { Packing::Padded };
         let plan = plan(hosts * rows_each, rows, LongSequences::Crop);
         let mixture = mixture(seed, components, windows);
-        let alone = Batches::new(mixture, plan, Share::all(), 1).unwrap();
+        let alone = Batches::new(mixture, plan, HostShard::all(), 1).unwrap();
         let parts = (0..hosts).map(|host| {
-            let host = alone.with_share(Share::host(host, hosts)).unwrap();
+            let host = alone.with_shard(HostShard::host(host, hosts)).unwrap();
             host.batch(step).unwrap()
         });
         let whole = alone.batch(step).unwrap();
@@ -218,11 +209,11 @@ proptest! {
         packed: bool,
         start in 0u64..40,
     ) {
-        let rows = if packed { Rows::Packed } else { Rows::Padded };
+        let rows = if packed { Packing::Packed } else { Packing::Padded };
         let make = |threads| {
             let plan = plan(6, rows, LongSequences::Split);
             let mixture = mixture(seed, components, windows);
-            Batches::new(mixture, plan, Share::all(), threads).unwrap()
+            Batches::new(mixture, plan, HostShard::all(), threads).unwrap()
         };
         let ran: Vec<Batch> = make(3).prefetch(0, 5).take(42).map(Result::unwrap).collect();
         let started = make(1).prefetch(start, 1).take(42 - start as usize);
@@ -239,10 +230,10 @@ proptest! {
         long in any_long(),
         sizes in prop::collection::vec((1usize..9, 1u64..4), 1..6),
     ) {
-        let rows = if packed { Rows::Packed } else { Rows::Padded };
+        let rows = if packed { Packing::Packed } else { Packing::Padded };
         let make = |size| {
             let mixture = mixture(seed, components, windows);
-            Batches::new(mixture, plan(size, rows, long), Share::all(), 2).unwrap()
+            Batches::new(mixture, plan(size, rows, long), HostShard::all(), 2).unwrap()
         };
         // Rows of the run one a step, which are never told of another start.
         let single = make(1);
@@ -275,10 +266,10 @@ proptest! {
     fn every_component_has_epochs_of_its_own(
         seed in 0u64..1000, windows in any_windows(), packed: bool,
     ) {
-        let rows = if packed { Rows::Packed } else { Rows::Padded };
+        let rows = if packed { Packing::Packed } else { Packing::Padded };
         let mixture = mixture(seed, 3, windows);
         let plan = plan(1, rows, LongSequences::Crop);
-        let batches = Batches::new(mixture.clone(), plan, Share::all(), 1).unwrap();
+        let batches = Batches::new(mixture.clone(), plan, HostShard::all(), 1).unwrap();
         // Up to the step at which each component begins its second epoch.
         for (number, component) in mixture.components().iter().enumerate() {
             let of = |batch: &Batch| batch.components[0] == number;
@@ -303,14 +294,14 @@ fn a_packed_evaluation_sees_each_row_once_and_never_changes() {
         let data = shuffled(dataset(9, 41, 1..200), windows);
         let of = |share| {
             let (data, objective) = (data.clone(), Objective::default());
-            let plan = plan(4, Rows::Packed, LongSequences::Crop);
+            let plan = plan(4, Packing::Packed, LongSequences::Crop);
             Batches::evaluation(data, objective, plan, share, 2).unwrap()
         };
-        let all: Vec<Batch> = of(Share::all())
+        let all: Vec<Batch> = of(HostShard::all())
             .prefetch(0, 3)
             .map(Result::unwrap)
             .collect();
-        assert_eq!(all.len() as u64, of(Share::all()).steps().unwrap());
+        assert_eq!(all.len() as u64, of(HostShard::all()).steps().unwrap());
         let mut rows: Vec<u64> = all
             .iter()
             .flat_map(|batch| batch.examples.clone())
@@ -318,13 +309,13 @@ fn a_packed_evaluation_sees_each_row_once_and_never_changes() {
         rows.sort_unstable();
         assert!(rows.into_iter().eq(0..41));
         all.iter().for_each(check);
-        let again: Vec<Batch> = of(Share::all())
+        let again: Vec<Batch> = of(HostShard::all())
             .prefetch(0, 1)
             .map(Result::unwrap)
             .collect();
         assert_eq!(again, all);
         for (step, batch) in (0u64..).zip(&all) {
-            let hosts = [0, 1].map(|host| of(Share::host(host, 2)));
+            let hosts = [0, 1].map(|host| of(HostShard::host(host, 2)));
             let parts = hosts.map(|host| host.batch(step).unwrap());
             assert_eq!(&join(parts.into()), batch);
         }
@@ -363,11 +354,11 @@ fn batches_read_by_pages_equal_those_from_memory() {
     let paged = open(whole.residues() / 2);
     let whole = whole.shuffled(paged.shuffle().clone());
     assert_ne!(*paged.shuffle(), Shuffle::Exact);
-    for rows in [Rows::Padded, Rows::Packed] {
+    for rows in [Packing::Padded, Packing::Packed] {
         let of = |data: &Dataset, threads| {
             let mixture = Mixture::one(data.clone(), Objective::default());
             let plan = plan(100, rows, LongSequences::Crop);
-            Batches::new(mixture, plan, Share::all(), threads).unwrap()
+            Batches::new(mixture, plan, HostShard::all(), threads).unwrap()
         };
         // More than an epoch.
         let one = of(&whole, 1).prefetch(0, 1).take(35).map(Result::unwrap);
@@ -381,17 +372,14 @@ fn drawn_targets_longer_than_what_was_kept_are_cut_and_counted() {
     // Room for the targets of two sequences, as much as is kept for them; and too little for one.
     for (target_length, sequences, cut) in [(22, 2, 0..16), (5, 1, 1000..8000)] {
         let data = dataset(10, 400, 20..21);
-        let plan = BatchPlan {
+        let plan = BatchConfig {
             target_length,
-            ..plan(40, Rows::Packed, LongSequences::Crop)
+            ..plan(40, Packing::Packed, LongSequences::Crop)
         };
-        let objective = Objective {
-            count: Count::Bernoulli,
-            masking_rate: 0.15,
-            kind: Kind::MaskedOnly,
-            ..Objective::default()
-        };
-        let batches = Batches::new(Mixture::one(data, objective), plan, Share::all(), 2).unwrap();
+        let objective =
+            objective(json!({ "kind": "masked_only", "count": "bernoulli", "masking_rate": 0.15 }));
+        let batches =
+            Batches::new(Mixture::one(data, objective), plan, HostShard::all(), 2).unwrap();
         let mut found = 0;
         for step in 0..200 {
             let batch = batches.batch(step).unwrap();
@@ -407,8 +395,8 @@ fn drawn_targets_longer_than_what_was_kept_are_cut_and_counted() {
 #[test]
 fn packed_json_tells_sequences_apart() {
     let mixture = Mixture::one(dataset(11, 60, 5..40), Objective::default());
-    let plan = plan(6, Rows::Packed, LongSequences::Crop);
-    let batch = Batches::new(mixture, plan, Share::all(), 1)
+    let plan = plan(6, Packing::Packed, LongSequences::Crop);
+    let batch = Batches::new(mixture, plan, HostShard::all(), 1)
         .unwrap()
         .batch(1)
         .unwrap();

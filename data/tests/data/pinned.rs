@@ -1,9 +1,9 @@
 //! Values that are a contract: another value means that a resumed run would see other batches.
 
-use ankh_data::objective::{Count, Kind, Objective, Selection, Touching};
-use ankh_data::{Batch, BatchPlan, Batches, LongSequences, Mixture, Share};
+use ankh_data::{Batch, BatchConfig, Batches, HostShard, LongSequences, Mixture, Objective};
+use serde_json::json;
 
-use crate::dataset;
+use crate::{dataset, objective};
 
 /// FNV-1a over the words of a batch.
 fn digest(batches: impl IntoIterator<Item = Batch>) -> u64 {
@@ -21,14 +21,14 @@ fn digest(batches: impl IntoIterator<Item = Batch>) -> u64 {
     hash
 }
 
-fn plan(long_sequences: LongSequences) -> BatchPlan {
-    BatchPlan {
+fn plan(long_sequences: LongSequences) -> BatchConfig {
+    BatchConfig {
         seed: 17,
         global_batch: 12,
         input_length: 64,
         target_length: 40,
         long_sequences,
-        ..BatchPlan::default()
+        ..BatchConfig::default()
     }
 }
 
@@ -40,7 +40,7 @@ fn padded_batches_never_change() {
         let batches = Batches::new(
             Mixture::one(data.clone(), objective()),
             plan(long),
-            Share::all(),
+            HostShard::all(),
             1,
         )
         .unwrap();
@@ -50,7 +50,7 @@ fn padded_batches_never_change() {
     assert_eq!(of(LongSequences::Truncate), 0xeab1_6369_e527_f7db);
     assert_eq!(of(LongSequences::Split), 0xc383_ddda_8452_724d);
     let plan = plan(LongSequences::Crop);
-    let held_out = Batches::evaluation(data, objective(), plan, Share::all(), 1).unwrap();
+    let held_out = Batches::evaluation(data, objective(), plan, HostShard::all(), 1).unwrap();
     let held_out = held_out.prefetch(0, 1).map(Result::unwrap);
     assert_eq!(digest(held_out), 0x1930_3455_c5e5_c937);
 }
@@ -58,82 +58,45 @@ fn padded_batches_never_change() {
 #[test]
 fn masks_never_change() {
     let data = dataset(32, 40, 1..100);
-    let default = Objective::default;
     let objectives = [
         (
-            Objective {
-                count: Count::Bernoulli,
-                ..default()
-            },
+            json!({ "kind": "partial_demasking", "count": "bernoulli" }),
             0xfb50_0d5b_ed74_474f,
         ),
         (
-            Objective {
-                selection: Selection::EachDistinct,
-                ..default()
-            },
+            json!({ "kind": "partial_demasking", "selection": "each_distinct" }),
             0x1bd9_532f_8d80_741f,
         ),
         (
-            Objective {
-                ngram: 3,
-                masking_rate: 0.4,
-                ..default()
-            },
+            json!({ "kind": "partial_demasking", "ngram": 3, "masking_rate": 0.4 }),
             0xf63e_32af_f1e3_b465,
         ),
         (
-            Objective {
-                touching: Touching::Merged,
-                masking_rate: 0.5,
-                ..default()
-            },
+            json!({ "kind": "partial_demasking", "touching": "merged", "masking_rate": 0.5 }),
             0x5ce4_ee51_6686_3ef1,
         ),
         (
-            Objective {
-                kind: Kind::SpanCorruption,
-                masking_rate: 0.15,
-                ..default()
-            },
+            json!({ "kind": "span_corruption", "masking_rate": 0.15 }),
             0xa792_d804_04e3_6957,
         ),
         (
-            Objective {
-                kind: Kind::SpanCorruption,
-                count: Count::Bernoulli,
-                ..default()
-            },
+            json!({ "kind": "span_corruption", "count": "bernoulli" }),
             0x6f79_bc32_f8ff_b270,
         ),
+        (json!({ "kind": "completion" }), 0xa739_0e2a_c17a_63cb),
+        (json!({ "kind": "masked_only" }), 0x467d_b790_03ff_4a7d),
         (
-            Objective {
-                kind: Kind::Completion,
-                ..default()
-            },
-            0xa739_0e2a_c17a_63cb,
-        ),
-        (
-            Objective {
-                kind: Kind::MaskedOnly,
-                ..default()
-            },
-            0x467d_b790_03ff_4a7d,
-        ),
-        (
-            Objective {
-                kind: Kind::FullReconstruction,
-                ..default()
-            },
+            json!({ "kind": "full_reconstruction" }),
             0xdd89_e564_cb84_213a,
         ),
     ];
-    for (objective, pinned) in objectives {
+    for (table, pinned) in objectives {
+        let objective = objective(table);
         let plan = plan(LongSequences::Crop);
         let batches = Batches::new(
             Mixture::one(data.clone(), objective.clone()),
             plan,
-            Share::all(),
+            HostShard::all(),
             1,
         );
         let batches = batches.unwrap();

@@ -2,12 +2,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ankh_data::format::Reason;
 use ankh_data::prepare::Shares;
-use ankh_data::residues::Reason;
 use ankh_data::{
-    BatchPlan, Batches, Dataset, Error, Existing, Location, LongSequences, Manifest, Objective,
-    PrepareOptions, ReadOptions, Share, Split, Storage, Tokenizer, Vocabulary, prepare,
+    BatchConfig, Batches, Dataset, Error, Existing, HostShard, LongSequences, Manifest, Objective,
+    PrepareOptions, ReadOptions, Split, Tokenizer, Vocabulary, prepare,
 };
+use ankh_storage::{Location, Storage};
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
@@ -490,14 +491,14 @@ fn a_sequence_of_100_000_residues_becomes_batches() {
         (LongSequences::Truncate, 1),
         (LongSequences::Split, 196),
     ] {
-        let plan = BatchPlan {
+        let plan = BatchConfig {
             long_sequences,
-            ..BatchPlan::default()
+            ..BatchConfig::default()
         };
         let batches = Batches::new(
             ankh_data::Mixture::one(data.clone(), Objective::default()),
             plan,
-            Share::all(),
+            HostShard::all(),
             1,
         )
         .unwrap();

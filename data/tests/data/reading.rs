@@ -77,7 +77,7 @@ fn reading_by_pages_gives_the_same_rows() {
                 for i in 0..2000 {
                     if i % 100 == 0 {
                         let first = random.below(blocks_of(paged)) as u32;
-                        paged.will_need(&[first, 0]);
+                        paged.prefetch_hint(&[first, 0]);
                     }
                     let row = random.below(expected.len());
                     let length = expected[row].len();
@@ -111,8 +111,8 @@ fn a_row_or_a_window_that_is_not_there_is_an_error() {
     }
 }
 
-/// Of every file a byte is changed, at a hundred random places: what follows is an error that names the file, or the
-/// same rows.
+/// Of every file a byte is changed, at a hundred random places: what follows is an error that names
+/// the file, or the same rows.
 #[test]
 fn a_changed_byte_is_named_or_changes_no_row() {
     let directory = tempfile::tempdir().unwrap();
@@ -153,7 +153,8 @@ fn a_changed_byte_is_named_or_changes_no_row() {
         }
         fs::write(&path, &before).unwrap();
     }
-    // All bytes of a file are verified where all are read; ids and column statistics are not read by pages.
+    // All bytes of a file are verified where all are read; ids and column statistics are not read
+    // by pages.
     assert!(found[0] > 80 && found[1] > 50, "{found:?}");
     assert!(pages_named > 50, "{pages_named}");
     assert_eq!(read(&by_pages()).unwrap(), good);

@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 
-use ankh_data::objective::{Objective, TargetFormat};
+use ankh_data::batches::objective::{Objective, PartialDemasking, TargetFormat};
 use ankh_data::{
-    BatchPlan, Batches, Dataset, LongSequences, Mixture, PrepareOptions, ReadOptions, Share, Split,
-    TokenFrequencies, prepare,
+    BatchConfig, Batches, Dataset, HostShard, LongSequences, Mixture, PrepareOptions, ReadOptions,
+    Split, TokenFrequencies, prepare,
 };
 
 /// The whole way on real proteins. Published figure: targets are about 36 % as long as inputs with
@@ -24,20 +24,20 @@ fn the_bundled_sample_becomes_targets_of_the_published_length() {
     assert_eq!((manifest.rows, manifest.report.rejected), (4800, 0));
 
     let train = Dataset::open(output.as_path(), Split::Train, &ReadOptions::default()).unwrap();
-    let plan = BatchPlan {
+    let plan = BatchConfig {
         global_batch: 64,
         long_sequences: LongSequences::Crop,
-        ..BatchPlan::default()
+        ..BatchConfig::default()
     };
     for (target_format, expected) in [(TargetFormat::Runs, 0.36), (TargetFormat::Pairs, 0.40)] {
-        let objective = Objective {
+        let objective = Objective::PartialDemasking(PartialDemasking {
             target_format,
-            ..Objective::default()
-        };
+            ..PartialDemasking::default()
+        });
         let batches = Batches::new(
             Mixture::one(train.clone(), objective),
             plan.clone(),
-            Share::all(),
+            HostShard::all(),
             2,
         )
         .unwrap();

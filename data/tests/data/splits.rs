@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ankh_data::prepare::{Part, Pass, Shares, SplitBy, merge, prepare_part};
+use ankh_data::format::SplitBy;
+use ankh_data::prepare::{Part, Pass, Shares, merge, prepare_part};
 use ankh_data::{
-    Dataset, Error, Existing, Location, Manifest, PrepareOptions, ReadOptions, Split,
-    StorageOptions, Vocabulary, prepare,
+    Dataset, Error, Existing, Manifest, PrepareOptions, ReadOptions, Split, Vocabulary, prepare,
 };
+use ankh_storage::{Location, StorageOptions};
 
 use crate::random_sequences;
 
@@ -216,11 +217,11 @@ fn a_split_without_rows_says_how_that_came() {
         opened.map(|_| ()).unwrap_err().to_string()
     };
     let message = error("small", 1e-9, Split::Validation);
-    let words = "has no validation rows: none of its 2 sequences fell into the share of 0.000000001 that is held out by id (--validation-fraction)";
+    let words = "has no validation rows: none of its 2 sequences fell into the share of 0.000000001 that is held out by id";
     assert!(message.ends_with(words), "{message}");
     let message = error("none", 0.0, Split::Validation);
     assert!(
-        message.ends_with("no validation rows: it was prepared with --validation-fraction 0"),
+        message.ends_with("no validation rows: it was prepared with a validation fraction of 0"),
         "{message}"
     );
     let message = error("all", 0.999_999, Split::Train);

@@ -1,5 +1,5 @@
-//! Tables as other programs write them: pyarrow and pandas, in every form; and what is told of files
-//! that are none.
+//! Tables as other programs write them: pyarrow and pandas, in every form; and what is told of
+//! files that are none.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use ankh_data::input::{ColumnNames, Input};
-use ankh_data::{Error, StorageOptions};
+use ankh_data::Error;
+use ankh_data::format::ColumnNames;
+use ankh_data::prepare::input::Input;
+use ankh_storage::StorageOptions;
 
 use crate::python::{python, workspace};
 

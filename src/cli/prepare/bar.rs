@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-use ankh_data::Progress;
+use ankh_data::ProgressUpdate;
 use ankh_data::prepare::Pass;
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressStyle};
 
@@ -35,7 +35,7 @@ impl Bar {
         }
     }
 
-    pub(super) fn show(&self, progress: &Progress<'_>) {
+    pub(super) fn show(&self, progress: &ProgressUpdate<'_>) {
         let now = Instant::now();
         if self.began.get().0 != progress.pass {
             self.began.set((progress.pass, now));

@@ -5,11 +5,11 @@ mod summary;
 
 use std::path::PathBuf;
 
-use ankh_data::input::ColumnNames;
-use ankh_data::prepare::{Part, SplitBy, merge, prepare_part};
-use ankh_data::{
-    Duplicates, Existing, Location, PrepareOptions, StorageOptions, Unfinished, Vocabulary, prepare,
-};
+use ankh_data::format::ColumnNames;
+use ankh_data::format::SplitBy;
+use ankh_data::prepare::{Part, merge, prepare_part};
+use ankh_data::{Duplicates, Existing, PrepareOptions, Unfinished, Vocabulary, prepare};
+use ankh_storage::{Location, StorageOptions};
 use clap::{Args, ValueEnum};
 
 use super::output::{json, line_of};
@@ -19,8 +19,8 @@ use bar::Bar;
 
 /// Turn FASTA, CSV or Parquet into the tokenised data that training reads.
 ///
-/// Text may be compressed by gzip, bgzip, zstd or xz. Work that was interrupted is continued when the
-/// same command is given again.
+/// Text may be compressed by gzip, bgzip, zstd or xz. Work that was interrupted is continued when
+/// the same command is given again.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  pretrain prepare --output prepared uniref50.fasta.gz\n\n\
@@ -29,12 +29,13 @@ use bar::Bar;
     pretrain prepare --merge --output s3://bucket/prepared"
 )]
 pub(super) struct PrepareArgs {
-    /// Where the Parquet files and manifest.json go: a directory, s3://BUCKET/KEY or gs://BUCKET/KEY.
+    /// Where the Parquet files and manifest.json go: a directory, s3://BUCKET/KEY or
+    /// gs://BUCKET/KEY.
     #[arg(long, value_name = "PLACE")]
     output: Location,
-    /// Sequence files, read in this order, here or in a bucket. A directory stands for the sequence files
-    /// below it, `-` for standard input. With --merge, the outputs of the parts, if they are not all in
-    /// the output already.
+    /// Sequence files, read in this order, here or in a bucket. A directory stands for the sequence
+    /// files below it, `-` for standard input. With --merge, the outputs of the parts, if they are
+    /// not all in the output already.
     #[arg(required_unless_present = "merge", value_name = "INPUT")]
     inputs: Vec<Location>,
     #[command(flatten)]

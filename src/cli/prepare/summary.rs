@@ -3,8 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use ankh_data::prepare::{PartReport, SplitBy};
-use ankh_data::{Location, Manifest, Report, Split};
+use ankh_data::format::SplitBy;
+use ankh_data::prepare::PartReport;
+use ankh_data::{Manifest, Report, Split};
+use ankh_storage::Location;
 
 use crate::cli::output::count;
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use ankh_pjrt::{
     Code, CompiledProgram, DeviceDescription, NamedValue, Platform, Plugin, Program, ProgramMemory,
 };
+use ankh_storage::atomic;
 use prost::Message;
 
 use super::to_json;
@@ -34,9 +35,7 @@ pub fn answer(directory: &Path) -> io::Result<()> {
         } => to_json(&compile(directory, config, slice, *executable)),
     };
     // Whole or not at all: a half-written answer would hide that this process died.
-    let unfinished = directory.join("unfinished");
-    fs::write(&unfinished, answer?)?;
-    fs::rename(unfinished, directory.join(ANSWER))
+    atomic::replace_file(&directory.join(ANSWER), &answer?)
 }
 
 fn version(slice: &str) -> Result<String, CompileError> {

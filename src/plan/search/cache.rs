@@ -65,7 +65,7 @@ impl Cache {
         let written = fs::create_dir_all(&self.directory)
             .map_err(|error| error.to_string())
             .and_then(|()| {
-                crate::run_dir::replace_file(&self.file(key), &bytes)
+                ankh_storage::atomic::replace_file(&self.file(key), &bytes)
                     .map_err(|error| error.to_string())
             });
         if let Err(error) = written {
@@ -92,6 +92,6 @@ impl Key {
             lowered.mesh.to_string(),
         ];
         let hash = Sha256::digest(parts.join("\n"));
-        Key(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+        Key(ankh_storage::hex(&hash))
     }
 }
