@@ -75,14 +75,21 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// A relative path, where there is no working directory to take it from.
-    #[error("{key} is {}, and the working directory it is relative to cannot be told", path.display())]
+    #[error(
+        "{key} is {}, and the working directory it is relative to cannot be told",
+        path.display()
+    )]
     NoPlace {
         key: String,
         path: PathBuf,
         source: std::io::Error,
     },
     /// A path that no configuration can hold.
-    #[error("{key} is {}, which is not UTF-8: a run could not record where its data is; expected a path in UTF-8", path.display())]
+    #[error(
+        "{key} is {}, which is not UTF-8: a run could not record where its data is; \
+         expected a path in UTF-8",
+        path.display()
+    )]
     NotUnicode { key: String, path: PathBuf },
     /// A text that is not TOML.
     #[error("{origin} is not TOML: {message}")]

@@ -93,11 +93,11 @@ pub struct Entry {
 #[derive(Clone)]
 pub struct Storage {
     location: Location,
-    kind: Kind,
+    backend: Backend,
 }
 
 #[derive(Clone)]
-enum Kind {
+enum Backend {
     Local(PathBuf),
     Remote(Arc<Remote>),
 }
@@ -108,13 +108,13 @@ impl Storage {
     /// # Errors
     /// Settings and credentials that cannot be understood, a runtime that cannot start.
     pub fn open(location: &Location, options: &StorageOptions) -> Result<Storage> {
-        let kind = match location.address() {
-            Address::Local(path) => Kind::Local(path.clone()),
-            Address::Remote { .. } => Kind::Remote(Remote::open(location, options)?),
+        let backend = match location.address() {
+            Address::Local(path) => Backend::Local(path.clone()),
+            Address::Remote { .. } => Backend::Remote(Remote::open(location, options)?),
         };
         Ok(Storage {
             location: location.clone(),
-            kind,
+            backend,
         })
     }
 
@@ -123,7 +123,7 @@ impl Storage {
         let directory = directory.into();
         Storage {
             location: Location::from(directory.clone()),
-            kind: Kind::Local(directory),
+            backend: Backend::Local(directory),
         }
     }
 
@@ -151,9 +151,9 @@ impl Storage {
     /// A missing file ([`Error::is_missing`]), a refused or failed request.
     pub fn size(&self, name: &str) -> Result<u64> {
         let location = self.checked(name)?;
-        match &self.kind {
-            Kind::Local(root) => local::size(&root.join(name)),
-            Kind::Remote(remote) => Ok(remote.look(&location)?.size),
+        match &self.backend {
+            Backend::Local(root) => local::size(&root.join(name)),
+            Backend::Remote(remote) => Ok(remote.look(&location)?.size),
         }
     }
 
@@ -163,9 +163,9 @@ impl Storage {
     /// As [`Storage::size`].
     pub fn read(&self, name: &str) -> Result<Bytes> {
         let location = self.checked(name)?;
-        match &self.kind {
-            Kind::Local(root) => local::read(&root.join(name)),
-            Kind::Remote(remote) => remote.read(&location),
+        match &self.backend {
+            Backend::Local(root) => local::read(&root.join(name)),
+            Backend::Remote(remote) => remote.read(&location),
         }
     }
 
@@ -186,9 +186,9 @@ impl Storage {
     /// As [`Storage::read_range`].
     pub fn read_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let location = self.checked(name)?;
-        match &self.kind {
-            Kind::Local(root) => local::read_ranges(&root.join(name), ranges),
-            Kind::Remote(remote) => remote.read_ranges(&location, ranges),
+        match &self.backend {
+            Backend::Local(root) => local::read_ranges(&root.join(name), ranges),
+            Backend::Remote(remote) => remote.read_ranges(&location, ranges),
         }
     }
 
@@ -199,9 +199,9 @@ impl Storage {
     /// As [`Storage::size`].
     pub fn reader(&self, name: &str) -> Result<Box<dyn Read + Send>> {
         let location = self.checked(name)?;
-        Ok(match &self.kind {
-            Kind::Local(root) => Box::new(local::reader(&root.join(name))?),
-            Kind::Remote(remote) => Box::new(reader::Reader::open(remote, &location)?),
+        Ok(match &self.backend {
+            Backend::Local(root) => Box::new(local::reader(&root.join(name))?),
+            Backend::Remote(remote) => Box::new(reader::Reader::open(remote, &location)?),
         })
     }
 
@@ -211,9 +211,9 @@ impl Storage {
     /// # Errors
     /// A missing bucket, a refused or failed request.
     pub fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
-        let mut entries = match &self.kind {
-            Kind::Local(root) => local::list(root)?,
-            Kind::Remote(remote) => remote.list(&self.location, prefix)?,
+        let mut entries = match &self.backend {
+            Backend::Local(root) => local::list(root)?,
+            Backend::Remote(remote) => remote.list(&self.location, prefix)?,
         };
         entries.retain(|entry| entry.name.starts_with(prefix));
         entries.sort();
@@ -226,9 +226,9 @@ impl Storage {
     /// A refused or failed request, a full disk.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let location = self.checked(name)?;
-        match &self.kind {
-            Kind::Local(root) => local::write(&root.join(name), bytes),
-            Kind::Remote(remote) => remote.write(&location, Bytes::copy_from_slice(bytes)),
+        match &self.backend {
+            Backend::Local(root) => local::write(&root.join(name), bytes),
+            Backend::Remote(remote) => remote.write(&location, Bytes::copy_from_slice(bytes)),
         }
     }
 
@@ -239,9 +239,9 @@ impl Storage {
     /// As [`Storage::write`]; a file that cannot be read.
     pub fn upload(&self, name: &str, file: &Path) -> Result<()> {
         let location = self.checked(name)?;
-        match &self.kind {
-            Kind::Local(root) => local::upload(&root.join(name), file),
-            Kind::Remote(remote) => remote.upload(&location, file),
+        match &self.backend {
+            Backend::Local(root) => local::upload(&root.join(name), file),
+            Backend::Remote(remote) => remote.upload(&location, file),
         }
     }
 
@@ -251,9 +251,9 @@ impl Storage {
     /// A refused or failed request.
     pub fn delete(&self, name: &str) -> Result<()> {
         let location = self.checked(name)?;
-        match &self.kind {
-            Kind::Local(root) => local::delete(&root.join(name)),
-            Kind::Remote(remote) => remote.delete(&location),
+        match &self.backend {
+            Backend::Local(root) => local::delete(&root.join(name)),
+            Backend::Remote(remote) => remote.delete(&location),
         }
     }
 
@@ -263,17 +263,17 @@ impl Storage {
     /// # Errors
     /// A missing directory, a file that cannot be deleted.
     pub fn sweep(&self) -> Result<()> {
-        match &self.kind {
-            Kind::Local(root) => local::sweep(root),
-            Kind::Remote(_) => Ok(()),
+        match &self.backend {
+            Backend::Local(root) => local::sweep(root),
+            Backend::Remote(_) => Ok(()),
         }
     }
 
     /// Attempts that failed and were followed by another, so far.
     pub fn retries(&self) -> u64 {
-        match &self.kind {
-            Kind::Local(_) => 0,
-            Kind::Remote(remote) => remote.retries(),
+        match &self.backend {
+            Backend::Local(_) => 0,
+            Backend::Remote(remote) => remote.retries(),
         }
     }
 

@@ -7,10 +7,10 @@ use crate::error::{Error, Result, Setting};
 /// Which rows of each global batch one process feeds. It is checked against the size of the batch
 /// where it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostShard(Kind);
+pub struct HostShard(ShardRows);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+enum ShardRows {
     All,
     Host { host: usize, hosts: usize },
     Ranges(Vec<Range<usize>>),
@@ -19,24 +19,24 @@ enum Kind {
 impl HostShard {
     /// Every row.
     pub fn all() -> HostShard {
-        HostShard(Kind::All)
+        HostShard(ShardRows::All)
     }
 
     /// Part number `host`, counted from 0, of `hosts` equal ones.
     pub fn host(host: usize, hosts: usize) -> HostShard {
-        HostShard(Kind::Host { host, hosts })
+        HostShard(ShardRows::Host { host, hosts })
     }
 
     /// The rows of these ranges, which must ascend and not overlap.
     pub fn ranges(ranges: impl IntoIterator<Item = Range<usize>>) -> HostShard {
-        HostShard(Kind::Ranges(ranges.into_iter().collect()))
+        HostShard(ShardRows::Ranges(ranges.into_iter().collect()))
     }
 
     /// The rows of a global batch of that size, as ascending ranges.
     pub(super) fn of(&self, global_batch: usize) -> Result<Vec<Range<usize>>> {
         match &self.0 {
-            Kind::All => Ok(one(0..global_batch)),
-            &Kind::Host { host, hosts } => {
+            ShardRows::All => Ok(one(0..global_batch)),
+            &ShardRows::Host { host, hosts } => {
                 if !global_batch.is_multiple_of(hosts) {
                     let reason = format!(
                         "must be a multiple of the number of hosts, but is {global_batch} for {hosts} hosts"
@@ -51,7 +51,7 @@ impl HostShard {
                 let rows = global_batch / hosts;
                 Ok(one(host * rows..(host + 1) * rows))
             }
-            Kind::Ranges(ranges) => {
+            ShardRows::Ranges(ranges) => {
                 let mut end = 0;
                 for range in ranges {
                     if range.is_empty() || range.start < end || range.end > global_batch {

@@ -68,7 +68,7 @@ impl Dropped {
         let mut hashes = Sorter::new(scratch, "hashes", RUN);
         let all = |_: Range<u64>| Ok(Choice::Read(Vec::new()));
         let parse = |block: &SequencedBlock| recipe.hashes(block);
-        engine::run(inputs, threads, all, parse, encoder, tick, |engine| {
+        engine::with_engine(inputs, threads, all, parse, encoder, tick, |engine| {
             while let Some(block) = engine.next_block()? {
                 for entry in block {
                     hashes.push(entry)?;

@@ -87,7 +87,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Runs `body` with an engine that reads `inputs`. `choose` says what to do with the records of a
 /// range, in the order of the ranges; `parse` runs on the workers. `tick` is called while waiting.
-pub(super) fn run<T: Send, R>(
+pub(super) fn with_engine<T: Send, R>(
     inputs: Vec<NamedInput>,
     threads: usize,
     mut choose: impl FnMut(std::ops::Range<u64>) -> Result<Choice> + Send,

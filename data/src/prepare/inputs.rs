@@ -36,12 +36,12 @@ pub(super) struct NamedInput {
     pub(super) name: String,
     bytes: u64,
     modified: Option<u64>,
-    kind: Kind,
+    kind: InputKind,
     columns: ColumnNames,
 }
 
 #[derive(Clone)]
-enum Kind {
+enum InputKind {
     File(Location, StorageOptions),
     /// A file that is gone once it was read: a pipe.
     Pipe(PathBuf),
@@ -60,7 +60,7 @@ impl NamedInput {
         }
         let streams = inputs
             .iter()
-            .filter(|input| matches!(input.kind, Kind::StandardInput));
+            .filter(|input| matches!(input.kind, InputKind::StandardInput));
         if streams.count() > 1 {
             return Err(Error::setting(
                 Setting::Prepare("inputs"),
@@ -79,7 +79,7 @@ impl NamedInput {
                 name: "stdin".into(),
                 bytes: 0,
                 modified: Some(now()),
-                kind: Kind::StandardInput,
+                kind: InputKind::StandardInput,
                 columns: options.columns.clone(),
             }]);
         }
@@ -107,14 +107,14 @@ impl NamedInput {
                 name: name_of(path),
                 bytes: metadata.len(),
                 modified: modified.and_then(nanoseconds),
-                kind: Kind::File(path.into(), options.storage.clone()),
+                kind: InputKind::File(path.into(), options.storage.clone()),
                 columns: options.columns.clone(),
             },
             false => NamedInput {
                 name: name_of(path),
                 bytes: 0,
                 modified: Some(now()),
-                kind: Kind::Pipe(path.to_path_buf()),
+                kind: InputKind::Pipe(path.to_path_buf()),
                 columns: options.columns.clone(),
             },
         })
@@ -126,7 +126,7 @@ impl NamedInput {
             name: name.into(),
             bytes,
             modified: None,
-            kind: Kind::File(location, options.storage.clone()),
+            kind: InputKind::File(location, options.storage.clone()),
             columns: options.columns.clone(),
         };
         let missing: Option<Error> = match location.name() {
@@ -165,13 +165,15 @@ impl NamedInput {
 
     pub(super) fn open(&self) -> Result<Input> {
         match &self.kind {
-            Kind::File(location, options) => Input::open_with(location, options, &self.columns),
-            Kind::Pipe(path) => {
+            InputKind::File(location, options) => {
+                Input::open_with(location, options, &self.columns)
+            }
+            InputKind::Pipe(path) => {
                 let file = fs::File::open(path).map_err(Error::io("open", path))?;
                 let name = path.to_string_lossy();
                 Input::from_reader_with(&name, Box::new(file), &self.columns)
             }
-            Kind::StandardInput => {
+            InputKind::StandardInput => {
                 let stdin = Box::new(std::io::stdin());
                 Input::from_reader_with(&self.name, stdin, &self.columns)
             }
@@ -180,7 +182,7 @@ impl NamedInput {
 
     /// Whether it can be read only once.
     pub(super) fn passes(&self) -> bool {
-        !matches!(self.kind, Kind::File(..))
+        !matches!(self.kind, InputKind::File(..))
     }
 
     pub(super) fn stamp(&self) -> InputStamp {

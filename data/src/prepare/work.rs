@@ -139,7 +139,7 @@ impl Job {
                     .map(keep)
                     .collect::<Result<Vec<ChunkProgress>>>()
             });
-            let read = engine::run(
+            let read = engine::with_engine(
                 self.inputs.clone(),
                 self.threads,
                 choose,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::spans::Hiding;
-use super::{Kind, Masking};
+use super::{Masking, ObjectiveKind};
 use crate::error::Result;
 use crate::random::Stream;
 use crate::tokenizer::{Task, Tokenizer};
@@ -16,7 +16,7 @@ pub struct Completion {
     pub task: Option<Task>,
 }
 
-impl Kind for Completion {
+impl ObjectiveKind for Completion {
     fn validate(&self) -> Result<()> {
         Ok(())
     }

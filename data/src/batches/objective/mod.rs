@@ -8,7 +8,7 @@
 //!
 //! The default is Ankh's "1-gram span partial demasking" at 20 %. What is known of it, and how the
 //! open questions are answered, is in `docs/design/masking.md`. A new kind is a file here that
-//! implements [`Kind`], and a variant.
+//! implements [`ObjectiveKind`], and a variant.
 
 mod completion;
 mod full_reconstruction;
@@ -57,7 +57,7 @@ impl Default for Objective {
 }
 
 /// What a kind of objective decides. Lengths leave the task mark and `</s>` out.
-trait Kind {
+trait ObjectiveKind {
     /// Checks the switches one by one and together.
     fn validate(&self) -> Result<()>;
 
@@ -142,7 +142,7 @@ impl Objective {
         ]
     }
 
-    fn kind(&self) -> &dyn Kind {
+    fn kind(&self) -> &dyn ObjectiveKind {
         match self {
             Objective::PartialDemasking(kind) => kind,
             Objective::MaskedOnly(kind) => kind,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::spans::{
     Count, Hiding, Span, Target, check_rate, draw_count, merge, rounded, usual_count,
 };
-use super::{Kind, Masking, Masks};
+use super::{Masking, Masks, ObjectiveKind};
 use crate::error::{Error, Result, Setting};
 use crate::random::Stream;
 use crate::tokenizer::{Task, Tokenizer};
@@ -70,11 +70,11 @@ pub(super) trait HidesResidues {
 
     fn target(&self) -> Target;
 
-    /// [`Kind::unmask`].
+    /// [`ObjectiveKind::unmask`].
     fn fill(&self, tokenizer: Tokenizer, input: &[u8], target: &[u8]) -> Result<Vec<u8>>;
 }
 
-impl<T: HidesResidues> Kind for T {
+impl<T: HidesResidues> ObjectiveKind for T {
     fn validate(&self) -> Result<()> {
         let masks = self.residue_masks();
         check_rate(masks.masking_rate)?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::spans::{
     Count, Hiding, Span, Target, TargetFormat, check_rate, draw_count, rounded, usual_count,
 };
-use super::{Kind, Masking, unmask};
+use super::{Masking, ObjectiveKind, unmask};
 use crate::error::{Error, Result, Setting};
 use crate::random::Stream;
 use crate::tokenizer::{Task, Tokenizer};
@@ -56,7 +56,7 @@ impl SpanCorruption {
     }
 }
 
-impl Kind for SpanCorruption {
+impl ObjectiveKind for SpanCorruption {
     fn validate(&self) -> Result<()> {
         check_rate(self.masking_rate)?;
         if !(self.mean_span >= 1.0 && self.mean_span.is_finite()) {

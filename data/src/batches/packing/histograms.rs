@@ -9,11 +9,11 @@ use crate::threads;
 /// classes, less if it has few sequences, and never more than four bytes a sequence.
 pub(crate) struct Histograms {
     classes: usize,
-    parts: Vec<Part>,
+    parts: Vec<BlockCounts>,
 }
 
-/// The histograms of up to [`PART`] blocks.
-enum Part {
+/// The histograms of up to [`BLOCKS`] blocks.
+enum BlockCounts {
     /// All classes' counts, block after block. `largest` is the greatest of them.
     Dense { counts: Vec<u16>, largest: u16 },
     /// Classes and their counts without zeros, and where each block's begin, the end of the last
@@ -25,7 +25,7 @@ enum Part {
 }
 
 /// Blocks that are counted together.
-const PART: usize = 1 << 10;
+const BLOCKS: usize = 1 << 10;
 
 impl Histograms {
     /// Counts the blocks of those rows. `classes` visits the class of each sequence of some rows.
@@ -35,7 +35,7 @@ impl Histograms {
         threads: usize,
         classes: impl Fn(Range<u64>, &mut dyn FnMut(u32)) + Sync,
     ) -> Histograms {
-        let parts: Vec<&[Range<u64>]> = blocks.chunks(PART).collect();
+        let parts: Vec<&[Range<u64>]> = blocks.chunks(BLOCKS).collect();
         let count = |blocks: &[Range<u64>]| {
             let mut counts = vec![0u64; sizes.classes()];
             let mut entries = Vec::new();
@@ -53,7 +53,7 @@ impl Histograms {
                 // A thousand blocks of at most 2^16 classes each; blocks have fewer rows than 2^32.
                 starts.push(entries.len() as u32);
             }
-            Part::new(sizes.classes(), starts, entries)
+            BlockCounts::new(sizes.classes(), starts, entries)
         };
         Histograms {
             classes: sizes.classes(),
@@ -68,9 +68,9 @@ impl Histograms {
         let mut short = vec![0u16; self.classes];
         let mut most = 0u16;
         for block in blocks {
-            let place = block % PART;
-            match &self.parts[block / PART] {
-                Part::Dense { counts, largest } => {
+            let place = block % BLOCKS;
+            match &self.parts[block / BLOCKS] {
+                BlockCounts::Dense { counts, largest } => {
                     most = match most.checked_add(*largest) {
                         Some(more) => more,
                         None => {
@@ -82,7 +82,7 @@ impl Histograms {
                     let sums = short.iter_mut().zip(counts);
                     sums.for_each(|(sum, &count)| *sum = sum.wrapping_add(count));
                 }
-                Part::Sparse { starts, entries } => {
+                BlockCounts::Sparse { starts, entries } => {
                     let entries = &entries[starts[place] as usize..starts[place + 1] as usize];
                     for &(class, count) in entries {
                         sum[usize::from(class)] += u64::from(count);
@@ -96,9 +96,9 @@ impl Histograms {
 
     /// The bytes of memory this takes.
     pub(crate) fn bytes(&self) -> usize {
-        let part = |part: &Part| match part {
-            Part::Dense { counts, .. } => counts.capacity() * size_of::<u16>(),
-            Part::Sparse { starts, entries } => {
+        let part = |part: &BlockCounts| match part {
+            BlockCounts::Dense { counts, .. } => counts.capacity() * size_of::<u16>(),
+            BlockCounts::Sparse { starts, entries } => {
                 starts.capacity() * size_of::<u32>() + entries.capacity() * size_of::<(u16, u16)>()
             }
         };
@@ -106,14 +106,14 @@ impl Histograms {
     }
 }
 
-impl Part {
-    fn new(classes: usize, starts: Vec<u32>, mut entries: Vec<(u16, u16)>) -> Part {
+impl BlockCounts {
+    fn new(classes: usize, starts: Vec<u32>, mut entries: Vec<(u16, u16)>) -> BlockCounts {
         let blocks = starts.len() - 1; // it begins with 0
         let largest = entries.iter().map(|entry| entry.1).max().unwrap_or(0);
         let dense = blocks * classes * size_of::<u16>();
         if largest == u16::MAX || dense > entries.len() * size_of::<(u16, u16)>() {
             entries.shrink_to_fit();
-            return Part::Sparse { starts, entries };
+            return BlockCounts::Sparse { starts, entries };
         }
         let mut counts = vec![0; blocks * classes];
         for (block, ends) in starts.windows(2).enumerate() {
@@ -121,7 +121,7 @@ impl Part {
                 counts[block * classes + usize::from(class)] = count;
             }
         }
-        Part::Dense { counts, largest }
+        BlockCounts::Dense { counts, largest }
     }
 }
 
