@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let step = mesh.compile(&programs.step()?)?;
     let compile_seconds = start.elapsed().as_secs_f64();
     let initial = mesh.compile(&programs.initial()?)?;
-    let seed = mesh.upload(&initial.parameters()[0], &HostTensor::from_u64([], &[0]))?;
+    let seed = mesh.upload(&initial.parameters()[0], &HostTensor::new::<u64>([], &[0]))?;
     let mut state = initial.execute(vec![Input::Keep(&seed)])?;
 
     let batch = batch(&config);
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .ok_or("a step gives metrics")?
             .addressable_shards()[0]
             .to_host()?
-            .to_vec_f32()?[0];
+            .to_vec::<f32>()?[0];
         seconds.push(start.elapsed().as_secs_f64());
     }
     // The first steps warm caches and thread pools.
@@ -85,7 +85,7 @@ fn batch(config: &Config) -> Vec<HostTensor> {
         let marks = array.name.ends_with("mask") || array.name.ends_with("segments");
         let next = |_| if marks { 1 } else { token() };
         let values: Vec<i32> = (0..array.shape.elements()).map(next).collect();
-        HostTensor::from_i32(array.shape.dims, &values)
+        HostTensor::new::<i32>(array.shape.dims, &values)
     };
     arrays.map(fill).collect()
 }

@@ -39,14 +39,14 @@ fn counting(rules: Option<&LogicalAxisRules>) -> Module {
 fn count(mesh: &DeviceMesh, module: &Module, logits: &[f32], labels: &[i32]) -> f32 {
     let dims = [ROWS, LENGTH, VOCABULARY].map(|d| d as i64);
     let arrays = [
-        HostTensor::from_f32(dims, logits),
-        HostTensor::from_i32(&dims[..2], labels),
+        HostTensor::new::<f32>(dims, logits),
+        HostTensor::new::<i32>(&dims[..2], labels),
     ];
     let program = mesh.compile(module).unwrap();
     let specs = program.parameters().iter().zip(&arrays);
     let inputs = specs.map(|(spec, array)| Input::Donate(mesh.upload(spec, array).unwrap()));
     let outputs = program.execute(inputs.collect()).unwrap();
-    mesh.to_host(&outputs[0]).unwrap().to_vec_f32().unwrap()[0]
+    mesh.to_host(&outputs[0]).unwrap().to_vec::<f32>().unwrap()[0]
 }
 
 /// By definition.

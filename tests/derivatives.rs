@@ -48,9 +48,9 @@ fn check(
         .collect();
     let evaluate = |values: &[Vec<f64>]| -> Vec<Vec<f64>> {
         let tensors = shapes.iter().zip(values);
-        let tensors = tensors.map(|(s, v)| HostTensor::from_f64(s.clone(), v));
+        let tensors = tensors.map(|(s, v)| HostTensor::new::<f64>(s.clone(), v));
         let outputs = run(&program, &tensors.collect::<Vec<_>>());
-        outputs.iter().map(|t| t.to_vec_f64().unwrap()).collect()
+        outputs.iter().map(|t| t.to_vec::<f64>().unwrap()).collect()
     };
     let exact = evaluate(&values);
     let (ours, plain) = (exact[0][0], exact[1][0]);
@@ -304,8 +304,8 @@ fn only_a_narrow_weight_has_a_rounded_gradient() {
     let [wide, narrow] = &run(&program, &[])[..] else {
         panic!("two outputs")
     };
-    assert_eq!(wide.to_vec_f32().unwrap(), [257.0; 6]);
-    assert_ne!(narrow.to_vec_f32().unwrap(), [257.0; 6]);
+    assert_eq!(wide.to_vec::<f32>().unwrap(), [257.0; 6]);
+    assert_ne!(narrow.to_vec::<f32>().unwrap(), [257.0; 6]);
 }
 
 /// The result and the gradients of queries, keys, values and relative bias, for `[batch, heads, length, kv]` = [2, 2, 3, 4].
@@ -334,9 +334,9 @@ fn attend(dtype: DType, hidden: Hidden, numbers: [&[i32]; 2]) -> Vec<Vec<f64>> {
     let program = compile(&g.finish(&outputs, &[]).unwrap());
     let random = &mut Random(7);
     let tensors =
-        shapes.map(|s| HostTensor::from_f64(s.dims.clone(), &random.signed(s.elements())));
+        shapes.map(|s| HostTensor::new::<f64>(s.dims.clone(), &random.signed(s.elements())));
     let outputs = run(&program, &tensors);
-    outputs.iter().map(|t| t.to_vec_f64().unwrap()).collect()
+    outputs.iter().map(|t| t.to_vec::<f64>().unwrap()).collect()
 }
 
 #[test]

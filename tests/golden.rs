@@ -104,7 +104,10 @@ fn run_directory(
 /// The relative differences, ascending, and a description of the worst.
 fn differences(name: &str, found: &HostTensor, expected: &HostTensor) -> (Vec<f64>, String) {
     assert_eq!(found.dims, expected.dims, "{name}");
-    let (found, expected) = (found.to_vec_f32().unwrap(), expected.to_vec_f32().unwrap());
+    let (found, expected) = (
+        found.to_vec::<f32>().unwrap(),
+        expected.to_vec::<f32>().unwrap(),
+    );
     let largest = expected
         .iter()
         .fold(0f64, |m, v| m.max(f64::from(v.abs())))
@@ -153,7 +156,7 @@ fn check(name: &str, remat: config::Remat) {
     assert_close("logits", &out.logits, reference("logits"), FORWARD, 1.0);
     assert_close("encoder", &out.encoder, reference("encoder"), FORWARD, 1.0);
     assert_close("loss", &out.loss, reference("loss"), FORWARD, 1.0);
-    let losses = HostTensor::from_f32([STEPS as i64], &out.losses);
+    let losses = HostTensor::new::<f32>([STEPS as i64], &out.losses);
     assert_close("losses", &losses, reference("losses"), FORWARD, 1.0);
     for (key, gradient) in hugging_face::to_hugging_face(&config.model, &out.gradients).unwrap() {
         let key = format!("grad.{key}");

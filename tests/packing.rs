@@ -88,7 +88,7 @@ fn array(name: &str, length: usize, rows: &[Vec<i32>], filling: i32) -> (String,
     for (place, row) in values.chunks_mut(length).zip(rows) {
         place[..row.len()].copy_from_slice(row);
     }
-    let tensor = HostTensor::from_i32([rows.len() as i64, length as i64], &values);
+    let tensor = HostTensor::new::<i32>([rows.len() as i64, length as i64], &values);
     (name.into(), tensor)
 }
 
@@ -160,11 +160,15 @@ fn run(config: &Config, mesh: &DeviceMesh, batch: &[(String, HostTensor)]) -> Fo
 }
 
 fn numbers(tensor: &HostTensor) -> Vec<f32> {
-    tensor.to_vec_f32().unwrap()
+    tensor.to_vec::<f32>().unwrap()
 }
 
 /// The logits of each sequence's target, one after the other.
-fn logits(out: &ForwardOutputs, sequences: &[Sequence], packing: &RowsOfSequences) -> Vec<Vec<f32>> {
+fn logits(
+    out: &ForwardOutputs,
+    sequences: &[Sequence],
+    packing: &RowsOfSequences,
+) -> Vec<Vec<f32>> {
     let all = numbers(&out.logits);
     let (length, vocabulary) = (out.logits.dims[1] as usize, out.logits.dims[2] as usize);
     let mut found = vec![vec![]; sequences.len()];

@@ -61,7 +61,7 @@ impl Batch {
             for (row, sequence) in values.chunks_mut(length).zip(sequences) {
                 row[..sequence.len()].copy_from_slice(sequence);
             }
-            HostTensor::from_i32([size.rows as i64, length as i64], &values)
+            HostTensor::new::<i32>([size.rows as i64, length as i64], &values)
         };
         let ones = self.inputs.iter().map(|i| vec![1; i.len()]);
         // The decoder reads the target one position late.
@@ -161,7 +161,7 @@ fn assert_updates(case: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
 }
 
 fn numbers(tensor: &HostTensor) -> Vec<f64> {
-    let values = tensor.to_vec_f32().unwrap();
+    let values = tensor.to_vec::<f32>().unwrap();
     values.into_iter().map(f64::from).collect()
 }
 
@@ -397,7 +397,7 @@ fn spread() -> Config {
 /// The first state for each seed.
 fn draw(config: &Config, seeds: &[u64]) -> Vec<Vec<HostTensor>> {
     let program = compile(&Programs::new(config, SIZE, DType::F32).initial().unwrap());
-    let draw = |seed: &u64| run(&program, &[HostTensor::from_u64([], &[*seed])]);
+    let draw = |seed: &u64| run(&program, &[HostTensor::new::<u64>([], &[*seed])]);
     seeds.iter().map(draw).collect()
 }
 

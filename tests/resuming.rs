@@ -109,7 +109,7 @@ fn copy(from: &Path, to: &Path) {
 
 fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     let found = checkpoint.tensors.iter().find(|(found, _)| found == name);
-    found.unwrap().1.to_vec_f32().unwrap()
+    found.unwrap().1.to_vec::<f32>().unwrap()
 }
 
 #[test]

@@ -164,7 +164,10 @@ fn difference(found: &Run, expected: &Run) -> (f64, f64) {
         if name == "step" || name.contains('/') {
             continue;
         }
-        let (found, expected) = (found.to_vec_f32().unwrap(), expected.to_vec_f32().unwrap());
+        let (found, expected) = (
+            found.to_vec::<f32>().unwrap(),
+            expected.to_vec::<f32>().unwrap(),
+        );
         let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
         let relative = |(f, e): (&f32, &f32)| f64::from((f - e).abs() / largest);
         weights.extend(found.iter().zip(&expected).map(relative));
@@ -257,7 +260,7 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
     };
     let array = |axes: &[&[AxisName]]| {
         let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
-        let tensor = HostTensor::from_f32([4, 2], &values);
+        let tensor = HostTensor::new::<f32>([4, 2], &values);
         mesh.upload(&spec(axes), &tensor).unwrap()
     };
     let g = Graph::new("sums");
@@ -276,7 +279,7 @@ fn an_array_is_given_only_where_it_is_expected_to_lie() {
         .execute(vec![Input::Donate(array(over_model))])
         .unwrap();
     let sums = mesh.to_host(&sums[0]).unwrap();
-    assert_eq!(sums.to_vec_f32().unwrap(), [3.0, 7.0, 11.0, 15.0]);
+    assert_eq!(sums.to_vec::<f32>().unwrap(), [3.0, 7.0, 11.0, 15.0]);
     // Each part is as large as the program expects, and is another one.
     let elsewhere = array(&[&[MeshAxis::Fsdp.into()], &[]]);
     let error = program

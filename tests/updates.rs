@@ -59,10 +59,10 @@ fn updates(
     let program = compile(&g.finish(&outputs, &[]).unwrap());
     let inputs = [value].into_iter().chain(gradients.iter().map(|g| &g[..]));
     let inputs: Vec<HostTensor> = inputs
-        .map(|v| HostTensor::from_f64(parameter.dims.clone(), v))
+        .map(|v| HostTensor::new::<f64>(parameter.dims.clone(), v))
         .collect();
     let outputs = run(&program, &inputs);
-    outputs.iter().map(|t| t.to_vec_f64().unwrap()).collect()
+    outputs.iter().map(|t| t.to_vec::<f64>().unwrap()).collect()
 }
 
 fn assert_equal(case: &str, found: &[f64], expected: &[f64]) {
@@ -291,9 +291,9 @@ fn clipping_scales_all_gradients_alike_and_only_long_ones() {
         outputs.extend(optim::clip(&gradients, norm, bound));
     }
     let program = compile(&g.finish(&outputs, &[]).unwrap());
-    let tensors = (inputs.iter()).map(|v| HostTensor::from_f64([v.len() as i64], v));
+    let tensors = (inputs.iter()).map(|v| HostTensor::new::<f64>([v.len() as i64], v));
     let outputs = run(&program, &tensors.collect::<Vec<_>>());
-    let found: Vec<Vec<f64>> = outputs.iter().map(|t| t.to_vec_f64().unwrap()).collect();
+    let found: Vec<Vec<f64>> = outputs.iter().map(|t| t.to_vec::<f64>().unwrap()).collect();
     assert_equal("norm", &found[0], &[7.0]);
     for (bound, found) in bounds.iter().zip(found[1..].chunks(inputs.len())) {
         let scale = (bound / 7.0).min(1.0);
@@ -342,8 +342,8 @@ fn the_learning_rate_follows_its_schedule() {
             let rates = optim::learning_rate(&schedule, steps, step);
             let program = compile(&g.finish(&[rates], &[]).unwrap());
             for &place in &places {
-                let found = run(&program, &[HostTensor::from_f32([], &[place as f32])]);
-                let found = f64::from(found[0].to_vec_f32().unwrap()[0]);
+                let found = run(&program, &[HostTensor::new::<f32>([], &[place as f32])]);
+                let found = f64::from(found[0].to_vec::<f32>().unwrap()[0]);
                 let expected = rate(&schedule, steps, place);
                 // float32 places a step in the run to 6e-8 of it.
                 assert!(
@@ -404,8 +404,8 @@ fn a_schedule_with_a_start_and_an_end_of_its_own_is_the_plain_one_moved() {
         for place in places {
             let moved = u64::saturating_sub(place, start_step);
             let expected = rate(&plain, horizon - start_step, moved);
-            let found = run(&program, &[HostTensor::from_f32([], &[place as f32])]);
-            let found = f64::from(found[0].to_vec_f32().unwrap()[0]);
+            let found = run(&program, &[HostTensor::new::<f32>([], &[place as f32])]);
+            let found = f64::from(found[0].to_vec::<f32>().unwrap()[0]);
             let number = optim::learning_rate_at(&schedule, 400, place);
             for found in [found, number] {
                 assert!(

@@ -1,5 +1,5 @@
-//! Sizes that no array has: whatever numbers a program is built with, each operation makes an array that can be, or a mistake
-//! that `finish` returns. Nothing overflows and nothing panics.
+//! Sizes that no array has: whatever numbers a program is built with, each operation makes an array
+//! that can be, or a mistake that `finish` returns. Nothing overflows and nothing panics.
 
 use std::sync::Arc;
 

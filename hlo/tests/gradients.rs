@@ -1,7 +1,7 @@
 //! Every derivative rule against central finite differences, in float64 on the CPU plugin.
 //!
-//! A case builds an array from inputs of random shapes; its elements, weighted differently, are summed to a scalar whose
-//! derivative with respect to each element of each input is compared.
+//! A case builds an array from inputs of random shapes; its elements, weighted differently, are
+//! summed to a scalar whose derivative with respect to each element of each input is compared.
 
 mod support;
 
@@ -19,7 +19,8 @@ const EMBED: AxisName = AxisName::new("embed");
 /// Relative to the largest derivative.
 const TOLERANCE: f64 = 1e-6;
 
-/// Truncation error grows with the square of the step, rounding with its inverse; 1e-5 leaves both below 1e-9.
+/// Truncation error grows with the square of the step, rounding with its inverse; 1e-5 leaves both
+/// below 1e-9.
 const STEP: f64 = 1e-5;
 
 /// Where the inputs lie.
@@ -64,12 +65,12 @@ fn check(
         let tensors: Vec<HostTensor> = shapes
             .iter()
             .zip(values)
-            .map(|(s, v)| HostTensor::from_f64(s.clone(), v))
+            .map(|(s, v)| HostTensor::new::<f64>(s.clone(), v))
             .collect();
         program
             .run(&tensors)
             .iter()
-            .map(|t| t.to_vec_f64().unwrap())
+            .map(|t| t.to_vec::<f64>().unwrap())
             .collect::<Vec<_>>()
     };
     let exact = run(&values);
@@ -433,8 +434,8 @@ fn hand_written_rules_are_used_and_match() {
     });
 }
 
-/// A loop with all that a scan can have: two carries, slices, results, constants from outside and from further outside, an
-/// integer carry, and a named value.
+/// A loop with all that a scan can have: two carries, slices, results, constants from outside and
+/// from further outside, an integer carry, and a named value.
 fn loop_program<'g>(g: &'g Graph, x: &[Tensor<'g>], remat: Remat, reverse: bool) -> Tensor<'g> {
     let options = ScanOptions {
         remat,
@@ -521,11 +522,14 @@ fn gradients_inside_a_scan_match_finite_differences() {
     let direct = g.gradients(whole, &[w])[0];
     let module = g.finish(&[sum[0], direct], &[]).unwrap();
     let inputs = [
-        HostTensor::from_f64([3], &random(Domain::Signed, &[3], 1)),
-        HostTensor::from_f64([4, 3], &random(Domain::Signed, &[4, 3], 2)),
+        HostTensor::new::<f64>([3], &random(Domain::Signed, &[3], 1)),
+        HostTensor::new::<f64>([4, 3], &random(Domain::Signed, &[4, 3], 2)),
     ];
     let out = support::compile(&module).run(&inputs);
-    let (accumulated, direct) = (out[0].to_vec_f64().unwrap(), out[1].to_vec_f64().unwrap());
+    let (accumulated, direct) = (
+        out[0].to_vec::<f64>().unwrap(),
+        out[1].to_vec::<f64>().unwrap(),
+    );
     for (a, b) in accumulated.iter().zip(&direct) {
         assert!((a - b).abs() < 1e-12, "{accumulated:?} {direct:?}");
     }

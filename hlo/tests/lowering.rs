@@ -1,5 +1,5 @@
-//! What reaches XLA: only what a result depends on, each different computation once, with names, shardings and donations;
-//! and of a loop's forward pass what its derivative was told to keep.
+//! What reaches XLA: only what a result depends on, each different computation once, with names,
+//! shardings and donations; and of a loop's forward pass what its derivative was told to keep.
 
 mod support;
 
@@ -114,10 +114,10 @@ fn an_unused_input_stays_an_input() {
     let _y = g.parameter("y", Shape::new(DType::F32, [4]));
     let module = g.finish(&[x.sin()], &[]).unwrap();
     let out = support::compile(&module).run(&[
-        HostTensor::from_f32([3], &[0.0; 3]),
-        HostTensor::from_f32([4], &[0.0; 4]),
+        HostTensor::new::<f32>([3], &[0.0; 3]),
+        HostTensor::new::<f32>([4], &[0.0; 4]),
     ]);
-    assert_eq!(out[0].to_vec_f32().unwrap(), [0.0; 3]);
+    assert_eq!(out[0].to_vec::<f32>().unwrap(), [0.0; 3]);
     let names = &module
         .proto()
         .host_program_shape
@@ -138,7 +138,8 @@ fn the_parts_of_a_scan_that_nothing_reads_are_left_out() {
         &[x, x, other],
         &[xs, xs * 2.0],
         |c, s| {
-            // The second carry feeds the first; the third, the second slice and the first result feed nothing that is read.
+            // The second carry feeds the first; the third, the second slice and the first result
+            // feed nothing that is read.
             let next = vec![c[0] + c[1], c[1] * s[0], c[2].exp()];
             (next, vec![c[0].tanh(), c[1].cos(), s[1].log()])
         },
@@ -212,17 +213,20 @@ fn a_donated_input_is_taken_over() {
     let device = &executable.devices()[0];
     let upload = |v: f32| {
         client
-            .upload(&HostTensor::from_f32([1000], &[v; 1000]), device)
+            .upload(&HostTensor::new::<f32>([1000], &[v; 1000]), device)
             .unwrap()
     };
     let kept = upload(2.0);
     let arguments = vec![Argument::Donate(upload(1.0)), Argument::Keep(&kept)];
     let outputs = executable.execute(vec![arguments]).unwrap();
     assert_eq!(
-        outputs[0][1].to_host().unwrap().to_vec_f32().unwrap(),
+        outputs[0][1].to_host().unwrap().to_vec::<f32>().unwrap(),
         [3.0; 1000]
     );
-    assert_eq!(kept.to_host().unwrap().to_vec_f32().unwrap(), [2.0; 1000]);
+    assert_eq!(
+        kept.to_host().unwrap().to_vec::<f32>().unwrap(),
+        [2.0; 1000]
+    );
 }
 
 #[test]
@@ -545,7 +549,7 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
         .parameters()
         .iter()
         .zip(&inputs)
-        .map(|(p, values)| HostTensor::from_f32(p.shape.dims.clone(), values))
+        .map(|(p, values)| HostTensor::new::<f32>(p.shape.dims.clone(), values))
         .collect();
     let alone = support::compile(&plain).run(&whole);
 
@@ -573,7 +577,7 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
                     let (sharding, dims) = (spec.sharding.as_ref().unwrap(), &spec.shape.dims);
                     let part = sharding.shard_ranges(position as i64, dims);
                     let values = part_of(values, dims[1] as usize, &part);
-                    let tensor = HostTensor::from_f32(sharding.shard_dims(dims), &values);
+                    let tensor = HostTensor::new::<f32>(sharding.shard_dims(dims), &values);
                     Argument::Donate(client.upload(&tensor, device).unwrap())
                 })
                 .collect()
@@ -585,12 +589,12 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
                 let found = output.to_host().unwrap();
                 let (sharding, dims) = (spec.sharding.as_ref().unwrap(), &spec.shape.dims);
                 assert_eq!(found.dims, sharding.shard_dims(dims), "{form:?} {spec:?}");
-                let mut expected = expected.to_vec_f32().unwrap();
+                let mut expected = expected.to_vec::<f32>().unwrap();
                 if let [_, columns] = dims[..] {
                     let part = sharding.shard_ranges(position as i64, dims);
                     expected = part_of(&expected, columns as usize, &part);
                 }
-                for (a, b) in found.to_vec_f32().unwrap().iter().zip(&expected) {
+                for (a, b) in found.to_vec::<f32>().unwrap().iter().zip(&expected) {
                     assert!((a - b).abs() < 1e-6, "device {position}: {a}, alone {b}");
                 }
             }
@@ -610,15 +614,16 @@ fn calls_and_branches_on_what_was_computed_have_derivatives() {
     let cubes = y * y * y;
     let gradients = [w, cubes].map(|t| g.gradients(t.sum_all(), &[x])[0]);
     let module = g.finish(&gradients, &[]).unwrap();
-    let x = HostTensor::from_f32([3], &[0.3, -1.2, 2.0]);
+    let x = HostTensor::new::<f32>([3], &[0.3, -1.2, 2.0]);
     let found = support::compile(&module).run(&[x]);
-    let [found, expected] = [0, 1].map(|i| found[i].to_vec_f32().unwrap());
+    let [found, expected] = [0, 1].map(|i| found[i].to_vec::<f32>().unwrap());
     for (a, b) in found.iter().zip(&expected) {
         assert!((a - b).abs() < 1e-6, "{found:?} should be {expected:?}");
     }
 }
 
-/// A scan of five steps over a carry of 3 with two named values, of 7 and of 11 elements, and its derivative.
+/// A scan of five steps over a carry of 3 with two named values, of 7 and of 11 elements, and its
+/// derivative.
 fn stacked_by(remat: Remat) -> Vec<Vec<i64>> {
     let g = Graph::new("remat");
     let x = vector(&g, 3);
@@ -664,12 +669,14 @@ fn the_forward_scan_stacks_what_the_policy_saves() {
         stacked_by(named(&["hidden"])),
         [carry.clone(), hidden.clone()]
     );
-    // The values of a name are found however a rule asks for them: tanh and exp by their outputs, the products by inputs.
+    // The values of a name are found however a rule asks for them: tanh and exp by their outputs,
+    // the products by inputs.
     assert_eq!(
         stacked_by(named(&["hidden", "wide"])),
         [carry.clone(), hidden.clone(), wide.clone()]
     );
-    // Everything that a rule asks for: the gradient of `up` by the last product needs its input too, and the sine.
+    // Everything that a rule asks for: the gradient of `up` by the last product needs its input
+    // too, and the sine.
     let all = stacked_by(Remat::SaveAll);
     assert_eq!(all, [carry, hidden.clone(), hidden, wide.clone(), wide]);
 }
@@ -713,7 +720,8 @@ fn a_value_is_stacked_once_whoever_needs_it() {
         let y = (c[0] * s[0]).tanh();
         (vec![y], vec![y])
     });
-    // The loop itself returns what the first derivative needs, and the second needs what the first had saved.
+    // The loop itself returns what the first derivative needs, and the second needs what the first
+    // had saved.
     let first = g.gradients(ys[0].sum_all(), &[x, xs]);
     let second = g.gradients(last[0].sum_all(), &[x, xs]);
     let outputs = [ys[0], first[0], first[1], second[0], second[1]];

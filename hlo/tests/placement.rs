@@ -1,5 +1,5 @@
-//! Where a program's arrays lie: in equal parts, on one mesh, and where its specs say; what cannot be so is an error that names
-//! the array, the dimension and the axis.
+//! Where a program's arrays lie: in equal parts, on one mesh, and where its specs say; what cannot
+//! be so is an error that names the array, the dimension and the axis.
 
 mod support;
 
@@ -265,7 +265,8 @@ fn the_parts_of_an_array_cover_it_as_often_as_it_is_copied() {
     }
 }
 
-/// Runs a program on the eight devices, of which each has its parts of the inputs; the first device's results.
+/// Runs a program on the eight devices, of which each has its parts of the inputs; the first
+/// device's results.
 fn run_split(module: &Module, inputs: &[HostTensor]) -> Vec<HostTensor> {
     let client = support::client();
     let ids: Vec<i64> = (0..8).collect();
@@ -304,12 +305,15 @@ fn a_constraint_that_does_not_divide_changes_no_result() {
         g.finish(&[sums, y.max(&[0]), dx], &[]).unwrap()
     };
     let values: Vec<f32> = (0..15).map(|i| (i as f32 * 0.7).sin()).collect();
-    let x = [HostTensor::from_f32([5, 3], &values)];
+    let x = [HostTensor::new::<f32>([5, 3], &values)];
     let expected = support::compile(&program(false)).run(&x);
     let found = run_split(&program(true), &x);
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found.dims, expected.dims);
-        let (found, expected) = (found.to_vec_f32().unwrap(), expected.to_vec_f32().unwrap());
+        let (found, expected) = (
+            found.to_vec::<f32>().unwrap(),
+            expected.to_vec::<f32>().unwrap(),
+        );
         for (a, b) in found.iter().zip(&expected) {
             assert!((a - b).abs() < 1e-4, "{found:?} should be {expected:?}");
         }
@@ -337,7 +341,7 @@ fn results_lie_where_their_ports_say_without_a_layout_too() {
         )
         .unwrap();
     let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
-    let results = run_split(&module, &[HostTensor::from_f32([8, 8], &values)]);
+    let results = run_split(&module, &[HostTensor::new::<f32>([8, 8], &values)]);
     for (result, spec) in results.iter().zip(module.results()) {
         let sharding = spec.sharding.as_ref().unwrap();
         assert_eq!(result.dims, sharding.shard_dims(&spec.shape.dims));

@@ -1,4 +1,5 @@
-//! A mistake in a program is an error that names the operation, the shapes and the line that made it; nothing panics.
+//! A mistake in a program is an error that names the operation, the shapes and the line that made
+//! it; nothing panics.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ macro_rules! at {
     }};
 }
 
-/// What `build` gets wrong, with x: f32[2,3], y: f32[4], n: s32[5] and k: s32[]. It returns the line of the mistake, which
-/// has to be the place that the error names.
+/// What `build` gets wrong, with x: f32[2,3], y: f32[4], n: s32[5] and k: s32[]. It returns the
+/// line of the mistake, which has to be the place that the error names.
 fn mistake(build: impl for<'g> FnOnce(&'g Graph, [Tensor<'g>; 4]) -> u32) -> Error {
     let g = Graph::new("refusals");
     let inputs = [

@@ -26,7 +26,7 @@ fn main() -> ankh_pjrt::Result<()> {
             .iter()
             .map(|device| {
                 (0..arrays)
-                    .map(|_| client.upload(&HostTensor::from_f32([16], &[1.0; 16]), device))
+                    .map(|_| client.upload(&HostTensor::new::<f32>([16], &[1.0; 16]), device))
                     .collect()
             })
             .collect()

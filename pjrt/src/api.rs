@@ -18,7 +18,8 @@ pub(crate) struct Api {
     path: PathBuf,
 }
 
-// SAFETY: the table is constant for the life of the process, and the C API may be called from any thread.
+// SAFETY: the table is constant for the life of the process, and the C API may be called from any
+// thread.
 unsafe impl Send for Api {}
 // SAFETY: as above.
 unsafe impl Sync for Api {}
@@ -105,14 +106,16 @@ impl Api {
     ///
     /// # Safety
     ///
-    /// The pointers among the arguments are what the function asks for: live handles of this plugin, or memory of
-    /// the size given beside them.
+    /// The pointers among the arguments are what the function asks for: live handles of this
+    /// plugin, or memory of the size given beside them.
     pub unsafe fn call<A: Arguments>(&self, arguments: &mut A) -> Result<()> {
         let function = self.function(A::FUNCTION)?;
-        // SAFETY: `Arguments` promises this signature of the function, and `function` found it in the table.
+        // SAFETY: `Arguments` promises this signature of the function, and `function` found it in
+        // the table.
         let function: unsafe extern "C" fn(*mut A) -> *mut sys::Error =
             unsafe { mem::transmute(function) };
-        // SAFETY: `arguments` is a whole structure with its size in it; its pointers are the caller's promise.
+        // SAFETY: `arguments` is a whole structure with its size in it; its pointers are the
+        // caller's promise.
         let error = unsafe { function(arguments) };
         // SAFETY: the call has just returned this error to us.
         unsafe { self.take_error(error, A::FUNCTION.name()) }
@@ -135,7 +138,8 @@ impl Api {
                 extension_start: ptr::null_mut(),
                 error,
             };
-            // SAFETY: this is the signature of `PJRT_Error_Destroy`, and the error is ours to destroy.
+            // SAFETY: this is the signature of `PJRT_Error_Destroy`, and the error is ours to
+            // destroy.
             unsafe {
                 let destroy: unsafe extern "C" fn(*mut sys::ErrorDestroyArgs) =
                     mem::transmute(destroy);
@@ -163,7 +167,8 @@ impl Api {
                 mem::transmute(function);
             function(&mut arguments)
         };
-        // An error about an error says nothing more; it is left alone rather than followed without end.
+        // An error about an error says nothing more; it is left alone rather than followed without
+        // end.
         if failure.is_null() {
             arguments.code
         } else {
@@ -185,7 +190,8 @@ impl Api {
             message: ptr::null(),
             message_size: 0,
         };
-        // SAFETY: this is the signature of `PJRT_Error_Message`, and the message it gives lives as long as the error.
+        // SAFETY: this is the signature of `PJRT_Error_Message`, and the message it gives lives as
+        // long as the error.
         unsafe {
             let function: unsafe extern "C" fn(*mut sys::ErrorMessageArgs) =
                 mem::transmute(function);
@@ -223,8 +229,8 @@ pub(crate) unsafe fn slice<'a, T>(data: *const T, length: usize) -> &'a [T] {
 mod tests {
     use super::*;
     use crate::fake::keep;
+    use crate::platform::Platform;
     use crate::plugin::Plugin;
-    use crate::search::Platform;
 
     /// A table of an old plugin: its size ends after a few functions.
     #[repr(C)]
@@ -289,7 +295,8 @@ mod tests {
             struct_size: size_of::<sys::PluginAttributesArgs>() - 8,
             ..Default::default()
         };
-        // SAFETY: the structure is in truth as long as the function asks, and holds no input pointers.
+        // SAFETY: the structure is in truth as long as the function asks, and holds no input
+        // pointers.
         let error = unsafe { plugin.api().call(&mut arguments) }.unwrap_err();
         assert_eq!(
             error.to_string(),

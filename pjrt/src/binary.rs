@@ -1,5 +1,5 @@
-//! A look at a shared library before it is loaded: the dynamic loader's own messages say little, and loading a
-//! truncated file ends in a bus error.
+//! A look at a shared library before it is loaded: the dynamic loader's own messages say little,
+//! and loading a truncated file ends in a bus error.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};

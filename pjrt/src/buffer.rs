@@ -5,16 +5,17 @@ use std::ptr;
 use std::sync::Arc;
 
 use crate::api::{Api, slice};
-use crate::client::ClientHandle;
+use crate::client_handle::ClientHandle;
+use crate::element_type::ElementType;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::host_tensor::{ElementType, HostTensor, byte_length};
+use crate::host_tensor::{HostTensor, byte_length};
 use crate::sys;
 
 /// An array on a device, freed on drop (the device keeps it as long as running programs need it).
 ///
-/// A buffer may be one whose content is still being computed; reading it waits. If the computation fails, so
-/// does reading.
+/// A buffer may be one whose content is still being computed; reading it waits. If the computation
+/// fails, so does reading.
 pub struct Buffer {
     client: Arc<ClientHandle>,
     raw: *mut sys::Buffer,
@@ -54,7 +55,8 @@ impl Buffer {
             this.api().call(&mut dims)?;
             this.dims = slice(dims.dims, dims.num_dims).to_vec();
         }
-        this.element_type = ElementType::from_raw(element_type.element_type)?;
+        this.element_type = ElementType::from_raw(element_type.element_type)
+            .ok_or(Error::UnsupportedElementType(element_type.element_type))?;
         Ok(this)
     }
 
@@ -133,8 +135,9 @@ impl Buffer {
             destination_size: length,
             ..Default::default()
         };
-        // SAFETY: the buffer is live and the destination has the size given, which is that of the buffer's dense
-        // content. The vector moves into the event, which keeps its heap memory in place until the copy is done.
+        // SAFETY: the buffer is live and the destination has the size given, which is that of the
+        // buffer's dense content. The vector moves into the event, which keeps its heap memory in
+        // place until the copy is done.
         unsafe {
             self.api().call(&mut arguments)?;
             Event::watch(

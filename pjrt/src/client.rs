@@ -2,11 +2,11 @@
 
 use std::ffi::c_int;
 use std::fmt;
-use std::ptr;
 use std::sync::Arc;
 
 use crate::api::{slice, string};
 use crate::buffer::Buffer;
+use crate::client_handle::ClientHandle;
 use crate::compile_options::CompileOptions;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -15,63 +15,38 @@ use crate::executable::Executable;
 use crate::host_tensor::HostTensor;
 use crate::named_value::{NamedValue, RawNamedValues};
 use crate::plugin::Plugin;
-use crate::program::Program;
+use crate::program::{Program, RawProgram};
 use crate::sys;
 
-/// The devices of this process. Clones are the same client, which is closed when the last clone and everything made
-/// by it are gone.
+/// The devices of this process. Clones are the same client, which is closed when the last clone and
+/// everything made by it are gone.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<ClientHandle>,
 }
 
-/// The plugin's client, destroyed on drop. Whatever belongs to a client holds one.
-pub(crate) struct ClientHandle {
-    raw: *mut sys::Client,
-    plugin: Plugin,
-}
-
-// SAFETY: the C API's clients may be used from any thread.
-unsafe impl Send for ClientHandle {}
-// SAFETY: as above.
-unsafe impl Sync for ClientHandle {}
-
-impl ClientHandle {
-    pub fn plugin(&self) -> &Plugin {
-        &self.plugin
-    }
-}
-
-impl Drop for ClientHandle {
-    fn drop(&mut self) {
-        let mut arguments = sys::ClientDestroyArgs {
-            client: self.raw,
-            ..Default::default()
-        };
-        // SAFETY: the client is ours and nothing that belongs to it is left, since all of that holds this handle. A
-        // failure leaves nothing to do.
-        let _ = unsafe { self.plugin.api().call(&mut arguments) };
-    }
-}
-
-impl Client {
-    pub(crate) fn create(plugin: Plugin, options: &[NamedValue]) -> Result<Self> {
+impl Plugin {
+    /// Opens the devices of this process. Options are the plugin's own, such as `cpu_device_count`.
+    pub fn create_client(&self, options: &[NamedValue]) -> Result<Client> {
         let options = RawNamedValues::new(options);
         let mut arguments = sys::ClientCreateArgs {
             create_options: options.as_ptr(),
             num_options: options.len(),
             ..Default::default()
         };
-        // SAFETY: the options outlive the call; there are no callbacks.
-        unsafe { plugin.api().call(&mut arguments) }?;
-        Ok(Self {
-            handle: Arc::new(ClientHandle {
-                raw: arguments.client,
-                plugin,
-            }),
+        // SAFETY: the options outlive the call, there are no callbacks, and the client is given to
+        // us.
+        let handle = unsafe {
+            self.api().call(&mut arguments)?;
+            ClientHandle::new(arguments.client, self.clone())
+        };
+        Ok(Client {
+            handle: Arc::new(handle),
         })
     }
+}
 
+impl Client {
     #[cfg(test)]
     pub(crate) fn handle(&self) -> Arc<ClientHandle> {
         Arc::clone(&self.handle)
@@ -79,13 +54,13 @@ impl Client {
 
     /// The plugin that made this client.
     pub fn plugin(&self) -> &Plugin {
-        &self.handle.plugin
+        self.handle.plugin()
     }
 
     /// The platform's name, such as `cpu` or `tpu`.
     pub fn platform_name(&self) -> Result<String> {
         let mut arguments = sys::ClientPlatformNameArgs {
-            client: self.handle.raw,
+            client: self.handle.raw(),
             ..Default::default()
         };
         // SAFETY: the client is live, and the name lives as long as it.
@@ -101,7 +76,7 @@ impl Client {
     /// What the platform says of its version.
     pub fn platform_version(&self) -> Result<String> {
         let mut arguments = sys::ClientPlatformVersionArgs {
-            client: self.handle.raw,
+            client: self.handle.raw(),
             ..Default::default()
         };
         // SAFETY: the client is live, and the text lives as long as it.
@@ -117,7 +92,7 @@ impl Client {
     /// The index of this process among those of a slice.
     pub fn process_index(&self) -> Result<i32> {
         let mut arguments = sys::ClientProcessIndexArgs {
-            client: self.handle.raw,
+            client: self.handle.raw(),
             ..Default::default()
         };
         // SAFETY: the client is live.
@@ -128,7 +103,7 @@ impl Client {
     /// The devices of all processes.
     pub fn devices(&self) -> Result<Vec<Device>> {
         let mut arguments = sys::ClientDevicesArgs {
-            client: self.handle.raw,
+            client: self.handle.raw(),
             ..Default::default()
         };
         // SAFETY: the client is live, and the devices live as long as it.
@@ -141,7 +116,7 @@ impl Client {
     /// The devices of this process.
     pub fn addressable_devices(&self) -> Result<Vec<Device>> {
         let mut arguments = sys::ClientAddressableDevicesArgs {
-            client: self.handle.raw,
+            client: self.handle.raw(),
             ..Default::default()
         };
         // SAFETY: the client is live, and the devices live as long as it.
@@ -151,19 +126,21 @@ impl Client {
         }
     }
 
-    /// Compiles a program for devices of this client and loads it onto them. This takes long and blocks the thread;
-    /// clients may be shared, so an asynchronous task can leave it to a blocking one.
+    /// Compiles a program for devices of this client and loads it onto them. This takes long and
+    /// blocks the thread; clients may be shared, so an asynchronous task can leave it to a blocking
+    /// one.
     pub fn compile(&self, program: &Program, options: &CompileOptions) -> Result<Executable> {
         let options = options.encode();
         let program = RawProgram::new(program);
         let mut arguments = sys::ClientCompileArgs {
-            client: self.handle.raw,
+            client: self.handle.raw(),
             program: &program.raw,
             compile_options: options.as_ptr().cast(),
             compile_options_size: options.len(),
             ..Default::default()
         };
-        // SAFETY: the client is live; program and options outlive the call, and the executable is given to us.
+        // SAFETY: the client is live; program and options outlive the call, and the executable is
+        // given to us.
         unsafe {
             self.call(&mut arguments)?;
             Executable::new(Arc::clone(&self.handle), arguments.executable)
@@ -173,19 +150,21 @@ impl Client {
     /// Loads a serialized executable onto the devices it was compiled for.
     pub fn load(&self, serialized: &[u8]) -> Result<Executable> {
         let mut arguments = sys::ExecutableDeserializeAndLoadArgs {
-            client: self.handle.raw,
+            client: self.handle.raw(),
             serialized_executable: serialized.as_ptr().cast(),
             serialized_executable_size: serialized.len(),
             ..Default::default()
         };
-        // SAFETY: the client is live, the bytes outlive the call, and the executable is given to us.
+        // SAFETY: the client is live, the bytes outlive the call, and the executable is given to
+        // us.
         unsafe {
             self.call(&mut arguments)?;
             Executable::new(Arc::clone(&self.handle), arguments.loaded_executable)
         }
     }
 
-    /// Copies a tensor to a device. The tensor is free again when this returns; the buffer becomes ready later.
+    /// Copies a tensor to a device. The tensor is free again when this returns; the buffer becomes
+    /// ready later.
     pub fn upload(&self, tensor: &HostTensor, device: &Device) -> Result<Buffer> {
         tensor.check()?;
         if !device.belongs_to(&self.handle) {
@@ -194,7 +173,7 @@ impl Client {
             });
         }
         let mut arguments = sys::ClientBufferFromHostBufferArgs {
-            client: self.handle.raw,
+            client: self.handle.raw(),
             data: tensor.bytes.as_ptr().cast(),
             element_type: tensor.element_type.to_raw() as c_int,
             dims: tensor.dims.as_ptr(),
@@ -203,12 +182,14 @@ impl Client {
             device: device.raw(),
             ..Default::default()
         };
-        // SAFETY: client and device are live; the tensor was checked to hold as many bytes as its dimensions say, and
-        // the plugin reads them during the call only. The buffer and the event are given to us.
+        // SAFETY: client and device are live; the tensor was checked to hold as many bytes as its
+        // dimensions say, and the plugin reads them during the call only. The buffer and the event
+        // are given to us.
         unsafe {
             self.call(&mut arguments)?;
             let buffer = Buffer::new(Arc::clone(&self.handle), arguments.buffer);
-            // The event says that the host memory is free, which the semantics asked for imply already.
+            // The event says that the host memory is free, which the semantics asked for imply
+            // already.
             let done = Event::watch(
                 Arc::clone(&self.handle),
                 arguments.done_with_host_buffer,
@@ -241,37 +222,14 @@ impl Client {
     /// As for [`Api::call`](crate::api::Api::call).
     unsafe fn call<A: sys::Arguments>(&self, arguments: &mut A) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.handle.plugin.api().call(arguments) }
+        unsafe { self.plugin().api().call(arguments) }
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("plugin", &self.handle.plugin)
+            .field("plugin", self.plugin())
             .finish()
-    }
-}
-
-/// A program in the C form, which borrows the Rust form.
-pub(crate) struct RawProgram<'a> {
-    pub raw: sys::Program,
-    _program: &'a Program,
-}
-
-impl<'a> RawProgram<'a> {
-    pub fn new(program: &'a Program) -> Self {
-        Self {
-            raw: sys::Program {
-                struct_size: size_of::<sys::Program>(),
-                extension_start: ptr::null_mut(),
-                // As an input the code is only read.
-                code: program.code.as_ptr().cast_mut().cast(),
-                code_size: program.code.len(),
-                format: program.format.as_ptr().cast(),
-                format_size: program.format.len(),
-            },
-            _program: program,
-        }
     }
 }

@@ -44,7 +44,8 @@ impl CompileOptions {
         }
     }
 
-    /// Partitions the program over these devices, given by id in the order of the mesh, following its shardings.
+    /// Partitions the program over these devices, given by id in the order of the mesh, following
+    /// its shardings.
     pub fn partitions(
         mut self,
         partitioner: Partitioner,

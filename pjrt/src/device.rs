@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::api::{Api, string};
-use crate::client::ClientHandle;
+use crate::client_handle::ClientHandle;
 use crate::error::Result;
 use crate::named_value::{NamedValue, Value};
 use crate::sys;
@@ -37,8 +37,8 @@ impl Device {
             device: raw,
             ..Default::default()
         };
-        // SAFETY: the device is live, and its description lives as long. Both are plain reads; one that fails leaves
-        // an empty description or an unaddressable device.
+        // SAFETY: the device is live, and its description lives as long. Both are plain reads; one
+        // that fails leaves an empty description or an unaddressable device.
         let (description, addressable) = unsafe {
             let description = match api.call(&mut description) {
                 Ok(()) => DeviceDescription::read(api, description.device_description)?,
@@ -83,7 +83,8 @@ impl Device {
         self.addressable
     }
 
-    /// How full the device's memory is. A plugin without such figures reports [`Code::Unimplemented`](crate::Code).
+    /// How full the device's memory is. A plugin without such figures reports
+    /// [`Code::Unimplemented`](crate::Code).
     pub fn memory_stats(&self) -> Result<DeviceMemory> {
         let mut arguments = sys::DeviceMemoryStatsArgs {
             device: self.raw,
@@ -144,7 +145,8 @@ impl DeviceDescription {
         }
     }
 
-    /// Reads a description; what the plugin does not tell stays empty. Fails where it tells attributes that cannot be read.
+    /// Reads a description; what the plugin does not tell stays empty. Fails where it tells
+    /// attributes that cannot be read.
     ///
     /// # Safety
     ///
@@ -220,16 +222,6 @@ mod tests {
     use super::*;
     use crate::fake::Fake;
 
-    unsafe extern "C" fn create(arguments: *mut sys::ClientCreateArgs) -> *mut sys::Error {
-        // SAFETY: the caller gives live arguments.
-        unsafe { (*arguments).client = NonNull::dangling().as_ptr() };
-        ptr::null_mut()
-    }
-
-    unsafe extern "C" fn destroy(_: *mut sys::ClientDestroyArgs) -> *mut sys::Error {
-        ptr::null_mut()
-    }
-
     unsafe extern "C" fn addressable(
         arguments: *mut sys::DeviceIsAddressableArgs,
     ) -> *mut sys::Error {
@@ -256,7 +248,7 @@ mod tests {
 
     #[test]
     fn any_byte_but_zero_is_true() {
-        let fake = Fake::new().with(create).with(destroy).with(stats);
+        let fake = Fake::with_client().with(stats);
         let plugin = fake.with(addressable).plugin();
         let client = plugin.create_client(&[]).unwrap();
         // SAFETY: the fake plugin does not look into its devices, and has no descriptions.

@@ -3,52 +3,37 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::host_tensor::ElementType;
-use crate::search::Platform;
+use crate::element_type::ElementType;
+use crate::platform::Platform;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong between ankh and a plugin.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// No plugin was found for the platform.
     #[error(
-        "no PJRT plugin for {platform} found; searched {}; run `make {}`, or set ANKH_PJRT_PLUGIN to the \
-         path of the plugin's library",
-        searched.join(", "),
-        target(*.platform)
+        "no PJRT plugin for {platform} found; searched {}; set ANKH_PJRT_PLUGIN to the path of the \
+         plugin's library",
+        searched.join(", ")
     )]
     NoPlugin {
-        /// The platform asked for.
         platform: Platform,
-        /// The places searched, in order.
         searched: Vec<String>,
     },
     /// The plugin's file cannot be read.
     #[error("cannot read the plugin {}: {reason}", path.display())]
-    UnreadablePlugin {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        reason: String,
-    },
+    UnreadablePlugin { path: PathBuf, reason: String },
     /// The file is something other than a PJRT plugin.
     #[error("{} is not a PJRT plugin: {reason}", path.display())]
-    NotAPlugin {
-        /// The file.
-        path: PathBuf,
-        /// What gives it away.
-        reason: String,
-    },
+    NotAPlugin { path: PathBuf, reason: String },
     /// The plugin is for another kind of processor.
     #[error("the plugin {} is built for {found}, this machine is {expected}", path.display())]
     WrongArchitecture {
-        /// The file.
         path: PathBuf,
-        /// The processor the plugin is for.
         found: String,
-        /// This machine's processor.
         expected: &'static str,
     },
     /// The plugin's file is shorter than its own headers say.
@@ -57,33 +42,23 @@ pub enum Error {
         path.display()
     )]
     TruncatedPlugin {
-        /// The file.
         path: PathBuf,
-        /// The least size according to the headers.
         expected: u64,
-        /// The file's size.
         found: u64,
     },
     /// The plugin speaks another major version of the C API.
     #[error("the plugin {} speaks PJRT C API {major}.{minor}, expected {expected_major}.x", path.display())]
     UnsupportedVersion {
-        /// The file.
         path: PathBuf,
-        /// Its major version.
         major: i32,
-        /// Its minor version.
         minor: i32,
-        /// The major version this crate speaks.
         expected_major: i32,
     },
     /// The plugin is too old to have this function, or leaves it out.
     #[error("the plugin {} (PJRT C API {}.{}) has no {function}", path.display(), version.0, version.1)]
     MissingFunction {
-        /// The function's name in the C API.
         function: &'static str,
-        /// The plugin's version.
         version: (i32, i32),
-        /// The plugin's file.
         path: PathBuf,
     },
     /// The plugin was built with a longer argument structure than this crate declares.
@@ -92,13 +67,9 @@ pub enum Error {
          given {found}; use an older plugin or a newer ankh"
     )]
     StructTooOld {
-        /// The function called.
         function: &'static str,
-        /// The structure in question.
         structure: String,
-        /// The size the plugin expects.
         expected: usize,
-        /// The size it was given.
         found: usize,
     },
     /// The plugin's named values are of a size that they cannot have.
@@ -108,49 +79,33 @@ pub enum Error {
         if *.index == 0 { " or some more" } else { " as in those before it" }
     )]
     NamedValueSize {
-        /// The value's place in its array.
         index: usize,
-        /// The values there are.
         length: usize,
-        /// The least bytes it may take; after the first, what that one takes.
         expected: usize,
-        /// The bytes it says it takes.
         found: usize,
     },
     /// The system does not start a thread.
     #[error("cannot start a thread to wake tasks: {reason}")]
-    Thread {
-        /// The system's reason.
-        reason: String,
-    },
+    Thread { reason: String },
     /// The plugin reports an error.
     #[error("{function}: {code}: {message}")]
     Pjrt {
-        /// The kind of error.
         code: Code,
-        /// The plugin's message.
         message: String,
-        /// The function that failed, or whose work failed.
         function: &'static str,
     },
     /// A tensor holds another element type than was asked for.
     #[error("expected a tensor of {expected}, found one of {found}")]
     ElementTypeMismatch {
-        /// The type asked for.
         expected: ElementType,
-        /// The type found.
         found: ElementType,
     },
     /// A tensor's bytes do not fit its dimensions.
     #[error("a tensor of {element_type} {dims:?} takes {} bytes, found {found}", expected.map_or("too many".into(), |n| n.to_string()))]
     TensorSize {
-        /// The element type.
         element_type: ElementType,
-        /// The dimensions.
         dims: Vec<i64>,
-        /// The bytes these take, if that can be counted.
         expected: Option<usize>,
-        /// The bytes there are.
         found: usize,
     },
     /// The plugin has an element type that this crate does not know.
@@ -160,52 +115,23 @@ pub enum Error {
     #[error(
         "expected {expected} argument lists, one per addressable device of the executable, found {found}"
     )]
-    ArgumentLists {
-        /// The number of devices.
-        expected: usize,
-        /// The number of lists given.
-        found: usize,
-    },
+    ArgumentLists { expected: usize, found: usize },
     /// The argument lists differ in length between devices.
     #[error("device {device} is given {found} arguments, device 0 {expected}")]
     ArgumentCount {
-        /// The device's place among the executable's addressable devices.
         device: usize,
-        /// The length of the first list.
         expected: usize,
-        /// The length of this list.
         found: usize,
     },
     /// Something is used with a client that it does not belong to.
     #[error("{what} belongs to another client")]
-    AnotherClient {
-        /// What it is.
-        what: String,
-    },
+    AnotherClient { what: String },
     /// A part of an array reaches outside it, or is not of the shape of what is to be put there.
     #[error("{of} has no part {part}, or not of that shape")]
-    Part {
-        /// The ranges.
-        part: String,
-        /// The array.
-        of: String,
-    },
+    Part { part: String, of: String },
     /// The program cannot be decoded as a module.
     #[error("expected a program of format hlo or hlo_with_config, found {format}: {reason}")]
-    NotAModule {
-        /// The program's format.
-        format: String,
-        /// Why it does not decode.
-        reason: String,
-    },
-}
-
-/// What `make` is asked for to fetch a platform's plugin.
-fn target(platform: Platform) -> &'static str {
-    match platform {
-        Platform::Tpu => "libtpu",
-        Platform::Cpu | Platform::Cuda => "plugin",
-    }
+    NotAModule { format: String, reason: String },
 }
 
 impl Error {

@@ -1,9 +1,10 @@
 //! Events: what the plugin finishes later, as futures.
 //!
-//! The plugin calls back once an event is ready. The callback owns whatever the pending work still writes to (the
-//! destination of a download), so that dropping an [`Event`] early is always safe, and hands the result to
-//! the event, which wakes a waiting thread, or a task by way of [`wakers`]: on the plugin's thread no one else's code runs, and
-//! nothing of the plugin but the event itself is destroyed.
+//! The plugin calls back once an event is ready. The callback owns whatever the pending work still
+//! writes to (the destination of a download), so that dropping an [`Event`] early is always safe,
+//! and hands the result to the event, which wakes a waiting thread, or a task by way of [`wakers`]:
+//! on the plugin's thread no one else's code runs, and nothing of the plugin but the event itself
+//! is destroyed.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -12,14 +13,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::client::ClientHandle;
+use crate::client_handle::ClientHandle;
 use crate::error::Result;
 use crate::plugin::Plugin;
 use crate::{sys, wakers};
 
 /// Something the plugin finishes later, with what it yields.
 ///
-/// Await it under any runtime, or [`wait`](Event::wait) for it. Dropping it abandons the result, not the work.
+/// Await it under any runtime, or [`wait`](Event::wait) for it. Dropping it abandons the result,
+/// not the work.
 #[must_use = "an event does nothing by itself; await it or wait for it"]
 pub struct Event<T = ()> {
     shared: Arc<Shared<T>>,
@@ -47,12 +49,13 @@ struct Callback<T> {
 }
 
 impl<T: Send + 'static> Event<T> {
-    /// Watches an event of the plugin, which yields `value` when it is ready without an error. `function` is named
-    /// in that error.
+    /// Watches an event of the plugin, which yields `value` when it is ready without an error.
+    /// `function` is named in that error.
     ///
     /// # Safety
     ///
-    /// `event` is null (then ready at once) or a live event of the client's plugin, which this call takes over.
+    /// `event` is null (then ready at once) or a live event of the client's plugin, which this call
+    /// takes over.
     pub(crate) unsafe fn watch(
         client: Arc<ClientHandle>,
         event: *mut sys::Event,
@@ -87,10 +90,11 @@ impl<T: Send + 'static> Event<T> {
             user_arg: callback.cast(),
             ..Default::default()
         };
-        // SAFETY: the event is live, and the callback takes over `user_arg`, which is called at most once.
+        // SAFETY: the event is live, and the callback takes over `user_arg`, which is called at
+        // most once.
         if let Err(error) = unsafe { client.plugin().api().call(&mut arguments) } {
-            // Work in progress might still write to the value, so the box is leaked.
-            // SAFETY: registration failed, so the callback is never called and the event is still ours.
+            // Work in progress might still write to the value, so the box is leaked. SAFETY:
+            // registration failed, so the callback is never called and the event is still ours.
             unsafe { destroy_event(client.plugin(), event) };
             return Err(error);
         }
@@ -160,7 +164,8 @@ impl<T> fmt::Debug for Event<T> {
 }
 
 impl<T> Shared<T> {
-    /// The state; it is whole even if a thread died holding it, since every change is one assignment.
+    /// The state; it is whole even if a thread died holding it, since every change is one
+    /// assignment.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,7 +208,8 @@ unsafe extern "C" fn on_ready<T: Send + 'static>(error: *mut sys::Error, user_ar
         value,
         shared,
     } = *callback;
-    // SAFETY: the plugin gives the error away with the call, and the event was taken over by `watch`.
+    // SAFETY: the plugin gives the error away with the call, and the event was taken over by
+    // `watch`.
     let result = unsafe {
         destroy_event(&plugin, event);
         plugin.api().take_error(error, function)
@@ -230,12 +236,6 @@ mod tests {
     /// The tests share these.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-    unsafe extern "C" fn create(arguments: *mut sys::ClientCreateArgs) -> *mut sys::Error {
-        // SAFETY: the caller gives live arguments.
-        unsafe { (*arguments).client = NonNull::dangling().as_ptr() };
-        ptr::null_mut()
-    }
-
     unsafe extern "C" fn destroy(_: *mut sys::ClientDestroyArgs) -> *mut sys::Error {
         DESTROYED.lock().unwrap().push(thread::current().id());
         ptr::null_mut()
@@ -254,7 +254,7 @@ mod tests {
     }
 
     fn client() -> Client {
-        let fake = Fake::new().with(create).with(destroy).with(watch);
+        let fake = Fake::with_client().with(destroy).with(watch);
         fake.with(forget).plugin().create_client(&[]).unwrap()
     }
 

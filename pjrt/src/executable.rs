@@ -1,13 +1,12 @@
 //! Executables: compiled programs, and their execution.
 
 use std::fmt;
-use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
 
 use crate::api::{Api, slice, string};
 use crate::buffer::Buffer;
-use crate::client::ClientHandle;
+use crate::client_handle::ClientHandle;
 use crate::device::Device;
 use crate::error::{Code, Error, Result};
 use crate::named_value::NamedValue;
@@ -17,14 +16,16 @@ use crate::sys::{self, Function};
 
 /// One argument of an execution.
 ///
-/// A program may say that an output takes over the memory of an input (`HloModuleProto::input_output_alias`). Whether
-/// that happens is decided here: `Donate` gives the buffer away, so nothing can use it afterwards, and `Keep`
-/// leaves it as it is, at the price of a copy if the program would have taken it over.
+/// A program may say that an output takes over the memory of an input
+/// (`HloModuleProto::input_output_alias`). Whether that happens is decided here: `Donate` gives the
+/// buffer away, so nothing can use it afterwards, and `Keep` leaves it as it is, at the price of a
+/// copy if the program would have taken it over.
 #[derive(Debug)]
 pub enum Argument<'a> {
     /// The buffer is only read.
     Keep(&'a Buffer),
-    /// The buffer is given away: the program may write to its memory, and it is freed with the execution.
+    /// The buffer is given away: the program may write to its memory, and it is freed with the
+    /// execution.
     Donate(Buffer),
 }
 
@@ -49,8 +50,7 @@ impl From<Buffer> for Argument<'_> {
     }
 }
 
-/// A compiled program on the devices of a client. What holds of the program without devices is reached through
-/// [`CompiledProgram`].
+/// A compiled program on the devices of a client.
 pub struct Executable {
     // Dropped before the client that it belongs to.
     compiled: CompiledProgram,
@@ -104,7 +104,8 @@ impl Executable {
             executable: raw,
             ..Default::default()
         };
-        // SAFETY: the executable is live; the program is given to us, and the devices are the client's.
+        // SAFETY: the executable is live; the program is given to us, and the devices are the
+        // client's.
         let (compiled, devices) = unsafe {
             guard.api.call(&mut program)?;
             let compiled = CompiledProgram::new(client.plugin().clone(), program.executable);
@@ -126,13 +127,19 @@ impl Executable {
         })
     }
 
+    /// The program without its devices: its sizes, its costs, its bytes.
+    pub fn program(&self) -> &CompiledProgram {
+        &self.compiled
+    }
+
     /// The devices of this process that the program runs on, in the order of the argument lists.
     pub fn devices(&self) -> &[Device] {
         &self.devices
     }
 
-    /// Starts the program on every device of this process, each with its own list of arguments, and returns each
-    /// device's outputs. They become ready later, and an execution that fails after its start shows in them.
+    /// Starts the program on every device of this process, each with its own list of arguments, and
+    /// returns each device's outputs. They become ready later, and an execution that fails after
+    /// its start shows in them.
     ///
     /// Donated arguments are gone whether this succeeds or not.
     pub fn execute(&self, arguments: Vec<Vec<Argument<'_>>>) -> Result<Vec<Vec<Buffer>>> {
@@ -184,11 +191,13 @@ impl Executable {
             output_lists: output_lists.as_ptr(),
             ..Default::default()
         };
-        // SAFETY: executable and buffers are live. There is one input list of `count` buffers and one output list of the
-        // program's number of outputs per device, and all lists outlive the call. Only buffers that are given
-        // away with this call may be taken over: the others are named in the options.
+        // SAFETY: executable and buffers are live. There is one input list of `count` buffers and
+        // one output list of the program's number of outputs per device, and all lists outlive the
+        // call. Only buffers that are given away with this call may be taken over: the others are
+        // named in the options.
         unsafe { self.client.plugin().api().call(&mut call) }?;
-        // SAFETY: the outputs are given to us. Each is wrapped, and so freed, even if another one fails.
+        // SAFETY: the outputs are given to us. Each is wrapped, and so freed, even if another one
+        // fails.
         let wrapped: Vec<Vec<Result<Buffer>>> = unsafe {
             outputs
                 .into_iter()
@@ -233,14 +242,6 @@ impl Executable {
             }
         }
         Ok(())
-    }
-}
-
-impl Deref for Executable {
-    type Target = CompiledProgram;
-
-    fn deref(&self) -> &CompiledProgram {
-        &self.compiled
     }
 }
 
@@ -331,7 +332,8 @@ impl CompiledProgram {
             executable: self.raw,
             ..Default::default()
         };
-        // SAFETY: the executable is live, and the bytes, which need not be text, live as long as it.
+        // SAFETY: the executable is live, and the bytes, which need not be text, live as long as
+        // it.
         let bytes = unsafe {
             self.api().call(&mut arguments)?;
             slice(
@@ -392,8 +394,9 @@ impl CompiledProgram {
             program: &mut program,
             ..Default::default()
         };
-        // SAFETY: the executable is live. Without a place for the code the plugin tells its size and format; the
-        // second call is given a place of that size, and the format's name lives as long as the executable.
+        // SAFETY: the executable is live. Without a place for the code the plugin tells its size
+        // and format; the second call is given a place of that size, and the format's name lives as
+        // long as the executable.
         unsafe {
             self.api().call(&mut arguments)?;
             let mut code = vec![0u8; program.code_size];
@@ -408,14 +411,15 @@ impl CompiledProgram {
         }
     }
 
-    /// The compiled program as bytes, which [`Client::load`](crate::Client::load) of the same version of the
-    /// same plugin takes.
+    /// The compiled program as bytes, which [`Client::load`](crate::Client::load) of the same
+    /// version of the same plugin takes.
     pub fn serialize(&self) -> Result<Vec<u8>> {
         let mut arguments = sys::ExecutableSerializeArgs {
             executable: self.raw,
             ..Default::default()
         };
-        // SAFETY: the executable is live. The bytes live until the deleter is called, which is done once.
+        // SAFETY: the executable is live. The bytes live until the deleter is called, which is done
+        // once.
         unsafe {
             self.api().call(&mut arguments)?;
             let bytes = slice(arguments.bytes.cast::<u8>(), arguments.bytes_size).to_vec();

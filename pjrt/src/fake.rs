@@ -1,7 +1,8 @@
-//! Plugins made up for tests: tables with the functions that a test gives, so that it can say what a plugin does.
+//! Plugins made up for tests: tables with the functions that a test gives, so that it can say what
+//! a plugin does.
 
 use std::path::PathBuf;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::Mutex;
 
 use crate::api::Api;
@@ -41,6 +42,11 @@ impl Fake {
         }
     }
 
+    /// A table that opens a client.
+    pub fn with_client() -> Self {
+        Self::new().with(create_client).with(destroy_client)
+    }
+
     /// Puts in the function that takes these arguments.
     pub fn with<A: Arguments>(
         mut self,
@@ -54,10 +60,21 @@ impl Fake {
     /// The plugin, whose table stays for the life of the process.
     pub fn plugin(self) -> Plugin {
         let table = keep(self.table);
-        // SAFETY: the table is leaked, so that it lives as long as the process, and its functions have their signatures.
+        // SAFETY: the table is leaked, so that it lives as long as the process, and its functions
+        // have their signatures.
         let api = unsafe { Api::new(&raw const table.header, PathBuf::from("fake.so")) };
         Plugin::of(api.expect("the header is that of a plugin"))
     }
+}
+
+unsafe extern "C" fn create_client(arguments: *mut sys::ClientCreateArgs) -> *mut sys::Error {
+    // SAFETY: the caller gives live arguments.
+    unsafe { (*arguments).client = NonNull::dangling().as_ptr() };
+    ptr::null_mut()
+}
+
+unsafe extern "C" fn destroy_client(_: *mut sys::ClientDestroyArgs) -> *mut sys::Error {
+    ptr::null_mut()
 }
 
 /// Keeps a table for the life of the process, where whoever looks for leaks finds it.

@@ -2,92 +2,10 @@
 
 use std::fmt;
 
-use ankh_proto::xla::PrimitiveType;
 use half::{bf16, f16};
 
+use crate::element_type::ElementType;
 use crate::error::{Error, Result};
-
-/// Declares the element types with their width, PJRT number, XLA number and XLA name.
-macro_rules! element_types {
-    ($($name:ident: $width:literal bytes, $raw:literal, $primitive:ident, $text:literal;)*) => {
-        /// The type of a tensor's elements.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[allow(missing_docs)]
-        pub enum ElementType {
-            $($name,)*
-        }
-
-        impl ElementType {
-            /// Every element type.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The bytes of one element.
-            pub fn byte_width(self) -> usize {
-                match self {
-                    $(Self::$name => $width,)*
-                }
-            }
-
-            /// The type's number in XLA's protos.
-            pub fn primitive_type(self) -> PrimitiveType {
-                match self {
-                    $(Self::$name => PrimitiveType::$primitive,)*
-                }
-            }
-
-            /// The type's name in HLO text, such as `bf16`.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)*
-                }
-            }
-
-            /// The type of this number in XLA's protos, if it is one of these.
-            pub fn from_primitive_type(primitive: PrimitiveType) -> Option<Self> {
-                match primitive {
-                    $(PrimitiveType::$primitive => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-
-            /// The type's number in the C API.
-            pub(crate) fn to_raw(self) -> i32 {
-                match self {
-                    $(Self::$name => $raw,)*
-                }
-            }
-
-            pub(crate) fn from_raw(raw: i32) -> Result<Self> {
-                match raw {
-                    $($raw => Ok(Self::$name),)*
-                    _ => Err(Error::UnsupportedElementType(raw)),
-                }
-            }
-        }
-    };
-}
-
-element_types! {
-    Pred: 1 bytes, 1, Pred, "pred";
-    S8: 1 bytes, 2, S8, "s8";
-    S16: 2 bytes, 3, S16, "s16";
-    S32: 4 bytes, 4, S32, "s32";
-    S64: 8 bytes, 5, S64, "s64";
-    U8: 1 bytes, 6, U8, "u8";
-    U16: 2 bytes, 7, U16, "u16";
-    U32: 4 bytes, 8, U32, "u32";
-    U64: 8 bytes, 9, U64, "u64";
-    F16: 2 bytes, 10, F16, "f16";
-    F32: 4 bytes, 11, F32, "f32";
-    F64: 8 bytes, 12, F64, "f64";
-    Bf16: 2 bytes, 13, Bf16, "bf16";
-}
-
-impl fmt::Display for ElementType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// The bytes of a tensor are those of its elements in memory, so both must be little-endian.
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -116,8 +34,8 @@ macro_rules! elements {
             fn read(bytes: &[u8]) -> Vec<Self> {
                 let count = bytes.len() / size_of::<Self>();
                 let mut values = Vec::with_capacity(count);
-                // SAFETY: the vector has room for `count` elements, `bytes` holds as many, they do not overlap, and every
-                // pattern of bits is a value of this type.
+                // SAFETY: the vector has room for `count` elements, `bytes` holds as many, they do
+                // not overlap, and every pattern of bits is a value of this type.
                 unsafe {
                     std::ptr::copy_nonoverlapping(
                         bytes.as_ptr(),
@@ -157,8 +75,8 @@ impl Element for bool {
     }
 }
 
-/// An array on the host. The bytes are dense, row-major and little-endian; whether they fit the dimensions is checked
-/// where the tensor is used.
+/// An array on the host. The bytes are dense, row-major and little-endian; whether they fit the
+/// dimensions is checked where the tensor is used.
 #[derive(Clone, PartialEq)]
 pub struct HostTensor {
     /// The type of the elements.
@@ -172,7 +90,8 @@ pub struct HostTensor {
 impl HostTensor {
     /// A tensor of these elements, in row-major order.
     pub fn new<T: Element>(dims: impl Into<Vec<i64>>, values: &[T]) -> Self {
-        // SAFETY: the types with `Element` are numbers and `bool`, which are all bytes without padding.
+        // SAFETY: the types with `Element` are numbers and `bool`, which are all bytes without
+        // padding.
         let bytes = unsafe {
             std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
         };
@@ -197,46 +116,6 @@ impl HostTensor {
             dims,
             bytes,
         }
-    }
-
-    /// A tensor of f32.
-    pub fn from_f32(dims: impl Into<Vec<i64>>, values: &[f32]) -> Self {
-        Self::new(dims, values)
-    }
-
-    /// A tensor of f64.
-    pub fn from_f64(dims: impl Into<Vec<i64>>, values: &[f64]) -> Self {
-        Self::new(dims, values)
-    }
-
-    /// A tensor of bf16.
-    pub fn from_bf16(dims: impl Into<Vec<i64>>, values: &[bf16]) -> Self {
-        Self::new(dims, values)
-    }
-
-    /// A tensor of s32.
-    pub fn from_i32(dims: impl Into<Vec<i64>>, values: &[i32]) -> Self {
-        Self::new(dims, values)
-    }
-
-    /// A tensor of u8.
-    pub fn from_u8(dims: impl Into<Vec<i64>>, values: &[u8]) -> Self {
-        Self::new(dims, values)
-    }
-
-    /// A tensor of u32.
-    pub fn from_u32(dims: impl Into<Vec<i64>>, values: &[u32]) -> Self {
-        Self::new(dims, values)
-    }
-
-    /// A tensor of u64.
-    pub fn from_u64(dims: impl Into<Vec<i64>>, values: &[u64]) -> Self {
-        Self::new(dims, values)
-    }
-
-    /// A tensor of pred.
-    pub fn from_bool(dims: impl Into<Vec<i64>>, values: &[bool]) -> Self {
-        Self::new(dims, values)
     }
 
     /// The number of elements, if the dimensions are not negative and their product can be counted.
@@ -269,36 +148,6 @@ impl HostTensor {
         self.check()?;
         Ok(T::read(&self.bytes))
     }
-
-    /// The elements of a tensor of f32.
-    pub fn to_vec_f32(&self) -> Result<Vec<f32>> {
-        self.to_vec()
-    }
-
-    /// The elements of a tensor of f64.
-    pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
-        self.to_vec()
-    }
-
-    /// The elements of a tensor of bf16.
-    pub fn to_vec_bf16(&self) -> Result<Vec<bf16>> {
-        self.to_vec()
-    }
-
-    /// The elements of a tensor of s32.
-    pub fn to_vec_i32(&self) -> Result<Vec<i32>> {
-        self.to_vec()
-    }
-
-    /// The elements of a tensor of u8.
-    pub fn to_vec_u8(&self) -> Result<Vec<u8>> {
-        self.to_vec()
-    }
-
-    /// The elements of a tensor of u32.
-    pub fn to_vec_u32(&self) -> Result<Vec<u32>> {
-        self.to_vec()
-    }
 }
 
 impl fmt::Debug for HostTensor {
@@ -327,17 +176,21 @@ mod tests {
     fn elements_survive_the_bytes() {
         let values = [0.0f32, -1.5, f32::MAX, f32::MIN_POSITIVE];
         assert_eq!(
-            HostTensor::from_f32([2, 2], &values).to_vec_f32().unwrap(),
+            HostTensor::new::<f32>([2, 2], &values)
+                .to_vec::<f32>()
+                .unwrap(),
             values
         );
         let values = [bf16::from_f32(1.0), bf16::NEG_INFINITY];
         assert_eq!(
-            HostTensor::from_bf16([2], &values).to_vec_bf16().unwrap(),
+            HostTensor::new::<bf16>([2], &values)
+                .to_vec::<bf16>()
+                .unwrap(),
             values
         );
         let values = [true, false, true];
         assert_eq!(
-            HostTensor::from_bool([3], &values)
+            HostTensor::new::<bool>([3], &values)
                 .to_vec::<bool>()
                 .unwrap(),
             values
@@ -346,7 +199,9 @@ mod tests {
 
     #[test]
     fn another_element_type_is_refused() {
-        let error = HostTensor::from_i32([1], &[7]).to_vec_f32().unwrap_err();
+        let error = HostTensor::new::<i32>([1], &[7])
+            .to_vec::<f32>()
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "expected a tensor of f32, found one of s32"
@@ -355,12 +210,14 @@ mod tests {
 
     #[test]
     fn bytes_that_do_not_fit_are_refused() {
-        let error = HostTensor::from_f32([3], &[1.0, 2.0]).check().unwrap_err();
+        let error = HostTensor::new::<f32>([3], &[1.0, 2.0])
+            .check()
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "a tensor of f32 [3] takes 12 bytes, found 8"
         );
-        let error = HostTensor::from_f32([i64::MAX, i64::MAX], &[])
+        let error = HostTensor::new::<f32>([i64::MAX, i64::MAX], &[])
             .check()
             .unwrap_err();
         assert_eq!(
@@ -370,21 +227,5 @@ mod tests {
                 i64::MAX
             )
         );
-    }
-
-    #[test]
-    fn element_types_agree_with_their_numbers() {
-        for &element_type in ElementType::ALL {
-            assert_eq!(
-                ElementType::from_raw(element_type.to_raw()).unwrap(),
-                element_type
-            );
-            let primitive = element_type.primitive_type();
-            assert_eq!(
-                ElementType::from_primitive_type(primitive),
-                Some(element_type)
-            );
-            assert_eq!(primitive.as_str_name().to_lowercase(), element_type.name());
-        }
     }
 }

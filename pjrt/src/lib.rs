@@ -1,15 +1,16 @@
 //! The PJRT C API: plugins, clients, buffers and executables.
 //!
-//! XLA's compilers come as plugins, shared libraries that export one function, `GetPjrtApi`. This crate loads one
-//! ([`Plugin`]), opens its devices ([`Client`]) or describes devices that are elsewhere ([`Topology`]), compiles
-//! programs ([`Program`], [`CompileOptions`]) into [`Executable`]s, and moves arrays between the host ([`HostTensor`])
-//! and the devices ([`Buffer`]). What takes time is asynchronous: an [`Event`] can be awaited under any runtime or
-//! waited for. Handles are `Send` and `Sync`, keep alive what they depend on, and free what they own on drop: on the thread that
-//! drops them, which is never one of the plugin's.
+//! XLA's compilers come as plugins: shared libraries that export one function, `GetPjrtApi`. This
+//! crate loads one ([`Plugin`]). It opens the devices of this process ([`Client`]) or describes
+//! devices that are elsewhere ([`Topology`]). It compiles programs ([`Program`],
+//! [`CompileOptions`]) into [`Executable`]s, and copies arrays between the host ([`HostTensor`])
+//! and the devices ([`Buffer`]). What takes time is asynchronous: an [`Event`] can be awaited under
+//! any runtime, or waited for. Handles are `Send` and `Sync`, keep alive what they depend on, and
+//! free what they own on drop: on the thread that drops them, never on one of the plugin's.
 //!
-//! The bindings are ours because the published ones do not run on today's plugins: some argument structures are too
-//! short there, several devices cannot execute together, and bfloat16 is missing. This crate knows nothing of graphs, models
-//! or files other than plugins, and is the only one with `unsafe`.
+//! The bindings are ours because the published ones do not run on today's plugins: some argument
+//! structures are too short there, several devices cannot execute together, and bfloat16 is
+//! missing. This crate knows nothing of graphs or models, and is the only one with `unsafe`.
 //!
 //! ```no_run
 //! use ankh_pjrt::{Argument, CompileOptions, HostTensor, NamedValue, Platform, Plugin, Program};
@@ -20,9 +21,9 @@
 //! let client = plugin.create_client(&[NamedValue::int("cpu_device_count", 1)])?;
 //! let executable = client.compile(&Program::hlo_module(&module), &CompileOptions::new())?;
 //! let device = &client.addressable_devices()?[0];
-//! let x = client.upload(&HostTensor::from_f32([2], &[1.0, 2.0]), device)?;
+//! let x = client.upload(&HostTensor::new::<f32>([2], &[1.0, 2.0]), device)?;
 //! let outputs = executable.execute(vec![vec![Argument::Keep(&x)]])?;
-//! println!("{:?}", outputs[0][0].to_host()?.to_vec_f32()?);
+//! println!("{:?}", outputs[0][0].to_host()?.to_vec::<f32>()?);
 //! # Ok(())
 //! # }
 //! ```
@@ -31,8 +32,10 @@ mod api;
 mod binary;
 mod buffer;
 mod client;
+mod client_handle;
 mod compile_options;
 mod device;
+mod element_type;
 mod error;
 mod event;
 mod executable;
@@ -42,6 +45,7 @@ mod host_tensor;
 mod logs;
 mod named_value;
 mod parts;
+mod platform;
 mod plugin;
 mod program;
 mod search;
@@ -54,14 +58,15 @@ pub use buffer::Buffer;
 pub use client::Client;
 pub use compile_options::{CompileOptions, FlagValue, Partitioner};
 pub use device::{Device, DeviceDescription, DeviceMemory};
+pub use element_type::ElementType;
 pub use error::{Code, Error, Result};
 pub use event::Event;
 pub use executable::{Argument, CompiledProgram, Executable, ProgramMemory};
-pub use host_tensor::{Element, ElementType, HostTensor};
+pub use host_tensor::{Element, HostTensor};
 pub use logs::quiet_logs;
 pub use named_value::{NamedValue, Value};
+pub use platform::Platform;
 pub use plugin::Plugin;
 pub use program::Program;
-pub use search::Platform;
 pub use signals::keeping_signals;
 pub use topology::Topology;

@@ -6,10 +6,11 @@ use std::fs;
 /// The variable that XLA reads as the least severity to log.
 const VARIABLE: &str = "TF_CPP_MIN_LOG_LEVEL";
 
-/// Asks plugins loaded later to log warnings and errors only, unless the variable `TF_CPP_MIN_LOG_LEVEL` says otherwise.
+/// Asks plugins loaded later to log warnings and errors only, unless the variable
+/// `TF_CPP_MIN_LOG_LEVEL` says otherwise.
 ///
-/// This sets the variable, which is sound only while nothing else reads the environment: call it first in `main`. In
-/// a process that has other threads it does nothing.
+/// This sets the variable, which is sound only while nothing else reads the environment: call it
+/// first in `main`. In a process that has other threads it does nothing.
 pub fn quiet_logs() {
     const WARNING: &str = "1";
     if env::var_os(VARIABLE).is_none() && is_single_threaded() {

@@ -51,8 +51,8 @@ impl NamedValue {
         Self::new(name, Value::IntList(value.into()))
     }
 
-    /// Copies the plugin's values; those of a kind that this crate does not know are left out. How long each is in memory it
-    /// says itself, since a newer plugin's may have more fields.
+    /// Copies the plugin's values; those of a kind that this crate does not know are left out. How
+    /// long each is in memory it says itself, since a newer plugin's may have more fields.
     ///
     /// # Safety
     ///
@@ -71,7 +71,8 @@ impl NamedValue {
             * align_of::<sys::NamedValue>();
         let mut copies = Vec::with_capacity(length);
         for index in 0..length {
-            // SAFETY: the values before this one are of a size that can be, so that this one begins where they end.
+            // SAFETY: the values before this one are of a size that can be, so that this one begins
+            // where they end.
             let (raw, found) = unsafe {
                 let raw = values.byte_add(index * if index == 0 { 0 } else { stride });
                 (raw, (&raw const (*raw).struct_size).read())

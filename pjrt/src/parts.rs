@@ -23,7 +23,8 @@ impl HostTensor {
     /// Writes `values` in place of the elements within `part`.
     ///
     /// # Errors
-    /// [`Error::Part`] where the part is of another rank, reaches outside or is not of the values' shape.
+    /// [`Error::Part`] where the part is of another rank, reaches outside or is not of the values'
+    /// shape.
     pub fn set_part(&mut self, part: &[Range<i64>], values: &HostTensor) -> Result<()> {
         let fits = values.element_type == self.element_type
             && part
@@ -58,7 +59,8 @@ impl HostTensor {
         if part.iter().any(Range::is_empty) {
             return Ok(());
         }
-        // Dimensions after `split` are whole, so that a run covers all of them and the range of `split`.
+        // Dimensions after `split` are whole, so that a run covers all of them and the range of
+        // `split`.
         let split = (0..part.len())
             .rev()
             .find(|&d| part[d] != (0..self.dims[d]));

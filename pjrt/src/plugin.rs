@@ -9,14 +9,14 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use libloading::{Library, Symbol};
 
 use crate::api::Api;
-use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::named_value::NamedValue;
-use crate::search::{self, Platform};
-use crate::topology::Topology;
+use crate::platform::Platform;
+use crate::search;
 use crate::{binary, sys};
 
-/// The plugins of this process by canonical path. A plugin stays loaded, since its threads never end, and must be initialized once.
+/// The plugins of this process by canonical path. A plugin stays loaded, since its threads never
+/// end, and must be initialized once.
 static LOADED: LazyLock<Mutex<HashMap<PathBuf, Plugin>>> = LazyLock::new(Mutex::default);
 
 /// A loaded plugin. Clones are the same plugin.
@@ -26,9 +26,9 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Finds and loads the plugin of a platform: from the path given, else the one that the variable
-    /// `ANKH_PJRT_PLUGIN` names, else `plugins/<platform>/*.so` in the working directory or one above it or above the
-    /// running program, else (TPU) where libtpu is installed.
+    /// Finds and loads the plugin of a platform: from the path given, else the one that the
+    /// variable `ANKH_PJRT_PLUGIN` names, else `plugins/<platform>/*.so` in the working directory
+    /// or one above it or above the running program, else (TPU) where libtpu is installed.
     pub fn find(platform: Platform, explicit: Option<&Path>) -> Result<Self> {
         Self::load(search::find(platform, explicit)?)
     }
@@ -67,8 +67,8 @@ impl Plugin {
             path: path.to_owned(),
             reason: chain(&error),
         };
-        // SAFETY: loading runs the library's initializers. That the library is a plugin, whose initializers are sound, is
-        // what the user says by naming it.
+        // SAFETY: loading runs the library's initializers. That the library is a plugin, whose
+        // initializers are sound, is what the user says by naming it.
         let library = unsafe { Library::new(path) }.map_err(not_a_plugin)?;
         // SAFETY: every PJRT plugin exports this function with this signature.
         let table = unsafe {
@@ -76,7 +76,8 @@ impl Plugin {
                 library.get(b"GetPjrtApi\0").map_err(not_a_plugin)?;
             entry()
         };
-        // The table and the threads behind it must outlive every handle: the library is never unloaded.
+        // The table and the threads behind it must outlive every handle: the library is never
+        // unloaded.
         mem::forget(library);
         // SAFETY: `GetPjrtApi` gives null or a static table of the library, which stays loaded.
         let api = unsafe { Api::new(table, path.to_owned()) }?;
@@ -105,16 +106,6 @@ impl Plugin {
         }
     }
 
-    /// Opens the devices of this process. Options are the plugin's own, such as `cpu_device_count`.
-    pub fn create_client(&self, options: &[NamedValue]) -> Result<Client> {
-        Client::create(self.clone(), options)
-    }
-
-    /// Describes devices that need not be here, to compile for, such as `v4:2x4x4`.
-    pub fn topology(&self, name: &str, options: &[NamedValue]) -> Result<Topology> {
-        Topology::create(self.clone(), name, options)
-    }
-
     pub(crate) fn api(&self) -> &Api {
         &self.api
     }
@@ -133,7 +124,8 @@ impl fmt::Debug for Plugin {
     }
 }
 
-/// The message of an error with those of its sources, since the dynamic loader's own message is a source.
+/// The message of an error with those of its sources, since the dynamic loader's own message is a
+/// source.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

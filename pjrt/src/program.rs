@@ -1,9 +1,12 @@
 //! Programs: the bytes a plugin compiles, or gives back, with the name of their format.
 
+use std::ptr;
+
 use ankh_proto::xla::{HloModuleProto, HloModuleProtoWithConfig};
 use prost::Message;
 
 use crate::error::{Error, Result};
+use crate::sys;
 
 const HLO: &str = "hlo";
 const HLO_WITH_CONFIG: &str = "hlo_with_config";
@@ -52,6 +55,29 @@ impl Program {
                 .hlo_module
                 .ok_or_else(|| fail("there is no module in it".to_owned())),
             _ => Err(fail("another format".to_owned())),
+        }
+    }
+}
+
+/// A program in the C form, which borrows the Rust form.
+pub(crate) struct RawProgram<'a> {
+    pub raw: sys::Program,
+    _program: &'a Program,
+}
+
+impl<'a> RawProgram<'a> {
+    pub fn new(program: &'a Program) -> Self {
+        Self {
+            raw: sys::Program {
+                struct_size: size_of::<sys::Program>(),
+                extension_start: ptr::null_mut(),
+                // As an input the code is only read.
+                code: program.code.as_ptr().cast_mut().cast(),
+                code_size: program.code.len(),
+                format: program.format.as_ptr().cast(),
+                format_size: program.format.len(),
+            },
+            _program: program,
         }
     }
 }

@@ -1,39 +1,18 @@
 //! Where plugins are looked for.
 
 use std::env;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::platform::Platform;
 
 /// The variable that names a plugin's library, for every platform.
 const VARIABLE: &str = "ANKH_PJRT_PLUGIN";
 
-/// The kinds of device that a plugin is looked for by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Platform {
-    /// The processor of this machine.
-    Cpu,
-    /// Google's TPUs.
-    Tpu,
-    /// NVIDIA's GPUs.
-    Cuda,
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "cpu",
-            Self::Tpu => "tpu",
-            Self::Cuda => "cuda",
-        })
-    }
-}
-
-/// Where a plugin of the platform lies: at the path given, else at the one that `ANKH_PJRT_PLUGIN` names, else as
-/// `plugins/<platform>/*.so` in the working directory or one above it or above the running program, else (TPU) where
-/// libtpu is installed.
+/// Where a plugin of the platform lies: at the path given, else at the one that `ANKH_PJRT_PLUGIN`
+/// names, else as `plugins/<platform>/*.so` in the working directory or one above it or above the
+/// running program, else (TPU) where libtpu is installed.
 pub(crate) fn find(platform: Platform, explicit: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = explicit {
         return Ok(path.to_owned());
@@ -60,7 +39,8 @@ pub(crate) fn find(platform: Platform, explicit: Option<&Path>) -> Result<PathBu
     Err(Error::NoPlugin { platform, searched })
 }
 
-/// `plugins/<platform>` in the working directory, the directories above it, and those above the running program.
+/// `plugins/<platform>` in the working directory, the directories above it, and those above the
+/// running program.
 fn plugin_directories(platform: Platform) -> Vec<PathBuf> {
     let starts = [
         env::current_dir().ok(),

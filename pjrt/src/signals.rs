@@ -1,7 +1,8 @@
 //! What the process does on signals, which a plugin is not to change.
 //!
-//! libtpu, when it starts, installs handlers that print a stack trace on SIGTERM and then end the process, whatever handler was
-//! there before. A program that saves its work on such a signal would lose it.
+//! libtpu, when it starts, installs handlers that print a stack trace on SIGTERM and then end the
+//! process, whatever handler was there before. A program that saves its work on such a signal would
+//! lose it.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -11,8 +12,8 @@ use libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, c_int, sigaction};
 /// The signals by which people and batch systems ask a process for something.
 const REQUESTS: [c_int; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// Calls `work`, which may load plugins and create clients, and then puts the handlers of SIGHUP, SIGINT, SIGTERM, SIGUSR1 and
-/// SIGUSR2 back that were there before.
+/// Calls `work`, which may load plugins and create clients, and then puts the handlers of SIGHUP,
+/// SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 back that were there before.
 pub fn keeping_signals<T>(work: impl FnOnce() -> T) -> T {
     let before = REQUESTS.map(|signal| (signal, handler(signal)));
     let result = work();

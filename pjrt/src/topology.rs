@@ -4,14 +4,13 @@ use std::fmt;
 use std::ptr;
 
 use crate::api::{Api, slice, string};
-use crate::client::RawProgram;
 use crate::compile_options::CompileOptions;
 use crate::device::DeviceDescription;
 use crate::error::Result;
 use crate::executable::CompiledProgram;
 use crate::named_value::{NamedValue, RawNamedValues};
 use crate::plugin::Plugin;
-use crate::program::Program;
+use crate::program::{Program, RawProgram};
 use crate::sys;
 
 /// Devices that need not be here, to compile for.
@@ -25,8 +24,9 @@ unsafe impl Send for Topology {}
 // SAFETY: as above.
 unsafe impl Sync for Topology {}
 
-impl Topology {
-    pub(crate) fn create(plugin: Plugin, name: &str, options: &[NamedValue]) -> Result<Self> {
+impl Plugin {
+    /// Describes devices that need not be here, to compile for, such as `v4:2x4x4`.
+    pub fn topology(&self, name: &str, options: &[NamedValue]) -> Result<Topology> {
         let options = RawNamedValues::new(options);
         let mut arguments = sys::TopologyDescriptionCreateArgs {
             name: name.as_ptr().cast(),
@@ -36,13 +36,15 @@ impl Topology {
             ..Default::default()
         };
         // SAFETY: name and options outlive the call, and the topology is given to us.
-        unsafe { plugin.api().call(&mut arguments) }?;
-        Ok(Self {
+        unsafe { self.api().call(&mut arguments) }?;
+        Ok(Topology {
             raw: arguments.topology,
-            plugin,
+            plugin: self.clone(),
         })
     }
+}
 
+impl Topology {
     /// The platform's name, such as `tpu`.
     pub fn platform_name(&self) -> Result<String> {
         let mut arguments = sys::TopologyDescriptionPlatformNameArgs {
@@ -117,7 +119,8 @@ impl Topology {
             client: ptr::null_mut(),
             ..Default::default()
         };
-        // SAFETY: the topology is live; program and options outlive the call, and the executable is given to us.
+        // SAFETY: the topology is live; program and options outlive the call, and the executable is
+        // given to us.
         unsafe {
             self.api().call(&mut arguments)?;
             Ok(CompiledProgram::new(

@@ -1,8 +1,9 @@
 //! The thread that wakes tasks.
 //!
-//! A plugin calls back on a thread of its own, from which little may be done: a client that is destroyed there waits for the
-//! very thread that destroys it. A waker is other people's code. It may poll a task at once, block, panic, or own the last
-//! handle of a client, an executable or a buffer. So the callback hands it over to this thread, one for the process.
+//! A plugin calls back on a thread of its own, from which little may be done: a client that is
+//! destroyed there waits for the very thread that destroys it. A waker is other people's code. It
+//! may poll a task at once, block, panic, or own the last handle of a client, an executable or a
+//! buffer. So the callback hands it over to this thread, one for the process.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Sender};
@@ -46,8 +47,8 @@ pub(crate) fn wake(waker: Waker) {
         Some(sender) => sender.send(waker).map_err(|unsent| unsent.0),
         None => Err(waker),
     };
-    // The thread was started before there was a waker, and never ends. Were it gone, dropping the waker here could destroy a
-    // client, which is worse than a task that sleeps.
+    // The thread was started before there was a waker, and never ends. Were it gone, dropping the
+    // waker here could destroy a client, which is worse than a task that sleeps.
     if let Err(waker) = sent {
         std::mem::forget(waker);
     }

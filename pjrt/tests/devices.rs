@@ -46,7 +46,12 @@ fn assert_sums_across_devices(sharding: OpSharding, partitioner: Partitioner) {
     let executable = client
         .compile(&Program::hlo_module(&module), &options)
         .unwrap();
-    let optimized = executable.optimized_program().unwrap().module().unwrap();
+    let optimized = executable
+        .program()
+        .optimized_program()
+        .unwrap()
+        .module()
+        .unwrap();
     let opcodes: Vec<_> = optimized
         .computations
         .iter()
@@ -67,7 +72,7 @@ fn assert_sums_across_devices(sharding: OpSharding, partitioner: Partitioner) {
                 .map(|j| (i as i64 * per_device + j) as f32)
                 .collect();
             let shard = client
-                .upload(&HostTensor::from_f32([per_device], &values), device)
+                .upload(&HostTensor::new::<f32>([per_device], &values), device)
                 .unwrap();
             vec![Argument::Donate(shard)]
         })
@@ -77,7 +82,10 @@ fn assert_sums_across_devices(sharding: OpSharding, partitioner: Partitioner) {
     let expected = (0..DEVICES * per_device).sum::<i64>() as f32;
     for output in outputs.iter().flatten() {
         assert_eq!(output.dims(), [] as [i64; 0]);
-        assert_eq!(output.to_host().unwrap().to_vec_f32().unwrap(), [expected]);
+        assert_eq!(
+            output.to_host().unwrap().to_vec::<f32>().unwrap(),
+            [expected]
+        );
     }
 }
 
@@ -108,14 +116,14 @@ fn replicas_run_independently() {
         .devices()
         .iter()
         .map(|device| {
-            let x = HostTensor::from_f32([2], &[device.id() as f32, 0.5]);
+            let x = HostTensor::new::<f32>([2], &[device.id() as f32, 0.5]);
             vec![client.upload(&x, device).unwrap().into()]
         })
         .collect();
     let outputs = executable.execute(arguments).unwrap();
     for (device, output) in executable.devices().iter().zip(&outputs) {
         assert_eq!(
-            output[0].to_host().unwrap().to_vec_f32().unwrap(),
+            output[0].to_host().unwrap().to_vec::<f32>().unwrap(),
             [device.id() as f32 + 0.5]
         );
     }
@@ -142,7 +150,7 @@ fn an_argument_list_of_another_length_is_refused() {
         .unwrap();
     let x = client
         .upload(
-            &HostTensor::from_f32([2], &[1.0, 2.0]),
+            &HostTensor::new::<f32>([2], &[1.0, 2.0]),
             &executable.devices()[0],
         )
         .unwrap();
@@ -166,7 +174,7 @@ fn arguments_of_another_shape_are_refused_on_every_device() {
         .devices()
         .iter()
         .map(|device| {
-            let x = HostTensor::from_f32([2], &[1.0, 2.0]);
+            let x = HostTensor::new::<f32>([2], &[1.0, 2.0]);
             vec![client.upload(&x, device).unwrap().into()]
         })
         .collect();

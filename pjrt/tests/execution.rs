@@ -11,13 +11,13 @@ use common::{add_all, aliasing_first, binary, client, compile, identity};
 
 fn upload(client: &Client, values: &[f32]) -> Buffer {
     let device = &client.addressable_devices().unwrap()[0];
-    let tensor = HostTensor::from_f32([values.len() as i64], values);
+    let tensor = HostTensor::new::<f32>([values.len() as i64], values);
     client.upload(&tensor, device).unwrap()
 }
 
 fn run(executable: &Executable, arguments: Vec<Argument<'_>>) -> Vec<f32> {
     let outputs = executable.execute(vec![arguments]).unwrap();
-    outputs[0][0].to_host().unwrap().to_vec_f32().unwrap()
+    outputs[0][0].to_host().unwrap().to_vec::<f32>().unwrap()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_matrix_product_is_row_major() {
     let dot = compile(&client, &dot);
     let upload = |values: &[f32]| {
         client
-            .upload(&HostTensor::from_f32([2, 2], values), device)
+            .upload(&HostTensor::new::<f32>([2, 2], values), device)
             .unwrap()
     };
     let product = run(
@@ -91,7 +91,7 @@ async fn an_execution_can_be_awaited() {
     let outputs = add.execute(vec![vec![(&x).into(), (&x).into()]]).unwrap();
     outputs[0][0].ready().unwrap().await.unwrap();
     let sum = outputs[0][0].to_host_async().unwrap().await.unwrap();
-    assert_eq!(sum.to_vec_f32().unwrap(), [2.0, 4.0]);
+    assert_eq!(sum.to_vec::<f32>().unwrap(), [2.0, 4.0]);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_chain_of_donations_computes() {
     let client = client(1);
     let module = aliasing_first(binary("add", ElementType::F32, &[2]), Kind::MayAlias);
     let add = compile(&client, &module);
-    assert_eq!(add.memory_stats().unwrap().aliased, 8);
+    assert_eq!(add.program().memory_stats().unwrap().aliased, 8);
     let one = upload(&client, &[1.0, 2.0]);
     let mut state = upload(&client, &[0.0, 0.0]);
     for _ in 0..100 {
@@ -109,10 +109,10 @@ fn a_chain_of_donations_computes() {
         state = outputs.into_iter().flatten().next().unwrap();
     }
     assert_eq!(
-        state.to_host().unwrap().to_vec_f32().unwrap(),
+        state.to_host().unwrap().to_vec::<f32>().unwrap(),
         [100.0, 200.0]
     );
-    assert_eq!(one.to_host().unwrap().to_vec_f32().unwrap(), [1.0, 2.0]);
+    assert_eq!(one.to_host().unwrap().to_vec::<f32>().unwrap(), [1.0, 2.0]);
 }
 
 #[test]
@@ -120,8 +120,8 @@ fn a_donated_state_of_many_arrays_is_replaced_by_the_outputs() {
     const ARRAYS: i64 = 40;
     let client = client(1);
     let step = compile(&client, &add_all(ARRAYS, &[2]));
-    assert_eq!(step.output_count().unwrap(), ARRAYS as usize);
-    assert_eq!(step.memory_stats().unwrap().aliased, ARRAYS * 8);
+    assert_eq!(step.program().output_count().unwrap(), ARRAYS as usize);
+    assert_eq!(step.program().memory_stats().unwrap().aliased, ARRAYS * 8);
     let updates: Vec<Buffer> = (0..ARRAYS)
         .map(|i| upload(&client, &[i as f32, 1.0]))
         .collect();
@@ -136,7 +136,7 @@ fn a_donated_state_of_many_arrays_is_replaced_by_the_outputs() {
     }
     for (i, array) in state.iter().enumerate() {
         assert_eq!(
-            array.to_host().unwrap().to_vec_f32().unwrap(),
+            array.to_host().unwrap().to_vec::<f32>().unwrap(),
             [10.0 * i as f32, 10.0]
         );
     }
@@ -152,14 +152,14 @@ fn a_kept_argument_survives_a_program_that_would_take_it_over() {
     for _ in 0..3 {
         assert_eq!(run(&add, vec![(&x).into(), (&y).into()]), [4.0, 6.0]);
     }
-    assert_eq!(x.to_host().unwrap().to_vec_f32().unwrap(), [1.0, 2.0]);
+    assert_eq!(x.to_host().unwrap().to_vec::<f32>().unwrap(), [1.0, 2.0]);
 }
 
 #[test]
 fn a_serialized_program_computes_the_same() {
     let client = client(1);
     let add = compile(&client, &binary("add", ElementType::F32, &[2]));
-    let bytes = add.serialize().unwrap();
+    let bytes = add.program().serialize().unwrap();
     assert!(!bytes.is_empty());
     let loaded = client.load(&bytes).unwrap();
     let x = upload(&client, &[1.0, 2.0]);
@@ -170,14 +170,18 @@ fn a_serialized_program_computes_the_same() {
 fn a_program_tells_about_itself() {
     let client = client(1);
     let add = compile(&client, &binary("add", ElementType::F32, &[256]));
-    assert_eq!(add.output_count().unwrap(), 1);
-    assert!(add.name().unwrap().contains("add"), "{:?}", add.name());
-    let memory = add.memory_stats().unwrap();
+    assert_eq!(add.program().output_count().unwrap(), 1);
+    assert!(
+        add.program().name().unwrap().contains("add"),
+        "{:?}",
+        add.program().name()
+    );
+    let memory = add.program().memory_stats().unwrap();
     assert_eq!(
         (memory.arguments, memory.outputs, memory.aliased),
         (2048, 1024, 0)
     );
-    let optimized = add.optimized_program().unwrap().module().unwrap();
+    let optimized = add.program().optimized_program().unwrap().module().unwrap();
     assert!(!optimized.computations.is_empty());
     assert_eq!(optimized.name, "add");
 }
@@ -185,7 +189,7 @@ fn a_program_tells_about_itself() {
 #[test]
 fn different_programs_have_different_fingerprints() {
     let client = client(1);
-    let fingerprint = |module| compile(&client, &module).fingerprint().unwrap();
+    let fingerprint = |module| compile(&client, &module).program().fingerprint().unwrap();
     let [a, b] =
         ["add", "multiply"].map(|opcode| fingerprint(binary(opcode, ElementType::F32, &[2])));
     assert_ne!(a, b);
@@ -195,7 +199,7 @@ fn different_programs_have_different_fingerprints() {
 fn what_the_plugin_lacks_is_a_clean_error() {
     let client = client(1);
     let add = compile(&client, &binary("add", ElementType::F32, &[2]));
-    let error = add.cost_analysis().unwrap_err();
+    let error = add.program().cost_analysis().unwrap_err();
     assert_eq!(error.code(), Some(Code::Unimplemented), "{error}");
     let error = client.plugin().topology("v4:2x2x1", &[]).unwrap_err();
     assert_eq!(error.code(), Some(Code::Unimplemented), "{error}");

@@ -27,7 +27,7 @@ fn buffers_downloads_and_executables_are_freed_on_drop() {
     let device = &client.addressable_devices().unwrap()[0];
     let module = binary("add", ElementType::F32, &[ELEMENTS as i64]);
     let module = aliasing_first(module, ankh_proto::xla::Kind::MayAlias);
-    let tensor = HostTensor::from_f32([ELEMENTS as i64], &vec![1.0; ELEMENTS]);
+    let tensor = HostTensor::new::<f32>([ELEMENTS as i64], &vec![1.0; ELEMENTS]);
     let round = || {
         let add = compile(&client, &module);
         let x = client.upload(&tensor, device).unwrap();

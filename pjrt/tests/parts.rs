@@ -27,29 +27,29 @@ proptest! {
     #[test]
     fn a_part_holds_the_elements_within_its_ranges((dims, part) in dims_and_part()) {
         let count = dims.iter().product::<i64>() as i32;
-        let whole = HostTensor::from_i32(dims.clone(), &(0..count).collect::<Vec<_>>());
+        let whole = HostTensor::new::<i32>(dims.clone(), &(0..count).collect::<Vec<_>>());
         let found = whole.part(&part).unwrap();
-        prop_assert_eq!(found.to_vec_i32().unwrap(), counted(&dims, &part));
+        prop_assert_eq!(found.to_vec::<i32>().unwrap(), counted(&dims, &part));
         prop_assert_eq!(found.dims, part.iter().map(|r| r.end - r.start).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_part_put_back_changes_that_part_alone((dims, part) in dims_and_part()) {
         let count = dims.iter().product::<i64>() as i32;
-        let whole = HostTensor::from_i32(dims.clone(), &(0..count).collect::<Vec<_>>());
-        let zeros = HostTensor::from_i32(dims.clone(), &vec![0; count as usize]);
+        let whole = HostTensor::new::<i32>(dims.clone(), &(0..count).collect::<Vec<_>>());
+        let zeros = HostTensor::new::<i32>(dims.clone(), &vec![0; count as usize]);
         let mut changed = zeros.clone();
         changed.set_part(&part, &whole.part(&part).unwrap()).unwrap();
         let within = counted(&dims, &part);
         let expected: Vec<i32> = (0..count).map(|i| if within.contains(&i) { i } else { 0 }).collect();
-        prop_assert_eq!(changed.to_vec_i32().unwrap(), expected);
+        prop_assert_eq!(changed.to_vec::<i32>().unwrap(), expected);
     }
 }
 
 #[test]
 fn a_part_outside_or_of_another_shape_is_refused() {
-    let mut x = HostTensor::from_i32([2, 3], &[0; 6]);
-    let small = HostTensor::from_i32([1, 2], &[0; 2]);
+    let mut x = HostTensor::new::<i32>([2, 3], &[0; 6]);
+    let small = HostTensor::new::<i32>([1, 2], &[0; 2]);
     let misfit = |result| matches!(result, Err(Error::Part { .. }));
     let rows_alone = 0..2;
     assert!(misfit(x.part(&[rows_alone]).map(drop)));
@@ -58,7 +58,7 @@ fn a_part_outside_or_of_another_shape_is_refused() {
     assert!(misfit(x.set_part(&[0..2, 0..2], &small)));
     assert!(misfit(x.set_part(
         &[0..1, 0..2],
-        &HostTensor::from_f32([1, 2], &[0.0; 2])
+        &HostTensor::new::<f32>([1, 2], &[0.0; 2])
     )));
     assert!(!misfit(x.set_part(&[1..2, 1..3], &small)));
     let short = HostTensor {

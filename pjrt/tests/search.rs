@@ -1,4 +1,5 @@
-//! Where plugins are looked for. Alone in its process, since it changes the environment's variables and directory.
+//! Where plugins are looked for. Alone in its process, since it changes the environment's variables
+//! and directory.
 
 use std::env;
 use std::process::Command;

@@ -45,8 +45,8 @@ fn scalars_and_empty_arrays_survive_a_round_trip() {
     let device = &client.addressable_devices().unwrap()[0];
     for tensor in [
         HostTensor::scalar(1.5f32),
-        HostTensor::from_i32([0], &[]),
-        HostTensor::from_i32([3, 0, 2], &[]),
+        HostTensor::new::<i32>([0], &[]),
+        HostTensor::new::<i32>([3, 0, 2], &[]),
     ] {
         let back = client.upload(&tensor, device).unwrap().to_host().unwrap();
         assert_eq!(back, tensor);
@@ -57,10 +57,10 @@ fn scalars_and_empty_arrays_survive_a_round_trip() {
 fn the_tensor_is_free_once_upload_returns() {
     let client = client(1);
     let device = &client.addressable_devices().unwrap()[0];
-    let mut tensor = HostTensor::from_f32([1 << 16], &vec![1.0; 1 << 16]);
+    let mut tensor = HostTensor::new::<f32>([1 << 16], &vec![1.0; 1 << 16]);
     let buffer = client.upload(&tensor, device).unwrap();
     tensor.bytes.fill(0xff);
-    let back = buffer.to_host().unwrap().to_vec_f32().unwrap();
+    let back = buffer.to_host().unwrap().to_vec::<f32>().unwrap();
     assert!(back.iter().all(|&x| x == 1.0));
 }
 
@@ -85,7 +85,7 @@ fn a_download_outlives_its_buffer_and_client() {
     let download = {
         let client = client(1);
         let device = &client.addressable_devices().unwrap()[0];
-        let tensor = HostTensor::from_f32([1 << 20], &vec![2.0; 1 << 20]);
+        let tensor = HostTensor::new::<f32>([1 << 20], &vec![2.0; 1 << 20]);
         client
             .upload(&tensor, device)
             .unwrap()
@@ -96,7 +96,7 @@ fn a_download_outlives_its_buffer_and_client() {
         download
             .wait()
             .unwrap()
-            .to_vec_f32()
+            .to_vec::<f32>()
             .unwrap()
             .iter()
             .all(|&x| x == 2.0)
@@ -107,7 +107,7 @@ fn a_download_outlives_its_buffer_and_client() {
 fn a_download_may_be_abandoned() {
     let client = client(1);
     let device = &client.addressable_devices().unwrap()[0];
-    let tensor = HostTensor::from_f32([1 << 20], &vec![2.0; 1 << 20]);
+    let tensor = HostTensor::new::<f32>([1 << 20], &vec![2.0; 1 << 20]);
     let buffer = client.upload(&tensor, device).unwrap();
     for _ in 0..16 {
         drop(buffer.to_host_async().unwrap());
@@ -119,7 +119,7 @@ fn a_download_may_be_abandoned() {
 async fn downloads_and_readiness_can_be_awaited() {
     let client = client(1);
     let device = &client.addressable_devices().unwrap()[0];
-    let tensor = HostTensor::from_f32([3], &[1.0, 2.0, 3.0]);
+    let tensor = HostTensor::new::<f32>([3], &[1.0, 2.0, 3.0]);
     let buffer = client.upload(&tensor, device).unwrap();
     buffer.ready().unwrap().await.unwrap();
     assert_eq!(buffer.to_host_async().unwrap().await.unwrap(), tensor);

@@ -1,5 +1,5 @@
-//! A task that sleeps on the plugin's work, and is alone in keeping the client: it is woken, and so dropped, elsewhere than on
-//! the plugin's thread.
+//! A task that sleeps on the plugin's work, and is alone in keeping the client: it is woken, and so
+//! dropped, elsewhere than on the plugin's thread.
 
 mod common;
 
@@ -41,7 +41,8 @@ impl Wake for Task {
 fn a_waker_may_have_the_last_handles_of_a_client_and_all_of_its_own() {
     const SIDE: i64 = 512;
     let (sender, end) = mpsc::channel();
-    // A copy may be there before it is asked for; then there is nothing to wait for, and another try.
+    // A copy may be there before it is asked for; then there is nothing to wait for, and another
+    // try.
     let asleep = (0..20).any(|_| {
         let client = client(1);
         let device = &client.addressable_devices().unwrap()[0];

@@ -1,4 +1,5 @@
-//! Our subset of XLA's protos agrees with what the plugin speaks: each plugin carries the descriptors of its messages.
+//! Our subset of XLA's protos agrees with what the plugin speaks: each plugin carries the
+//! descriptors of its messages.
 
 mod common;
 
@@ -74,8 +75,8 @@ fn embedded(plugin: &[u8], name: &str) -> Option<FileDescriptorProto> {
     None
 }
 
-/// Decodes the longest prefix that is a file descriptor. Nothing tells its length, so fields are stepped over until
-/// one cannot belong to it, and the ends of the fields are tried from the last.
+/// Decodes the longest prefix that is a file descriptor. Nothing tells its length, so fields are
+/// stepped over until one cannot belong to it, and the ends of the fields are tried from the last.
 fn decode_prefix(bytes: &[u8]) -> Option<FileDescriptorProto> {
     const NAME: u64 = 1;
     const LAST_FIELD: u64 = 15;

@@ -63,7 +63,7 @@ mod tests {
     use crate::checkpoint::Store;
 
     fn tensors(value: f32) -> Vec<(&'static str, HostTensor)> {
-        vec![("a", HostTensor::from_f32([2], &[value, value]))]
+        vec![("a", HostTensor::new::<f32>([2], &[value, value]))]
     }
 
     /// The store of one of two writers, and what takes its permission away.

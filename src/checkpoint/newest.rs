@@ -69,7 +69,7 @@ mod tests {
     use crate::checkpoint::Store;
 
     fn save(store: &Store, step: u64, value: f32) {
-        let tensor = HostTensor::from_f32([64], &[value; 64]);
+        let tensor = HostTensor::new::<f32>([64], &[value; 64]);
         let tensors = (0..4).map(|i| (format!("tensor{i}"), tensor.clone()));
         store.save(step, &Value::Null, tensors).unwrap();
     }
@@ -99,7 +99,7 @@ mod tests {
                 assert!(found.step + 1 >= last, "{} after {last}", found.step);
                 last = found.step;
                 for (name, tensor) in found.tensors {
-                    let values = tensor.to_vec_f32().unwrap();
+                    let values = tensor.to_vec::<f32>().unwrap();
                     assert_eq!(values, [last as f32; 64], "{name} of step {last}");
                 }
             }

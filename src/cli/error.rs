@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use ankh_hlo::AxisError;
-use ankh_pjrt::Code;
+use ankh_pjrt::{Code, Platform};
 
 use crate::config::{ConfigError, LogicalAxis, setting_name};
 use crate::mesh::DeviceError;
@@ -302,7 +302,17 @@ impl From<ankh_pjrt::Error> for CliError {
         if error.code() == Some(Code::ResourceExhausted) {
             return Self::new(Exit::Memory, error).help(LESS_MEMORY);
         }
-        Self::failed(error)
+        let advice = match &error {
+            ankh_pjrt::Error::NoPlugin { platform, .. } => Some(match platform {
+                Platform::Tpu => "`make libtpu` fetches one",
+                Platform::Cpu | Platform::Cuda => "`make plugin` fetches one",
+            }),
+            _ => None,
+        };
+        Self {
+            help: advice.map(Into::into),
+            ..Self::failed(error)
+        }
     }
 }
 
@@ -479,6 +489,20 @@ mod tests {
             help.ends_with("T5.from_pretrained('model').save_pretrained('model')\""),
             "{help}"
         );
+    }
+
+    #[test]
+    fn a_missing_plugin_comes_with_the_command_that_fetches_it() {
+        for (platform, command) in [
+            (Platform::Cpu, "`make plugin`"),
+            (Platform::Tpu, "`make libtpu`"),
+        ] {
+            let searched = vec!["/somewhere".into()];
+            let error = CliError::from(ankh_pjrt::Error::NoPlugin { platform, searched });
+            let advice = error.advice().unwrap_or_default();
+            assert!(advice.contains(command), "{advice}");
+            assert!(error.message().contains("/somewhere"));
+        }
     }
 
     #[test]

@@ -53,10 +53,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out.safetensors");
         let tensors = [
-            ("loss".to_owned(), HostTensor::from_f32([], &[1.5])),
+            ("loss".to_owned(), HostTensor::new::<f32>([], &[1.5])),
             (
                 "grad.x".to_owned(),
-                HostTensor::from_f32([2, 1], &[2.5, 3.5]),
+                HostTensor::new::<f32>([2, 1], &[2.5, 3.5]),
             ),
         ];
         write(&path, &tensors).unwrap();

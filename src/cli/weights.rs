@@ -112,7 +112,7 @@ pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
     }
     if steps > 0 {
         add(&format!("after{steps}"), &found.after)?;
-        let losses = HostTensor::from_f32([steps as i64], &found.losses);
+        let losses = HostTensor::new::<f32>([steps as i64], &found.losses);
         results.push(("losses".to_owned(), losses));
     }
     tensor_file::write(&arguments.output, &results)?;

@@ -30,11 +30,13 @@ impl DeviceMesh {
         let spec: &ArraySpec = &program.parameters()[0];
         let numbers = self.assemble(spec, |position, _| {
             let number = i32::try_from(own(position)).unwrap_or(i32::MAX);
-            Ok::<_, DeviceError>(HostTensor::from_i32([1], &[number]))
+            Ok::<_, DeviceError>(HostTensor::new::<i32>([1], &[number]))
         })?;
         let results = program.execute(vec![Input::Keep(&numbers)])?;
         let read = |i: usize| -> Result<u64, DeviceError> {
-            let number = results[i].addressable_shards()[0].to_host()?.to_vec_i32()?[0];
+            let number = results[i].addressable_shards()[0]
+                .to_host()?
+                .to_vec::<i32>()?[0];
             Ok(u64::try_from(number).unwrap_or(0))
         };
         Ok((read(0)?, read(1)?))

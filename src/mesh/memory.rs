@@ -14,7 +14,7 @@ impl DeviceMesh {
         let Some((available, devices)) = self.available_memory() else {
             return Ok(());
         };
-        let needed = needed(&executable.memory_stats()?);
+        let needed = needed(&executable.program().memory_stats()?);
         if needed * devices as u64 <= available {
             return Ok(());
         }

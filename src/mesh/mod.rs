@@ -239,7 +239,7 @@ impl DeviceMesh {
                 _ => error.into(),
             })?;
         if let Some(directory) = &self.dump {
-            let optimized = executable.optimized_program()?.module()?;
+            let optimized = executable.program().optimized_program()?.module()?;
             dump::after_optimizations(module, &optimized, directory)?;
         }
         self.ready(module, executable)
@@ -262,7 +262,7 @@ impl DeviceMesh {
         Ok(executable_file::save(
             file,
             &identity,
-            &program.executable.serialize()?,
+            &program.executable.program().serialize()?,
         )?)
     }
 

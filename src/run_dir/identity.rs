@@ -321,7 +321,7 @@ mod tests {
 
     fn save(directory: &Path, step: u64, metadata: serde_json::Value) {
         let store = Store::open(directory.join("checkpoints"));
-        let tensor = HostTensor::from_f32([1], &[0.0]);
+        let tensor = HostTensor::new::<f32>([1], &[0.0]);
         store.save(step, &metadata, [("w", &tensor)]).unwrap();
     }
 

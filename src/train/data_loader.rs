@@ -267,7 +267,7 @@ impl HostLoader {
 /// A host's arrays, in the order that programs take them.
 fn arrays(batch: &Batch) -> Vec<HostTensor> {
     let array = |length: usize, values: &[i32]| {
-        HostTensor::from_i32([batch.rows as i64, length as i64], values)
+        HostTensor::new::<i32>([batch.rows as i64, length as i64], values)
     };
     let (inputs, targets) = (batch.input_length, batch.target_length);
     let ids = array(inputs, &batch.input_ids);

@@ -88,7 +88,7 @@ impl Evaluation {
             let arrays = batch.arrays.into_iter().map(Input::Donate);
             let outputs = self.program.execute(parameters.chain(arrays).collect())?;
             let vector = outputs[0].addressable_shards()[0].to_host();
-            let vector = vector.and_then(|vector| vector.to_vec_f32());
+            let vector = vector.and_then(|vector| vector.to_vec::<f32>());
             let of_batch = EvaluationSums::from_slice(&vector.map_err(DeviceError::from)?);
             sums.add(of_batch.expect("an evaluation's result is its sums"));
         }

@@ -83,7 +83,7 @@ pub fn forward(
             let metrics = metrics.expect("a step's last output").addressable_shards()[0]
                 .to_host()
                 .map_err(DeviceError::from)?;
-            losses.push(metrics.to_vec_f32().map_err(DeviceError::from)?[0]);
+            losses.push(metrics.to_vec::<f32>().map_err(DeviceError::from)?[0]);
         }
     }
     let after = if steps > 0 {

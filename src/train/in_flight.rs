@@ -87,7 +87,7 @@ impl InFlight {
     /// The metrics of a step, once the devices have ended it.
     pub fn read(&mut self, started: &StartedStep) -> Result<StepMetrics<f32>, TrainError> {
         let metrics = started.metrics.addressable_shards()[0].to_host();
-        let metrics = metrics.and_then(|metrics| metrics.to_vec_f32());
+        let metrics = metrics.and_then(|metrics| metrics.to_vec::<f32>());
         let metrics = metrics.map_err(DeviceError::from)?;
         self.pace.ended(started.started, Instant::now());
         let metrics = StepMetrics::from_slice(&metrics);

@@ -19,7 +19,7 @@ impl State {
     /// Draws the first state from the configured seed.
     pub fn initial(programs: &Programs<'_>, mesh: &DeviceMesh) -> Result<State, TrainError> {
         let program = mesh.compile(&programs.initial()?)?;
-        let seed = HostTensor::from_u64([], &[programs.config.train.seed]);
+        let seed = HostTensor::new::<u64>([], &[programs.config.train.seed]);
         let seed = mesh.upload(&program.parameters()[0], &seed)?;
         let arrays = program.execute(vec![Input::Keep(&seed)])?;
         Ok(State::of(programs, arrays))

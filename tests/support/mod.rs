@@ -50,7 +50,7 @@ pub fn weights(config: &Config) -> Vec<HostTensor> {
                 Initializer::Ones => (1.0 + 0.2 * u) as f32,
                 Initializer::Normal(deviation) => (u * deviation) as f32,
             });
-        HostTensor::from_f32(p.dims.clone(), &values.collect::<Vec<_>>())
+        HostTensor::new::<f32>(p.dims.clone(), &values.collect::<Vec<_>>())
     };
     leaves.iter().map(weight).collect()
 }

@@ -9,7 +9,7 @@ fn a_while_loop_runs_until_its_condition_fails_and_sees_outer_values() {
     for limit in [0, 1, 10] {
         let inputs = [
             HostTensor::scalar(limit),
-            HostTensor::from_f32([2], &[1.0, 2.0]),
+            HostTensor::new::<f32>([2], &[1.0, 2.0]),
         ];
         let results = run(&inputs, |g, x| {
             let step = x[1] * 0.5;
@@ -73,7 +73,7 @@ fn calls_and_barriers_give_their_values() {
 fn a_scan_goes_forward_backward_or_by_number() {
     let xs = [1.0f32, 2.0, 3.0, 4.0];
     for reverse in [false, true] {
-        let inputs = [HostTensor::scalar(0.5f32), HostTensor::from_f32([4], &xs)];
+        let inputs = [HostTensor::scalar(0.5f32), HostTensor::new::<f32>([4], &xs)];
         let results = run(&inputs, |g, x| {
             let options = ScanOptions {
                 reverse,

@@ -30,7 +30,7 @@ fn functions_of_one_number() {
         ("tanh", |x| x.tanh(), f32::tanh),
     ];
     let numbers = [-3.7f32, -1.0, -0.25, -1e-4, 1e-4, 0.5, 1.0, 2.3];
-    let x = HostTensor::from_f32([8], &numbers);
+    let x = HostTensor::new::<f32>([8], &numbers);
     let results = run(&[x], |_, x| cases.iter().map(|c| (c.1)(x[0])).collect());
     for ((name, _, expected), found) in cases.iter().zip(&results) {
         let expected: Vec<f32> = numbers.iter().map(|&v| expected(v)).collect();
@@ -41,7 +41,7 @@ fn functions_of_one_number() {
 #[test]
 fn the_error_function_integrates_the_normal_density() {
     let numbers: Vec<f64> = (-6..=6).map(|i| i as f64 * 0.5).collect();
-    let x = HostTensor::from_f64([13], &numbers);
+    let x = HostTensor::new::<f64>([13], &numbers);
     let results = run(&[x], |_, x| vec![x[0].erf()]);
     // 2 / sqrt(pi) times the integral of exp(-t^2) from 0, by Simpson's rule.
     for (&at, found) in numbers.iter().zip(values::<f64>(&results[0])) {
@@ -79,7 +79,10 @@ fn functions_of_two_numbers() {
         [-3.5f32, 2.0, 0.5, 7.25, -1.0],
         [2.0f32, -0.75, 3.0, 7.25, 0.5],
     );
-    let inputs = [HostTensor::from_f32([5], &a), HostTensor::from_f32([5], &b)];
+    let inputs = [
+        HostTensor::new::<f32>([5], &a),
+        HostTensor::new::<f32>([5], &b),
+    ];
     let results = run(&inputs, |_, x| {
         cases.iter().map(|c| (c.1)(x[0], x[1])).collect()
     });
@@ -104,7 +107,10 @@ fn functions_of_two_numbers() {
 #[test]
 fn integers_and_truth_values() {
     let (a, b) = ([0b1100u32, 7, 0x8000_0001, 3], [0b1010u32, 2, 4, 31]);
-    let inputs = [HostTensor::from_u32([4], &a), HostTensor::from_u32([4], &b)];
+    let inputs = [
+        HostTensor::new::<u32>([4], &a),
+        HostTensor::new::<u32>([4], &b),
+    ];
     let results = run(&inputs, |_, x| {
         let (x, y) = (x[0], x[1]);
         vec![
@@ -134,7 +140,7 @@ fn integers_and_truth_values() {
         let expected: Vec<u32> = a.iter().zip(&b).map(|(&x, &y)| expected(x, y)).collect();
         assert_eq!(values::<u32>(found), expected, "operation {number}");
     }
-    let signed = HostTensor::from_i32([3], &[-7, 0, 5]);
+    let signed = HostTensor::new::<i32>([3], &[-7, 0, 5]);
     let results = run(&[signed], |_, x| {
         let two = x[0].full_like(2.0);
         vec![
@@ -159,8 +165,8 @@ fn integers_and_truth_values() {
     }
     let (p, q) = ([true, true, false, false], [true, false, true, false]);
     let inputs = [
-        HostTensor::from_bool([4], &p),
-        HostTensor::from_bool([4], &q),
+        HostTensor::new::<bool>([4], &p),
+        HostTensor::new::<bool>([4], &q),
     ];
     let results = run(&inputs, |_, x| {
         vec![x[0] & x[1], x[0] | x[1], x[0] ^ x[1], x[0].logical_not()]
@@ -203,9 +209,9 @@ fn comparisons_order_floats_signed_and_unsigned() {
 #[test]
 fn selecting_takes_each_element_from_its_side_and_broadcasts() {
     let inputs = [
-        HostTensor::from_bool([2, 1], &[true, false]),
-        HostTensor::from_f32([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
-        HostTensor::from_f32([3], &[-1.0, -2.0, -3.0]),
+        HostTensor::new::<bool>([2, 1], &[true, false]),
+        HostTensor::new::<f32>([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        HostTensor::new::<f32>([3], &[-1.0, -2.0, -3.0]),
     ];
     let results = run(&inputs, |_, x| vec![x[0].select(x[1], x[2])]);
     assert_eq!(
@@ -217,7 +223,7 @@ fn selecting_takes_each_element_from_its_side_and_broadcasts() {
 #[test]
 fn conversions_round_truncate_and_keep_truth() {
     let numbers = [1.0f32, -2.7, 0.0, 1.003, 300.5];
-    let results = run(&[HostTensor::from_f32([5], &numbers)], |_, x| {
+    let results = run(&[HostTensor::new::<f32>([5], &numbers)], |_, x| {
         let to = |d| x[0].convert(d);
         vec![
             to(DType::Bf16),

@@ -1,4 +1,5 @@
-//! Every operation computes what it says: programs run on the CPU plugin against plain arithmetic on the host.
+//! Every operation computes what it says: programs run on the CPU plugin against plain arithmetic
+//! on the host.
 
 mod control;
 mod elementwise;
@@ -61,7 +62,7 @@ fn values<T: Element>(t: &HostTensor) -> Vec<T> {
 fn counted(dims: &[i64]) -> HostTensor {
     let count: i64 = dims.iter().product();
     let numbers: Vec<f32> = (0..count).map(|i| i as f32).collect();
-    HostTensor::from_f32(dims.to_vec(), &numbers)
+    HostTensor::new::<f32>(dims.to_vec(), &numbers)
 }
 
 fn close(name: &str, found: &[f32], expected: &[f32], tolerance: f32) {

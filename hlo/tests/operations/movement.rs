@@ -36,7 +36,7 @@ fn dynamic_windows_are_moved_inside() {
         let inputs = [
             counted(&[5]),
             HostTensor::scalar(start),
-            HostTensor::from_f32([2], &[-1.0, -2.0]),
+            HostTensor::new::<f32>([2], &[-1.0, -2.0]),
         ];
         let results = run(&inputs, |_, x| {
             vec![
@@ -137,8 +137,8 @@ fn slicing_undoes_padding_and_concatenation() {
         });
         for (way, result) in results.iter().enumerate() {
             prop_assert_eq!(
-                result.to_vec_f32().unwrap(),
-                counted(&dims).to_vec_f32().unwrap(),
+                result.to_vec::<f32>().unwrap(),
+                counted(&dims).to_vec::<f32>().unwrap(),
                 "way {}",
                 way
             );

@@ -82,8 +82,8 @@ fn einsum_sums_what_its_letters_say() {
 fn products_keep_the_precision_asked_for() {
     let n = 4099;
     let tenth = bf16::from_f32(0.1);
-    let x = HostTensor::from_bf16([1, n], &vec![tenth; n as usize]);
-    let y = HostTensor::from_bf16([n, 1], &vec![bf16::ONE; n as usize]);
+    let x = HostTensor::new::<bf16>([1, n], &vec![tenth; n as usize]);
+    let y = HostTensor::new::<bf16>([n, 1], &vec![bf16::ONE; n as usize]);
     let results = run(&[x, y], |g, x| {
         vec![
             g.einsum_with(
@@ -106,7 +106,7 @@ fn products_keep_the_precision_asked_for() {
     assert_eq!(dtype(&results[1]), DType::Bf16);
 
     let a: Vec<f64> = (0..6).map(|i| 1.0 + f64::from(i) * 1e-9).collect();
-    let results = run(&[HostTensor::from_f64([2, 3], &a)], |_, x| {
+    let results = run(&[HostTensor::new::<f64>([2, 3], &a)], |_, x| {
         let dims = DotDims {
             lhs_contract: vec![1],
             rhs_contract: vec![1],
@@ -119,8 +119,8 @@ fn products_keep_the_precision_asked_for() {
         assert!((found - expected).abs() < 1e-15 * 8.0, "{found} {expected}");
     }
     let inputs = [
-        HostTensor::from_i32([2, 2], &[1, 2, 3, 4]),
-        HostTensor::from_i32([2], &[10, 100]),
+        HostTensor::new::<i32>([2, 2], &[1, 2, 3, 4]),
+        HostTensor::new::<i32>([2], &[10, 100]),
     ];
     let results = run(&inputs, |g, x| vec![g.einsum("ab,b->a", x[0], x[1])]);
     assert_eq!(values::<i32>(&results[0]), [210, 430]);
@@ -128,10 +128,10 @@ fn products_keep_the_precision_asked_for() {
 
 #[test]
 fn reductions_of_floats_and_integers() {
-    let floats = HostTensor::from_f32([2, 3], &[1.0, -5.0, 3.0, 4.0, 2.0, -6.0]);
-    let signed = HostTensor::from_i32([2, 2], &[-1, i32::MIN, i32::MAX, -7]);
-    let bytes = HostTensor::from_u8([3], &[3, 250, 7]);
-    let wide = HostTensor::from_u64([2], &[u64::MAX, u64::MAX - 1]);
+    let floats = HostTensor::new::<f32>([2, 3], &[1.0, -5.0, 3.0, 4.0, 2.0, -6.0]);
+    let signed = HostTensor::new::<i32>([2, 2], &[-1, i32::MIN, i32::MAX, -7]);
+    let bytes = HostTensor::new::<u8>([3], &[3, 250, 7]);
+    let wide = HostTensor::new::<u64>([2], &[u64::MAX, u64::MAX - 1]);
     let results = run(&[floats, signed, bytes, wide], |_, x| {
         vec![
             x[0].sum(&[1]),
@@ -183,7 +183,7 @@ fn reductions_of_floats_and_integers() {
 
 #[test]
 fn softmax_and_log_sum_exp_survive_large_elements() {
-    let x = HostTensor::from_f32(
+    let x = HostTensor::new::<f32>(
         [2, 3],
         &[1000.0, 1001.0, 999.0, 0.0, 1.0, f32::NEG_INFINITY],
     );
@@ -204,7 +204,7 @@ fn softmax_and_log_sum_exp_survive_large_elements() {
 fn rows_are_read_inside_and_added_where_they_exist() {
     let inputs = [
         counted(&[4, 2]),
-        HostTensor::from_i32([2, 3], &[0, 3, 3, -1, 4, 1]),
+        HostTensor::new::<i32>([2, 3], &[0, 3, 3, -1, 4, 1]),
         counted(&[2, 3, 2]),
     ];
     let results = run(&inputs, |g, x| {
@@ -224,7 +224,8 @@ fn rows_are_read_inside_and_added_where_they_exist() {
         values::<f32>(&results[1]),
         [0., 2., 12., 14., 4., 5., 12., 15.]
     );
-    // The derivatives follow: an index that was moved inside counts there, an update that was dropped counts nowhere.
+    // The derivatives follow: an index that was moved inside counts there, an update that was
+    // dropped counts nowhere.
     assert_eq!(values::<f32>(&results[2]), [2., 2., 1., 1., 0., 0., 3., 3.]);
     assert_eq!(
         values::<f32>(&results[3]),

@@ -9,7 +9,7 @@ fn random_bits_are_a_function_of_the_state() {
     for (algorithm, words) in [(RngAlgorithm::ThreeFry, 2), (RngAlgorithm::Philox, 3)] {
         let mut state = vec![5u64; words as usize];
         let draw = |state: &[u64]| {
-            run(&[HostTensor::from_u64([words], state)], |_, x| {
+            run(&[HostTensor::new::<u64>([words], state)], |_, x| {
                 let (next, bits) = x[0].random_bits(algorithm, Shape::new(DType::U32, [64]));
                 let (_, more) = next.random_bits(algorithm, Shape::new(DType::U32, [64]));
                 let (_, wide) = x[0].random_bits(algorithm, Shape::new(DType::U64, [8]));
@@ -40,7 +40,8 @@ fn random_bits_are_a_function_of_the_state() {
             .zip(other)
             .map(|(a, b)| (a ^ b).count_ones())
             .sum();
-        // 2048 bits, each different with probability 1/2: 1024, standard deviation 22.6; six of those.
+        // 2048 bits, each different with probability 1/2: 1024, standard deviation 22.6; six of
+        // those.
         assert!(
             (888..=1160).contains(&differing),
             "{algorithm:?}: {differing} bits differ"
@@ -51,13 +52,14 @@ fn random_bits_are_a_function_of_the_state() {
 #[test]
 fn normal_samples_have_the_moments_of_the_normal_distribution() {
     let n = 100_000;
-    let results = run(&[HostTensor::from_u64([2], &[1, 2])], |g, x| {
+    let results = run(&[HostTensor::new::<u64>([2], &[1, 2])], |g, x| {
         vec![g.normal(x[0], &[n])]
     });
     let samples = values::<f32>(&results[0]);
     assert!(samples.iter().all(|v| v.is_finite() && v.abs() < 5.8));
     let moment = |k: i32| samples.iter().map(|&v| f64::from(v).powi(k)).sum::<f64>() / n as f64;
-    // Standard errors of the mean, the second, third and fourth moments: sqrt(1, 2, 15, 96) / sqrt(n); five of each.
+    // Standard errors of the mean, the second, third and fourth moments: sqrt(1, 2, 15, 96) /
+    // sqrt(n); five of each.
     let error = |variance: f64| 5.0 * (variance / n as f64).sqrt();
     assert!(moment(1).abs() < error(1.0), "mean {}", moment(1));
     assert!(

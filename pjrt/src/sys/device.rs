@@ -13,7 +13,8 @@ opaque! {
     Memory,
 }
 
-// A C `bool` is declared as `u8`, here and elsewhere: any byte but 0 and 1 in a Rust `bool` is undefined behaviour.
+// A C `bool` is declared as `u8`, here and elsewhere: any byte but 0 and 1 in a Rust `bool` is
+// undefined behaviour.
 arguments! {
     DeviceGetDescriptionArgs for DeviceGetDescription {
         device: *mut Device,

@@ -47,8 +47,8 @@ pub(crate) const NAMED_VALUE_INT_LIST: c_int = 2;
 pub(crate) const NAMED_VALUE_FLOAT: c_int = 3;
 pub(crate) const NAMED_VALUE_BOOL: c_int = 4;
 
-/// A name with a value. A plugin's own may be longer: in an array the next one follows after `struct_size` bytes, filled up
-/// to the alignment.
+/// A name with a value. A plugin's own may be longer: in an array the next one follows after
+/// `struct_size` bytes, filled up to the alignment.
 #[repr(C)]
 pub(crate) struct NamedValue {
     pub struct_size: usize,

@@ -1,9 +1,11 @@
-//! The PJRT C API, declared: the table of functions and the argument structures of those ankh calls.
+//! The PJRT C API, declared: the table of functions and the argument structures of those ankh
+//! calls.
 //!
-//! A plugin hands out a table whose functions only ever grow at the end, as do the argument structures; each begins
-//! with its own size. A plugin refuses a structure shorter than the one it was built with and accepts a longer
-//! one, so the newest layout (0.116) is declared here and serves older plugins too. Whether a plugin has a function
-//! is told by the size of its table (`Function::offset`).
+//! A plugin hands out a table whose functions only ever grow at the end, as do the argument
+//! structures; each begins with its own size. A plugin refuses a structure shorter than the one it
+//! was built with and accepts a longer one, so the newest layout (0.116) is declared here and
+//! serves older plugins too. Whether a plugin has a function is told by the size of its table
+//! (`Function::offset`).
 
 mod buffer;
 mod client;
@@ -33,8 +35,8 @@ macro_rules! opaque {
 }
 pub(crate) use opaque;
 
-/// Declares argument structures: the two common leading fields, the fields given, a zeroed `Default` that knows the
-/// structure's size, and the function that takes it.
+/// Declares argument structures: the two common leading fields, the fields given, a zeroed
+/// `Default` that knows the structure's size, and the function that takes it.
 macro_rules! arguments {
     ($($(#[$doc:meta])* $name:ident for $function:ident { $($field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
@@ -47,8 +49,8 @@ macro_rules! arguments {
 
         impl Default for $name {
             fn default() -> Self {
-                // SAFETY: every field is an integer, a raw pointer, an `Option` of a function pointer or a
-                // structure of these, for all of which zero bytes are a value.
+                // SAFETY: every field is an integer, a raw pointer, an `Option` of a function
+                // pointer or a structure of these, for all of which zero bytes are a value.
                 let zeroed: Self = unsafe { std::mem::zeroed() };
                 Self { struct_size: size_of::<Self>(), ..zeroed }
             }

@@ -131,8 +131,8 @@ pub fn binary(opcode: &str, element_type: ElementType, dims: &[i64]) -> HloModul
     module(opcode, vec![entry.finish(1, "main")])
 }
 
-/// A training step in small: `count` pairs of arrays, of which the first of each takes over the sum. Parameters are
-/// the states, then the updates.
+/// A training step in small: `count` pairs of arrays, of which the first of each takes over the
+/// sum. Parameters are the states, then the updates.
 pub fn add_all(count: i64, dims: &[i64]) -> HloModuleProto {
     let array = shape(ElementType::F32, dims);
     let mut entry = Computation::default();

@@ -39,7 +39,7 @@ fn weights(model: Model) -> Weights {
         let values: Vec<f32> = (next..next + count).map(|i| i as f32 / 8.0 - 3.0).collect();
         next += count;
         let dims: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-        tensors.push((name.to_owned(), HostTensor::from_f32(dims, &values)));
+        tensors.push((name.to_owned(), HostTensor::new::<f32>(dims, &values)));
     }
     Weights {
         tokenizer: tokenizer_files::of_size(model.vocabulary),

@@ -71,11 +71,11 @@ fn stacked_matrices_are_the_transposes_of_theirs_layer_by_layer() {
             12,
         ),
     ] {
-        let stacked = tensor(&weights.tensors, ours).to_vec_f32().unwrap();
+        let stacked = tensor(&weights.tensors, ours).to_vec::<f32>().unwrap();
         for layer in 0..2 {
             let single = tensor(&theirs, &their_name.replace('#', &layer.to_string()));
             assert_eq!(single.dims, [columns as i64, rows as i64]);
-            let single = single.to_vec_f32().unwrap();
+            let single = single.to_vec::<f32>().unwrap();
             for row in 0..rows {
                 for column in 0..columns {
                     assert_eq!(
@@ -114,7 +114,7 @@ fn a_training_checkpoint_is_exported_without_its_optimizer() {
     let mut tensors = weights.tensors.clone();
     tensors.push((
         "v_row/encoder.layers.mlp.wo".into(),
-        HostTensor::from_f32([2], &[1.0, 2.0]),
+        HostTensor::new::<f32>([2], &[1.0, 2.0]),
     ));
     tensors.push(("step".into(), HostTensor::scalar(20i32)));
     let config = json!({ "model": weights.model, "data": { "tokenizer": "ankh" }, "train": { "steps": 20 } });
@@ -162,10 +162,10 @@ fn half_precision_weights_are_read_as_float32() {
         .zip(&import(directory.path()).unwrap().tensors)
     {
         for (exact, read) in exact
-            .to_vec_f32()
+            .to_vec::<f32>()
             .unwrap()
             .iter()
-            .zip(read.to_vec_f32().unwrap())
+            .zip(read.to_vec::<f32>().unwrap())
         {
             assert_eq!(exact.to_bits() & 0xffff_0000, read.to_bits(), "{name}");
         }

@@ -115,7 +115,7 @@ fn a_head_behind_scaled_states_takes_the_factor() {
                 1.0
             };
             for (found, before) in
-                (found.to_vec_f32().unwrap().iter()).zip(before.to_vec_f32().unwrap())
+                (found.to_vec::<f32>().unwrap().iter()).zip(before.to_vec::<f32>().unwrap())
             {
                 assert_eq!(*found, (f64::from(before) * factor) as f32, "{name}");
             }

@@ -100,7 +100,7 @@ fn compile(
             let devices: Vec<_> = devices.iter().map(|d| d.description().clone()).collect();
             let ids = ids(&devices, slice, mesh)?;
             let compiled = client.compile(&program, &options(&ids))?;
-            done(&compiled, &ids, client.platform_version()?)
+            done(compiled.program(), &ids, client.platform_version()?)
         }
     }
 }
