@@ -24,7 +24,7 @@ fn parameter(dims: &[i64], stacked: bool) -> Parameter {
         name: "weight".into(),
         dims: dims.to_vec(),
         logical_axes,
-        initializer: Initializer::Ones,
+        initializer: Initializer::Constant(1.0),
     }
 }
 

@@ -25,8 +25,8 @@ pub struct Parameter {
 /// The distribution that a parameter is drawn from at first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initializer {
-    /// Ones: the scale of a norm.
-    Ones,
+    /// This number in each element: 1 for the scale of a norm.
+    Constant(f64),
     /// N(0, this standard deviation).
     Normal(f64),
 }
@@ -219,7 +219,7 @@ tree! {
         /// Its layers, stacked.
         layers: L = stacked,
         /// Of the last layer's output.
-        final_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        final_norm: T = leaf([(Embed, model.d_model)], Initializer::Constant(1.0)),
     }
 }
 
@@ -227,11 +227,11 @@ tree! {
     /// An encoder layer.
     EncoderLayer<T>(model) {
         /// Before the attention.
-        attention_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        attention_norm: T = leaf([(Embed, model.d_model)], Initializer::Constant(1.0)),
         /// Self-attention.
         attention: Attention<T> = part,
         /// Before the feed-forward layer.
-        mlp_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        mlp_norm: T = leaf([(Embed, model.d_model)], Initializer::Constant(1.0)),
         /// Feed-forward.
         mlp: FeedForward<T> = part,
     }
@@ -247,15 +247,15 @@ tree! {
     /// A decoder layer.
     DecoderLayer<T>(model) {
         /// Before the self-attention.
-        attention_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        attention_norm: T = leaf([(Embed, model.d_model)], Initializer::Constant(1.0)),
         /// Causal self-attention.
         attention: Attention<T> = part,
         /// Before the cross-attention.
-        cross_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        cross_norm: T = leaf([(Embed, model.d_model)], Initializer::Constant(1.0)),
         /// Attention to the encoder's states.
         cross: Attention<T> = part,
         /// Before the feed-forward layer.
-        mlp_norm: T = leaf([(Embed, model.d_model)], Initializer::Ones),
+        mlp_norm: T = leaf([(Embed, model.d_model)], Initializer::Constant(1.0)),
         /// Feed-forward.
         mlp: FeedForward<T> = part,
     }

@@ -16,7 +16,9 @@ impl Programs<'_> {
         let mut outputs: Vec<Tensor<'_>> = parameters
             .iter()
             .map(|p| match p.initializer {
-                Initializer::Ones => g.full(&Shape::new(DType::F32, p.dims.clone()), 1.0),
+                Initializer::Constant(value) => {
+                    g.full(&Shape::new(DType::F32, p.dims.clone()), value)
+                }
                 Initializer::Normal(deviation) => {
                     let stream = Literal::u64(&[1], &[stream(&p.name)]).expect("one word");
                     let key = g.concatenate(&[seed.reshape(&[1]), g.literal(stream)], 0);

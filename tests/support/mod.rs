@@ -47,7 +47,7 @@ pub fn weights(config: &Config) -> Vec<HostTensor> {
             .signed(p.elements())
             .into_iter()
             .map(|u| match p.initializer {
-                Initializer::Ones => (1.0 + 0.2 * u) as f32,
+                Initializer::Constant(value) => (value + 0.2 * u) as f32,
                 Initializer::Normal(deviation) => (u * deviation) as f32,
             });
         HostTensor::new::<f32>(p.dims.clone(), &values.collect::<Vec<_>>())
