@@ -7,11 +7,12 @@
 //!
 //! A rule asks a [`VjpContext`] for primal values, those of the forward pass. In the program itself
 //! they are there. In a body they may not be: the backward pass then runs in another function, and
-//! `bodies` decides for each value whether the forward pass saves it or the backward pass computes
+//! `primal_body` decides for each value whether the forward pass saves it or the backward pass computes
 //! it again.
 
 mod bodies;
 mod dot;
+mod primal_body;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::graph::{Graph, Tensor};
 use crate::ir::{Node, NodeId, Op, Scan};
 use crate::shape::{Shape, Type};
 
-use bodies::PrimalBody;
+use primal_body::PrimalBody;
 
 impl Graph {
     /// The derivative of `loss`, a floating-point scalar, with respect to each of `inputs`, of

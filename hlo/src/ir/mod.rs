@@ -16,7 +16,7 @@ pub use op::{
 };
 pub(crate) use op::{Op, Scan, VjpRuleId};
 
-/// A node's place in its function.
+/// A node's index in its function.
 pub(crate) type NodeId = usize;
 
 /// One operation, its inputs, and what it produces.

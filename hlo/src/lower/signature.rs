@@ -91,7 +91,7 @@ impl Signature {
     }
 
     /// What is wrong with the first donation that cannot be: both positions exist, the arrays agree
-    /// in shape and place, and no result or parameter is named twice.
+    /// in shape and sharding, and no result or parameter is named twice.
     pub fn misfit(&self, donations: &[(usize, usize)]) -> Option<String> {
         let misfit = |(i, &(output, input)): (usize, &(usize, usize))| {
             let (Some(result), Some(parameter)) =
