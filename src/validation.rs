@@ -1,4 +1,5 @@
-//! What can be wrong with the values of settings: whoever owns settings reports their problems here.
+//! What can be wrong with the values of settings: whoever owns settings reports their problems
+//! here.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -3,11 +3,11 @@
 //!
 //! A [`Graph`] collects operations through [`Tensor`] handles that behave like numbers, as JAX's
 //! tracers do. [`Graph::gradients`] is `jax.grad`, [`Graph::scan`] is `lax.scan` with a checkpoint
-//! policy ([`Remat`]), and [`LogicalAxisRules`] are Flax's. [`Graph::finish`] gives a [`Module`] for a
-//! PJRT plugin to compile. The crate knows nothing of devices, models or files.
+//! policy ([`Remat`]), and [`LogicalAxisRules`] are Flax's. [`Graph::finish`] gives a [`Module`]
+//! for a PJRT plugin to compile. The crate knows nothing of devices, models or files.
 //!
-//! Operations are methods in `ops`; each adds a node (`ir`) to the graph (`graph`). Their derivatives
-//! are in `grad/rules.rs`, their instructions in `lower/operation.rs`.
+//! Operations are methods in `ops`; each adds a node (`ir`) to the graph (`graph`). Their
+//! derivatives are in `grad/rules.rs`, their instructions in `lower/operation.rs`.
 //!
 //! ```
 //! use ankh_hlo::{DType, Graph, Shape};

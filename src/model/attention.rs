@@ -12,47 +12,46 @@ use super::layers::{WeightAxes, project};
 use super::position::Direction;
 use super::weights::Attention;
 
-/// What is added to the score of a key that may not be seen. Large enough that its weight is
-/// exactly 0 in float32.
+/// The score of a masked key, or what is added to it. It is so low that the key's weight is exactly
+/// 0 in float32.
 const MASK_VALUE: f64 = -1e9;
 
 const TO_HEADS: WeightAxes = [Embed, Heads];
 const FROM_HEADS: WeightAxes = [Heads, Embed];
 
-/// What becomes of the scores before the softmax.
+/// What changes the scores before the softmax.
 #[derive(Clone, Copy)]
 pub struct Bias<'g> {
     /// Learned, by relative position: `[heads, queries, keys]`.
     pub relative: Option<Tensor<'g>>,
-    /// Which of them count.
+    /// Which of them are masked.
     pub mask: AttentionMask<'g>,
 }
 
-/// Which keys a query sees.
+/// Which keys a query attends to.
 #[derive(Clone, Copy)]
 pub enum AttentionMask<'g> {
-    /// As the mask says, by 0 or a very negative number; it broadcasts to `[batch, heads, queries,
-    /// keys]`.
+    /// A mask that is added to the scores: 0, or [`MASK_VALUE`] where a key is masked. It
+    /// broadcasts to `[batch, heads, queries, keys]`.
     Additive(Tensor<'g>),
-    /// Those of the query's own segment of the row. Only the numbers of the segments are kept for
-    /// the derivative: to compare them where the scores are made costs less than to read a mask of
+    /// Those of the query's own segment of the row. Only the segments' numbers are kept for the
+    /// derivative: comparing them where the scores are computed costs less than reading a mask of
     /// all pairs.
     Segments {
         /// s32 `[batch, queries]`: the number of the segment, 0 on padding.
         queries: Tensor<'g>,
         /// s32 `[batch, keys]`, likewise.
         keys: Tensor<'g>,
-        /// Whether the keys after a query are among those it sees.
+        /// Whether a query attends to later keys of its segment.
         direction: Direction,
     },
 }
 
 impl<'g> AttentionMask<'g> {
-    /// The scores `[batch, heads, queries, keys]`, those of keys that are not seen so low that
-    /// their weight is 0.
+    /// The scores `[batch, heads, queries, keys]`, masked.
     ///
-    /// Padding has the number 0 on both sides and so sees padding: what it computes is finite and
-    /// reaches no token, and one comparison is enough for all.
+    /// Padding is segment 0 on both sides and attends to padding. What it computes is finite and
+    /// reaches no token, so one comparison is enough.
     fn applied_to(self, scores: Tensor<'g>) -> Tensor<'g> {
         match self {
             AttentionMask::Additive(mask) => scores + mask.convert(scores.dtype()),
@@ -77,7 +76,7 @@ impl<'g> AttentionMask<'g> {
         }
     }
 
-    /// The tensors it is made of, and the direction within segments where it is about those.
+    /// Its tensors, and the direction where it has segments.
     fn tensors(self) -> (Vec<Tensor<'g>>, Option<Direction>) {
         match self {
             AttentionMask::Additive(mask) => (vec![mask], None),
@@ -102,20 +101,21 @@ impl<'g> AttentionMask<'g> {
     }
 }
 
-/// The mask of keys `[batch, keys]` that are 1 where there is a token: `[batch, 1, 1, keys]`.
+/// The additive mask `[batch, 1, 1, keys]` of padding, for keys `[batch, keys]` that are 1 where
+/// there is a token.
 pub fn key_mask<'g>(tokens: Tensor<'g>) -> Tensor<'g> {
     let hidden = tokens.equal(tokens.zeros_like()).convert(DType::F32) * MASK_VALUE;
     hidden.expand_dims(&[1, 2])
 }
 
-/// The mask that hides the keys after each query: `[1, 1, length, length]`.
+/// The additive mask of the keys after each query: `[1, 1, length, length]`.
 pub fn causal_mask<'g>(graph: &'g Graph, length: i64) -> Tensor<'g> {
     let grid = Shape::new(DType::S32, [1, 1, length, length]);
     let later = graph.iota(grid.clone(), 3).greater(graph.iota(grid, 2));
     later.convert(DType::F32) * MASK_VALUE
 }
 
-/// The element type of the scores and of sums over keys: float32, or float64 where that comes in.
+/// The element type of the scores and of sums over keys: float32, or float64 for float64 inputs.
 pub(super) fn accumulation_dtype(dtype: DType) -> DType {
     match dtype {
         DType::F64 => DType::F64,
@@ -153,11 +153,11 @@ pub(super) fn attention<'g>(
 /// How often the scores are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scores {
-    /// Once in each pass; what is made from them reads them from memory.
+    /// Once in each pass; whatever uses them reads them from memory.
     Keep,
-    /// Anew for each thing made from them, which the compiler then fuses with the product. On a
-    /// matrix unit that takes less time than writing and reading float32 arrays of `[batch, heads,
-    /// queries, keys]`; those still written are in the inputs' type.
+    /// Again for each use, which the compiler then fuses with the product. On a matrix unit that
+    /// takes less time than writing and reading float32 arrays of `[batch, heads, queries, keys]`.
+    /// Those that are still written are in the inputs' type.
     Recompute,
 }
 
@@ -171,8 +171,7 @@ impl Scores {
         }
     }
 
-    /// `q` once more, after `before`: with `Recompute` the compiler cannot tell that it is the
-    /// same.
+    /// `q` again, after `before`. With `Recompute` the compiler cannot tell that it is the same.
     fn again<'g>(self, q: Tensor<'g>, before: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
         match self {
             Scores::Keep => (q, before),
@@ -183,8 +182,7 @@ impl Scores {
         }
     }
 
-    /// `x` as it is read by all that follows; without it the compiler may keep a wider `x` instead,
-    /// to spare conversions.
+    /// `x`, rounded to its type. Otherwise the compiler may keep a wider `x`, to save conversions.
     fn settled(self, x: Tensor<'_>) -> Tensor<'_> {
         match self {
             Scores::Keep => x,
@@ -193,7 +191,7 @@ impl Scores {
     }
 
     /// The sum of `x [batch, heads, queries, keys]` over the batch, in the type of the scores. Up
-    /// to eight sequences are added at a time: a reduction would write the whole sum once for each.
+    /// to eight sequences are added at a time: a reduction would write the whole sum for each one.
     fn sum_over_batch(self, x: Tensor<'_>) -> Tensor<'_> {
         let (g, wide, batch) = (x.graph(), accumulation_dtype(x.dtype()), x.dim(0));
         let together = [8, 4, 2]
@@ -213,9 +211,8 @@ impl Scores {
     }
 }
 
-/// softmax(q k' + bias) v, for `[batch, heads, length, kv]`. A query that may see no key gets some
-/// mean of the values: its result is finite, and so are the gradients that it passes on, but
-/// neither means anything.
+/// softmax(q k' + bias) v, for `[batch, heads, length, kv]`. A query whose keys are all masked gets
+/// some mean of the values. Its result and its gradients are finite but meaningless.
 pub fn weighted_sum<'g>(q: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
     weighted_sum_by(Scores::quicker(q.dtype()), q, k, v, bias)
 }
@@ -235,7 +232,7 @@ pub fn weighted_sum_by<'g>(
     let (again, sum) = way.again(again, sum);
     let weights = (scores(again) - max).exp();
     let log_sum = (max + sum.log()).checkpoint_name("attention_log_sum");
-    // Dividing the sum instead of each weight spares a pass over the square array.
+    // Dividing the sum instead of each weight saves a pass over the square array.
     let weighted = q.graph().einsum_with(
         "bhqs,bhsk->bhqk",
         weights.convert(v.dtype()),

@@ -32,7 +32,7 @@ pub struct Model {
     pub tie_embeddings: TieEmbeddings,
     /// What RMSNorm adds to the mean square.
     pub norm_epsilon: f64,
-    /// Whose standard deviations the first weights are drawn with.
+    /// Whose standard deviations the initial weights have.
     pub initialization: Initialization,
 }
 

@@ -15,7 +15,7 @@ pub fn rms_norm<'g>(x: Tensor<'g>, weight: Tensor<'g>, epsilon: f64) -> Tensor<'
     ((wide * scale) * weight).convert(x.dtype())
 }
 
-/// What the two dimensions of a weight are: those of its input and its output.
+/// The logical axes of a weight: its input's and its output's.
 pub type WeightAxes = [LogicalAxis; 2];
 
 /// `x [batch, length, in]` times `w [in, out]`, whose dimensions are `axes`, in the element type of
@@ -24,13 +24,13 @@ pub fn project<'g>(x: Tensor<'g>, w: Tensor<'g>, axes: WeightAxes) -> Tensor<'g>
     product(x, w, axes, x.dtype())
 }
 
-/// [`project`], its sums kept in the type `to`. The gradient of `w` leaves its product, and is
-/// summed over devices, in the type that `w` comes in: a wider one than that of `x` is not rounded
-/// on the way.
+/// [`project`] with a result of type `to`. The gradient of `w` is computed, and summed over
+/// devices, in the type of `w`: where that is wider than the type of `x`, nothing is rounded on the
+/// way.
 ///
-/// A weight that is kept in parts by devices that share out the batch is gathered for the product,
-/// in the type of `x`; its gradient goes back in parts. Left alone, the partitioner would rather
-/// loop over the parts.
+/// A weight that is split over the devices that split the batch is gathered for the product, in the
+/// type of `x`, and its gradient is scattered again (as in FSDP). Left alone, the partitioner would
+/// loop over the shards instead.
 pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, axes: WeightAxes, to: DType) -> Tensor<'g> {
     let whole = gathered(w, x.dtype(), axes);
     let g = x.graph();
@@ -41,7 +41,7 @@ pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, axes: WeightAxes, to: DType) ->
         let dx = g.einsum("ble,de->bld", dy, gathered(w, x.dtype(), axes));
         let sums = Some(w.dtype());
         let dw = g.einsum_with("bld,ble->de", x, dy, Default::default(), sums);
-        // First the sum over devices, then the part: asked for the part of a product, the
+        // First the sum over devices, then the shard: asked for the shard of a product, the
         // partitioner loops again.
         vec![
             dx,
@@ -51,7 +51,7 @@ pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, axes: WeightAxes, to: DType) ->
     })
 }
 
-/// A weight as its product takes it.
+/// A weight, gathered for its product.
 fn gathered<'g>(w: Tensor<'g>, dtype: DType, axes: WeightAxes) -> Tensor<'g> {
     w.convert(dtype).with_logical_axes_except(&[Batch], &axes)
 }
@@ -97,8 +97,8 @@ fn nonlinearity<'g>(x: Tensor<'g>, activation: Activation) -> Tensor<'g> {
 /// share(x)`.
 pub fn gelu(x: Tensor<'_>) -> Tensor<'_> {
     let y = (x.convert(accumulation_dtype(x.dtype())) * share(x)).convert(x.dtype());
-    // Two thirds of what the rules would compute, from `x` alone: s + x s (1 - s) (2 c x + 2 c
-    // 0.044715 x^3)'.
+    // From `x` alone, with two thirds of the operations of the rules:
+    // s + x s (1 - s) (2 c x + 2 c 0.044715 x^3)'.
     y.custom_vjp(&[x], &[], |operands, _, dy| {
         let x = operands[0];
         let (s, wide) = (share(x), x.convert(accumulation_dtype(x.dtype())));

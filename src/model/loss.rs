@@ -4,7 +4,7 @@ use ankh_hlo::{DType, Shape, Tensor};
 
 use super::Loss;
 
-/// What the decoder should have said: s32 `[batch, length]`, negative where no token is asked for.
+/// The labels: s32 `[batch, length]`, negative where there is nothing to predict.
 #[derive(Clone, Copy)]
 pub struct Targets<'g>(pub Tensor<'g>);
 
@@ -15,20 +15,20 @@ pub struct TokenLoss<'g> {
     pub objective: Tensor<'g>,
     /// The cross-entropy alone, in nats.
     pub cross_entropy: Tensor<'g>,
-    /// How many tokens were predicted. A prediction is one token: the first of those with the
-    /// largest logit.
+    /// How many tokens were predicted correctly. The prediction is the first token of those with
+    /// the largest logit.
     pub correct: Tensor<'g>,
 }
 
 impl<'g> Targets<'g> {
-    /// 1 where a token is asked for, float32 `[batch, length]`.
+    /// 1 where there is a token to predict, float32 `[batch, length]`.
     pub fn weights(self) -> Tensor<'g> {
         self.0
             .greater_equal(self.0.zeros_like())
             .convert(DType::F32)
     }
 
-    /// How many tokens are asked for, float32.
+    /// How many tokens there are to predict, float32.
     pub fn count(self) -> Tensor<'g> {
         self.weights().sum_all()
     }
@@ -83,7 +83,7 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
 /// The first token of those with the largest logit, s32 `[batch, length]`.
 fn predictions<'g>(logits: Tensor<'g>) -> Tensor<'g> {
     let ids = token_ids(logits);
-    // Others take part in the minimum with a number that no token has.
+    // Others enter the minimum with a number that no token has.
     let none = ids.graph().scalar(DType::S32, i32::MAX.into());
     let largest = logits.equal(logits.max(&[2]).expand_dims(&[2]));
     largest.select(ids, none).min(&[2])

@@ -1,4 +1,4 @@
-//! The two stacks, from token ids to logits.
+//! The forward pass: the encoder's and the decoder's stack of layers, from token ids to logits.
 
 use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 
@@ -24,7 +24,7 @@ pub struct Network<'g, 'c> {
     pub gradients: DType,
 }
 
-/// Where the tokens of a batch are, and which belong together; s32.
+/// Which positions of a batch hold tokens, and which of them belong together; s32.
 #[derive(Clone, Copy)]
 pub enum Tokens<'g> {
     /// A sequence a row: 1 on the tokens of its input, `[batch, input length]`.
@@ -42,7 +42,7 @@ pub enum Tokens<'g> {
     },
 }
 
-/// What a forward pass gives.
+/// The results of a forward pass.
 #[derive(Clone, Copy)]
 pub struct States<'g> {
     /// The encoder's last states, after its final norm: `[batch, input length, embed]`.
@@ -170,7 +170,7 @@ impl<'g> Network<'g, '_> {
         x[0]
     }
 
-    /// A weight as its products get it, which is the type its gradient leaves them in.
+    /// A weight in the type in which its gradient is computed.
     fn narrowed(&self, w: Tensor<'g>) -> Tensor<'g> {
         match self.gradients == self.compute {
             true => w.convert(self.compute),
@@ -234,7 +234,7 @@ impl<'g> Network<'g, '_> {
 
     /// The bias by relative position. It is the same for packed rows: a sequence takes up
     /// consecutive positions, so the distances within it are those of the sequence alone, and those
-    /// between sequences are never looked at.
+    /// between sequences are masked.
     fn relative(&self, table: Tensor<'g>, direction: Direction, length: i64) -> Tensor<'g> {
         let _scope = self.graph().scope("relative_bias");
         position::bias(

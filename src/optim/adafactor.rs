@@ -94,7 +94,7 @@ impl UpdateRule for Adafactor {
                 let (small, large) = ([smaller as i64], [larger as i64]);
                 let row = average(slots[0], squared.mean(&large));
                 let col = average(slots[1], squared.mean(&small));
-                // `row` has lost the larger dimension; this is where the smaller one is context.
+                // `row` has lost the larger dimension; this is where the smaller one is now.
                 let rest = [smaller as i64 - i64::from(smaller > larger)];
                 let row_factor = (row / row.mean(&rest).expand_dims(&rest)).rsqrt();
                 let scaled =

@@ -14,7 +14,7 @@ pub struct Schedule {
     pub warmup_steps: u64,
     /// What follows the warm-up.
     pub kind: ScheduleKind,
-    /// The step that the warm-up begins at. It is 0, but for a run that is warmed up anew.
+    /// The step that the warm-up begins at: 0, unless a run is warmed up again.
     pub start_step: u64,
     /// The step at which the rate reaches 0; `train.steps` where none is given.
     pub steps: Option<u64>,
@@ -85,7 +85,7 @@ pub fn learning_rate<'g>(schedule: &Schedule, steps: u64, step: Tensor<'g>) -> T
         .select(step * (peak / warmup), after)
 }
 
-/// [`learning_rate`] as a number, for who asks before there is a program.
+/// [`learning_rate`] as a number, outside a program.
 pub fn learning_rate_at(schedule: &Schedule, steps: u64, step: u64) -> f64 {
     let step = step.saturating_sub(schedule.start_step) as f64;
     let peak = schedule.peak_learning_rate;

@@ -7,8 +7,8 @@
 //!
 //! A rule asks a [`VjpContext`] for primal values, those of the forward pass. In the program itself
 //! they are there. In a body they may not be: the backward pass then runs in another function, and
-//! `primal_body` decides for each value whether the forward pass saves it or the backward pass computes
-//! it again.
+//! `primal_body` decides for each value whether the forward pass saves it or the backward pass
+//! computes it again.
 
 mod bodies;
 mod dot;

@@ -240,7 +240,8 @@ impl Graph {
         };
         let location = Location::caller();
         let (parameters, outputs) = build();
-        // A scope that was entered within the body does not outlive it, whatever became of its guard.
+        // A scope that was entered within the body does not outlive it, whatever became of its
+        // guard.
         let mut state = self.state.borrow_mut();
         state.scopes.retain(|(id, _)| *id < first_scope);
         state.attribute();

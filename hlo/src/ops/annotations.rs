@@ -44,9 +44,9 @@ impl<'g> Tensor<'g> {
         }
     }
 
-    /// This value with this sharding (in JAX: `with_sharding_constraint`). Within a program a dimension need not divide: the last
-    /// devices then have shorter shards or none, which XLA pads. A program's parameters and results
-    /// have to divide.
+    /// This value with this sharding (in JAX: `with_sharding_constraint`). Within a program a
+    /// dimension need not divide: the last devices then have shorter shards or none, which XLA
+    /// pads. A program's parameters and results have to divide.
     #[track_caller]
     pub fn with_sharding_constraint(self, sharding: Sharding) -> Tensor<'g> {
         const OPERATION: &str = "sharding-constraint";

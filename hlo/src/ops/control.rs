@@ -1,5 +1,5 @@
-//! Loops, branches and calls. Their bodies are closures over tensors. Outer tensors that a body uses
-//! are captured: they become parameters of the body.
+//! Loops, branches and calls. Their bodies are closures over tensors. Outer tensors that a body
+//! uses are captured: they become parameters of the body.
 
 use std::rc::Rc;
 
