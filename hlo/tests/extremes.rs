@@ -55,15 +55,15 @@ fn numbers() -> impl Strategy<Value = Vec<i64>> {
     vec(number(), 0..4)
 }
 
-/// What an operation is given beside its operand.
+/// The arguments of an operation besides its operand.
 #[derive(Clone, Debug)]
-struct Given {
+struct Arguments {
     dtype: DType,
     lists: [Vec<i64>; 3],
     place: usize,
 }
 
-impl Given {
+impl Arguments {
     fn shape(&self) -> Shape {
         Shape::new(self.dtype, self.lists[0].clone())
     }
@@ -84,17 +84,17 @@ impl Given {
     }
 }
 
-fn given() -> impl Strategy<Value = Given> {
+fn arguments() -> impl Strategy<Value = Arguments> {
     let lists = [numbers(), numbers(), numbers()];
     let made = (select(&TYPES[..]), lists, 0..4usize);
-    made.prop_map(|(dtype, lists, place)| Given {
+    made.prop_map(|(dtype, lists, place)| Arguments {
         dtype,
         lists,
         place,
     })
 }
 
-type Operation = for<'g> fn(&'g Graph, Tensor<'g>, &Given) -> Tensor<'g>;
+type Operation = for<'g> fn(&'g Graph, Tensor<'g>, &Arguments) -> Tensor<'g>;
 
 /// Every operation that takes sizes, or whose result has others than its operands.
 const OPERATIONS: [(&str, Operation); 41] = [
@@ -277,14 +277,14 @@ proptest! {
     fn whatever_the_sizes_there_is_an_array_or_a_mistake(
         which in 0..9usize,
         operation in 0..OPERATIONS.len(),
-        given in given(),
-        more in given(),
+        arguments in arguments(),
+        more in arguments(),
     ) {
         let g = Graph::new("extremes");
         g.set_logical_axis_rules(rules());
         let x = operand(&g, which);
         let (name, build) = OPERATIONS[operation];
-        let y = build(&g, x, &given);
+        let y = build(&g, x, &arguments);
         if g.error().is_none() {
             let shape = y.shape();
             let fits = bytes(&shape).is_some_and(|bytes| bytes <= i64::MAX as u128);
@@ -312,11 +312,11 @@ proptest! {
     #[test]
     fn padding_is_refused_where_the_result_cannot_be(
         which in 0..9usize,
-        given in given(),
+        arguments in arguments(),
     ) {
         let g = Graph::new("pad");
         let x = operand(&g, which);
-        let pads = vec![given.pads().first().copied().unwrap_or_default(); x.rank()];
+        let pads = vec![arguments.pads().first().copied().unwrap_or_default(); x.rank()];
         let size = |(p, d): (&PadDim, i64)| {
             let between = i128::from(p.interior) * i128::from((d - 1).max(0));
             let size = between + i128::from(d) + i128::from(p.low) + i128::from(p.high);
@@ -334,7 +334,7 @@ proptest! {
     }
 
     #[test]
-    fn the_parts_of_any_array_hold_each_element(
+    fn the_shards_of_any_array_hold_each_element(
         dims in numbers(),
         positions in vec(number(), 1..3),
     ) {

@@ -25,7 +25,7 @@ fn mistake(build: impl for<'g> FnOnce(&'g Graph, Tensor<'g>)) -> Error {
     let error = g.error().expect("a mistake");
     let lines = Location::caller().line()..=Location::caller().line() + 8;
     assert!(
-        error.location.file().ends_with("tests/placement.rs"),
+        error.location.file().ends_with("tests/sharded.rs"),
         "{error}"
     );
     assert!(lines.contains(&error.location.line()), "{lines:?}: {error}");
@@ -101,7 +101,7 @@ fn parameters_and_results_are_split_into_equal_parts() {
 }
 
 #[test]
-fn donations_lie_on_the_mesh_as_what_they_take_over() {
+fn donations_have_the_sharding_of_what_they_take_over() {
     let whole = || over(&[&[], &[]]);
     let cases: [(Sharding, Sharding, [&str; 2]); 4] = [
         (
@@ -236,7 +236,7 @@ fn a_sharding_may_be_given_by_axis() {
 }
 
 #[test]
-fn the_parts_of_an_array_cover_it_as_often_as_it_is_copied() {
+fn the_shards_of_an_array_cover_it_once_for_each_replica() {
     let mesh = Arc::new(Mesh::new([(DATA, 2), (FSDP, 3), (MODEL, 4)]).unwrap());
     let dims = [12i64, 24];
     let axes: [&[&[AxisName]; 2]; 6] = [
@@ -328,7 +328,7 @@ fn place<'g>(t: Tensor<'g>, sharding: Option<Sharding>) -> Tensor<'g> {
 }
 
 #[test]
-fn results_lie_where_their_ports_say_without_a_layout_too() {
+fn results_have_the_sharding_of_their_specs_without_rules_too() {
     let mesh = Arc::new(Mesh::new([(DATA, 2), (MODEL, 4)]).unwrap());
     let split = |dims: &[&[AxisName]]| Sharding::new(&mesh, dims).unwrap();
     let g = Graph::new("specs");
