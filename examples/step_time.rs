@@ -1,4 +1,5 @@
-//! Times the training step of a configuration on the CPU plugin, on one batch of random tokens; prints JSON.
+//! Times the training step of a configuration on the CPU plugin, on one batch of random tokens;
+//! prints JSON.
 //!
 //!     cargo run --example step_time -- small 12 train.remat=none
 
@@ -73,7 +74,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Residue tokens, the same in each run (a linear congruential sequence), without padding: a row is one sequence.
+/// Residue tokens, the same in each run (a linear congruential sequence), without padding: a row is
+/// one sequence.
 fn batch(config: &Config) -> Vec<HostTensor> {
     let mut state = 1u32;
     let mut token = || {

@@ -4,18 +4,19 @@
 //! # Where to begin
 //! A training run is [`config`] -> [`programs`] -> [`mesh`] -> [`train`]:
 //! - [`config::Config`] is what a run is, resolved from presets, files and `--set`.
-//! - [`programs::Programs`] builds what runs on the devices: the initial state, the training step, the
-//!   evaluation. The step calls [`model`] (the network and its loss) and [`optim`] (the update).
+//! - [`programs::Programs`] builds what runs on the devices: the initial state, the training step,
+//!   the evaluation. The step calls [`model`] (the network and its loss) and [`optim`] (the
+//!   update).
 //! - [`mesh::DeviceMesh`] opens the devices of a slice, compiles programs for them and holds their
 //!   [`mesh::ShardedArray`]s, as a `jax.sharding.Mesh` does.
-//! - [`train::train`] is the loop. Read `src/train/trainer.rs` and `src/programs/step.rs`: the order of
-//!   things in a step, and what a step computes.
+//! - [`train::train`] is the loop. Read `src/train/trainer.rs` and `src/programs/step.rs`: the
+//!   order of things in a step, and what a step computes.
 //!
-//! Beside the loop stand [`checkpoint`] (named tensors, saved whole or not at all), [`run_dir`] (the
-//! directory of a run, and who may write to it), [`telemetry`] (metrics and logs) and
-//! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be here
-//! and reports its memory and time. [`cli`] is the command line: arguments in, exit codes and advice
-//! out.
+//! Beside the loop stand [`checkpoint`] (named tensors, saved whole or not at all), [`run_dir`]
+//! (the directory of a run, and who may write to it), [`telemetry`] (metrics and logs) and
+//! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be
+//! here and reports its memory and time. [`cli`] is the command line: arguments in, exit codes and
+//! advice out.
 
 pub mod checkpoint;
 pub mod cli;

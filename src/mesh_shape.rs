@@ -17,7 +17,8 @@ pub struct MeshShape {
 }
 
 impl MeshShape {
-    /// The devices of the mesh; more than there can be where the axes are as long as a setting can say.
+    /// The devices of the mesh; more than there can be where the axes are as long as a setting can
+    /// say.
     pub fn devices(&self) -> usize {
         self.data
             .saturating_mul(self.fsdp)

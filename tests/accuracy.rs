@@ -1,5 +1,5 @@
-//! What counts as a right prediction: one token, the first of those with the largest logit, on one device as on a mesh that
-//! splits the vocabulary.
+//! What counts as a right prediction: one token, the first of those with the largest logit, on one
+//! device as on a mesh that splits the vocabulary.
 
 mod support;
 

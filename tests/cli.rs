@@ -50,7 +50,8 @@ fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Runs and expects this exit code and these words on standard error, and nothing on standard output.
+/// Runs and expects this exit code and these words on standard error, and nothing on standard
+/// output.
 #[track_caller]
 fn refused(arguments: &[&str], exit: i32, words: &[&str]) {
     let output = pretrain(arguments);

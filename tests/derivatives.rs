@@ -1,5 +1,5 @@
-//! The derivatives written by hand, in float64 on the CPU plugin: against central finite differences, and against the
-//! derivative that the rules of `hlo` give for the plain formula.
+//! The derivatives written by hand, in float64 on the CPU plugin: against central finite
+//! differences, and against the derivative that the rules of `hlo` give for the plain formula.
 
 mod support;
 
@@ -18,11 +18,12 @@ use support::{Random, compile, run};
 const FINITE_DIFFERENCES: f64 = 1e-6;
 const PLAIN_FORMULA: f64 = 1e-10;
 
-/// Truncation error grows with the square of the step, rounding with its inverse; 1e-5 leaves both below 1e-9.
+/// Truncation error grows with the square of the step, rounding with its inverse; 1e-5 leaves both
+/// below 1e-9.
 const STEP: f64 = 1e-5;
 
-/// Checks the derivatives of a scalar with respect to arrays of `shapes`, at a random point. `build` gives it twice: with
-/// the derivative written by hand, and as the plain formula.
+/// Checks the derivatives of a scalar with respect to arrays of `shapes`, at a random point.
+/// `build` gives it twice: with the derivative written by hand, and as the plain formula.
 fn check(
     case: &str,
     shapes: &[Vec<i64>],
@@ -111,7 +112,8 @@ fn mixed<'g>(y: Tensor<'g>) -> Tensor<'g> {
     ((places * 0.7 + 0.3).sin() * y.reshape(&[count])).sum_all()
 }
 
-/// softmax(q k' + relative) v as it is written down, without the keys that are hidden: a pred of `[batch, 1, queries, keys]`.
+/// softmax(q k' + relative) v as it is written down, without the keys that are hidden: a pred of
+/// `[batch, 1, queries, keys]`.
 fn plain_attention<'g>(
     [q, k, v]: [Tensor<'g>; 3],
     relative: Option<Tensor<'g>>,
@@ -143,7 +145,8 @@ enum Hidden {
 }
 
 impl Hidden {
-    /// Numbers for the positions of `batch` rows, as the variant reads them: 1 on tokens, or segment numbers and 0 on padding.
+    /// Numbers for the positions of `batch` rows, as the variant reads them: 1 on tokens, or
+    /// segment numbers and 0 on padding.
     fn numbers(self, random: &mut Random, batch: i64, length: i64) -> Vec<i32> {
         let mut numbers = Vec::new();
         for _ in 0..batch {
@@ -308,7 +311,8 @@ fn only_a_narrow_weight_has_a_rounded_gradient() {
     assert_ne!(narrow.to_vec::<f32>().unwrap(), [257.0; 6]);
 }
 
-/// The result and the gradients of queries, keys, values and relative bias, for `[batch, heads, length, kv]` = [2, 2, 3, 4].
+/// The result and the gradients of queries, keys, values and relative bias, for `[batch, heads,
+/// length, kv]` = [2, 2, 3, 4].
 fn attend(dtype: DType, hidden: Hidden, numbers: [&[i32]; 2]) -> Vec<Vec<f64>> {
     let g = Graph::new("attention");
     let shape = |dims: &[i64]| Shape::new(DType::F64, dims);
@@ -355,7 +359,8 @@ fn a_query_without_visible_keys_stays_finite_and_changes_no_other() {
                 assert!(value.is_finite(), "{hidden:?}, {dtype:?}");
             }
             if dtype == DType::F32 {
-                // The first row's half of the result and of the gradients of queries, keys and values.
+                // The first row's half of the result and of the gradients of queries, keys and
+                // values.
                 for (found, mask) in found[..4].iter().zip(&mask) {
                     assert_eq!(found[..24], mask[..24], "{hidden:?}");
                 }

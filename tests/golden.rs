@@ -1,4 +1,5 @@
-//! The model, its derivative and Adafactor against Hugging Face's Flax T5 and optax, number by number, in float32.
+//! The model, its derivative and Adafactor against Hugging Face's Flax T5 and optax, number by
+//! number, in float32.
 //!
 //! The files under tests/golden are made by `make goldens` from those libraries; here they are only
 //! read. Those under tests/golden/directories are what PyTorch's T5 of transformers 4 and 5 saves
@@ -32,8 +33,8 @@ const LEARNING_RATE: f64 = 4e-3;
 const FORWARD: f64 = 1e-5;
 /// A gradient is a longer sum of terms that cancel.
 const GRADIENT: f64 = 1e-4;
-/// As for gradients, for all but one weight in 10,000: where a gradient is at rounding level its sign decides the first
-/// step's direction.
+/// As for gradients, for all but one weight in 10,000: where a gradient is at rounding level its
+/// sign decides the first step's direction.
 const WEIGHT: f64 = 1e-4;
 const WEIGHT_SHARE: f64 = 0.9999;
 

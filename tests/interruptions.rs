@@ -1,4 +1,5 @@
-//! Runs that are asked to stop or to save, killed, or run out of disk, through the binary on the CPU plugin.
+//! Runs that are asked to stop or to save, killed, or run out of disk, through the binary on the
+//! CPU plugin.
 
 mod support;
 
@@ -30,8 +31,9 @@ struct Run {
 /// More steps than any test waits for.
 const ENDLESS: &str = "train.steps=1_000_000";
 
-/// What a run may take to end. It takes some tenths of a second where the machine has nothing else to do (`--nocapture` shows
-/// them); that it left out what it did not have to wait for is checked by what it leaves behind.
+/// What a run may take to end. It takes some tenths of a second where the machine has nothing else
+/// to do (`--nocapture` shows them); that it left out what it did not have to wait for is checked
+/// by what it leaves behind.
 const PROMPTLY: Duration = Duration::from_secs(20);
 
 /// Prepared proteins, of which a fraction is held out.
@@ -379,7 +381,8 @@ fn one_request_that_arrives_twice_is_one_and_one_that_is_repeated_ends_at_once()
 #[test]
 fn training_goes_on_while_the_disk_is_full_and_saves_when_there_is_room() {
     let bench = bench("0.2");
-    // No file may grow beyond this while the disk is full. The state's largest arrays are longer, and so is what the run logs.
+    // No file may grow beyond this while the disk is full. The state's largest arrays are longer,
+    // and so is what the run logs.
     let settings = [ENDLESS, "evaluation.every=0", "checkpoint.every=40"];
     let command = train(&bench, &settings);
     let mut shell = Command::new("sh");
@@ -400,7 +403,8 @@ fn training_goes_on_while_the_disk_is_full_and_saves_when_there_is_room() {
         );
     };
     room(&run, "4096:unlimited");
-    // The log is full too, so it is the next save's absence that tells. Steps are some milliseconds.
+    // The log is full too, so it is the next save's absence that tells. Steps are some
+    // milliseconds.
     let (saved, start) = (run.steps_saved(), Instant::now());
     while start.elapsed() < Duration::from_secs(2) {
         run.wait_for("time", |_| true);
@@ -472,7 +476,8 @@ fn a_run_that_cannot_save_its_last_step_says_what_it_leaves() {
     assert!(log.contains("cannot be saved"), "{log}");
 }
 
-/// The steps that TensorBoard shows: the files in the order of their names, without what a later session's start makes void.
+/// The steps that TensorBoard shows: the files in the order of their names, without what a later
+/// session's start makes void.
 fn shown(run: &Path) -> Vec<u64> {
     let entries = fs::read_dir(run)
         .unwrap()

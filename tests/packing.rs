@@ -1,5 +1,5 @@
-//! Packed rows compute what their sequences compute alone: logits, loss, gradients, whatever is kept for the derivative and however the
-//! devices share the work.
+//! Packed rows compute what their sequences compute alone: logits, loss, gradients, whatever is
+//! kept for the derivative and however the devices share the work.
 
 mod support;
 
@@ -19,7 +19,8 @@ use support::{Random, device, weights};
 /// float32 holds 7 digits, and sums over another number of keys are taken in another order.
 const FORWARD: f64 = 1e-5;
 
-/// A gradient sums over all positions of the batch, which are in other rows here, and its terms cancel; relative to the largest of its array.
+/// A gradient sums over all positions of the batch, which are in other rows here, and its terms
+/// cancel; relative to the largest of its array.
 const GRADIENT: f64 = 2e-5;
 
 /// Positions of an input and of a target, in packed rows.
@@ -62,7 +63,8 @@ fn sequences(config: &Config, random: &mut Random, count: usize) -> Vec<Sequence
 /// Which sequences each row holds, in the order of their segments.
 type RowsOfSequences = Vec<Vec<usize>>;
 
-/// Each sequence, in a random order, in a random one of `rows` rows that has room for it. The last row stays empty.
+/// Each sequence, in a random order, in a random one of `rows` rows that has room for it. The last
+/// row stays empty.
 fn pack(sequences: &[Sequence], random: &mut Random, rows: usize) -> RowsOfSequences {
     let mut packing: RowsOfSequences = vec![vec![]; rows];
     let mut left: Vec<usize> = (0..sequences.len()).collect();

@@ -1,4 +1,5 @@
-//! `pretrain plan` through the binary: on the CPU plugin, on plugins that fail, and (ignored by default) on libtpu.
+//! `pretrain plan` through the binary: on the CPU plugin, on plugins that fail, and (ignored by
+//! default) on libtpu.
 
 use std::fs;
 use std::path::{Path, PathBuf};

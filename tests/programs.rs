@@ -1,5 +1,6 @@
-//! What the programs of a run have to agree on: parts of a batch with the whole, evaluation with the forward pass, padding
-//! with none, memory policies and number formats with each other, first weights with their distributions.
+//! What the programs of a run have to agree on: parts of a batch with the whole, evaluation with
+//! the forward pass, padding with none, memory policies and number formats with each other, first
+//! weights with their distributions.
 
 mod support;
 
@@ -15,7 +16,8 @@ use ankh_hlo::DType;
 use ankh_pjrt::{ElementType, HostTensor};
 use support::{Random, compile, run, weights};
 
-/// The preset for tests, with an optimizer whose first step is a smooth function of the gradient: `g / (|g| + 1)`.
+/// The preset for tests, with an optimizer whose first step is a smooth function of the gradient:
+/// `g / (|g| + 1)`.
 fn tiny() -> Config {
     let mut config = ankh::config::resolve(Some("tiny"), &[]).unwrap();
     config.optimizer = Optimizer::Adamw(AdamW {
@@ -41,7 +43,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// Four examples of different lengths, so that no part of the batch has as many targets as another.
+    /// Four examples of different lengths, so that no part of the batch has as many targets as
+    /// another.
     fn random(config: &Config) -> Batch {
         let mut random = Random(5);
         let mut tokens = |length: &usize| {
@@ -144,7 +147,8 @@ impl Step {
     }
 }
 
-/// Rounding is relative to the largest update, and to the weights, of size 1, that it is the difference of.
+/// Rounding is relative to the largest update, and to the weights, of size 1, that it is the
+/// difference of.
 fn assert_updates(case: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
     let names = Weights::of(&tiny().model).leaves();
     for ((p, found), expected) in names.iter().zip(found).zip(expected) {
@@ -382,7 +386,8 @@ fn padding_changes_no_sum() {
     assert_eq!(found.tokens, expected.tokens);
 }
 
-/// A model whose inner width is not `d_model`, with enough numbers a parameter to measure their spread.
+/// A model whose inner width is not `d_model`, with enough numbers a parameter to measure their
+/// spread.
 fn spread() -> Config {
     let mut config = tiny();
     config.model.d_model = 64;

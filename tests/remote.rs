@@ -1,4 +1,5 @@
-//! Training on data in a bucket, over a way on which requests fail: nothing but the time it takes differs from local data.
+//! Training on data in a bucket, over a way on which requests fail: nothing but the time it takes
+//! differs from local data.
 
 #[path = "../storage/tests/support/mod.rs"]
 mod servers;
@@ -77,7 +78,8 @@ impl Remote {
         command.output().unwrap()
     }
 
-    /// What a run computed: each line of its metrics without the times, and the bytes of its last arrays.
+    /// What a run computed: each line of its metrics without the times, and the bytes of its last
+    /// arrays.
     fn computed(&self, run: &str) -> (Vec<Map<String, Value>>, Files) {
         let timed = |name: &str| {
             name == "mfu" || name.ends_with("_seconds") || name.ends_with("_per_second")

@@ -1,5 +1,5 @@
-//! What may change when a run goes on, through the binary on the CPU plugin: batch size, optimizer, length, and from where it is
-//! started.
+//! What may change when a run goes on, through the binary on the CPU plugin: batch size, optimizer,
+//! length, and from where it is started.
 
 mod support;
 
@@ -204,7 +204,8 @@ fn another_batch_size_and_optimizer_go_on_when_asked_for() {
     let by_the_rate = moved.iter().filter(|moved| (0.98..1.02).contains(*moved));
     assert!(by_the_rate.count() > moved.len() * 9 / 10, "{moved:?}");
 
-    // Stopped once more, and gone on with as it is; the first state from before rows were recorded, and no configuration beside it.
+    // Stopped once more, and gone on with as it is; the first state from before rows were recorded,
+    // and no configuration beside it.
     let other = Finished::run().copy();
     let Checkpoint {
         mut metadata,

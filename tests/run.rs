@@ -1,4 +1,5 @@
-//! Whole runs through the binary, on the CPU plugin: what they leave behind, how they stop, and that stopping changes nothing.
+//! Whole runs through the binary, on the CPU plugin: what they leave behind, how they stop, and
+//! that stopping changes nothing.
 
 mod support;
 
@@ -112,7 +113,8 @@ fn a_run_leaves_what_its_readers_rely_on() {
 #[test]
 fn resuming_equals_never_stopping() {
     let bench = Bench::new();
-    // Large enough that step 20 is some time after step 10; packed, so that what a step shows follows from a plan.
+    // Large enough that step 20 is some time after step 10; packed, so that what a step shows
+    // follows from a plan.
     let size = [
         "--set",
         "data.packing=packed",
@@ -302,7 +304,8 @@ fn forward_writes_what_the_reference_writes() {
     let ours = safetensors::SafeTensors::deserialize(&ours).unwrap();
     let expected = safetensors::SafeTensors::deserialize(&expected).unwrap();
     for (name, tensor) in expected.tensors() {
-        // The reference also keeps the weights after its first step, which it was not asked for here.
+        // The reference also keeps the weights after its first step, which it was not asked for
+        // here.
         if name.starts_with("after1.") {
             continue;
         }

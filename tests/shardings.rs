@@ -143,7 +143,8 @@ fn shape(element: &str, dims: &[i64]) -> String {
     format!("{element}[{}]", dims.join(","))
 }
 
-/// Rows under a title, in columns: name, whole shape, the axes of each dimension, and what one device has.
+/// Rows under a title, in columns: name, whole shape, the axes of each dimension, and what one
+/// device has.
 fn table(title: &str, rows: &[Row]) -> String {
     let axes = |row: &Row| {
         let dims = row.axes.iter().map(|axes| match axes.as_slice() {

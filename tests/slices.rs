@@ -1,4 +1,5 @@
-//! Training over the devices of a mesh equals training on one, and how the devices are shared out to hosts changes nothing.
+//! Training over the devices of a mesh equals training on one, and how the devices are shared out
+//! to hosts changes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,8 @@ use ankh_pjrt::HostTensor;
 
 const STEPS: u64 = 10;
 
-/// A model whose dimensions eight devices can split every way, with factored second moments, in float32.
+/// A model whose dimensions eight devices can split every way, with factored second moments, in
+/// float32.
 fn config_for(data: &Path, settings: &[&str]) -> Config {
     let mut set: Vec<String> = [
         "model.d_model=32",
@@ -152,8 +154,8 @@ fn a_saved_program_trains_as_one_compiled_anew_and_no_other_run_takes_it() {
     assert!(several.contains("several devices"), "{several}");
 }
 
-/// By how much two runs differ: the losses at most, and the weights at the 99.9th percentile, both relative (a weight to the
-/// largest of its array).
+/// By how much two runs differ: the losses at most, and the weights at the 99.9th percentile, both
+/// relative (a weight to the largest of its array).
 fn difference(found: &Run, expected: &Run) -> (f64, f64) {
     assert_eq!(found.losses.len() as u64, STEPS);
     let losses = found.losses.iter().zip(&expected.losses);

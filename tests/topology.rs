@@ -1,4 +1,5 @@
-//! What [`Slice`] says, compared with what libtpu says. `make test-tpu` runs these; no TPU is needed.
+//! What [`Slice`] says, compared with what libtpu says. `make test-tpu` runs these; no TPU is
+//! needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -141,7 +142,8 @@ fn each_row_is_fed_once_by_every_host_that_computes_it_and_by_no_other() {
         ([2, 4, 4], 1),
         // Eight chips are two hosts, which both need the rows that they compute together.
         ([4, 1, 8], 2),
-        // Two layers of sixteen chips, each with two chips of every host, so that all hosts need all rows.
+        // Two layers of sixteen chips, each with two chips of every host, so that all hosts need
+        // all rows.
         ([2, 1, 16], 8),
     ] {
         let [data, fsdp, model] = sizes;

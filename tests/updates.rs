@@ -1,5 +1,5 @@
-//! Update rules, clipping and the learning rate against the formulas of optax, computed here one number at a time in
-//! float64.
+//! Update rules, clipping and the learning rate against the formulas of optax, computed here one
+//! number at a time in float64.
 
 mod support;
 
@@ -28,7 +28,8 @@ fn parameter(dims: &[i64], stacked: bool) -> Parameter {
     }
 }
 
-/// The parameter after each of a few steps, each with its own gradient and learning rate, and last its slots.
+/// The parameter after each of a few steps, each with its own gradient and learning rate, and last
+/// its slots.
 fn updates(
     optimizer: &Optimizer,
     parameter: &Parameter,
@@ -88,8 +89,8 @@ enum Second {
     Factored(Vec<f64>, Vec<f64>),
 }
 
-/// `optax.adafactor` for one tensor: scale_by_factored_rms, clip_by_block_rms, the learning rate, scale_by_param_block_rms,
-/// then weight decay.
+/// `optax.adafactor` for one tensor: scale_by_factored_rms, clip_by_block_rms, the learning rate,
+/// scale_by_param_block_rms, then weight decay.
 fn adafactor(rule: &Adafactor, t: usize, rate: f64, x: &mut [f64], g: &[f64], second: &mut Second) {
     let decay = 1.0 - ((t + 1) as f64).powf(-rule.decay_rate);
     let squared: Vec<f64> = g.iter().map(|g| g * g + rule.epsilon).collect();
@@ -131,7 +132,8 @@ fn adafactor(rule: &Adafactor, t: usize, rate: f64, x: &mut [f64], g: &[f64], se
     }
 }
 
-/// Compares a few steps on `layers` tensors, stacked if there are several, with as many lonely ones.
+/// Compares a few steps on `layers` tensors, stacked if there are several, with as many lonely
+/// ones.
 fn check_adafactor(case: &str, rule: Adafactor, layers: usize, dims: &[i64], factored: bool) {
     let stacked = layers > 1;
     let all: Vec<i64> = (stacked.then_some(layers as i64).into_iter())
@@ -140,8 +142,8 @@ fn check_adafactor(case: &str, rule: Adafactor, layers: usize, dims: &[i64], fac
     let parameter = parameter(&all, stacked);
     let size = dims.iter().product::<i64>() as usize;
     let random = &mut Random(size as u64);
-    // The layers differ in size, one is too small for its parameter scale, and the gradients grow, so that later updates
-    // are clipped.
+    // The layers differ in size, one is too small for its parameter scale, and the gradients grow,
+    // so that later updates are clipped.
     let layer = |i: usize, scale: f64| scale * 10f64.powi(-2 * (i % layers) as i32);
     let mut value = random.signed((layers * size) as i64);
     for (e, v) in value.iter_mut().enumerate() {
@@ -191,7 +193,8 @@ fn check_adafactor(case: &str, rule: Adafactor, layers: usize, dims: &[i64], fac
         Second::Factored(_, columns) => columns,
         Second::Whole(_) => unreachable!("factored"),
     });
-    // `v_row` has lost the larger dimension, `v_col` the smaller one; of equal ones the later counts as larger.
+    // `v_row` has lost the larger dimension, `v_col` the smaller one; of equal ones the later
+    // counts as larger.
     let (mut row_dims, mut column_dims) = (all.clone(), all);
     row_dims.pop();
     column_dims.remove(usize::from(stacked));
@@ -304,7 +307,8 @@ fn clipping_scales_all_gradients_alike_and_only_long_ones() {
     }
 }
 
-/// `optax.join_schedules([warm-up, rest], [warm-up steps])`: the rest counts from the end of the warm-up.
+/// `optax.join_schedules([warm-up, rest], [warm-up steps])`: the rest counts from the end of the
+/// warm-up.
 fn rate(schedule: &Schedule, steps: u64, step: u64) -> f64 {
     let (peak, warmup) = (schedule.peak_learning_rate, schedule.warmup_steps);
     if step < warmup {

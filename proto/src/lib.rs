@@ -1,8 +1,8 @@
 //! The messages ankh exchanges with XLA and TensorBoard, compiled from `proto/`.
 //!
-//! Each is a subset: other fields are neither written nor read. Field numbers, types and enumeration
-//! values are the wire format of the other side. `pjrt/tests/wire_format.rs` compares XLA's with the
-//! descriptors that a plugin carries.
+//! Each is a subset: other fields are neither written nor read. Field numbers, types and
+//! enumeration values are the wire format of the other side. `pjrt/tests/wire_format.rs` compares
+//! XLA's with the descriptors that a plugin carries.
 
 /// XLA's programs (`HloModuleProto`), shapes, shardings and compile options.
 #[allow(missing_docs)]

@@ -182,7 +182,8 @@ fn open(
     record: &ArrayRecord,
 ) -> Result<(OpenArray, Grid, ElementType), Fault> {
     let file = &record.metadata.file;
-    // The file's own checksum comes first: what passes it is what was written, so the checks below are for a foreign writer's mistakes.
+    // The file's own checksum comes first: what passes it is what was written, so the checks below
+    // are for a foreign writer's mistakes.
     record.metadata.read(directory)?;
     let array = Array::open(storage.clone(), &format!("/{}", record.name))
         .map_err(|e| Fault::new(file, e.to_string()))?;
@@ -270,7 +271,8 @@ fn chunk_file(array: &OpenArray, index: &[u64]) -> String {
     array.chunk_key(index).as_str().to_owned()
 }
 
-/// The elements of one chunk: a slice of the tensor where they lie together, a padded copy where not.
+/// The elements of one chunk: a slice of the tensor where they lie together, a padded copy where
+/// not.
 fn elements<'t>(grid: &Grid, index: &[u64], bytes: &'t [u8]) -> Cow<'t, [u8]> {
     let mut runs = Vec::new();
     grid.runs(index, |in_array, in_chunk, length| {

@@ -1,5 +1,6 @@
-//! The commit marker: one JSON file that makes a checkpoint exist. It lists every other file with its length and checksum and closes with a
-//! checksum of itself, so nothing in the directory can change unnoticed.
+//! The commit marker: one JSON file that makes a checkpoint exist. It lists every other file with
+//! its length and checksum and closes with a checksum of itself, so nothing in the directory can
+//! change unnoticed.
 
 use std::path::Path;
 
@@ -17,7 +18,7 @@ const FORMAT: &str = "ankh checkpoint";
 /// The version of the format written today.
 const VERSION: u32 = 1;
 
-/// What the marker says.
+/// The contents of the marker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Commit {
@@ -44,8 +45,9 @@ pub(super) struct ArrayRecord {
     pub shape: Vec<u64>,
     /// The array's `zarr.json`.
     pub metadata: FileRecord,
-    /// Its chunks in row-major order of the chunk grid. The checksum is of the elements, without the four bytes the codec appends:
-    /// the checksum of a text that ends with its own CRC is the same for every text.
+    /// Its chunks in row-major order of the chunk grid. The checksum is of the elements, without
+    /// the four bytes the codec appends: the checksum of a text that ends with its own CRC is the
+    /// same for every text.
     pub chunks: Vec<FileRecord>,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a checkpoint, each with what it concerns and what to do about it.
+//! What can go wrong with a checkpoint.
 
 use std::fmt;
 use std::io;
@@ -64,8 +64,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether saving may succeed later although nothing changes but the machine around it: a full disk gets room, a server
-    /// comes back, somebody sets a permission right. What is wrong with the state itself stays wrong.
+    /// Whether saving may succeed later although nothing changes but the machine around it: a full
+    /// disk gets room, a server comes back, somebody sets a permission right. What is wrong with
+    /// the state itself stays wrong.
     pub fn may_pass(&self) -> bool {
         matches!(self, Error::Io { .. } | Error::Zarr { .. })
     }

@@ -1,5 +1,5 @@
-//! What the commit protocol asks of a file system, with this module's errors, and names for what is
-//! under way.
+//! What the commit protocol needs of a file system: durable directory trees, atomic renames, and
+//! names for unfinished work.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use ankh_storage::atomic;
 
 use super::error::{Error, Result};
 
-/// A directory that is being written, replaced or removed: hidden, beside the final name, on the same file system.
+/// A directory that is being written, replaced or removed: hidden, beside the final name, on the
+/// same file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remains {
     /// Being written; never complete.
@@ -30,7 +31,7 @@ impl Remains {
         }
     }
 
-    /// Where these remains of `target` lie.
+    /// Where these remains of `target` are.
     pub(crate) fn beside(self, target: &Path) -> PathBuf {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         target.with_file_name(format!(".{name}{}", self.suffix()))

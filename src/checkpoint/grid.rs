@@ -1,9 +1,10 @@
-//! How a tensor is cut into chunks, and which bytes of it each chunk holds.
+//! How a tensor is cut into chunks, and which bytes each chunk holds.
 //!
-//! Today the cut follows one rule: as few chunks of at most [`LIMIT`] bytes as possible, split along the leading dimensions. A
-//! cut that follows the shards of a distributed tensor is another constructor of [`Grid`]; reading works for any grid.
+//! The rule is: as few chunks of at most [`LIMIT`] bytes as possible, split along the leading
+//! dimensions. Reading works for any grid.
 
-/// The most bytes a chunk holds: large enough for a file system to stream, small enough to checksum and retry.
+/// The most bytes a chunk holds: large enough for a file system to stream, small enough to checksum
+/// and retry.
 pub(super) const LIMIT: u64 = 64 << 20;
 
 /// A regular grid of chunks over a dense row-major array.
@@ -76,8 +77,9 @@ impl Grid {
         (self.shape.iter().product::<u64>() * self.width) as usize
     }
 
-    /// Calls `run(offset in the array, offset in the chunk, length)`, in bytes, for each contiguous run that the chunk at `index` shares
-    /// with the array. Elements of an edge chunk outside the array are in no run.
+    /// Calls `run(offset in the array, offset in the chunk, length)`, in bytes, for each contiguous
+    /// run that the chunk at `index` shares with the array. Elements of an edge chunk outside the
+    /// array are in no run.
     pub fn runs(&self, index: &[u64], mut run: impl FnMut(usize, usize, usize)) {
         let rank = self.shape.len();
         let extent: Vec<u64> = (0..rank)
@@ -122,8 +124,8 @@ impl Grid {
     }
 }
 
-/// The largest part of `size` up to `most` that leaves no remainder, unless that makes the parts less than half as large as they may be; then
-/// parts as equal as can be.
+/// The largest part of `size` up to `most` that leaves no remainder, unless that makes the parts
+/// less than half as large as they may be; then parts as equal as can be.
 fn even_cut(size: u64, most: u64) -> u64 {
     match (most.div_ceil(2)..=most)
         .rev()

@@ -1,6 +1,7 @@
 //! Permission to change what others see, asked for right before the change.
 //!
-//! Who gives it is not known here: a run directory that belongs to one process at a time, or nobody.
+//! This module does not know who gives it: a run directory that belongs to one process at a time,
+//! or nobody.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use super::error::{Error, Result};
 type Refusal = Box<dyn std::error::Error + Send + Sync>;
 type Ask = dyn Fn() -> Result<(), Refusal> + Send + Sync;
 
-/// Permission to change a directory of checkpoints, which can end at any time. By default it is always given.
+/// Permission to change a directory of checkpoints, which can end at any time. By default it is
+/// always given.
 #[derive(Clone, Default)]
 pub struct Guard(Option<Claim>);
 

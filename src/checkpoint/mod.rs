@@ -1,9 +1,11 @@
-//! Checkpoints: named tensors and a JSON value, saved so that they are either there, whole and unaltered, or not there at all.
+//! Checkpoints: named tensors and a JSON value, saved so that they are either there, complete and
+//! unaltered, or not there at all.
 //!
-//! Each step is a Zarr version 3 group that any Zarr reader opens, with one array per tensor, and a marker `commit.json` that is written
-//! last and lists every file with its length and checksum. The idea it rests on: a directory gets its final name by one rename, after
-//! everything in it is on disk (`docs/design/checkpoints.md` has the argument). This module does not know what the tensors mean: parameters,
-//! optimizer state and counters are all alike to it.
+//! Each step is a Zarr version 3 group that any Zarr reader opens, with one array per tensor, and a
+//! marker `commit.json` that is written last and lists every file with its length and checksum. The
+//! idea: a directory gets its final name by one rename, after everything in it is on disk. The
+//! argument is in `docs/design/checkpoints.md`. This module does not know what the tensors mean:
+//! parameters, optimizer state and counters are the same to it.
 
 mod array;
 mod commit;
@@ -63,7 +65,8 @@ impl Store {
         }
     }
 
-    /// The same, for one of several writers of which only one is allowed: what the guard refuses is not done.
+    /// The same, for one of several writers of which only one is allowed: what the guard refuses is
+    /// not done.
     pub fn guarded(self, guard: Guard) -> Store {
         Store { guard, ..self }
     }
@@ -96,8 +99,9 @@ impl Store {
         Ok(self.list()?.pop())
     }
 
-    /// Saves `tensors` and `metadata` as the checkpoint of `step` and returns its directory. A checkpoint of that step that is already there is
-    /// replaced, and stays until the new one is complete. Takes tensors one by one, owned or borrowed: `(String, HostTensor)` or `(&str,
+    /// Saves `tensors` and `metadata` as the checkpoint of `step` and returns its directory. A
+    /// checkpoint of that step that is already there is replaced, and stays until the new one is
+    /// complete. Takes tensors one by one, owned or borrowed: `(String, HostTensor)` or `(&str,
     /// &HostTensor)`.
     pub fn save<N, T>(
         &self,
@@ -149,7 +153,8 @@ impl Store {
         self.reader(step)?.load()
     }
 
-    /// Removes all but the newest `count` complete steps, and never the newest; returns the steps removed.
+    /// Removes all but the newest `count` complete steps, and never the newest; returns the steps
+    /// removed.
     pub fn keep(&self, count: usize) -> Result<Vec<u64>> {
         let mut steps = self.list()?;
         steps.truncate(steps.len().saturating_sub(count.max(1)));
@@ -165,8 +170,9 @@ impl Store {
         Ok(steps)
     }
 
-    /// Puts the directory in order after a process that died while saving or removing: brings back a checkpoint whose replacement never came, and
-    /// removes what is half written. Returns the directories removed. No other process may be saving here meanwhile.
+    /// Puts the directory in order after a process that died while saving or removing: brings back
+    /// a checkpoint whose replacement never came, and removes what is half written. Returns the
+    /// directories removed. No other process may be saving here meanwhile.
     pub fn clean(&self) -> Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         for name in self.names()? {
@@ -211,7 +217,8 @@ pub fn is_checkpoint(path: &Path) -> bool {
     path.join(commit::FILE).is_file()
 }
 
-/// The checkpoint that `path` means: `path` itself, or the newest step of a run directory or of a directory of steps.
+/// The checkpoint that `path` means: `path` itself, or the newest step of a run directory or of a
+/// directory of steps.
 pub fn locate(path: &Path) -> Result<PathBuf> {
     if is_checkpoint(path) || (step_of(path).is_some() && path.is_dir()) {
         return Ok(path.to_path_buf());

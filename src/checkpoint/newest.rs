@@ -1,7 +1,8 @@
-//! Reading a checkpoint while a run goes on saving and removing beside it.
+//! Reads a checkpoint while a run saves and removes checkpoints beside it.
 //!
-//! A run keeps its newest few checkpoints, so that the one that was newest when reading began can vanish, or be replaced by one of the same
-//! step, before its end. That is no damage: the newest one is looked for again.
+//! A run keeps its newest few checkpoints. So the one that was newest when reading began can be
+//! removed or replaced before reading ends. That is not damage: the reader looks for the newest one
+//! again.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +11,13 @@ use std::time::SystemTime;
 use super::error::{Error, Result};
 use super::{Reader, commit, locate};
 
-/// How often a checkpoint may vanish while it is read: each time a run saved a newer one, which takes it as long as reading does.
+/// How often a checkpoint may vanish while it is read: each time a run saved a newer one, which
+/// takes it as long as reading does.
 const ATTEMPTS: usize = 10;
 
-/// Gives `read` the checkpoint that `path` means: `path` itself, or the newest step of a run directory or of a directory of steps. If that one
-/// is removed or replaced meanwhile, `read` is given the one that is newest then; so it must begin anew when it is called again.
+/// Gives `read` the checkpoint that `path` means: `path` itself, or the newest step of a run
+/// directory or of a directory of steps. If that one is removed or replaced meanwhile, `read` is
+/// given the one that is newest then; so it must begin anew when it is called again.
 pub fn read<T, E: From<Error>>(
     path: &Path,
     mut read: impl FnMut(&Reader) -> Result<T, E>,
@@ -45,7 +48,8 @@ pub fn read<T, E: From<Error>>(
 #[derive(PartialEq)]
 struct Found {
     directory: PathBuf,
-    /// Its marker's file: another checkpoint of the same name has another, though it may hold the same.
+    /// Its marker's file: another checkpoint of the same name has another, though it may hold the
+    /// same.
     marker: Option<(u64, SystemTime)>,
 }
 

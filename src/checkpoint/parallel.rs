@@ -1,4 +1,4 @@
-//! A loop over independent pieces of input and output, on a few threads.
+//! Runs independent reads and writes on a few threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -6,7 +6,8 @@ use std::thread;
 /// More threads than this wait for the disk rather than for each other.
 const MOST: usize = 8;
 
-/// The results of `job(0)` to `job(count - 1)` in order, or the error of the first job that has one; after an error no further job is started.
+/// The results of `job(0)` to `job(count - 1)` in order, or the error of the first job that has
+/// one; after an error no further job is started.
 pub(super) fn in_parallel<T: Send, E: Send>(
     count: usize,
     job: impl Fn(usize) -> Result<T, E> + Sync,
@@ -49,7 +50,8 @@ pub(super) fn in_parallel<T: Send, E: Send>(
             }
         }
     });
-    // Jobs are started in order and finish once started, so the first that fails is among these whatever the threads did.
+    // Jobs are started in order and finish once started, so the first that fails is among these
+    // whatever the threads did.
     if let Some((_, error)) = errors.into_iter().min_by_key(|(number, _)| *number) {
         return Err(error);
     }

@@ -24,7 +24,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the checkpoint in `directory`, the one with `commit.json` (see [`super::locate`] to find it).
+    /// Opens the checkpoint in `directory`, the one with `commit.json` (see [`super::locate`] to
+    /// find it).
     pub fn open(directory: impl Into<PathBuf>) -> Result<Reader> {
         let directory = directory.into();
         Reader::open_plainly(&directory)?.map_err(|fault| damaged(&directory, fault))
@@ -155,7 +156,8 @@ impl Reader {
     }
 }
 
-/// The error for a fault found in `directory`, with the newest earlier step beside it that is whole.
+/// The error for a fault found in `directory`, with the newest earlier step beside it that is
+/// whole.
 pub(super) fn damaged(directory: &Path, fault: Fault) -> Error {
     Error::Damaged(Box::new(Damage {
         checkpoint: directory.to_path_buf(),

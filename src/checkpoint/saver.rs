@@ -1,4 +1,4 @@
-//! Saving beside the training loop: one thread, one save at a time.
+//! Saves in the background of the training loop: one thread, one save at a time.
 
 use std::collections::VecDeque;
 use std::thread::{Builder, JoinHandle};
@@ -11,8 +11,9 @@ use super::{Error, Result, Store};
 
 /// Saves checkpoints in the background and keeps the newest few.
 ///
-/// At most one save is under way, and the state it writes is the only copy in the host's memory: [`Saver::save`] is given not a
-/// state but what fetches one, and calls that when the save before has ended.
+/// At most one save is under way, and the state it writes is the only copy in the host's memory:
+/// [`Saver::save`] is given not a state but what fetches one, and calls that when the save before
+/// has ended.
 #[derive(Debug)]
 pub struct Saver {
     store: Store,
@@ -129,7 +130,8 @@ impl Saver {
 
 impl Drop for Saver {
     fn drop(&mut self) {
-        // Dropped while an error unwinds: let the save complete, it is worth having. Its own error has no one left to hear it.
+        // Dropped while an error unwinds: let the save complete, it is worth having. Its own error
+        // has no one left to hear it.
         if let Some(save) = self.running.take() {
             let _ = save.thread.join();
         }

@@ -154,7 +154,8 @@ fn an_abandoned_save_leaves_nothing_and_a_killed_one_is_cleaned_away() {
     drop(writer);
     assert_eq!(fs::read_dir(store.directory()).unwrap().count(), 1);
 
-    // Killed while writing step 2, while removing step 0, and between the two renames of a replacement of step 1.
+    // Killed while writing step 2, while removing step 0, and between the two renames of a
+    // replacement of step 1.
     let mut writer = store.begin(2).unwrap();
     writer.add("shared", &example(1)[0].1).unwrap();
     std::mem::forget(writer);
@@ -253,7 +254,8 @@ fn no_state_is_fetched_while_another_is_being_saved() {
     let Place { _root, store } = place();
     let mut saver = Saver::new(store.clone(), usize::MAX);
     for step in 1..=4 {
-        // The save before has not only been waited for: its state is gone, since what held it has ended.
+        // The save before has not only been waited for: its state is gone, since what held it has
+        // ended.
         let before: Vec<u64> = (1..step).collect();
         let fetch = || {
             assert_eq!(

@@ -1,4 +1,5 @@
-//! Writing one checkpoint: into a hidden sibling first, made real by its marker and one rename.
+//! Writes one checkpoint: first into a hidden sibling directory, which its marker and one rename
+//! then make visible.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use super::error::{Error, Result};
 use super::files::{self, Remains};
 use super::guard::Guard;
 
-/// A checkpoint being written, one tensor at a time, so that only one has to be in memory. Dropped without [`Writer::commit`] it leaves nothing.
+/// A checkpoint being written, one tensor at a time, so that only one has to be in memory. Dropped
+/// without [`Writer::commit`] it leaves nothing.
 #[derive(Debug)]
 pub struct Writer {
     target: PathBuf,
@@ -30,7 +32,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts a checkpoint that will be the directory `target`, which must not exist yet or be empty.
+    /// Starts a checkpoint that will be the directory `target`, which must not exist yet or be
+    /// empty.
     pub fn create(target: impl Into<PathBuf>, step: u64) -> Result<Writer> {
         let target = target.into();
         match files::is_vacant(&target)? {
@@ -88,8 +91,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the checkpoint exist, with `metadata` for whoever reads it, and returns its directory. When this returns, the checkpoint
-    /// survives a power failure; until then, it does not exist.
+    /// Makes the checkpoint exist, with `metadata` for whoever reads it, and returns its directory.
+    /// When this returns, the checkpoint survives a power failure; until then, it does not exist.
     pub fn commit(mut self, metadata: &Value) -> Result<PathBuf> {
         let groups = self
             .groups
@@ -140,7 +143,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // After a commit there is nothing left to remove; after a failure the failure itself is what the caller hears of.
+        // After a commit there is nothing left to remove; after a failure, the failure is reported.
         let _ = files::remove_tree(&self.partial);
     }
 }

@@ -1,4 +1,4 @@
-//! `pretrain compile`: the process that `pretrain plan` compiles in. Not for people.
+//! `pretrain compile`: the child process of `pretrain plan`. It is not for people.
 
 use std::path::PathBuf;
 

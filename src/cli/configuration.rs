@@ -7,7 +7,8 @@ use crate::config::{Config, Location, resolve};
 
 #[derive(Args)]
 pub(super) struct ConfigArgs {
-    /// A preset (ankh-base, ankh-large, ankh2-large, ankh3-large, ankh3-xl, demo, small, tiny, experiments/00 to /23 and /mixture) or a TOML file.
+    /// A preset (ankh-base, ankh-large, ankh2-large, ankh3-large, ankh3-xl, demo, small, tiny,
+    /// experiments/00 to /23 and /mixture) or a TOML file.
     #[arg(long, value_name = "FILE|PRESET")]
     pub config: Option<String>,
     /// Changes one setting, for example train.steps=100; may be repeated.
@@ -17,13 +18,14 @@ pub(super) struct ConfigArgs {
 
 #[derive(Args)]
 pub(super) struct DataArgs {
-    /// What `pretrain prepare` wrote: a directory, or a gs:// or s3:// URL [default: data.dir of the configuration].
+    /// What `pretrain prepare` wrote: a directory, or a gs:// or s3:// URL [default: data.dir of
+    /// the configuration].
     #[arg(long, value_name = "DIR|URL")]
     pub data: Option<Location>,
 }
 
 impl ConfigArgs {
-    /// The configuration as these options say, not yet validated.
+    /// The configuration of these options, not yet validated.
     pub fn resolve(&self) -> Result<Config, CliError> {
         Ok(resolve(self.config.as_deref(), &self.set)?)
     }

@@ -1,4 +1,5 @@
-//! `pretrain doctor`: looks at everything a run will need, and says of each what was found and what to do.
+//! `pretrain doctor`: checks everything that a run needs, and reports what was found and what to
+//! do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! From any error to what the caller of the program sees: a message, advice, and an exit code.
+//! Converts every error to what the user sees: a message, advice and an exit code. Other modules
+//! say what is wrong; what to do about it is said here.
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
-//! Batches for people to read.
+//! Prints batches for people to read.
 //!
-//! A row is drawn to scale, then each of its sequences is spelled out: residues as letters, sentinels as `<0>`, `<1>` ... in a colour that input
-//! and target share. Without colours the text says the same.
+//! A row is drawn to scale, then each of its sequences is spelled out: residues as letters,
+//! sentinels as `<0>`, `<1>` ... in a color that input and target share. Without colors the text
+//! has the same content.
 
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
 //! The command line of `pretrain`: arguments in, an exit code out.
 //!
-//! Results go to standard output and nothing else does; progress and messages go to standard error. Every error passes through
-//! [`CliError`], the one place that knows exit codes and what to advise.
+//! Only results go to standard output; progress and messages go to standard error. Every error
+//! passes through [`CliError`], the one place that knows exit codes and advice.
 
 mod batches;
 mod compile;
@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
 /// Options that had other names in earlier versions: those, and the names they have now.
 const RENAMED: [(&str, &str); 1] = [("--play-hosts", "--simulate-hosts")];
 
-/// What to say of an option that has another name now.
+/// The error of an option that has another name now.
 fn renamed(error: &clap::Error) -> Option<CliError> {
     let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
         return None;

@@ -1,4 +1,4 @@
-//! `pretrain plan`: what a step needs and takes on a slice, from its compiler.
+//! `pretrain plan`: the memory and time of a step on a slice, from its compiler.
 
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ use crate::plan::search::{Cache, Search, SearchError};
 use crate::plan::{LoweredStep, MemoryShortfall, PlanError, Remedy};
 use crate::telemetry::print_line;
 
-/// Compile the training step for a slice, no TPU needed, and say whether it fits and how long it takes.
+/// Compile the training step for a slice, no TPU needed, and say whether it fits and how long it
+/// takes.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  pretrain plan --slice v4-64 --config ankh-large\n  pretrain plan --slice cpu-8 --config tiny --set sharding.model=2 --json\n  pretrain plan --slice v4-64 --config ankh-large --search --output-config best.toml"
@@ -37,7 +38,8 @@ pub(super) struct PlanArgs {
     /// Write the step's program to this directory, as built and as compiled.
     #[arg(long, value_name = "DIR")]
     dump_hlo: Option<PathBuf>,
-    /// Search for the mesh, optimizer sharding, remat policy and batch parts with the fastest step, and rank them.
+    /// Search for the mesh, optimizer sharding, remat policy and batch parts with the fastest step,
+    /// and rank them.
     #[arg(long, conflicts_with_all = ["output", "dump_hlo"])]
     search: bool,
     #[command(flatten)]
@@ -58,7 +60,8 @@ struct SearchArgs {
     /// The longest time of a search.
     #[arg(long, value_name = "M", default_value_t = 28, requires = "search")]
     minutes: u64,
-    /// Where a search keeps what the compiler says, so that the next one need not ask [default: ankh/plans in XDG_CACHE_HOME or ~/.cache].
+    /// Where a search keeps what the compiler says, so that the next one need not ask [default:
+    /// ankh/plans in XDG_CACHE_HOME or ~/.cache].
     #[arg(long, value_name = "DIR", requires = "search")]
     cache: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! Whether a run on a TPU slice can start here: asked before anything else is done, and answered with everything that is
-//! missing at once, each with the command that comes next.
+//! Checks that a run on a TPU slice can start on this machine, before anything else is done. All
+//! that is missing is reported at once, each with the next command.
 
 use std::fmt::Write as _;
 

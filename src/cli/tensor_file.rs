@@ -1,4 +1,4 @@
-//! Safetensors files of arrays that are no model: a batch in, results out.
+//! Safetensors files that are not models: a batch in, results out.
 
 use std::path::Path;
 

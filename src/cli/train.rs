@@ -1,4 +1,5 @@
-//! `pretrain` without a subcommand: from arguments to a training run, and from its end to an exit code.
+//! `pretrain` without a subcommand: parses the arguments of a training run, and turns its end into
+//! an exit code.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,8 @@ pub(super) struct TrainArgs {
     /// What to compute on.
     #[arg(long, value_name = "SPEC", default_value_t)]
     slice: Slice,
-    /// Simulate this many hosts on the devices of this machine, each feeding its own: a test of a larger slice.
+    /// Simulate this many hosts on the devices of this machine, each feeding its own: a test of a
+    /// larger slice.
     #[arg(long, value_name = "N")]
     simulate_hosts: Option<usize>,
     /// A training step compiled by `pretrain plan --output`, to load in place of compiling it.
@@ -37,14 +39,16 @@ pub(super) struct TrainArgs {
     /// Where the run's files go [default: runs/ and the name of the configuration].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// The last step [default: train.steps of the configuration]. Unless schedule.steps is set, the learning rate comes down to 0 there.
+    /// The last step [default: train.steps of the configuration]. Unless schedule.steps is set, the
+    /// learning rate comes down to 0 there.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Continue the run in the run directory, with its configuration unless another is given; start it if there is none.
+    /// Continue the run in the run directory, with its configuration unless another is given; start
+    /// it if there is none.
     #[arg(long)]
     resume: bool,
-    /// With --resume: go on although train.batch_size or the optimizer is another. Weights are kept, data goes on behind the rows
-    /// seen, another optimizer begins afresh.
+    /// With --resume: go on although train.batch_size or the optimizer is another. Weights are
+    /// kept, data goes on behind the rows seen, another optimizer begins afresh.
     #[arg(long, requires = "resume")]
     accept_changes: bool,
     /// Print the summary as JSON.
@@ -58,7 +62,7 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let vm = ready(arguments.slice, &config, arguments.config.config.as_deref())?;
     let worker = vm.map_or(0, |vm| vm.worker);
     data_locations(&config)?;
-    // What can be said of them as they were typed is said.
+    // Errors about paths as they were typed come before.
     config.make_paths_absolute()?;
     let start = match (arguments.resume, arguments.accept_changes) {
         (false, _) => RunMode::New,
@@ -93,14 +97,16 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
         Outcome::Stopped(summary) => (summary, Exit::Stopped),
     };
     match show(summary, exit, run.path(), arguments.json) {
-        // Whoever asked to stop may have taken the terminal along, and is to learn that the state is saved.
+        // Whoever asked to stop may have taken the terminal along, and is to learn that the state
+        // is saved.
         Err(error) if exit == Exit::Stopped => error.report(),
         shown => shown?,
     }
     Ok(exit)
 }
 
-/// Listens to requests. One to stop that comes before the first step ends the process with what there was.
+/// Listens to requests. One to stop that comes before the first step ends the process with what
+/// there was.
 fn listen(config: &Config, run: &RunDirectory, json: bool) -> std::io::Result<Requests> {
     let on_sigusr1 = match config.checkpoint.on_sigusr1 {
         OnSigusr1::Save => Request::Save,
@@ -116,7 +122,7 @@ fn listen(config: &Config, run: &RunDirectory, json: bool) -> std::io::Result<Re
             metrics,
             ..Summary::default()
         };
-        // Nobody is left to hear of a standard output that cannot be written.
+        // Nobody is left to tell about a standard output that cannot be written.
         let _ = show(&summary, Exit::Stopped, &run, json);
     })
 }
@@ -145,7 +151,8 @@ impl TrainArgs {
         self.run_dir.clone().unwrap_or_else(default)
     }
 
-    /// The configuration, a resumed run's own where none is given; and what to say of where it came from.
+    /// The configuration, a resumed run's own where none is given; and what to say of where it came
+    /// from.
     fn configuration(
         &mut self,
         run_directory: &Path,

@@ -1,4 +1,4 @@
-//! `pretrain forward`, `import` and `export`: the commands about weights.
+//! `pretrain forward`, `import` and `export`: the commands for weights.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,8 @@ use crate::telemetry::print_line;
 use crate::train::forward::forward as forward_pass;
 use crate::train::open_mesh;
 
-/// Run weights on one batch: logits and loss, and on request gradients and optimizer steps, all as safetensors.
+/// Run weights on one batch: logits and loss, and on request gradients and optimizer steps, all as
+/// safetensors.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  pretrain forward --weights hf --batch batch.safetensors --output ours.safetensors --gradients"
@@ -30,8 +31,9 @@ pub(super) struct ForwardArgs {
     /// A Hugging Face directory, a checkpoint or a run directory.
     #[arg(long, value_name = "PATH")]
     weights: PathBuf,
-    /// Holds int32 input_ids and attention_mask [B,S], decoder_input_ids and labels [B,T] (-100 is not counted); with packed rows
-    /// input_segments [B,S] and target_segments [B,T] in place of attention_mask.
+    /// Holds int32 input_ids and attention_mask [B,S], decoder_input_ids and labels [B,T] (-100 is
+    /// not counted); with packed rows input_segments [B,S] and target_segments [B,T] in place of
+    /// attention_mask.
     #[arg(long, value_name = "FILE")]
     batch: PathBuf,
     /// Receives logits, encoder and loss.
@@ -40,7 +42,8 @@ pub(super) struct ForwardArgs {
     /// Adds grad.<name> for each weight.
     #[arg(long)]
     gradients: bool,
-    /// Adds losses [N] and after<N>.<name>: N steps of the configuration's optimizer on this batch, at schedule.peak_learning_rate.
+    /// Adds losses [N] and after<N>.<name>: N steps of the configuration's optimizer on this batch,
+    /// at schedule.peak_learning_rate.
     #[arg(long, value_name = "N", default_value_t = 0)]
     optimizer_steps: u64,
 }

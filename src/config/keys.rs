@@ -1,6 +1,6 @@
-//! Which settings exist. The answer is read off a complete configuration written as JSON, where a
-//! setting without a value is `null` rather than missing; so a field added to a section is known
-//! here without another word.
+//! Which settings exist. They are read from a complete configuration written as JSON, where a
+//! setting without a value is `null` rather than missing, so that a new field of a section is known
+//! here without further code.
 
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! A run on several data sets or objectives at once: `[mixture.NAME]` tables.
 //!
-//! A part says what differs from `[data]` and `[objective]`, and no more; those stay what all parts
-//! share, and what evaluation uses.
+//! A component sets only what differs from `[data]` and `[objective]`; those are what all
+//! components share, and what evaluation uses.
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,11 @@
 //! The configuration of a run: what the model is, what it learns from, and how.
 //!
 //! A [`Config`] is complete and typed: every section has a value for every setting, and a setting
-//! that can only be one of a few things is an enum. It is resolved from layers (the defaults, a
-//! preset or file with the chain it extends, `--set` arguments), each checked against the settings
-//! that exist before it is laid over the others; see [`resolve`]. What no type can say,
-//! [`Config::validate`] checks once. Nothing here knows what a graph, a file of sequences or a
-//! device is.
+//! with a few possible values is an enum. It is resolved from layers (the defaults, a preset or
+//! file with the chain that it extends, `--set` arguments); each layer is checked against the
+//! existing settings before it is applied; see [`resolve`]. What types cannot express,
+//! [`Config::validate`] checks once. This module does not know graphs, files of sequences or
+//! devices.
 
 mod error;
 mod keys;

@@ -1,7 +1,8 @@
-//! The paths of a configuration, written so that they mean the same from any working directory.
+//! The paths of a configuration, made absolute.
 //!
-//! What is given is taken from where the program was started. A run directory outlives that:
-//! whoever resumes from elsewhere must find the same data, so a run records where it is.
+//! Paths are relative to the directory where the program was started. A run directory outlives
+//! that: a run that resumes from elsewhere must find the same data, so a run records absolute
+//! paths.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The files under `configs/`, part of the program so that a binary alone can train.
+//! The files under `configs/`, part of the program so that the binary alone can train.
 
 /// Each preset: its name and its text.
 macro_rules! presets {

@@ -1,8 +1,8 @@
-//! From names and arguments to one complete [`Config`].
+//! Resolves names and arguments to one complete [`Config`].
 //!
-//! The defaults lie at the bottom. A preset or file lies over what it `extends`, and `--set`
-//! arguments lie on top, in order. Each layer is checked when it is laid down, so that an error
-//! names the place that made it.
+//! The defaults come first, then a preset or file after what it `extends`, then the `--set`
+//! arguments in order. Each layer is checked when it is applied, so that an error names the layer
+//! that caused it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

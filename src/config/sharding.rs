@@ -1,4 +1,4 @@
-//! How arrays are split over the devices of a slice, and what the compiler is told.
+//! How arrays are split over the devices of a slice, and the compiler's flags.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What no type can say about a configuration: values that make no sense, or not together.
+//! Checks what types cannot express: values that make no sense, alone or together.
 
 use std::path::PathBuf;
 

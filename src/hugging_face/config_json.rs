@@ -9,7 +9,8 @@ use super::error::{Error, Result};
 use super::head::Said;
 use crate::config::{Activation, Model, TieEmbeddings};
 
-/// What we read of config.json. A key that is absent has `T5Config`'s default: `transformers` does not write those that equal it.
+/// What we read of config.json. A key that is absent has `T5Config`'s default: `transformers` does
+/// not write those that equal it.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct T5Config {
@@ -86,8 +87,8 @@ impl Default for T5Config {
 }
 
 impl T5Config {
-    /// Whether the feed-forward layer is gated, and its non-linearity, read as `T5Config` does: `gated-gelu` means the tanh approximation, and
-    /// keys that spell the result out come first.
+    /// Whether the feed-forward layer is gated, and its non-linearity, read as `T5Config` does:
+    /// `gated-gelu` means the tanh approximation, and keys that spell the result out come first.
     fn feed_forward(&self) -> (bool, &str) {
         let (gated, function) = match self.feed_forward_proj.strip_prefix("gated-") {
             Some("gelu") => (true, "gelu_new"),
@@ -105,14 +106,14 @@ impl T5Config {
     }
 }
 
-/// What a config.json says.
+/// The contents of a config.json.
 #[derive(Debug)]
 pub(super) struct Described {
     /// The model but for its output projection, which the weights have a say in.
     model: Model,
-    /// What is said of the output projection.
+    /// What it sets about the output projection.
     pub said: Said,
-    /// The id that decoding starts from; `None` where it is not said.
+    /// The id that decoding starts from; `None` where it is not set.
     pub decoder_start: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! A Hugging Face model directory as a source of our parameters.
+//! Reads a Hugging Face model directory.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,8 @@ const OTHER_FORMATS: [(&str, &str, &str); 5] = [
 ];
 const FLAX: &str = "transformers 4, torch and flax";
 
-/// What of a directory our configuration and tensors do not hold, kept so that an export gives the same bytes back.
+/// What of a directory our configuration and tensors do not hold, kept so that an export gives the
+/// same bytes back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Origin {
     /// The text of config.json.
@@ -45,7 +46,8 @@ pub(super) struct Origin {
     pub embedding_names: Vec<String>,
 }
 
-/// An opened and checked Hugging Face directory: every parameter of the model is there, once, with the right shape.
+/// An opened and checked Hugging Face directory: every parameter of the model is there, once, with
+/// the right shape.
 #[derive(Debug)]
 pub(super) struct Directory {
     tensors: Tensors,

@@ -24,7 +24,10 @@ pub enum Error {
     #[error("{} has no config.json: it is not a Hugging Face model directory", .0.display())]
     NoConfig(PathBuf),
     /// The weights are there, in a format other than safetensors.
-    #[error("{} has {found} but no model.safetensors, the only format read here", .directory.display())]
+    #[error(
+        "{} has {found} but no model.safetensors, the only format read here",
+        .directory.display()
+    )]
     OtherFormat {
         directory: PathBuf,
         found: &'static str,
@@ -41,20 +44,23 @@ pub enum Error {
         found: String,
         expected: &'static str,
     },
-    /// A file that is not what its name says.
+    /// A file whose contents do not match its name.
     #[error("{}: {problem}", .file.display())]
     Malformed { file: PathBuf, problem: String },
     /// The tensors are not those of the model.
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
     /// Two names of one tied tensor hold different values.
-    #[error("{}: `{copy}` differs from `{original}`, but the model has one embedding table", .place.display())]
+    #[error(
+        "{}: `{copy}` differs from `{original}`, but the model has one embedding table",
+        .place.display()
+    )]
     Untied {
         place: PathBuf,
         original: String,
         copy: String,
     },
-    /// A checkpoint does not say what model it holds.
+    /// A checkpoint does not record its model.
     #[error("checkpoint {} does not say which model it holds: {problem}", .checkpoint.display())]
     NoModel {
         checkpoint: PathBuf,

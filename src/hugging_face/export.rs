@@ -1,4 +1,4 @@
-//! Our parameters as a Hugging Face directory, and single tensors from one naming to the other.
+//! Writes a Hugging Face directory, and converts single tensors from our names to theirs.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,7 +20,8 @@ use crate::config::{Model, TieEmbeddings};
 /// The metadata that transformers expects of a weights file.
 const METADATA: &str = r#"{"format":"pt"}"#;
 
-/// Writes a Hugging Face directory: into a hidden sibling first, which takes its name when all is on disk. `read` gives one parameter at a time.
+/// Writes a Hugging Face directory: into a hidden sibling first, which takes its name when all is
+/// on disk. `read` gives one parameter at a time.
 pub(super) fn write(
     directory: &Path,
     model: &Model,
@@ -40,7 +41,7 @@ pub(super) fn write(
         Ok(names)
     });
     if written.is_err() {
-        // The failure itself is what the caller hears of.
+        // The failure itself is reported.
         let _ = files::remove_tree(&partial);
     }
     written
@@ -128,7 +129,8 @@ fn write_weights(
     Ok(())
 }
 
-/// Whether two models are the same but for how their first weights are drawn, which config.json does not say.
+/// Whether two models are the same but for how their first weights are drawn, which config.json
+/// does not say.
 fn same_shape(one: &Model, other: &Model) -> bool {
     *one == Model {
         initialization: one.initialization,
@@ -153,7 +155,8 @@ fn parts<'t>(
         })
 }
 
-/// Tensors that have our parameters' names and shapes (parameters, gradients), under Hugging Face's names and in their shapes. All of them have to be there.
+/// Tensors that have our parameters' names and shapes (parameters, gradients), under Hugging Face's
+/// names and in their shapes. All of them have to be there.
 pub fn to_hugging_face(
     model: &Model,
     tensors: &[(String, HostTensor)],

@@ -1,5 +1,5 @@
-//! What a file is that is not what its name says: downloads go wrong in a few ways, and each has
-//! its own remedy.
+//! Recognizes files that are not what their names say. Downloads go wrong in a few ways, and each
+//! has its own remedy.
 
 use std::fmt;
 use std::path::Path;

@@ -1,15 +1,15 @@
-//! What a directory's output projection is: what its config.json says, and what its weights have.
+//! The output projection of a directory: what its config.json and its weights say about it.
 //!
-//! `transformers` 4 and 5 say it differently. To version 4 `tie_word_embeddings` means two things
-//! at once: the projection is the embedding table, and the decoder's states are scaled by
-//! `d_model^-1/2` before it. Version 5 writes `tie_word_embeddings: true` for every T5; its
-//! `scale_decoder_outputs` alone says whether states are scaled, and a projection that is stored
-//! and differs from the embeddings is one of its own. A directory is read as the version reads it
-//! that it follows; what we write means the same to both.
+//! `transformers` 4 and 5 differ here. In version 4 `tie_word_embeddings` means two things at once:
+//! the projection is the embedding table, and the decoder's states are scaled by `d_model^-1/2`
+//! before it. Version 5 writes `tie_word_embeddings: true` for every T5; its
+//! `scale_decoder_outputs` alone controls the scaling, and a stored projection that differs from
+//! the embeddings is separate. We read a directory as the version that wrote it does, and write
+//! what both versions read the same way.
 
 use crate::config::TieEmbeddings;
 
-/// What config.json says of the output projection; `None` where a key is absent.
+/// What config.json sets about the output projection; `None` where a key is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Said {
     /// `tie_word_embeddings`

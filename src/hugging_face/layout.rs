@@ -1,8 +1,9 @@
-//! Bytes from one storage order or element type to another.
+//! Converts bytes from one storage order or element type to another.
 
 use super::names::Orientation;
 
-/// Copies a matrix of 4-byte elements, [rows, columns] row-major, into `to` as [columns, rows]. Works tile by tile, so that both sides stay in cache.
+/// Copies a matrix of 4-byte elements, [rows, columns] row-major, into `to` as [columns, rows].
+/// Works tile by tile, so that both sides stay in cache.
 fn transpose(from: &[u8], to: &mut [u8], rows: usize, columns: usize) {
     const TILE: usize = 32;
     let (from, to) = (from.as_chunks::<4>().0, to.as_chunks_mut::<4>().0);
@@ -17,7 +18,8 @@ fn transpose(from: &[u8], to: &mut [u8], rows: usize, columns: usize) {
     }
 }
 
-/// Copies one layer of a parameter, float32, between our storage order and theirs; `from` has the shape `shape`.
+/// Copies one layer of a parameter, float32, between our storage order and theirs; `from` has the
+/// shape `shape`.
 pub(super) fn reorient(orientation: Orientation, from: &[u8], to: &mut [u8], shape: &[usize]) {
     match (orientation, shape) {
         (Orientation::Transposed, &[rows, columns]) => transpose(from, to, rows, columns),
@@ -48,7 +50,8 @@ pub(super) fn f16_to_f32(from: &[u8]) -> Vec<u8> {
         let half = u32::from(u16::from_le_bytes(*bytes));
         let (sign, exponent, fraction) = (half >> 15 << 31, half >> 10 & 31, half & 0x3ff);
         match exponent {
-            // Subnormal: the fraction counts in units of 2^-24, which float32 holds as normal numbers.
+            // Subnormal: the fraction counts in units of 2^-24, which float32 holds as normal
+            // numbers.
             0 => f32::from_bits((fraction as f32 / (1 << 24) as f32).to_bits() | sign),
             31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
             _ => f32::from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13),

@@ -1,13 +1,14 @@
-//! Weights in and out: Hugging Face directories and our checkpoints, either way, exactly.
+//! Converts weights between Hugging Face directories and our checkpoints, exactly, in both
+//! directions.
 //!
-//! A Hugging Face directory has one tensor per layer and stores linear layers [out, in]; our
-//! parameters are stacked over layers and stored [in, out]. One table of names relates them
-//! (`names`), one file relates config.json to our [`Model`] (`config_json`). Importing a directory
-//! and exporting it again gives the same bytes of config.json and model.safetensors, as far as
-//! `transformers` 4 and 5 both read the model in them; else it gives what both read (`head`). Names
-//! leave without the wrapper that they came in (`wrappers`). What an import cannot represent, it
-//! refuses. bfloat16 and float16 weights are read as float32, exactly, and leave as float32. This
-//! module does not know how a model computes.
+//! A Hugging Face directory has one tensor per layer and stores linear layers `[out, in]`; our
+//! parameters are stacked over layers and stored `[in, out]`. One table of names relates them
+//! (`names`), and one file relates config.json to our [`Model`] (`config_json`). Importing a
+//! directory and exporting it again gives the same bytes of config.json and model.safetensors, as
+//! far as `transformers` 4 and 5 both read the model in them; otherwise the export is what both
+//! read (`head`). Prefixes that wrappers put before names are dropped (`wrappers`). An import
+//! refuses what it cannot represent. bfloat16 and float16 weights are read as float32, exactly, and
+//! exported as float32. This module does not know how a model computes.
 
 mod config_json;
 mod directory;
@@ -69,7 +70,8 @@ pub fn parameters(model: &Model) -> Vec<(&'static str, Vec<usize>)> {
         .collect()
 }
 
-/// Loads the parameters of whatever `path` is: a Hugging Face directory, one of our checkpoints, or a run directory (its newest checkpoint).
+/// Loads the parameters of whatever `path` is: a Hugging Face directory, one of our checkpoints, or
+/// a run directory (its newest checkpoint).
 pub fn load(path: &Path) -> Result<Weights> {
     if Directory::is_at(path) {
         return import(path);
@@ -112,8 +114,9 @@ pub fn import(directory: &Path) -> Result<Weights> {
     })
 }
 
-/// Writes a Hugging Face directory, which must not exist yet or be empty: config.json, model.safetensors, generation_config.json, and the
-/// tokenizer's files where the tokenizer is known. Returns the names of the files.
+/// Writes a Hugging Face directory, which must not exist yet or be empty: config.json,
+/// model.safetensors, generation_config.json, and the tokenizer's files where the tokenizer is
+/// known. Returns the names of the files.
 pub fn export(weights: &Weights, directory: &Path) -> Result<Vec<String>> {
     let find = |name: &str| {
         weights
@@ -144,8 +147,9 @@ pub fn export(weights: &Weights, directory: &Path) -> Result<Vec<String>> {
     )
 }
 
-/// `pretrain import`: turns the Hugging Face directory `directory` into the checkpoint `checkpoint`, one parameter at a time. The checkpoint is
-/// of step 0, unless its directory is named after another.
+/// `pretrain import`: turns the Hugging Face directory `directory` into the checkpoint
+/// `checkpoint`, one parameter at a time. The checkpoint is of step 0, unless its directory is
+/// named after another.
 pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<Imported> {
     let source = Directory::open(directory)?;
     let tokenizer = tokenizer_files::of_size(source.model.vocabulary);
@@ -164,8 +168,8 @@ pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<Impor
     })
 }
 
-/// `pretrain export`: turns a checkpoint, or the newest one of a run directory, into the Hugging Face directory `directory`, one parameter at a
-/// time. Returns the names of the files written.
+/// `pretrain export`: turns a checkpoint, or the newest one of a run directory, into the Hugging
+/// Face directory `directory`, one parameter at a time. Returns the names of the files written.
 pub fn export_checkpoint(checkpoint: &Path, directory: &Path) -> Result<Vec<String>> {
     checkpoint::read(checkpoint, |reader| {
         let held = Held::of(reader)?;
@@ -179,10 +183,11 @@ pub fn export_checkpoint(checkpoint: &Path, directory: &Path) -> Result<Vec<Stri
     })
 }
 
-/// Where a checkpoint's metadata keeps what an import could not turn into configuration and tensors.
+/// Where a checkpoint's metadata keeps what an import could not turn into configuration and
+/// tensors.
 const ORIGIN: &str = "hugging_face";
 
-/// What a checkpoint says of the model in it.
+/// The model that a checkpoint records.
 #[derive(Debug)]
 struct Held {
     model: Model,
@@ -191,8 +196,8 @@ struct Held {
 }
 
 impl Held {
-    /// Reads the metadata and checks that the checkpoint has the model's parameters and, `step` and optimizer state (`<slot>/<name>`) aside,
-    /// nothing else.
+    /// Reads the metadata and checks that the checkpoint has the model's parameters and, `step` and
+    /// optimizer state (`<slot>/<name>`) aside, nothing else.
     fn of(reader: &Reader) -> Result<Held> {
         let unknown = |problem: String| Error::NoModel {
             checkpoint: reader.directory().to_path_buf(),

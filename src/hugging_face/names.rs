@@ -1,6 +1,8 @@
-//! The one table of names: the model's stacked parameters beside Hugging Face's tensors, used in both directions.
+//! The one table of names: the model's stacked parameters beside Hugging Face's tensors, used in
+//! both directions.
 //!
-//! Ours are stacked over layers and stored [in, out]; theirs are one per layer and, for linear layers, stored [out, in].
+//! Ours are stacked over layers and stored [in, out]; theirs are one per layer and, for linear
+//! layers, stored [out, in].
 
 use crate::config::Model;
 use crate::model::Weights;
@@ -16,7 +18,8 @@ pub(super) enum Orientation {
 
 struct Row(&'static str, &'static str, Orientation);
 
-/// Ours, theirs (`#` is the layer, `.weight` follows), how stored. A model has some of them, in the shapes it gives them.
+/// Ours, theirs (`#` is the layer, `.weight` follows), how stored. A model has some of them, in the
+/// shapes it gives them.
 #[rustfmt::skip]
 const TABLE: [Row; 31] = [
     Row("shared", "shared", AsIs),
@@ -52,7 +55,8 @@ const TABLE: [Row; 31] = [
     Row("lm_head", "lm_head", Transposed),
 ];
 
-/// The embedding table's names in Hugging Face files: its own, and those of its tied copies, which some files also hold.
+/// The embedding table's names in Hugging Face files: its own, and those of its tied copies, which
+/// some files also hold.
 pub(super) const EMBEDDING: &str = "shared.weight";
 pub(super) const EMBEDDING_COPIES: [&str; 2] =
     ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];

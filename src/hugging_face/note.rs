@@ -1,4 +1,4 @@
-//! What an import did that its caller may not expect.
+//! Notes about an import that its caller may not expect.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Safetensors files read and written piece by piece, so that a model never has to be in memory twice.
+//! Safetensors files read and written piece by piece, so that a model never has to be in memory
+//! twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -16,7 +17,7 @@ use super::layout;
 /// A header longer than this is refused by every reader.
 const LARGEST_HEADER: u64 = 100_000_000;
 
-/// What a header says before its tensors.
+/// The part of a header before its tensors.
 const METADATA_START: &str = "{\"__metadata__\":";
 
 /// The tensors of one file, or of the several that an index lists.
@@ -229,8 +230,8 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Creates the file and writes its header: byte for byte what `safetensors` in Python writes for these tensors, given as name and
-    /// shape, and this metadata, given as JSON text.
+    /// Creates the file and writes its header: byte for byte what `safetensors` in Python writes
+    /// for these tensors, given as name and shape, and this metadata, given as JSON text.
     pub fn create(
         path: &Path,
         metadata: Option<&str>,

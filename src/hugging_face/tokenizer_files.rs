@@ -41,7 +41,8 @@ fn special(tokenizer: Tokenizer) -> Vec<(u8, String)> {
     tokens
 }
 
-/// The special tokens without a role of their own: marks of tasks, then the sentinels from the first.
+/// The special tokens without a role of their own: marks of tasks, then the sentinels from the
+/// first.
 fn additional(tokenizer: Tokenizer) -> Vec<String> {
     let mut tokens = special(tokenizer);
     tokens.retain(|(id, _)| ![PAD, EOS, UNK].contains(id));

@@ -1,9 +1,9 @@
-//! Names of weights as wrappers leave them, and as the model has them.
+//! Names of weights with the prefixes that wrappers add.
 //!
 //! A model that was saved from inside another module has that module's name before each of its own:
 //! `module.` of data parallelism, `model.` of a training framework, `_orig_mod.` of a compiled
-//! module. Some wrap single layers, and their names stand in the middle. Nothing of T5 is called
-//! like these, so that a name without them is the model's.
+//! module. Some wrap single layers, so their names are in the middle. No name of T5 looks like
+//! these, so a name without them is the model's.
 
 use std::collections::BTreeSet;
 

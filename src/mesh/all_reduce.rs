@@ -1,4 +1,5 @@
-//! Whether the hosts of a run agree on where to begin: a number from each is reduced over all devices.
+//! Compares a number among the hosts of a run: its minimum and maximum are reduced over all
+//! devices.
 
 use ankh_hlo::{ArraySpec, AxisName, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
@@ -6,13 +7,13 @@ use ankh_pjrt::HostTensor;
 use super::{DeviceError, DeviceMesh, Input};
 
 impl DeviceMesh {
-    /// The least and the greatest of the numbers that the processes give; each of them has to ask. Numbers beyond 2^31 - 1 count
-    /// as that.
+    /// The minimum and maximum of a number of each process; every process has to call this.
+    /// Numbers beyond 2^31 - 1 count as 2^31 - 1.
     pub fn all_reduce_min_max(&self, own: u64) -> Result<(u64, u64), DeviceError> {
         self.all_reduce_min_max_of(|_| own)
     }
 
-    /// The same with a number for each device of this process, by its place in the mesh.
+    /// The same with a number for each device of this process, by its position in the mesh.
     fn all_reduce_min_max_of(&self, own: impl Fn(usize) -> u64) -> Result<(u64, u64), DeviceError> {
         let g = Graph::new("all_reduce_min_max");
         let shape = Shape::new(DType::S32, [self.ids.len() as i64]);

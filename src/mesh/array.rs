@@ -7,12 +7,12 @@ use ankh_pjrt::{Argument, Buffer, Event, HostTensor};
 
 use super::{DeviceError, DeviceMesh, LoadedExecutable};
 
-/// An array over the devices of the mesh, of which this process has the shards of its own devices. What
-/// JAX calls an `Array` with a `NamedSharding`.
+/// An array over the devices of the mesh, of which this process has the shards of its own devices.
+/// What JAX calls an `Array` with a `NamedSharding`.
 pub struct ShardedArray {
-    /// Its shape, and where it lies.
+    /// Its shape and sharding.
     spec: ArraySpec,
-    /// One a device of this process, in the order of the mesh.
+    /// One for each device of this process, in the order of the mesh.
     shards: Vec<Buffer>,
 }
 
@@ -31,21 +31,21 @@ pub struct Fetch {
 }
 
 impl ShardedArray {
-    /// Its shards on this process's devices, in the order of the mesh. There is at least one; each is
-    /// the whole array where it is replicated.
+    /// Its shards on this process's devices, in the order of the mesh. There is at least one; each
+    /// is the whole array where it is replicated.
     pub fn addressable_shards(&self) -> &[Buffer] {
         &self.shards
     }
 
-    /// Its shape, and where it lies.
+    /// Its shape and sharding.
     pub fn spec(&self) -> &ArraySpec {
         &self.spec
     }
 }
 
 impl Input<'_> {
-    /// Fails where the array is not what a program takes in this place. The plugin would take parts that are of the right size
-    /// and of other places of the array.
+    /// Fails if shape or sharding differ from what the program expects. The plugin would accept
+    /// shards of the right size from elsewhere in the array.
     fn check(&self, expected: &ArraySpec) -> Result<(), DeviceError> {
         let spec = match self {
             Input::Keep(array) => &array.spec,
@@ -68,8 +68,8 @@ impl LoadedExecutable {
         self.module.parameters()
     }
 
-    /// Executes the program on every device of this process. This returns at once; the results become
-    /// ready later. Donated arrays are taken over.
+    /// Executes the program on every device of this process. This returns at once; the results
+    /// become ready later. Donated arrays are taken over.
     pub fn execute(&self, inputs: Vec<Input<'_>>) -> Result<Vec<ShardedArray>, DeviceError> {
         for (input, spec) in inputs.iter().zip(self.parameters()) {
             input.check(spec)?;
@@ -109,7 +109,8 @@ impl LoadedExecutable {
 }
 
 impl DeviceMesh {
-    /// Starts moving an array to the devices, each its part, if it has the shape that a program takes.
+    /// Starts moving an array to the devices, each its shard, if it has the shape that a program
+    /// takes.
     pub fn upload(
         &self,
         spec: &ArraySpec,
@@ -127,8 +128,9 @@ impl DeviceMesh {
         self.assemble(spec, |_, part| Ok(tensor.part(part)?))
     }
 
-    /// Makes an array of what `part` gives for each device of this process: it is called with the device's place in the mesh
-    /// and the ranges of its part.
+    /// Makes an array from what `part` returns for each device of this process: it is called with
+    /// the device's position in the mesh and the ranges of its shard. JAX:
+    /// `make_array_from_callback`.
     pub fn assemble<E: From<DeviceError>>(
         &self,
         spec: &ArraySpec,
@@ -145,7 +147,8 @@ impl DeviceMesh {
         })
     }
 
-    /// Starts copying a whole array to the host. Where other processes hold parts of it, each of them has to do the same.
+    /// Starts copying a whole array to the host. Where other processes hold parts of it, each of
+    /// them has to do the same.
     pub fn fetch(&self, array: &ShardedArray) -> Result<Fetch, DeviceError> {
         let mut parts: Vec<(Vec<Range<i64>>, &Buffer)> = Vec::new();
         for (local, buffer) in self.local.iter().zip(&array.shards) {
@@ -172,7 +175,8 @@ impl DeviceMesh {
         })
     }
 
-    /// Copies a whole array to the host. Where other processes hold parts of it, each of them has to do the same.
+    /// Copies a whole array to the host. Where other processes hold parts of it, each of them has
+    /// to do the same.
     pub fn to_host(&self, array: &ShardedArray) -> Result<HostTensor, DeviceError> {
         self.fetch(array)?.wait()
     }
@@ -194,7 +198,8 @@ impl Fetch {
     }
 }
 
-/// The part of an array that the device at a place of the mesh holds; all of it where there is no mesh.
+/// The shard of an array that the device at a position of the mesh holds; all of it where there is
+/// no mesh.
 pub fn shard_range(spec: &ArraySpec, position: usize) -> Vec<Range<i64>> {
     match &spec.sharding {
         Some(sharding) => sharding.shard_ranges(position as i64, &spec.shape.dims),

@@ -1,4 +1,4 @@
-//! Programs written out for people and tools to look into.
+//! Writes programs to files, for people and tools to inspect.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use prost::Message;
 
 use super::DeviceError;
 
-/// Writes a program as it is given to the compiler: `NAME.txt` and `NAME.pb`, an `HloModuleProto`.
+/// Writes a program before optimization: `NAME.txt` and `NAME.pb`, an `HloModuleProto`.
 pub fn before_optimizations(module: &Module, directory: &Path) -> Result<(), DeviceError> {
     let name = &module.proto().name;
     write(directory, &format!("{name}.txt"), module.text().as_bytes())?;
     write(directory, &format!("{name}.pb"), &module.to_bytes())
 }
 
-/// Writes what the compiler made of a program: `NAME.optimized.txt` and `NAME.optimized.pb`.
+/// Writes the optimized program: `NAME.optimized.txt` and `NAME.optimized.pb`.
 pub fn after_optimizations(
     module: &Module,
     optimized: &HloModuleProto,

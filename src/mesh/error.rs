@@ -35,14 +35,18 @@ pub enum DeviceError {
     #[error("{hosts} hosts cannot split {devices} devices equally")]
     SimulatedHosts { hosts: usize, devices: usize },
     /// The program needs more memory than there is.
-    #[error("{program} needs {} of memory on each of {devices} devices and {} are available", gibibytes(*.needed), gibibytes(*.available))]
+    #[error(
+        "{program} needs {} of memory on each of {devices} devices and {} are available",
+        gibibytes(*.needed),
+        gibibytes(*.available)
+    )]
     DoesNotFit {
         program: String,
         needed: u64,
         devices: usize,
         available: u64,
     },
-    /// The compiler says that the program does not fit.
+    /// The compiler reports that the program does not fit.
     #[error("{program} does not fit the device's memory: {message}")]
     Exhausted { program: String, message: String },
     /// A program cannot be written out.
@@ -51,7 +55,7 @@ pub enum DeviceError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// An array has another shape than the program takes, or lies elsewhere on the mesh.
+    /// An array has another shape or sharding than the program takes.
     #[error("`{name}` is {found} and should be {expected}")]
     WrongArray {
         name: String,

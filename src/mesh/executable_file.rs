@@ -1,8 +1,10 @@
-//! Compiled programs in files: `pretrain plan --output` writes one, and training loads it in place of compiling.
+//! Compiled programs in files: `pretrain plan --output` writes one, and training loads it instead
+//! of compiling.
 //!
-//! A file begins with [`MAGIC`], the length of its header (u32, little-endian) and the header as JSON; the plugin's own
-//! bytes follow. The header says what the program was compiled from and for. A plugin trusts the bytes it is given, so a file whose
-//! header does not agree with the run in every point is refused.
+//! A file starts with [`MAGIC`], the length of its header (u32, little-endian) and the header as
+//! JSON; the plugin's serialized executable follows. The header records what was compiled, with
+//! which flags and plugin, and for which devices. A plugin trusts the bytes that it is given, so a
+//! file whose header differs from the run in any point is refused.
 
 use std::fs;
 use std::io::Write;
@@ -18,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::slice::Slice;
 use crate::mesh_shape::MeshShape;
 
-/// How a file of a compiled program begins.
+/// How a file of a compiled program starts.
 const MAGIC: &[u8] = b"ankh executable 1\n";
 
 /// What a program is compiled from and for.
@@ -26,7 +28,7 @@ const MAGIC: &[u8] = b"ankh executable 1\n";
 pub struct Identity {
     /// The program's name.
     pub name: String,
-    /// SHA-256 of the program, without what only tells where in the source it comes from.
+    /// SHA-256 of the program, without its source locations.
     pub program: String,
     /// The compiler's flags.
     pub flags: Vec<String>,
@@ -49,7 +51,7 @@ struct Header {
     payload: String,
 }
 
-/// Why a compiled program is not used.
+/// Why a compiled program cannot be used.
 #[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutableFileError {
@@ -61,7 +63,7 @@ pub enum ExecutableFileError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// The file is something else, or damaged.
+    /// The file is not a compiled program, or damaged.
     #[error("{} is no compiled program: {reason}", path.display())]
     NotOne { path: PathBuf, reason: String },
     /// The CPU plugin does not keep all of a program for several devices.
@@ -80,7 +82,7 @@ pub enum ExecutableFileError {
 }
 
 impl Identity {
-    /// What `module` is when it is compiled by `plugin` for a mesh over a slice.
+    /// The identity of `module` compiled by `plugin` for a mesh over a slice.
     pub fn of(
         module: &Module,
         plugin: &Plugin,
@@ -100,7 +102,7 @@ impl Identity {
         })
     }
 
-    /// Fails where this, read from a file, is not what a run has.
+    /// Fails if this, read from a file, differs from what a run has.
     fn agrees(&self, now: &Identity, path: &Path) -> Result<(), ExecutableFileError> {
         let flags = |flags: &[String]| match flags {
             [] => "no flags".into(),
@@ -132,7 +134,7 @@ impl Identity {
     }
 }
 
-/// What tells a plugin from every other: its API and SHA-256 of its file.
+/// What identifies a plugin: its API version and the SHA-256 of its file.
 pub fn version(plugin: &Plugin) -> Result<String, ExecutableFileError> {
     let file = plugin.path();
     let library = fs::read(file).map_err(|source| ExecutableFileError::File {
@@ -144,7 +146,7 @@ pub fn version(plugin: &Plugin) -> Result<String, ExecutableFileError> {
     Ok(format!("API {major}.{minor}, {}", digest(&library)))
 }
 
-/// SHA-256 of a program, without what only tells where in the source it comes from.
+/// SHA-256 of a program, without its source locations.
 pub fn program_digest(module: &Module) -> String {
     let mut proto = module.proto().clone();
     for computation in &mut proto.computations {
@@ -189,7 +191,7 @@ pub fn load(path: &Path, now: &Identity) -> Result<Vec<u8>, ExecutableFileError>
     Ok(payload)
 }
 
-/// What a file was compiled from and for, and the plugin's bytes.
+/// The identity that a file records, and the plugin's bytes.
 pub fn read(path: &Path) -> Result<(Identity, Vec<u8>), ExecutableFileError> {
     let bytes = fs::read(path).map_err(|source| ExecutableFileError::File {
         action: "read",

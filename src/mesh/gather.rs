@@ -1,4 +1,5 @@
-//! Reading back an array of which other processes hold parts: a program copies it whole to every device first.
+//! Reads back arrays of which other processes hold shards: a program first copies the whole array
+//! to every device.
 
 use ankh_hlo::{Graph, Sharding};
 

@@ -1,4 +1,4 @@
-//! Whether a program fits.
+//! Checks that a program fits the memory of the devices.
 
 use ankh_pjrt::{Executable, ProgramMemory};
 
@@ -26,8 +26,8 @@ impl DeviceMesh {
         })
     }
 
-    /// Bytes that programs may use, where that is known, and the devices that share them: a device's own limit, or for
-    /// the virtual devices of a CPU what the machine has left.
+    /// Bytes that programs may use, where that is known, and the devices that share them: a
+    /// device's own limit, or for the virtual devices of a CPU what the machine has left.
     fn available_memory(&self) -> Option<(u64, usize)> {
         let limits = self
             .local
@@ -41,7 +41,7 @@ impl DeviceMesh {
     }
 }
 
-/// What a program holds at once, besides the program itself. Donated arguments are counted once.
+/// The memory that a program holds at once, besides its code. Donated arguments are counted once.
 fn needed(memory: &ProgramMemory) -> u64 {
     let sum = memory.arguments + memory.outputs - memory.aliased + memory.temporary;
     u64::try_from(sum.max(memory.peak)).unwrap_or(0)

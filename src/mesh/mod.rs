@@ -1,8 +1,13 @@
-//! The devices of a run, as this process sees them: opened through a plugin, put in the order of the mesh, asked for their
-//! memory, given programs and arrays.
+//! The devices of a run as one mesh, in JAX's sense: [`DeviceMesh`] opens the devices of a slice
+//! through a PJRT plugin, arranges them along the mesh axes, compiles programs for them, and moves
+//! arrays to and from them.
 //!
-//! A process drives the devices of its host, and each process runs the same programs. On virtual devices one process can
-//! also simulate several hosts: it then does for each what that host's process would do, and nothing else differs.
+//! Each host runs one process, which drives that host's devices; all processes run the same
+//! programs. On virtual CPU devices one process can also simulate several hosts: it makes each
+//! host's batches separately, and nothing else differs.
+//!
+//! This module takes mesh shapes, rules, compiler flags and HLO modules. It knows neither the
+//! configuration nor what the programs compute.
 
 mod all_reduce;
 mod array;
@@ -30,7 +35,8 @@ use executable_file::{ExecutableFileError, Identity};
 use slice::Slice;
 use tpu_vm::check_devices;
 
-/// The oldest plugins (PJRT C API, minor version) that were found to follow named shardings; older ones get tiles.
+/// The oldest plugins (PJRT C API, minor version) that were found to follow named shardings; older
+/// ones get tiles.
 const NAMED_SHARDINGS: (i32, i32) = (0, 115);
 
 /// The devices of a run, arranged along the axes of a mesh.
@@ -54,7 +60,7 @@ pub struct DeviceMesh {
 /// A device of this process.
 struct Local {
     device: Device,
-    /// Its place in the mesh, row-major.
+    /// Its position in the mesh, row-major.
     position: usize,
 }
 
@@ -63,7 +69,7 @@ struct Local {
 pub struct Host {
     /// Its number among the hosts of the slice.
     pub index: usize,
-    /// Its devices, by their place in the mesh.
+    /// The positions of its devices in the mesh.
     pub positions: Vec<usize>,
 }
 
@@ -79,7 +85,7 @@ pub enum Hosts {
 /// A compiled program on the devices of a mesh.
 pub struct LoadedExecutable {
     executable: Executable,
-    /// What it takes and gives.
+    /// What it takes and returns.
     module: Module,
     /// For each device of the executable, its index among this process's devices.
     order: Vec<usize>,
@@ -173,7 +179,8 @@ impl DeviceMesh {
         &self.platform
     }
 
-    /// The peak of all devices together in bfloat16 operations a second, for chips that have a published one.
+    /// The peak of all devices together in bfloat16 operations a second, for chips that have a
+    /// published one.
     pub fn peak_flops(&self) -> Option<f64> {
         let chip = self.slice.chip()?;
         Some(chip.peak_flops * self.slice.chips() as f64)
@@ -184,12 +191,13 @@ impl DeviceMesh {
         self.shape
     }
 
-    /// How programs are to lay out their arrays; `None` on a single device.
+    /// How programs split their arrays over the axes; `None` on a single device.
     pub fn rules(&self) -> Option<&LogicalAxisRules> {
         self.rules.as_ref()
     }
 
-    /// Whether all devices are this process's, so that it can read any array back without the others.
+    /// Whether this process drives all devices, so that it can read any array back without the
+    /// others.
     pub fn is_fully_addressable(&self) -> bool {
         self.local.len() == self.ids.len()
     }
@@ -211,7 +219,8 @@ impl DeviceMesh {
         format!("{} {version}", self.platform).trim().into()
     }
 
-    /// Writes every program that is compiled from now on to this directory, as it is given to the compiler and as it comes out.
+    /// Writes every program that is compiled from now on to this directory, as it is given to the
+    /// compiler and as it comes out.
     pub fn dump_to(&mut self, directory: PathBuf) {
         self.dump = Some(directory);
     }
@@ -245,7 +254,8 @@ impl DeviceMesh {
         self.ready(module, executable)
     }
 
-    /// Loads a program that was compiled before, if it was compiled from this module and for these devices.
+    /// Loads a program that was compiled before, if it was compiled from this module and for these
+    /// devices.
     pub fn load(&self, module: &Module, file: &Path) -> Result<LoadedExecutable, DeviceError> {
         let payload = executable_file::load(file, &self.identity(module)?)?;
         self.ready(module, self.client.load(&payload)?)
@@ -253,8 +263,9 @@ impl DeviceMesh {
 
     /// Writes a compiled program to a file, for [`DeviceMesh::load`].
     pub fn save(&self, program: &LoadedExecutable, file: &Path) -> Result<(), DeviceError> {
-        // Measured with PJRT C API 0.115: a program that the CPU plugin has read back starts the collectives of a step in any
-        // order, and devices that begin with different ones wait for each other for ever.
+        // Measured with PJRT C API 0.115: a program that the CPU plugin has read back starts the
+        // collectives of a step in any order, and devices that begin with different ones wait for
+        // each other for ever.
         if self.platform == "cpu" && self.ids.len() > 1 {
             return Err(ExecutableFileError::SeveralCpuDevices.into());
         }
@@ -304,7 +315,8 @@ pub fn sharding_form(plugin: &Plugin) -> ShardingForm {
     }
 }
 
-/// The options that a program is compiled with for devices in the order of the mesh. `flags` are `name=value`.
+/// The options that a program is compiled with for devices in the order of the mesh. `flags` are
+/// `name=value`.
 pub fn compile_options(ids: &[i32], form: ShardingForm, flags: &[String]) -> CompileOptions {
     let partitioner = match form {
         ShardingForm::Shardy => Partitioner::Shardy,

@@ -1,4 +1,5 @@
-//! What chips send one another in a compiled step: how often, how much, and along which axes of the mesh.
+//! The collectives of a compiled step: how many there are, how many bytes they send, and which mesh
+//! axes they cross.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +40,8 @@ impl CollectiveKind {
         }
     }
 
-    /// The kind that an instruction begins, if it is one: `all-reduce` and `all-reduce-start` alike.
+    /// The kind that an instruction begins, if it is one: `all-reduce` and `all-reduce-start`
+    /// alike.
     fn of(opcode: &str) -> Option<CollectiveKind> {
         let opcode = opcode.strip_suffix("-start").unwrap_or(opcode);
         [
@@ -84,8 +86,8 @@ pub struct Collective {
     pub sent: u64,
 }
 
-/// What a compiled program exchanges in one run, most first. Devices are known by their places on the mesh, as the program
-/// was compiled.
+/// What a compiled program exchanges in one run, most first. Devices are known by their places on
+/// the mesh, as the program was compiled.
 pub fn collectives(module: &HloModuleProto, mesh: &Mesh) -> Vec<Collective> {
     let shapes = shapes(module);
     let mut found: BTreeMap<(CollectiveKind, Vec<usize>, usize), Collective> = BTreeMap::new();
@@ -159,7 +161,8 @@ fn groups(i: &HloInstructionProto, mesh: &Mesh) -> Vec<Vec<i64>> {
     }
 }
 
-/// The groups of a list in short: the numbers from 0, reshaped, transposed, and cut into as many rows as there are groups.
+/// The groups of a list in short: the numbers from 0, reshaped, transposed, and cut into as many
+/// rows as there are groups.
 fn iota_groups(list: &IotaReplicaGroupListProto) -> Vec<Vec<i64>> {
     let dims = &list.iota_reshape_dims;
     let permutation: Vec<usize> = match list.iota_transpose_perm.as_slice() {

@@ -1,4 +1,4 @@
-//! From cycles and bytes to hours.
+//! Converts cycles and bytes to seconds, days and chip hours.
 
 use serde::{Deserialize, Serialize};
 
@@ -74,9 +74,10 @@ pub(super) struct Interconnect {
 }
 
 impl Interconnect {
-    /// Google Cloud's pages on the [v4](https://cloud.google.com/tpu/docs/v4), [v5e](https://cloud.google.com/tpu/docs/v5e),
-    /// [v5p](https://cloud.google.com/tpu/docs/v5p) and [v6e](https://cloud.google.com/tpu/docs/v6e) give 2400, 1600, 4800 and
-    /// 3584 Gbit/s for all links of a chip together.
+    /// Google Cloud's pages on the [v4](https://cloud.google.com/tpu/docs/v4),
+    /// [v5e](https://cloud.google.com/tpu/docs/v5e), [v5p](https://cloud.google.com/tpu/docs/v5p)
+    /// and [v6e](https://cloud.google.com/tpu/docs/v6e) give 2400, 1600, 4800 and 3584 Gbit/s for
+    /// all links of a chip together.
     pub fn of(generation: Generation) -> Interconnect {
         let (links, gigabits) = match generation {
             Generation::V4 => (6.0, 2400.0),
@@ -91,8 +92,8 @@ impl Interconnect {
     }
 }
 
-/// Chips that exchange in a group are taken to have as many links to one another as in a cube of that many: one for each
-/// halving, and no more than a chip has.
+/// Chips that exchange in a group are taken to have as many links to one another as in a cube of
+/// that many: one for each halving, and no more than a chip has.
 pub(super) fn links_used(group: usize, interconnect: &Interconnect) -> f64 {
     (group as f64).log2().clamp(1.0, interconnect.links)
 }

@@ -45,8 +45,8 @@ pub enum Remedy {
 }
 
 impl MemoryShortfall {
-    /// What of a step is too big, by what its arrays take on each device, and what helps. `message` is
-    /// the compiler's.
+    /// What of a step is too big, by what its arrays take on each device, and what helps. `message`
+    /// is the compiler's.
     pub fn of(lowered: &LoweredStep<'_>, message: &str) -> MemoryShortfall {
         let sum = |role: Role| {
             let arrays = lowered.arrays.iter().filter(|a| a.role == role);
@@ -141,7 +141,8 @@ fn remedies(lowered: &LoweredStep<'_>, state_too_big: bool) -> Vec<Remedy> {
     remedies
 }
 
-/// What libtpu leaves to a program of the memory of a chip: its messages say so where one does not fit.
+/// The memory of a chip that libtpu leaves to a program, from its messages where one does not
+/// fit.
 pub(super) fn usable(generation: Generation) -> u64 {
     let gib = match generation {
         Generation::V4 => 30.75,
@@ -162,7 +163,8 @@ struct OutOfMemoryReport {
 }
 
 impl OutOfMemoryReport {
-    /// From "Used 45.20G of 31.25G hbm" or "total memory required for HLO temporaries (31.04G) exceeds available HBM (30.75G)".
+    /// From "Used 45.20G of 31.25G hbm" or "total memory required for HLO temporaries (31.04G)
+    /// exceeds available HBM (30.75G)".
     fn parse(message: &str) -> Option<OutOfMemoryReport> {
         let words = message.split_whitespace();
         let mut sizes = words.filter_map(|word| size(word.trim_matches(['(', ')', '.', ','])));

@@ -1,4 +1,5 @@
-//! The arithmetic of a program: its matrix products, counted in the graph before any compiler has seen it.
+//! Counts the floating-point operations of a program's matrix products, before any compiler has
+//! seen it.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::scope::{Pass, scope};
 use super::walk::{Into, Walk, shapes};
 
-/// Floating-point operations of a training step's matrix products, a multiplication and an addition counted apart.
+/// Floating-point operations of a training step's matrix products, a multiplication and an addition
+/// counted apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flops {
     /// Of the model.

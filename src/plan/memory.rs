@@ -1,4 +1,4 @@
-//! What a step keeps in the memory of each chip, and what for.
+//! What a step keeps in the memory of each chip, by purpose.
 
 use std::collections::HashMap;
 
@@ -115,7 +115,8 @@ impl<'m> Stacks<'m> {
     }
 }
 
-/// The arrays of a loop's state that start as a constant, so that the loop itself writes what is in them.
+/// The arrays of a loop's state that start as a constant, so that the loop itself writes what is in
+/// them.
 fn written<'m>(
     i: &'m HloInstructionProto,
     computation: &'m HloComputationProto,

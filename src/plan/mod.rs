@@ -1,5 +1,6 @@
-//! What a training step will need and take on a slice that need not be here: the step is built and compiled as for
-//! training, and what the compiler says of it is put in a reader's terms. docs/design/plan.md has the argument.
+//! What a training step needs and takes on a slice that need not be present: the step is built and
+//! compiled as for training, and this module reports the compiler's memory and time estimates. The
+//! argument is in `docs/design/plan.md`.
 
 mod arrays;
 mod collectives;
@@ -66,7 +67,7 @@ pub struct Plan {
     pub mesh: MeshSummary,
     /// The step.
     pub step: StepSummary,
-    /// What the step takes, and where each array lies.
+    /// The arrays that the step takes, with their shardings.
     pub arrays: Vec<StepArray>,
     /// Large arrays that stay whole, with the reason.
     pub replicated: Vec<ReplicatedArray>,
@@ -80,9 +81,9 @@ pub struct Plan {
     pub total_flops: f64,
     /// What chips send one another.
     pub collectives: Vec<Collective>,
-    /// Where the time goes; only libtpu says.
+    /// Where the time goes; only libtpu reports it.
     pub profile: Option<Profile>,
-    /// How long it takes; only libtpu says.
+    /// How long it takes; only libtpu reports it.
     pub estimate: Option<Estimate>,
     /// What was compiled, and by what.
     pub compiled: CompileStats,

@@ -1,8 +1,8 @@
-//! Where a compiled step's time goes, as its compiler sees it.
+//! Where the time of a compiled step goes, by the compiler's estimate.
 //!
-//! libtpu notes with each instruction how many cycles it expects it to take. Their sum, bodies of loops weighted by how
-//! often they run, is its estimate of the step. What is sent between chips carries no cycles: see
-//! [`collectives`](super::collectives).
+//! libtpu records with each instruction how many cycles it expects. Their sum, with loop bodies
+//! multiplied by their trip counts, is its estimate of the step. Collectives have no cycle
+//! estimate: see [`collectives`](super::collectives).
 
 use std::collections::BTreeMap;
 

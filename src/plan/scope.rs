@@ -1,4 +1,5 @@
-//! Which part of the model an instruction computes, and in which pass: the scopes that it was built in say so.
+//! Which part of the model an instruction computes, and in which pass, read from the scopes in its
+//! metadata.
 
 use ankh_proto::xla::HloInstructionProto;
 
@@ -13,7 +14,8 @@ pub(super) enum Pass {
     Gradient,
 }
 
-/// Pass and place of an instruction: those of `gradient/encoder/layer/mlp/dot` are the derivative and `encoder/mlp`.
+/// Pass and place of an instruction: those of `gradient/encoder/layer/mlp/dot` are the derivative
+/// and `encoder/mlp`.
 pub(super) fn scope(instruction: &HloInstructionProto) -> (Pass, String) {
     let name = instruction.metadata.as_ref().map_or("", |m| &m.op_name);
     let (pass, scopes) = match name.split_once('/') {

@@ -79,7 +79,8 @@ fn module(computations: Vec<Vec<HloInstructionProto>>) -> HloModuleProto {
 #[test]
 fn loops_count_as_often_as_they_run() {
     let profile = Profile::of(&module(vec![
-        // 1, 2: the inner loop; 3: a fusion that the outer loop's condition is made of; 4, 5: the outer loop.
+        // 1, 2: the inner loop; 3: a fusion that the outer loop's condition is made of; 4, 5: the
+        // outer loop.
         vec![timed(1, "encoder/layer/mlp/dot", 10)],
         vec![bound(2, 3)],
         vec![bound(3, 5)],

@@ -1,4 +1,4 @@
-//! A module's instructions as they run: computations from the entry on, with how often each is entered.
+//! A walk over the instructions of a module in execution order, with how often each is executed.
 
 use std::collections::HashMap;
 
@@ -38,8 +38,9 @@ impl<'m> Walk<'m> {
         }
     }
 
-    /// Shows `see` each instruction that a run executes, callers before what they call. Of a branch's computations all are
-    /// shown, because what a run decides cannot be known: a bound from above.
+    /// Shows `see` each instruction that a run executes, callers before what they call. Of a
+    /// branch's computations all are shown, because what a run decides cannot be known: a bound
+    /// from above.
     pub fn each(&self, into: Into, mut see: impl FnMut(Occurrence<'m>)) {
         self.enter(self.entry, 1, into, &mut see);
     }
@@ -83,7 +84,8 @@ impl<'m> Walk<'m> {
         }
     }
 
-    /// How often a loop runs: the largest integer that its condition, or a fusion in it, compares with; once if there is none.
+    /// How often a loop runs: the largest integer that its condition, or a fusion in it, compares
+    /// with; once if there is none.
     pub fn loop_trips(&self, instruction: &HloInstructionProto) -> u64 {
         let condition = instruction.called_computation_ids.get(1);
         let Some(condition) = condition.and_then(|id| self.computations.get(id)) else {

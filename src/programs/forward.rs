@@ -1,5 +1,5 @@
-//! The forward pass: what an evaluation and a comparison with other implementations run, and what the
-//! training step differentiates.
+//! The forward pass: what an evaluation and a comparison with other implementations run, and what
+//! the training step differentiates.
 
 use ankh_hlo::{DType, Error, Module, Remat, Tensor};
 
@@ -39,8 +39,8 @@ impl Programs<'_> {
         g.finish(&[out], &[])
     }
 
-    /// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked for, the gradient of each
-    /// parameter.
+    /// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked
+    /// for, the gradient of each parameter.
     pub fn forward(&self, gradients: Gradients) -> Result<Module, Error> {
         let Programs {
             config,

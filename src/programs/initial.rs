@@ -6,8 +6,8 @@ use super::{Programs, state};
 use crate::model::{Initializer, Weights};
 
 impl Programs<'_> {
-    /// The program that draws the first state from a seed, `u64[]`. Each parameter has a random stream of its own, so that
-    /// adding one leaves the others as they were.
+    /// The program that draws the first state from a seed, `u64[]`. Each parameter has a random
+    /// stream of its own, so that adding one leaves the others as they were.
     pub fn initial(&self) -> Result<Module, Error> {
         let config = self.config;
         let g = self.graph("initial");

@@ -1,9 +1,10 @@
-//! The programs of a run: drawing the initial state, a training step, an evaluation, a forward pass.
+//! The programs of a run: drawing the initial state, a training step, an evaluation, a forward
+//! pass.
 //!
-//! The state of a run is a list of arrays in a fixed order: the parameters, then the optimizer's slots
-//! of each parameter, then the number of steps done. A step takes the state and a batch; it returns the
-//! next state, in the memory of the last one, and its metrics. This module builds programs and knows
-//! what they take and return. It does not know devices, and runs nothing.
+//! The state of a run is a list of arrays in a fixed order: the parameters, then the optimizer's
+//! slots of each parameter, then the number of steps done. A step takes the state and a batch; it
+//! returns the next state, in the memory of the last one, and its metrics. This module builds
+//! programs and knows what they take and return. It does not know devices, and runs nothing.
 
 mod forward;
 mod initial;
@@ -40,10 +41,11 @@ pub struct Programs<'c> {
     pub size: BatchSize,
     /// The element type of activations and matrix products.
     pub compute: DType,
-    /// How arrays lie on the devices, where there are several.
+    /// How arrays are split over the devices, if there are several.
     pub rules: Option<LogicalAxisRules>,
-    /// The step that what the optimizer keeps began at: 0, unless a run was given another optimizer on its way. The optimizer
-    /// counts its steps from there, while the schedule counts those of the run.
+    /// The step that what the optimizer keeps began at: 0, unless a run was given another optimizer
+    /// on its way. The optimizer counts its steps from there, while the schedule counts those of
+    /// the run.
     pub optimizer_start: u64,
 }
 
@@ -124,7 +126,7 @@ impl<'c> Programs<'c> {
         }
     }
 
-    /// The state's results, where its inputs lie.
+    /// The state's results, with the shardings of its inputs.
     fn laid_out<'g>(&self, state: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         match sharding::of_state(self) {
             Some(shardings) => state

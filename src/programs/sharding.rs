@@ -73,7 +73,8 @@ pub fn mesh(shape: MeshShape) -> Mesh {
     mesh.expect("the axes have names of their own and multiply to the devices that there are")
 }
 
-/// The configured rules on a mesh; `None` on a single device. Every array of the run can be split by it.
+/// The configured rules on a mesh; `None` on a single device. Every array of the run can be split
+/// by it.
 pub fn logical_axis_rules(
     config: &Config,
     mesh: MeshShape,
@@ -91,7 +92,7 @@ pub fn logical_axis_rules(
     Ok(Some(rules))
 }
 
-/// Where an array lies.
+/// The sharding of an array.
 pub fn sharding(rules: &LogicalAxisRules, array: &Array) -> Result<Sharding, ShardingError> {
     let sharding = rules.sharding(&array.logical_axes, &array.shape.dims);
     sharding.map_err(|error| ShardingError::Axes {
@@ -100,8 +101,8 @@ pub fn sharding(rules: &LogicalAxisRules, array: &Array) -> Result<Sharding, Sha
     })
 }
 
-/// The sharding of each array of the state, on a mesh: the parameters by the rules, and the optimizer's
-/// slots likewise or, if so configured, split over `data` too.
+/// The sharding of each array of the state, on a mesh: the parameters by the rules, and the
+/// optimizer's slots likewise or, if so configured, split over `data` too.
 pub(super) fn of_state(programs: &Programs<'_>) -> Option<Vec<Sharding>> {
     let rules = programs.rules.as_ref()?;
     let parameters = Weights::of(&programs.config.model).leaves().len();
@@ -119,8 +120,8 @@ pub(super) fn of_state(programs: &Programs<'_>) -> Option<Vec<Sharding>> {
     state(programs.config).iter().enumerate().map(of).collect()
 }
 
-/// The sharding in which a parameter is updated, on a mesh: its own, or, if so configured, split over
-/// `data` too.
+/// The sharding in which a parameter is updated, on a mesh: its own, or, if so configured, split
+/// over `data` too.
 pub(super) fn of_update(programs: &Programs<'_>, parameter: &Parameter) -> Option<Sharding> {
     let rules = programs.rules.as_ref()?;
     let sharding = rules
@@ -142,7 +143,8 @@ fn over_data(sharding: Sharding, dims: &[i64]) -> Sharding {
     further.unwrap_or(sharding)
 }
 
-/// All arrays that are split: the state, the batch, and the activations whose dimensions the state does not have.
+/// All arrays that are split: the state, the batch, and the activations whose dimensions the state
+/// does not have.
 fn arrays(config: &Config) -> Vec<Array> {
     let whole = BatchSize::of(config);
     let part = BatchSize {
@@ -173,7 +175,7 @@ fn arrays(config: &Config) -> Vec<Array> {
     state.chain(batches).chain([heads]).collect()
 }
 
-/// A large array of the state that every device keeps whole.
+/// A large array of the state that is replicated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplicatedArray {
     /// The array with its dimensions.
@@ -182,7 +184,7 @@ pub struct ReplicatedArray {
     pub reason: String,
 }
 
-/// Arrays of at least this many bytes are worth a word where they are whole on every device.
+/// Replicated arrays of at least this many bytes are reported.
 const LARGE: u64 = 64 << 20;
 
 /// Large arrays of the state that every device of an `fsdp` or `model` axis keeps whole.

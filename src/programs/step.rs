@@ -81,8 +81,8 @@ impl Programs<'_> {
     }
 }
 
-/// Gradients of the mean objective over the batch's `tokens`, with the summed cross-entropy and correct predictions. The
-/// batch is computed in as many parts as configured, one after the other.
+/// Gradients of the mean objective over the batch's `tokens`, with the summed cross-entropy and
+/// correct predictions. The batch is computed in as many parts as configured, one after the other.
 fn accumulate<'g>(
     g: &'g Graph,
     config: &Config,

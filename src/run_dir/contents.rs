@@ -1,4 +1,5 @@
-//! What a directory is that is no run's, so that nobody trains from scratch into weights that they meant to go on from.
+//! Recognizes directories that hold something other than a run, so that nobody trains from scratch
+//! into weights that they meant to continue from.
 
 use std::fmt;
 use std::path::Path;
@@ -24,7 +25,8 @@ pub enum Contents {
 }
 
 impl Contents {
-    /// What is in `path`, where a run's `checkpoints` would be; nothing if that may be a run, or is nothing known.
+    /// What is in `path`, where a run's `checkpoints` would be; nothing if that may be a run, or is
+    /// nothing known.
     pub(super) fn of(path: &Path, checkpoints: &Path) -> Option<Contents> {
         let has = |name: &str| path.join(name).is_file();
         if checkpoint::is_checkpoint(path) {

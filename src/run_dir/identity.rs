@@ -1,9 +1,9 @@
-//! What makes a run the same run: which settings it must have kept to be gone on with, which may
-//! change when that is asked for, and which configuration it had.
+//! What makes two configurations the same run: which settings must stay when a run resumes, which
+//! may change with `--accept-changes`, and where the configuration of a run is recorded.
 //!
-//! A run's configuration is said twice: `config.toml` has it as it was last started, and each saved
-//! state carries the one it was made with. The saved state decides, since it is what is gone on
-//! with. `config.toml` says what was agreed to since.
+//! It is recorded twice: `config.toml` has it as of the last start, and each checkpoint has the one
+//! it was made with. The checkpoint decides, because the run resumes from it; `config.toml` records
+//! the changes accepted since.
 
 use std::fmt;
 use std::fs;

@@ -1,8 +1,8 @@
-//! The run directory: everything a training run leaves behind, in one place.
+//! The run directory: everything that a training run writes, in one place.
 //!
-//! Opening one answers, before any work, whether it can be written and whether it may hold this run: a directory belongs to one model and one stream
-//! of data. Its `config.toml` and its saved states say which. It belongs to one process, too, from before anything in it is
-//! touched: see `lease`.
+//! Opening one checks, before any work, that it can be written and that it may hold this run: a
+//! directory belongs to one model and one data order, recorded in its `config.toml` and its
+//! checkpoints. It also belongs to one process at a time: see `lease`.
 
 mod contents;
 mod identity;
@@ -48,7 +48,8 @@ struct Paths {
 pub enum RunMode {
     /// No run yet.
     New,
-    /// A run of the same model, to be continued; or none yet, so that one command both starts and restarts a job.
+    /// A run of the same model, to be continued; or none yet, so that one command both starts and
+    /// restarts a job.
     Resume,
     /// The same, also where its batch size or its optimizer was another.
     ResumeChanged,
@@ -105,7 +106,8 @@ pub enum RunError {
 }
 
 impl RunDirectory {
-    /// Opens `path` for a run of `config`, creating it where needed. Nothing but the lease is written yet.
+    /// Opens `path` for a run of `config`, creating it where needed. Nothing but the lease is
+    /// written yet.
     pub fn open(
         path: impl Into<PathBuf>,
         config: &Config,
@@ -114,8 +116,9 @@ impl RunDirectory {
         Self::open_for(0, path, config, start)
     }
 
-    /// Opens `path` for one worker of a run on several hosts. Worker 0 writes what all have computed and the saved states; the
-    /// others keep their logs in `worker-N/` below, and read the saved states where worker 0 writes them.
+    /// Opens `path` for one worker of a run on several hosts. Worker 0 writes what all have
+    /// computed and the saved states; the others keep their logs in `worker-N/` below, and read the
+    /// saved states where worker 0 writes them.
     pub fn open_for(
         worker: usize,
         path: impl Into<PathBuf>,
@@ -143,7 +146,8 @@ impl RunDirectory {
         Ok(Self { paths, lease })
     }
 
-    /// Whether [`RunDirectory::open`] would resume or begin a run of `config` at `path` now. Takes nothing.
+    /// Whether [`RunDirectory::open`] would resume or begin a run of `config` at `path` now. Takes
+    /// nothing.
     pub fn check(path: impl Into<PathBuf>, config: &Config) -> Result<(), RunError> {
         let paths = Paths::of(0, path.into())?;
         paths.check_contents(config, RunMode::Resume)?;
@@ -269,8 +273,8 @@ impl Paths {
         Ok(())
     }
 
-    /// Whether there is anything to lose. A run that ended before its first result, because its program did not fit or its data was not there, is
-    /// not held against the next attempt.
+    /// Whether there is anything to lose. A run that ended before its first result, because its
+    /// program did not fit or its data was not there, is not held against the next attempt.
     fn holds_run(&self) -> bool {
         let metrics = fs::metadata(self.metrics()).is_ok_and(|file| file.len() > 0);
         if !self.saves() {
@@ -280,7 +284,8 @@ impl Paths {
         metrics || checkpoints.next().is_some()
     }
 
-    /// Writes and removes a file: permissions alone do not tell (file systems are mounted read-only, and root may do anything).
+    /// Writes and removes a file: permissions alone do not tell (file systems are mounted
+    /// read-only, and root may do anything).
     fn check_writable(&self) -> Result<(), RunError> {
         let probe = self.own.join(format!(".writable-{}", std::process::id()));
         fs::write(&probe, b"ankh")

@@ -1,9 +1,9 @@
-//! What is asked of a running process from outside: to save, or to save and end.
+//! Requests to a running process from outside: to save, or to save and stop.
 //!
-//! Batch systems, preempted machines, terminals and people ask by signals. One thread hears them all. While the process has
-//! nothing to lose (it opens data, compiles, loads a state), that thread ends it at once, whatever the others are waiting for;
-//! from the first step on the training loop is told, which looks between steps, between the batches of an evaluation, and while
-//! it waits for data.
+//! Batch systems, preempted machines, terminals and people send signals. One thread receives them
+//! all. Before the first step the process has nothing to lose (it opens data, compiles, loads a
+//! state), and that thread ends it at once. From the first step on it sets a flag that the training
+//! loop reads between steps, between the batches of an evaluation, and while it waits for data.
 
 use std::io;
 use std::sync::mpsc;
@@ -18,7 +18,7 @@ use signal_hook::low_level;
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// To save the state and go on.
+    /// To save the state and continue.
     Save,
     /// To save the state and end.
     Stop,
@@ -45,18 +45,20 @@ enum Phase {
     Training,
 }
 
-/// Signals that follow each other faster are one request: whoever passes a signal on to a process may not be the only one who does.
+/// Signals that follow each other faster are one request: whoever passes a signal on to a process
+/// may not be the only one who does.
 const ONE_REQUEST: Duration = Duration::from_millis(200);
 
-/// What it may take to say something.
+/// How long a message may take.
 const SAYING: Duration = Duration::from_secs(1);
 
 impl Requests {
     /// Listens to signals from now on.
     ///
-    /// SIGTERM, SIGINT, SIGHUP and SIGUSR2 ask to stop, and SIGUSR1 asks what `on_sigusr1` says. After SIGTERM or SIGINT, another
-    /// of the two ends the process at once, as it would have without us. SIGHUP stays ignored where it is, as under `nohup`.
-    /// A process that has nothing to lose calls `goodbye` and ends with the code `stopped`.
+    /// SIGTERM, SIGINT, SIGHUP and SIGUSR2 ask to stop, and SIGUSR1 asks what `on_sigusr1` says.
+    /// After SIGTERM or SIGINT, another of the two ends the process at once, as it would have
+    /// without us. SIGHUP stays ignored where it is, as under `nohup`. A process that has nothing
+    /// to lose calls `goodbye` and ends with the code `stopped`.
     pub fn from_signals(
         on_sigusr1: Request,
         stopped: u8,
@@ -87,7 +89,8 @@ impl Requests {
         }
     }
 
-    /// From now on there is something to lose: whoever calls this looks at [`Requests::stop`], saves and ends.
+    /// From now on there is something to lose: whoever calls this looks at [`Requests::stop`],
+    /// saves and ends.
     pub fn begin(&self) {
         self.asked().phase = Phase::Training;
     }
@@ -113,7 +116,7 @@ impl Requests {
     }
 }
 
-/// The thread that hears the signals.
+/// The thread that receives the signals.
 struct Listener {
     requests: Requests,
     on_sigusr1: Request,
@@ -167,12 +170,13 @@ impl Listener {
                             goodbye();
                         });
                     }
-                    // Not by way of destructors, which would wait for threads that wait for a compiler or for data.
+                    // Not by way of destructors, which would wait for threads that wait for a
+                    // compiler or for data.
                     low_level::exit(self.stopped.into());
                 }
             }
             if insists {
-                // What came while this was being said is the same request.
+                // What came meanwhile is the same request.
                 insisted.get_or_insert_with(Instant::now);
             }
         }
@@ -191,7 +195,7 @@ fn say(words: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Whether this process was started with a signal ignored. Only Linux says so.
+/// Whether this process was started with a signal ignored. Only Linux reports it.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status
@@ -220,8 +224,8 @@ mod tests {
         wait_for(&|| requests.save());
         assert!(requests.take_save() && !requests.take_save());
         assert!(!requests.stop());
-        // SIGHUP is ignored where the tests run under `nohup`. Two SIGTERMs may be one program's way
-        // to make sure.
+        // SIGHUP is ignored where the tests run under `nohup`. Two SIGTERMs may be one program's
+        // way to make sure.
         for signal in [SIGUSR2, SIGHUP, SIGTERM, SIGTERM] {
             low_level::raise(signal).unwrap();
             wait_for(&|| requests.stop());

@@ -1,8 +1,8 @@
-//! Files that grow by whole records, also while the disk is full.
+//! Files that grow by whole records, even while the disk is full.
 //!
-//! What a file tells of a run is worth less than the run, so a record that cannot be written ends nothing: it waits in memory and
-//! is written, in its order, with the first record that finds room. A record that was cut short is taken back, so that the file
-//! holds whole records and nothing else.
+//! A run is worth more than its logs, so a record that cannot be written is not an error: it waits
+//! in memory, and is written in order with the first record that finds room. A partly written
+//! record is removed, so that the file holds whole records only.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -40,7 +40,7 @@ pub(super) enum Turn {
 
 /// What records are appended to.
 pub(super) trait Sink {
-    /// Appends some of the bytes and says how many.
+    /// Appends some of the bytes, and returns how many.
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Takes back everything after the first `length` bytes.
     fn cut(&mut self, length: u64) -> io::Result<()>;
@@ -77,7 +77,8 @@ impl<F: Sink> Appending<F> {
         }
     }
 
-    /// Appends a record, after those that wait. It is in the system's hands when this returns, or waits.
+    /// Appends a record, after those that wait. It is in the system's hands when this returns, or
+    /// waits.
     pub(super) fn record(&mut self, record: Vec<u8>) -> Option<Turn> {
         self.bytes += record.len();
         self.waiting.push_back(record);

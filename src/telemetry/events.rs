@@ -1,11 +1,12 @@
 //! TensorBoard's event files: `Event` messages in TFRecord framing.
 //!
-//! A record is its length (8 bytes, little-endian), a checksum of the length, the message, and a checksum of the message. A checksum is the CRC-32C, rotated
-//! right by 15 bits, plus a constant, so that the checksum of data that contains checksums stays informative.
+//! A record is its length (8 bytes, little-endian), a checksum of the length, the message, and a
+//! checksum of the message. A checksum is the CRC-32C, rotated right by 15 bits, plus a constant.
 //!
-//! Each start of a run has a file of its own. TensorBoard reads them in the order of their names, and takes a session's start as
-//! word that what was logged at its step or later is void. So a file says first where it goes on, and neither its name nor its
-//! times lie before those of the files that are there, whatever the clock says.
+//! Each start of a run has its own file. TensorBoard reads the files in the order of their names,
+//! and a session start discards what was logged at its step or later. So a file starts with the
+//! step that it continues from, and its name and times are later than those of the existing files,
+//! whatever the clock reports.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek};
@@ -30,7 +31,8 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Starts a file in `directory` for the steps after `step` (0 for a new run). What other files there say of later steps is void.
+    /// Starts a file in `directory` for the steps after `step` (0 for a new run). What other files
+    /// there say of later steps is void.
     pub fn after(step: u64, directory: &Path) -> Result<Self, TelemetryError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self::at(now.unwrap_or_default(), step, directory)
@@ -86,8 +88,8 @@ impl EventLog {
         &self.path
     }
 
-    /// Writes each number of a line of metrics under its group: `train/loss`, `validation/loss`, `speed/mfu`. What there is no room for
-    /// is written when there is.
+    /// Writes each number of a line of metrics under its group: `train/loss`, `validation/loss`,
+    /// `speed/mfu`. What there is no room for is written when there is.
     pub fn write(&mut self, metrics: &Metrics) {
         let value = |(name, value): (String, f64)| summary::Value {
             tag: tag(&name),
@@ -103,7 +105,7 @@ impl EventLog {
         });
     }
 
-    /// Tries once more to write what there was no room for; the log says what is missing.
+    /// Retries what there was no room for; the log reports what is missing.
     pub fn finish(&mut self) {
         finish(&mut self.file, &self.path);
     }
@@ -265,7 +267,8 @@ mod tests {
         assert_eq!(last_event(log.path()).as_ref(), events.last());
     }
 
-    /// What TensorBoard shows of a directory: files in the order of their names, a session's start voiding its step and later ones.
+    /// What TensorBoard shows of a directory: files in the order of their names, a session's start
+    /// voiding its step and later ones.
     fn shown(directory: &Path) -> Vec<(i64, f64)> {
         let files = fs::read_dir(directory).unwrap();
         let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();

@@ -33,8 +33,9 @@ enum Record {
 pub struct Log;
 
 impl Log {
-    /// Starts logging to standard error. `RUST_LOG` chooses what is shown there (warnings and what the program itself says, unless
-    /// set). What is logged is also held as JSON lines, for [`Log::record_to`]. A second start is without effect.
+    /// Starts logging to standard error. `RUST_LOG` chooses what is shown there (warnings and what
+    /// the program itself says, unless set). What is logged is also held as JSON lines, for
+    /// [`Log::record_to`]. A second start is without effect.
     pub fn start() {
         let filter =
             || EnvFilter::new("warn,ankh=info,ankh_data=info,ankh_pjrt=info,pretrain=info");
@@ -55,8 +56,8 @@ impl Log {
         }
     }
 
-    /// Appends what has been logged so far to a file, and from now on each line. A process whose work fails before this leaves
-    /// the file as it was.
+    /// Appends what has been logged so far to a file, and from now on each line. A process whose
+    /// work fails before this leaves the file as it was.
     pub fn record_to(path: &Path) -> Result<(), TelemetryError> {
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.and_then(Appending::to);

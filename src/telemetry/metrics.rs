@@ -1,5 +1,5 @@
-//! `metrics.jsonl`: one object per logged step. A resumed run drops the lines after the step it resumes from, so that the file reads as if
-//! the run had never stopped.
+//! `metrics.jsonl`: one object per logged step. A resumed run drops the lines after the step that
+//! it resumes from, so that the file reads as if the run had never stopped.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -11,13 +11,14 @@ use super::append::{Appending, Turn};
 use super::{Rates, TelemetryError};
 use crate::programs::StepMetrics;
 
-/// A line of `metrics.jsonl`. What a resumed run must repeat bit by bit comes first; times and rates, over the steps since the line
-/// before, follow.
+/// A line of `metrics.jsonl`. What a resumed run must repeat bit by bit comes first; times and
+/// rates, over the steps since the line before, follow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// The step, counted from 1.
     pub step: u64,
-    /// The pass over the data that the step belongs to, counted from 0; with a mixture, over the data of its first part by name.
+    /// The pass over the data that the step belongs to, counted from 0; with a mixture, over the
+    /// data of its first part by name.
     pub epoch: u64,
     /// Residues shown since the run began, masked ones included.
     pub residues: u64,
@@ -78,8 +79,8 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the file for the steps after `step` (0 for a new run). Later lines, and one that a crash cut short, are dropped in one
-    /// atomic step.
+    /// Opens the file for the steps after `step` (0 for a new run). Later lines, and one that a
+    /// crash cut short, are dropped in one atomic step.
     pub fn after(step: u64, path: impl Into<PathBuf>) -> Result<Self, TelemetryError> {
         let path = path.into();
         keep_until(step, &path).map_err(TelemetryError::on("rewrite", &path))?;
@@ -89,8 +90,8 @@ impl MetricsLog {
         Ok(Self { path, file })
     }
 
-    /// Appends a line. It is in the system's hands when this returns, or the log says why not, and it is written when there
-    /// is room.
+    /// Appends a line. It is in the system's hands when this returns, or the log says why not, and
+    /// it is written when there is room.
     pub fn write(&mut self, metrics: &Metrics) {
         // A struct of numbers: serde_json has no way to fail on it.
         let line = serde_json::to_string(metrics).expect("metrics are plain JSON");
@@ -98,7 +99,7 @@ impl MetricsLog {
         tell(turn, &self.path);
     }
 
-    /// Tries once more to write what there was no room for; the log says what is missing.
+    /// Retries what there was no room for; the log reports what is missing.
     pub fn finish(&mut self) {
         finish(&mut self.file, &self.path);
     }
@@ -119,7 +120,7 @@ pub(super) fn tell(turn: Option<Turn>, path: &Path) {
     }
 }
 
-/// Tries once more to write what there was no room for; the log says what is missing.
+/// Retries what there was no room for; the log reports what is missing.
 pub(super) fn finish(file: &mut Appending, path: &Path) {
     tell(file.flush(), path);
     if file.missing() > 0 {

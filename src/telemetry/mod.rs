@@ -1,6 +1,8 @@
-//! What a run tells the world: metrics as lines of JSON and as TensorBoard events, the log, and a line on the terminal.
+//! What a run reports: metrics as JSON lines and as TensorBoard events, the log, and the progress
+//! line on the terminal.
 //!
-//! Everything here takes values that are known already; nothing waits for a device, and no full disk ends a run that has begun.
+//! Everything here takes values that are already known. Nothing waits for a device, and a full disk
+//! does not end a run.
 
 mod append;
 mod events;

@@ -1,4 +1,5 @@
-//! The one line on the terminal that tells how training goes; a line per logged step where standard error is no terminal.
+//! The progress line on the terminal; one line per logged step where standard error is not a
+//! terminal.
 
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How fast a run is, and how much of the devices it uses.
+//! Measures how fast a run is, and how much of the devices' peak it uses.
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ pub struct Rates {
     pub examples_per_second: f64,
     /// Input and target tokens per second, padding not counted.
     pub tokens_per_second: f64,
-    /// Share of the devices' peak that the model's matrix products make up; null where the peak is not
-    /// known.
+    /// Share of the devices' peak that the model's matrix products make up; null where the peak is
+    /// not known.
     pub mfu: Option<f64>,
     /// Wall time per step spent waiting for a batch.
     pub data_wait_seconds: f64,
@@ -47,7 +47,8 @@ impl Meter {
         }
     }
 
-    /// Counts a step: its sequences, its input and target tokens without padding, and how long its batch was waited for.
+    /// Counts a step: its sequences, its input and target tokens without padding, and how long its
+    /// batch was waited for.
     pub fn step(&mut self, examples: u64, tokens: u64, waited: Duration) {
         self.steps += 1;
         self.examples += examples;
@@ -55,7 +56,7 @@ impl Meter {
         self.waited += waited;
     }
 
-    /// Begins the interval anew: what just happened (an evaluation, a save) is no step's time.
+    /// Leaves a time (of an evaluation, of a save) out of the interval.
     pub fn skip(&mut self, duration: Duration) {
         self.since += duration;
     }

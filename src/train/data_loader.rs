@@ -1,8 +1,8 @@
-//! The way of a batch from the data set to the devices.
+//! Loads batches: from the data set to the devices.
 //!
-//! Each host makes the rows of its own devices and no others. Which they are follows from where the
-//! batch lies on the mesh, so that devices that compute the same rows (those along `model`) get the
-//! same, also from different hosts.
+//! Each host makes only the rows that its devices compute. Which rows these are follows from the
+//! sharding of the batch, so devices that compute the same rows (those along `model`) get the same
+//! rows, also on different hosts.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -182,7 +182,8 @@ pub(super) struct DeviceBatch {
 }
 
 impl Prefetcher<'_> {
-    /// Whether the next batch, or the end, can be had without waiting; waits for it no longer than `patience`.
+    /// Whether the next batch, or the end, can be had without waiting; waits for it no longer than
+    /// `patience`.
     pub fn wait(&mut self, patience: Duration) -> bool {
         let start = Instant::now();
         let here = self.queues.iter_mut().all(|queue| {

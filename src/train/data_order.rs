@@ -1,6 +1,7 @@
-//! What the order of a run's sequences depends on beside its configuration: the data, and how it is shuffled.
+//! What the data order of a run depends on besides its configuration: the amount of data, and how
+//! it is shuffled.
 //!
-//! A checkpoint carries it, so that a run goes on where it stopped or is told why it cannot.
+//! Checkpoints store it, so that a resumed run continues the same order or reports why it cannot.
 
 use ankh_data::{Batches, Shuffle};
 use serde::{Deserialize, Serialize};
@@ -59,8 +60,8 @@ impl DataOrder {
         Self(components.map(stream).collect())
     }
 
-    /// The first thing that makes the order another than `before` was: what it was, and what it is. Where data lies, and so what a
-    /// single data set is called, makes no difference.
+    /// The first thing that makes the order another than `before` was: what it was, and what it is.
+    /// Where data is stored, and so the name of a single data set, makes no difference.
     pub fn difference(&self, before: &Self) -> Option<OrderDifference> {
         let parts = |order: &Self| format!("a mixture of {} parts", order.0.len());
         if self.0.len() != before.0.len() {

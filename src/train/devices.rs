@@ -1,4 +1,4 @@
-//! The devices of a run, arranged as its configuration says.
+//! Opens the devices of a run with the configured mesh.
 
 use super::TrainError;
 use crate::config::Config;

@@ -49,7 +49,10 @@ pub enum TrainError {
     )]
     NotABatch { name: String, dims: Vec<i64> },
     /// The checkpoint was made on other data.
-    #[error("{} was trained on {was} examples an epoch and this data set gives {is}", checkpoint.display())]
+    #[error(
+        "{} was trained on {was} examples an epoch and this data set gives {is}",
+        checkpoint.display()
+    )]
     OtherData {
         checkpoint: PathBuf,
         was: u64,

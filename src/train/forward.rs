@@ -1,5 +1,5 @@
-//! A forward pass of given weights on a given batch, with gradients and optimizer steps where asked for: what compares us
-//! with other implementations, number by number.
+//! A forward pass of given weights on a given batch, with gradients and optimizer steps on request.
+//! It compares this implementation with others, number by number.
 
 use ankh_data::Packing;
 use ankh_pjrt::HostTensor;
@@ -26,9 +26,10 @@ pub struct ForwardOutputs {
     pub after: Vec<(String, HostTensor)>,
 }
 
-/// Runs the configured model with `parameters` on `batch`, the arrays `input_ids`, `attention_mask`, `decoder_input_ids`
-/// and `labels`, s32; or, packed, with `input_segments` and `target_segments` in place of `attention_mask`. Then takes `steps`
-/// optimizer steps on it, as configured.
+/// Runs the configured model with `parameters` on `batch`, the arrays `input_ids`,
+/// `attention_mask`, `decoder_input_ids` and `labels`, s32; or, packed, with `input_segments` and
+/// `target_segments` in place of `attention_mask`. Then takes `steps` optimizer steps on it, as
+/// configured.
 pub fn forward(
     config: &Config,
     mesh: &DeviceMesh,

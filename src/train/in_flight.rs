@@ -1,6 +1,6 @@
-//! The steps that were started and whose metrics were not read yet.
+//! Steps that have started and whose metrics have not been read.
 //!
-//! The devices work on them while the host prepares the next one, so that they never wait for it.
+//! The devices work on them while the host prepares the next step, so that the devices never wait.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,9 +1,10 @@
-//! Training: the loop ([`train`]), and what it needs around it.
+//! Training: the loop ([`train`]) and what it needs.
 //!
-//! `trainer` is the loop; it reads as the order of things in a step. What a step computes is in
-//! [`crate::programs`]. The other files serve the loop: `resume` finds where a run goes on,
-//! `data_loader` brings batches to the devices, `in_flight` holds the steps that the devices still work
-//! on, `reporter` writes their metrics, `evaluation` and `saving` do what their names say.
+//! `trainer` is the loop, in the order in which things happen in a step. What a step computes is in
+//! [`crate::programs`]. The other files serve the loop: `resume` finds where a run continues,
+//! `data_loader` moves batches to the devices, `in_flight` holds the steps that the devices still
+//! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences, and
+//! `saving` writes checkpoints.
 
 mod data_loader;
 mod data_order;

@@ -1,8 +1,9 @@
-//! How far the loop runs ahead of the device.
+//! How far the loop runs ahead of the devices.
 //!
-//! Steps are started before those before them have ended, so that the device never waits for the host. But a step that has been
-//! started cannot be called off, and a request to stop has to wait for it. So none is started earlier than a second before the
-//! device can begin it: some steps ahead where they are short, and where they are long the next one only.
+//! The loop starts a step before the previous one has ended, so that the devices never wait for the
+//! host. But a started step cannot be cancelled, and a request to stop has to wait for it. So no
+//! step starts earlier than a second before the devices can begin it: several steps ahead where
+//! steps are short, and one where they are long.
 
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,8 @@ impl Pace {
         self.since = now;
     }
 
-    /// How long the next step should not be started yet, after so many whose end has not been seen. The second step waits for the
-    /// first, which tells how long steps are.
+    /// How long the next step should not be started yet, after so many whose end has not been seen.
+    /// The second step waits for the first, which tells how long steps are.
     pub fn wait(&self, started: usize, now: Instant) -> Duration {
         let started = u32::try_from(started).unwrap_or(u32::MAX);
         let step = self.step.unwrap_or(Duration::MAX);
@@ -51,8 +52,9 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Steps of so many milliseconds on a device that does one at a time, started as the pace says with at most `most` under way; gives
-    /// the longest time from a step's start to its beginning on the device, and how long the device waited for a step.
+    /// Steps of so many milliseconds on a device that does one at a time, started as the pace says
+    /// with at most `most` under way; gives the longest time from a step's start to its beginning
+    /// on the device, and how long the device waited for a step.
     fn run(step: u64, most: usize) -> (Duration, Duration) {
         let step = Duration::from_millis(step);
         let begin = Instant::now();

@@ -1,11 +1,11 @@
-//! Whether the learning rate goes on where it was.
+//! Checks that the learning rate continues smoothly when a run resumes with another configuration.
 //!
-//! A schedule stretches over the whole run. Whoever gives a run more steps stretches it anew, and a run that had come down to
-//! the end of its schedule is thrown back up: on a straight line, a run of 300 steps made one of 400 goes on at a quarter of
-//! its peak, some seventy times the rate of its last step. That undoes what the last steps were for, and cannot be undone.
-//! So where nobody spoke of the schedule, a rate more than [`SUDDEN`] times what it was is refused, with what can be meant
-//! instead. Less than that is a rate that the run has had not long ago: it is said, and the run goes on. A setting of
-//! `[schedule]` that is another than it was, somebody has asked for: it is said too.
+//! A schedule stretches over the whole run, so more steps stretch it. A run that had reached the
+//! end of its schedule then jumps back up: with a linear decay, a run of 300 steps that becomes one
+//! of 400 continues at a quarter of its peak, some seventy times the rate of its last step. That
+//! destroys what the last steps achieved. So a rate more than [`SUDDEN`] times the previous one is
+//! refused unless `[schedule]` was changed, and the error lists the options. Smaller changes, and
+//! those from a changed `[schedule]`, are logged.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ const SUDDEN: f64 = 2.0;
 /// Two schedules that give the next step these rates apart are the same one, computed differently.
 const ROUNDING: f64 = 1e-9;
 
-/// The rates where a run goes on, when they are others than they would have been.
+/// The learning rates around the step at which a run resumes, if they change there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RateChange {
     /// The last step that was done.
@@ -32,7 +32,7 @@ pub struct RateChange {
 }
 
 impl RateChange {
-    /// What becomes of the rate after `step`, if that is not what `before` says.
+    /// The change of the rate after `step`, if it differs from that of `before`.
     pub(super) fn of(before: &Config, now: &Config, step: u64) -> Option<RateChange> {
         let rate =
             |config: &Config, step| learning_rate_at(&config.schedule, config.train.steps, step);
@@ -154,7 +154,7 @@ mod tests {
                 None
             );
         }
-        // In the warm-up, the length of the run has no say.
+        // In the warm-up, the length of the run does not matter.
         assert_eq!(RateChange::of(&run, &config(3000, linear()), 10), None);
     }
 

@@ -1,5 +1,5 @@
-//! What a run reports of its steps: lines of metrics, TensorBoard events, the line on the terminal,
-//! and the summary at its end.
+//! Reports the steps of a run: lines of metrics, TensorBoard events, the progress line on the
+//! terminal, and the summary at the end.
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// For the steps after `step`, up to which the run has shown `residues`. `peak_flops` is that of all
-    /// devices together, where it is known.
+    /// For the steps after `step`, up to which the run has shown `residues`. `peak_flops` is that
+    /// of all devices together, where it is known.
     pub fn open(
         config: &Config,
         run: &RunDirectory,
@@ -54,8 +54,8 @@ impl Reporter {
         })
     }
 
-    /// Counts a step, and writes a line where one is due: every so many steps, at the last one, and with
-    /// an evaluation. A loss that is not finite is an error.
+    /// Counts a step, and writes a line where one is due: every so many steps, at the last one, and
+    /// with an evaluation. A loss that is not finite is an error.
     pub fn step(
         &mut self,
         step: u64,
@@ -131,7 +131,7 @@ impl Reporter {
         self.meter.skip(duration);
     }
 
-    /// Tries once more to write what there was no room for; the log says what is missing.
+    /// Retries what there was no room for; the log reports what is missing.
     pub fn flush(&mut self) {
         self.metrics.finish();
         self.events.finish();

@@ -1,8 +1,9 @@
-//! Where a run goes on: what its newest checkpoint says, and whether it can be taken up here.
+//! Where a run resumes: the newest checkpoint, and whether this run can continue from it.
 //!
-//! All that can be wrong is found from the checkpoint's metadata, before anything is compiled. What may differ from the run that
-//! saved it, the run directory has allowed by then; here it is made true: another batch size takes the rows behind those that
-//! were seen, and another optimizer begins with nothing but the weights.
+//! Everything that can be wrong is found from the checkpoint's metadata, before anything is
+//! compiled. The run directory has already checked which settings may differ; this module applies
+//! the differences: with another batch size the data continues after the rows already seen, and
+//! another optimizer starts from the weights alone.
 
 use serde::Deserialize as _;
 
@@ -17,7 +18,7 @@ use crate::mesh::DeviceMesh;
 use crate::programs::Programs;
 use crate::run_dir::{RunDirectory, saved_config};
 
-/// Where a run goes on, or begins.
+/// Where a run resumes, or starts.
 #[derive(Debug, Default)]
 pub(super) struct ResumePoint {
     /// The steps done.
@@ -26,19 +27,19 @@ pub(super) struct ResumePoint {
     pub rows: u64,
     /// The residues that these showed.
     pub residues: u64,
-    /// The step that what the optimizer keeps begins at.
+    /// The step at which the optimizer's slots start.
     pub optimizer_start: u64,
     saved: Option<Saved>,
 }
 
-/// A checkpoint to go on from.
+/// A checkpoint to resume from.
 #[derive(Debug)]
 struct Saved {
     reader: Reader,
     optimizer: Kept,
 }
 
-/// What becomes of what the optimizer kept.
+/// What happens to the optimizer's slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
     All,
@@ -46,7 +47,7 @@ enum Kept {
 }
 
 impl ResumePoint {
-    /// Where the run in a directory goes on. All hosts of a run must agree on it.
+    /// Where the run in a directory resumes. All hosts of a run must agree on it.
     pub fn of(
         config: &Config,
         run: &RunDirectory,
@@ -122,7 +123,7 @@ impl ResumePoint {
         })
     }
 
-    /// The step of the checkpoint that is gone on from.
+    /// The step of the checkpoint to resume from.
     pub fn checkpoint(&self) -> Option<u64> {
         self.saved.as_ref().map(|_| self.step)
     }

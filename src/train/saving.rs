@@ -1,9 +1,9 @@
-//! Saving the state of a run, and training on where that fails.
+//! Saves the state of a run, and keeps training when a save fails.
 //!
-//! A state in the device's memory is worth more than an orderly end. So a save that fails for a reason that may pass (a full disk, a
-//! server that is away, a permission) is told at once, training goes on, and the state of a later step is saved instead: after a
-//! pause that grows with each failure, and whenever a save is due anyway. The state is fetched anew each time, so that waiting for
-//! room takes no memory.
+//! A state in device memory is worth more than a clean exit. So a save that fails for a reason that
+//! may pass (a full disk, a server that is down, permissions) is logged, training continues, and
+//! the state of a later step is saved instead: after a pause that grows with each failure, or when
+//! the next save is due. The state is fetched anew for each try, so that waiting needs no memory.
 
 use std::time::{Duration, Instant};
 
@@ -27,22 +27,23 @@ pub(super) struct Saves {
 struct Failing {
     tries: u32,
     error: checkpoint::Error,
-    again: Instant,
+    retry_at: Instant,
 }
 
 /// The first pause before a failed save is tried again; it doubles each time, up to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LAST_PAUSE: Duration = Duration::from_secs(300);
 
-/// A pause is so many times what the failed save took, so that trying takes no more than this part of a run.
+/// A pause is so many times what the failed save took, so that trying takes no more than this part
+/// of a run.
 const SHARE: u32 = 10;
 
-/// A save that the next one waits for so long is worth a word.
+/// A save that the next one waits for longer than this is logged.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 impl Saves {
-    /// For a run that goes on from a saved step, where there is one. Of the saved steps the newest `keep`
-    /// are kept; 0 keeps all.
+    /// For a run that goes on from a saved step, where there is one. Of the saved steps the newest
+    /// `keep` are kept; 0 keeps all.
     pub fn new(store: Store, keep: usize, saved: Option<u64>) -> Saves {
         let keep = if keep == 0 { usize::MAX } else { keep };
         Saves {
@@ -63,25 +64,25 @@ impl Saves {
         self.fetched
     }
 
-    /// Hears of saves that have ended. An error is one that no later save would be spared.
-    pub fn look(&mut self) -> Result<(), TrainError> {
+    /// Handles saves that have ended. An error is one that every later save would have too.
+    pub fn poll(&mut self) -> Result<(), TrainError> {
         while let Some(ended) = self.saver.poll() {
-            self.hear(ended)?;
+            self.handle(ended)?;
         }
         Ok(())
     }
 
-    /// Waits for the save under way, and hears how it ended.
-    pub fn settle(&mut self) -> Result<(), TrainError> {
+    /// Waits for the save under way.
+    pub fn wait(&mut self) -> Result<(), TrainError> {
         while let Some(ended) = self.saver.wait() {
-            self.hear(ended)?;
+            self.handle(ended)?;
         }
         Ok(())
     }
 
-    /// Whether it is time to try once more what failed.
-    pub fn is_again_due(&self) -> bool {
-        let waited = |failing: &Failing| failing.again <= Instant::now();
+    /// Whether it is time to retry a failed save.
+    pub fn is_retry_due(&self) -> bool {
+        let waited = |failing: &Failing| failing.retry_at <= Instant::now();
         self.saver.under_way().is_none() && self.failing.as_ref().is_some_and(waited)
     }
 
@@ -94,7 +95,7 @@ impl Saves {
     ) -> Result<(), TrainError> {
         if let Some((before, _)) = self.saver.under_way() {
             let start = Instant::now();
-            self.settle()?;
+            self.wait()?;
             let waited = start.elapsed();
             if waited > LONG_WAIT {
                 tracing::warn!(
@@ -129,7 +130,7 @@ impl Saves {
         })
     }
 
-    fn hear(&mut self, ended: Ended) -> Result<(), TrainError> {
+    fn handle(&mut self, ended: Ended) -> Result<(), TrainError> {
         let step = ended.step;
         if let Err(error) = ended.tidied {
             tracing::warn!("step {step} is saved, but older steps cannot be removed: {error}");
@@ -157,7 +158,7 @@ impl Saves {
                 self.failing = Some(Failing {
                     tries,
                     error,
-                    again: Instant::now() + pause,
+                    retry_at: Instant::now() + pause,
                 });
                 Ok(())
             }

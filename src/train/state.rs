@@ -1,4 +1,4 @@
-//! The state of a run on the devices: parameters, what the optimizer keeps, and the number of steps done.
+//! The state of a run on the devices: parameters, optimizer slots and the step counter.
 
 use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
@@ -16,7 +16,7 @@ pub struct State {
 }
 
 impl State {
-    /// Draws the first state from the configured seed.
+    /// Draws the initial state from the configured seed.
     pub fn initial(programs: &Programs<'_>, mesh: &DeviceMesh) -> Result<State, TrainError> {
         let program = mesh.compile(&programs.initial()?)?;
         let seed = HostTensor::new::<u64>([], &[programs.config.train.seed]);
@@ -25,7 +25,8 @@ impl State {
         Ok(State::of(programs, arrays))
     }
 
-    /// Loads a state by name; each array has to be there. Where there are parameters only, the rest starts from zeros.
+    /// Loads a state by name; each array has to be there. Where there are parameters only, the rest
+    /// starts from zeros.
     pub fn from_tensors(
         programs: &Programs<'_>,
         mesh: &DeviceMesh,
@@ -64,7 +65,7 @@ impl State {
         &self.arrays[..self.parameters]
     }
 
-    /// Gives the arrays to a step, which returns the next ones.
+    /// Passes the arrays to a step, which returns the next ones.
     pub(super) fn replace(
         &mut self,
         step: impl FnOnce(Vec<ShardedArray>) -> Result<Vec<ShardedArray>, DeviceError>,
@@ -73,12 +74,12 @@ impl State {
         Ok(())
     }
 
-    /// Copies all arrays to the host, with their names. Each process has to do the same.
+    /// Copies all arrays to the host, by name. Every process has to do the same.
     pub fn to_host(&self, mesh: &DeviceMesh) -> Result<Vec<(String, HostTensor)>, TrainError> {
         self.copy(mesh, self.arrays.len())
     }
 
-    /// Copies the parameters to the host, with their names. Each process has to do the same.
+    /// Copies the parameters to the host, by name. Every process has to do the same.
     pub fn parameters_to_host(
         &self,
         mesh: &DeviceMesh,

@@ -1,4 +1,4 @@
-//! What a run has to show for itself at its end.
+//! The summary of a run at its end.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,8 @@ pub struct Summary {
     pub training_loss: Option<(f32, f32)>,
     /// Loss on the held-out split at this process's first and last evaluation.
     pub held_out_loss: Option<(f64, f64)>,
-    /// What predicting each held-out target token by its frequency in the training targets costs, in nats.
+    /// What predicting each held-out target token by its frequency in the training targets costs,
+    /// in nats.
     pub frequency_loss: Option<f64>,
     /// Where the metrics are.
     pub metrics: PathBuf,
@@ -26,11 +27,13 @@ pub struct Summary {
     pub checkpoint: Option<PathBuf>,
 }
 
-/// Training batches read for the token frequencies: some hundred thousand tokens, of which there are a few dozen kinds.
+/// Training batches read for the token frequencies: some hundred thousand tokens, of which there
+/// are a few dozen kinds.
 const FREQUENCY_BATCHES: u64 = 200;
 
-/// The cross-entropy of the held-out targets under the frequencies of the training targets: what a model that has learned
-/// nothing but which tokens are common reaches. It is left out where somebody asks to stop.
+/// The cross-entropy of the held-out targets under the frequencies of the training targets: what a
+/// model that has learned nothing but which tokens are common reaches. It is left out where
+/// somebody asks to stop.
 pub(super) fn frequency_loss(
     training: &Batches,
     held_out: &Batches,

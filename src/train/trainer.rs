@@ -1,7 +1,8 @@
 //! The training loop.
 //!
 //! [`train`] prepares a run and then repeats: take a batch, start a step (which returns while the
-//! devices work), read the metrics of an earlier one, evaluate, save, stop. Each is a function below.
+//! devices work), read the metrics of an earlier step, evaluate, save, stop. Each is a function
+//! below. What a step computes is in `src/programs/step.rs`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -37,8 +38,8 @@ pub enum Outcome {
     Stopped(Summary),
 }
 
-/// Steps whose metrics may be outstanding: enough that the devices have their next step before the last
-/// one ends. Where steps are long, [`InFlight::wait_to_start`] makes it fewer.
+/// Steps whose metrics may be outstanding: enough that the devices have their next step before the
+/// last one ends. Where steps are long, [`InFlight::wait_to_start`] makes it fewer.
 const STEPS_AHEAD: usize = 2;
 
 /// While a batch is waited for, saves and requests are looked at this often.
@@ -54,9 +55,9 @@ const LAST_TRIES: [Duration; 3] = [
     Duration::from_secs(3),
 ];
 
-/// Trains until the configured last step, or until somebody asks to stop, in the run directory;
-/// resumes from its newest checkpoint if there is one. A training step compiled before can be given as
-/// a file.
+/// Trains until the configured last step, or until a request to stop, in the run directory;
+/// resumes from its newest checkpoint if there is one. A training step compiled before can be given
+/// as a file.
 pub fn train(
     config: &Config,
     run: &RunDirectory,
@@ -93,7 +94,7 @@ pub fn train(
     }
 }
 
-/// What a run is given, and does not change.
+/// The inputs of a run, which do not change.
 struct Job<'a> {
     config: &'a Config,
     run: &'a RunDirectory,
@@ -103,7 +104,7 @@ struct Job<'a> {
     fence: Fence,
 }
 
-/// A run on its way.
+/// A run in progress.
 struct Trainer<'a> {
     job: Job<'a>,
     program: LoadedExecutable,
@@ -115,7 +116,7 @@ struct Trainer<'a> {
     in_flight: InFlight,
     reporter: Reporter,
     saves: Saves,
-    /// The step that what the optimizer keeps began at.
+    /// The step at which the optimizer's slots started.
     optimizer_start: u64,
 }
 
@@ -159,7 +160,7 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
-    /// Trains until the last step, or until somebody asks to stop.
+    /// Trains until the last step, or until a request to stop.
     fn train(&mut self) -> Result<(), TrainError> {
         while self.step < self.job.config.train.steps && !self.job.requests.stop() {
             self.job.fence.known().map_err(RunError::from)?;
@@ -175,7 +176,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The next batch; none where somebody asks to stop while it is waited for.
+    /// The next batch; `None` on a request to stop while waiting for it.
     fn next_batch(&mut self) -> Result<Option<DeviceBatch>, TrainError> {
         while !self.batches.wait(POLL) {
             if self.job.requests.stop() {
@@ -192,7 +193,7 @@ impl<'a> Trainer<'a> {
     /// Starts a step; the devices work on while this returns.
     fn start_step(&mut self, batch: DeviceBatch) -> Result<(), TrainError> {
         let DeviceBatch { arrays, info } = batch;
-        // From here on a request to stop is for this loop to hear.
+        // From here on this loop handles requests to stop.
         self.job.requests.begin();
         let mut metrics = None;
         let program = &self.program;
@@ -207,7 +208,8 @@ impl<'a> Trainer<'a> {
         self.in_flight.push(self.step, info, metrics)
     }
 
-    /// Reports steps that are `STEPS_AHEAD` behind; all, where this step was evaluated or is the last.
+    /// Reports steps that are `STEPS_AHEAD` behind; all, where this step was evaluated or is the
+    /// last.
     fn report(&mut self, validation: Option<Validation>) -> Result<(), TrainError> {
         let all = validation.is_some() || self.step == self.job.config.train.steps;
         let limit = if all { 0 } else { STEPS_AHEAD };
@@ -238,7 +240,7 @@ impl<'a> Trainer<'a> {
             if wait.is_zero() || self.job.requests.stop() {
                 return Ok(());
             }
-            self.saves.look()?;
+            self.saves.poll()?;
             std::thread::sleep(wait.min(POLL_DEVICES));
         }
     }
@@ -249,7 +251,8 @@ impl<'a> Trainer<'a> {
         if every == 0 || !(self.step.is_multiple_of(every) || last) {
             return Ok(None);
         }
-        // The steps before are reported first, so that the evaluation's time is not counted as theirs.
+        // The steps before are reported first, so that the evaluation's time is not counted as
+        // theirs.
         while let Some(started) = self.in_flight.pop_before(self.step) {
             self.report_step(started, None)?;
         }
@@ -261,15 +264,15 @@ impl<'a> Trainer<'a> {
         Ok(validation)
     }
 
-    /// The held-out loss and accuracy under the present weights; none where a request cannot wait for
-    /// them.
+    /// The held-out loss and accuracy under the present weights; none where a request cannot wait
+    /// for them.
     fn evaluate(&mut self) -> Result<Option<Validation>, TrainError> {
         let Some(evaluation) = &self.evaluation else {
             return Ok(None);
         };
         let (saves, job, step) = (&mut self.saves, &self.job, self.step);
         let poll = || -> Result<_, TrainError> {
-            saves.look()?;
+            saves.poll()?;
             Ok(match job.is_wanted_elsewhere() {
                 true => {
                     tracing::info!("the evaluation at step {step} is given up");
@@ -295,12 +298,13 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Whether to save at any step: somebody asks for it, or a save that failed is to be tried again.
-    /// Hears of saves that ended.
+    /// Whether to save at any step: somebody asks for it, or a save that failed is to be tried
+    /// again. Hears of saves that ended.
     fn is_save_wanted(&mut self) -> Result<bool, TrainError> {
-        self.saves.look()?;
+        self.saves.poll()?;
         let asked = self.job.requests.take_save();
-        // Processes that hold shards of one state read it back together, at steps that all of them know.
+        // Processes that hold shards of one state read it back together, at steps that all of them
+        // know.
         if !self.job.mesh.is_fully_addressable() {
             if asked {
                 let every = self.job.config.checkpoint.every;
@@ -308,11 +312,11 @@ impl<'a> Trainer<'a> {
             }
             return Ok(false);
         }
-        Ok(asked || self.saves.is_again_due())
+        Ok(asked || self.saves.is_retry_due())
     }
 
-    /// Copies the state to the host and writes it in the background, after the save that may be under
-    /// way.
+    /// Copies the state to the host and writes it in the background, after the save that may be
+    /// under way.
     fn save(&mut self) -> Result<(), TrainError> {
         // Lines up to this step reach the file before a state that claims them does.
         while let Some(started) = self.in_flight.pop_beyond(0) {
@@ -341,7 +345,7 @@ impl<'a> Trainer<'a> {
 
     /// Saves the state that the run ends with.
     fn save_last(&mut self) -> Result<(), TrainError> {
-        self.saves.settle()?;
+        self.saves.wait()?;
         let begins = self.reporter.first_step();
         for pause in LAST_TRIES {
             let saved = self.saves.saved() == Some(self.step) || self.step == begins;
@@ -354,7 +358,7 @@ impl<'a> Trainer<'a> {
                 std::thread::sleep(pause);
             }
             self.save()?;
-            self.saves.settle()?;
+            self.saves.wait()?;
         }
         match self.saves.give_up(self.step) {
             Some(error) => Err(error),
@@ -362,13 +366,13 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Keeps what can be kept of a run that ends with an error; the log says what is lost.
+    /// Saves what can be saved of a run that ends with an error; the log reports what is lost.
     fn rescue(&mut self, error: &TrainError) {
         // The state is whole where only the next batch is missing.
         let whole = matches!(error, TrainError::Data(_) | TrainError::Batch(_));
         let kept = match whole && self.job.mesh.is_fully_addressable() {
             true => self.save_last(),
-            false => self.saves.settle(),
+            false => self.saves.wait(),
         };
         if let Err(lost) = kept {
             tracing::error!("{lost}");
@@ -418,7 +422,8 @@ impl Job<'_> {
         Ok(store)
     }
 
-    /// Compiles the training step, or loads it from a file, and the evaluation of held-out sequences.
+    /// Compiles the training step, or loads it from a file, and the evaluation of held-out
+    /// sequences.
     fn compile(
         &self,
         programs: &Programs<'_>,
@@ -443,7 +448,8 @@ impl Job<'_> {
         Ok((program, evaluation))
     }
 
-    /// Writes the configuration, the versions and the program to the run directory, and begins its log.
+    /// Writes the configuration, the versions and the program to the run directory, and begins its
+    /// log.
     fn record(&self, step: &Module) -> Result<(), TrainError> {
         let versions = Versions {
             ankh: env!("CARGO_PKG_VERSION").into(),
@@ -457,7 +463,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Whether somebody asks for something that an evaluation is not worth to be kept waiting for.
+    /// Whether there is a request that should not wait for an evaluation.
     fn is_wanted_elsewhere(&self) -> bool {
         self.requests.stop() || (self.requests.save() && self.mesh.is_fully_addressable())
     }

@@ -1,4 +1,5 @@
-//! How far preparing has come, on standard error: a bar on a terminal, else a line now and then.
+//! Progress of `prepare` on standard error: a bar on a terminal, otherwise a line from time to
+//! time.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, stderr};

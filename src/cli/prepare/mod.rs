@@ -1,4 +1,4 @@
-//! `pretrain prepare`: sequence files to tokenised Parquet, on this machine or on many.
+//! `pretrain prepare`: sequence files to tokenised Parquet, on one machine or many.
 
 mod bar;
 mod summary;

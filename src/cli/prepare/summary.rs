@@ -1,4 +1,4 @@
-//! What was prepared, in words.
+//! The summary of prepared data, as text.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

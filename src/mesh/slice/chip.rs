@@ -1,4 +1,4 @@
-//! What one TPU chip of each generation can do, with the source of each figure.
+//! What one TPU chip of each generation can do, with the source of each number.
 
 use std::fmt;
 
@@ -32,9 +32,9 @@ pub struct Chip {
 
 const GIB: u64 = 1 << 30;
 
-/// Google Cloud's page on the [TPU v4](https://cloud.google.com/tpu/docs/v4) gives two cores with four matrix units each,
-/// 275 TFLOP/s, 32 GiB and 1200 GB/s; ["TPU v4: An Optically Reconfigurable Supercomputer"](https://arxiv.org/abs/2304.01433)
-/// the clock, 1050 MHz.
+/// Google Cloud's page on the [TPU v4](https://cloud.google.com/tpu/docs/v4) gives two cores with
+/// four matrix units each, 275 TFLOP/s, 32 GiB and 1200 GB/s; ["TPU v4: An Optically Reconfigurable
+/// Supercomputer"](https://arxiv.org/abs/2304.01433) the clock, 1050 MHz.
 const V4: Chip = Chip {
     cores: 2,
     peak_flops: 275e12,
@@ -43,8 +43,9 @@ const V4: Chip = Chip {
     clock_hz: 1.05e9,
 };
 
-/// Google Cloud's page on the [TPU v5e](https://cloud.google.com/tpu/docs/v5e) gives one core with four matrix units,
-/// 197 TFLOP/s, 16 GB and 819 GB/s. The clock is not published: it is the one at which 4 units of 128 x 128 reach that peak.
+/// Google Cloud's page on the [TPU v5e](https://cloud.google.com/tpu/docs/v5e) gives one core with
+/// four matrix units, 197 TFLOP/s, 16 GB and 819 GB/s. The clock is not published: it is the one at
+/// which 4 units of 128 x 128 reach that peak.
 const V5E: Chip = Chip {
     cores: 1,
     peak_flops: 197e12,
@@ -53,8 +54,9 @@ const V5E: Chip = Chip {
     clock_hz: 1.5e9,
 };
 
-/// Google Cloud's page on the [TPU v5p](https://cloud.google.com/tpu/docs/v5p) gives two cores, 459 TFLOP/s, 95 GB and
-/// 2765 GB/s. The clock is not published: it is the one at which 8 units of 128 x 128 reach that peak.
+/// Google Cloud's page on the [TPU v5p](https://cloud.google.com/tpu/docs/v5p) gives two cores, 459
+/// TFLOP/s, 95 GB and 2765 GB/s. The clock is not published: it is the one at which 8 units of 128
+/// x 128 reach that peak.
 const V5P: Chip = Chip {
     cores: 2,
     peak_flops: 459e12,
@@ -63,9 +65,10 @@ const V5P: Chip = Chip {
     clock_hz: 1.75e9,
 };
 
-/// Google Cloud's page on the [TPU v6e](https://cloud.google.com/tpu/docs/v6e) gives one core, 918 TFLOP/s, 32 GB and
-/// 1638 GB/s. The clock is not published: it is the one at which the 524,288 operations of a cycle that libtpu's own
-/// estimates for a large product come close to make that peak.
+/// Google Cloud's page on the [TPU v6e](https://cloud.google.com/tpu/docs/v6e) gives one core, 918
+/// TFLOP/s, 32 GB and 1638 GB/s. The clock is not published: it is the one at which the 524,288
+/// operations of a cycle that libtpu's own estimates for a large product come close to make that
+/// peak.
 const V6E: Chip = Chip {
     cores: 1,
     peak_flops: 918e12,
@@ -88,7 +91,8 @@ impl Generation {
         }
     }
 
-    /// What the number in a slice's name counts for each chip: cores where there are two, chips otherwise.
+    /// What the number in a slice's name counts for each chip: cores where there are two, chips
+    /// otherwise.
     pub(super) fn counted_per_chip(self) -> usize {
         self.chip().cores
     }

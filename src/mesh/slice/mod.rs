@@ -1,8 +1,9 @@
-//! What a run computes on: a TPU slice, virtual devices of the CPU, GPUs.
+//! What a run computes on: a TPU slice, virtual CPU devices, or GPUs.
 //!
-//! A [`Slice`] is parsed once, from `v4-64`, `v5e-16`, `cpu-8` or `cuda-1`, and cannot be wrong afterwards: everything that
-//! depends on the machine (how many devices and hosts, which chips are neighbours, what a chip can do, what the compiler is
-//! to be asked for) is a question to it. It is arithmetic alone: whether the machine is here is not its business.
+//! A [`Slice`] is parsed once, from `v4-64`, `v5e-16`, `cpu-8` or `cuda-1`, and is valid from then
+//! on. It answers every question that depends on the hardware: how many devices and hosts there
+//! are, which chips are neighbours, what a chip can do, and which topology the compiler needs. It
+//! is arithmetic only, and does not check whether the hardware is present.
 
 mod chip;
 mod device_assignment;
@@ -60,7 +61,8 @@ impl Slice {
         }
     }
 
-    /// The devices that XLA sees, of all hosts together. A TPU chip is one device, however many cores it has.
+    /// The devices that XLA sees, of all hosts together. A TPU chip is one device, however many
+    /// cores it has.
     pub fn devices(&self) -> usize {
         match self.family {
             Family::Tpu(generation) => self.size / generation.counted_per_chip(),

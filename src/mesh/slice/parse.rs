@@ -1,4 +1,4 @@
-//! From a name to a slice, or to the names of the slices nearest to it.
+//! Parses the names of slices, and suggests the nearest valid names for an invalid one.
 
 use std::str::FromStr;
 
@@ -40,8 +40,8 @@ const FAMILIES: [(&str, Family); 7] = [
     ("cuda", Family::Cuda),
 ];
 
-/// By the names that Google Cloud gives: the number counts cores for v4 and v5p, chips for v5e (also `v5litepod`) and v6e;
-/// for `cpu` it counts virtual devices, and for `cuda` GPUs.
+/// By the names that Google Cloud gives: the number counts cores for v4 and v5p, chips for v5e
+/// (also `v5litepod`) and v6e; for `cpu` it counts virtual devices, and for `cuda` GPUs.
 impl FromStr for Slice {
     type Err = SliceError;
 
@@ -112,7 +112,8 @@ impl Family {
         }
     }
 
-    /// The slices with the next smaller and the next larger size; only the slice itself if there is one.
+    /// The slices with the next smaller and the next larger size; only the slice itself if there is
+    /// one.
     fn nearest(self, size: usize) -> Vec<Slice> {
         let (mut below, mut above) = (None, None);
         for slice in self.sizes() {

@@ -1,10 +1,11 @@
-//! How the chips of a slice are joined.
+//! How the chips of a TPU slice are connected.
 
 use std::fmt;
 
 use super::Generation;
 
-/// A box of chips, each joined to its neighbours in every dimension, and in some dimensions the last to the first.
+/// A box of chips, each joined to its neighbours in every dimension, and in some dimensions the
+/// last to the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Torus {
     lengths: [usize; 3],
@@ -13,7 +14,8 @@ pub struct Torus {
 }
 
 impl Torus {
-    /// A torus of up to three dimensions, for each its length and whether its last chip is joined to the first.
+    /// A torus of up to three dimensions, for each its length and whether its last chip is joined
+    /// to the first.
     ///
     /// # Panics
     ///
@@ -36,7 +38,8 @@ impl Torus {
         this
     }
 
-    /// The torus that Google Cloud gives for a number of chips, which is that of a real slice: the box closest to a cube.
+    /// The torus that Google Cloud gives for a number of chips, which is that of a real slice: the
+    /// box closest to a cube.
     pub(super) fn of(generation: Generation, chips: usize) -> Self {
         match generation {
             Generation::V4 | Generation::V5p => Self::of_cubes(chips),
@@ -44,7 +47,8 @@ impl Torus {
         }
     }
 
-    /// Racks are cubes of 4 x 4 x 4 chips, joined by switches into tori; what is less than a cube stays open.
+    /// Racks are cubes of 4 x 4 x 4 chips, joined by switches into tori; what is less than a cube
+    /// stays open.
     fn of_cubes(chips: usize) -> Self {
         match chips {
             4 => Self::open(&[2, 2, 1]),

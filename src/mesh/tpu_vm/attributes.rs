@@ -1,11 +1,11 @@
-//! From what a machine says, as text, to a [`TpuVm`].
+//! Parses the attributes that a TPU VM reports as text.
 
 use std::net::Ipv6Addr;
 
 use super::super::slice::Slice;
 use super::{TpuVm, TpuVmError};
 
-/// What a machine says of itself, as it says it.
+/// What a machine reports about itself, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attributes {
     /// The slice's name: `v4-64`.
@@ -21,7 +21,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// What the environment says, under the names that GKE sets and libtpu reads.
+    /// The variables that GKE sets and libtpu reads.
     pub fn from_environment(environment: &impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &str| {
             let value = environment(name)?;
@@ -39,8 +39,8 @@ impl Attributes {
         }
     }
 
-    /// What the metadata server says in its attributes `accelerator-type`, `agent-worker-number`, `worker-network-endpoints`
-    /// and `tpu-env`.
+    /// The metadata server's attributes `accelerator-type`, `agent-worker-number`,
+    /// `worker-network-endpoints` and `tpu-env`.
     pub fn from_metadata(attribute: &impl Fn(&str) -> Option<String>) -> Self {
         let text = attribute("tpu-env").unwrap_or_default();
         let variable = |name: &str| variable(&text, name);
@@ -70,7 +70,7 @@ impl Attributes {
         }
     }
 
-    /// The machine that says this, if it is a TPU VM.
+    /// The machine with these attributes, if it is a TPU VM.
     pub fn into_tpu_vm(self) -> Result<Option<TpuVm>, TpuVmError> {
         let Some(accelerator) = &self.accelerator else {
             return Ok(None);
@@ -112,7 +112,7 @@ impl Attributes {
 }
 
 impl TpuVm {
-    /// Checks what the machine says against what its slice has.
+    /// Checks the attributes against the slice.
     fn agrees(&self, topology: Option<String>, bounds: Option<String>) -> Result<(), TpuVmError> {
         let differs = |what, expected: String, found: String| {
             Err(TpuVmError::Contradiction {
@@ -165,7 +165,8 @@ fn number(text: &str) -> Option<usize> {
     text.trim().parse().ok()
 }
 
-/// The addresses of a list, whose entries are an address or end with one: `10.0.0.2`, `unknown:unknown:10.0.0.2`.
+/// The addresses of a list, whose entries are an address or end with one: `10.0.0.2`,
+/// `unknown:unknown:10.0.0.2`.
 fn addresses(list: &str) -> Vec<String> {
     let entries = list.split(',').map(str::trim);
     entries

@@ -10,10 +10,11 @@ use super::attributes::Attributes;
 /// Where the server is on every machine of Compute Engine.
 pub(super) const HOST: &str = "metadata.google.internal";
 
-/// How long a question may take. The server is on the machine's own network; a laptop should not wait for it.
+/// How long a question may take. The server is on the machine's own network; a laptop should not
+/// wait for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the server at `host` says of this machine: nothing if there is none.
+/// The attributes that the server at `host` reports for this machine; empty without a server.
 pub(super) fn attributes(host: &str) -> Result<Attributes, TpuVmError> {
     let server = Server::new(host);
     // Without an answer to the first question there is no server.
@@ -71,7 +72,7 @@ impl<'a> Server<'a> {
         };
         let answer = self.agent.get(&url).header("Metadata-Flavor", "Google");
         let mut answer = answer.call().map_err(|error| failed(error.to_string()))?;
-        // Some networks answer for names that do not exist; only the real server says this.
+        // Some networks answer for names that do not exist; only the real server sets this.
         let flavor = answer.headers().get("Metadata-Flavor");
         if flavor.is_none_or(|flavor| flavor != "Google") {
             return Err(failed("another server answered".into()));

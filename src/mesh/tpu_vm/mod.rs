@@ -1,9 +1,10 @@
-//! What a TPU VM says about itself: of which slice it is a part, as which worker, and who the others are.
+//! What a TPU VM reports about itself: its slice, its worker number, and the addresses of the other
+//! workers.
 //!
-//! GKE says it in environment variables; Compute Engine's metadata server says it on any TPU VM. What the environment leaves
-//! out the server is asked for, and a machine where neither knows anything is no TPU VM. Whether the answer suits is then
-//! checked twice, against the slice that was asked for and against the devices that libtpu sees: a run on other chips than
-//! planned ends before it begins. What libtpu does with the same answers is not this module's business.
+//! GKE sets environment variables; Compute Engine's metadata server answers on every TPU VM. The
+//! server is asked only for what the environment does not have, and a machine where neither has
+//! anything is not a TPU VM. The answer is checked twice, against the requested slice and against
+//! the devices that libtpu sees, so that a run on other chips than planned ends before it starts.
 
 mod attributes;
 mod metadata;
@@ -27,21 +28,21 @@ pub struct TpuVm {
     pub peers: Vec<String>,
 }
 
-/// A TPU VM that says nothing usable, or is another than was expected.
+/// A TPU VM that reports nothing usable, or is not the expected one.
 #[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TpuVmError {
     /// It belongs to a slice of a kind that is not known here.
     #[error("this TPU VM says that it is part of a slice that cannot be used: {0}")]
     Unknown(#[from] SliceError),
-    /// It does not say all that is needed.
+    /// It does not report all that is needed.
     #[error("this TPU VM is part of a {slice}, but does not say {what}")]
     Silent {
         slice: Slice,
         /// What is missing, and where it is looked for.
         what: &'static str,
     },
-    /// It says something that is no such value.
+    /// It reports an invalid value.
     #[error("this TPU VM says that its {what} is `{value}`, expected {expected}")]
     Unreadable {
         what: &'static str,
@@ -75,14 +76,14 @@ pub enum TpuVmError {
 }
 
 impl TpuVm {
-    /// What this machine says of itself; nothing if it is no TPU VM. Where no metadata server answers, that takes about a
-    /// second.
+    /// What this machine reports about itself; `None` if it is not a TPU VM. Where no metadata
+    /// server answers, that takes about a second.
     pub fn here() -> Result<Option<TpuVm>, TpuVmError> {
         Self::read(|name| std::env::var(name).ok())
     }
 
-    /// What a machine with this environment says of itself. `TPU_SKIP_MDS_QUERY` keeps the metadata server from being asked,
-    /// and `GCE_METADATA_HOST` says where it is.
+    /// What a machine with this environment reports about itself. `TPU_SKIP_MDS_QUERY` keeps the
+    /// metadata server from being asked, and `GCE_METADATA_HOST` is its address.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Option<TpuVm>, TpuVmError> {
         let mut attributes = Attributes::from_environment(&environment);
         let skip = environment("TPU_SKIP_MDS_QUERY").unwrap_or_default();
@@ -107,8 +108,9 @@ impl TpuVm {
     }
 }
 
-/// Checks that libtpu sees the devices and hosts of a slice: `devices` are those of all processes, `process` is this one's
-/// number. The number need not be the worker's: libtpu counts the hosts as they lie on the torus.
+/// Checks that libtpu sees the devices and hosts of a slice: `devices` are those of all processes,
+/// `process` is this one's number. The number need not be the worker's: libtpu counts the hosts as
+/// they lie on the torus.
 pub fn check_devices(
     slice: Slice,
     devices: &[DeviceDescription],

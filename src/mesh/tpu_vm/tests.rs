@@ -33,7 +33,8 @@ fn gke_with(changes: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'st
     changes.iter().copied().chain(GKE).collect()
 }
 
-/// A metadata server on loopback that answers for these attributes, and the variables that point to it.
+/// A metadata server on loopback that answers for these attributes, and the variables that point to
+/// it.
 fn server(attributes: &'static [(&'static str, &'static str)]) -> String {
     serve(move |stream| answer(stream, attributes))
 }

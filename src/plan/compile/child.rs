@@ -1,4 +1,4 @@
-//! The child's side: one request answered.
+//! The child process: answers one request.
 
 use std::fs;
 use std::io;

@@ -1,8 +1,9 @@
-//! Compiling a training step for a slice, in a process of its own: a compiler that aborts then ends that process and not this
-//! one, and what it printed is kept for the error.
+//! Compiles a training step for a slice in a child process, so that a compiler that aborts does not
+//! end this process, and what it printed is kept for the error message.
 //!
-//! The child is this program, called with a directory that holds the request and receives the answer. It builds the step
-//! itself, as training does, since how shardings are written depends on the plugin, which only the child loads.
+//! The child is this program, called with a directory that holds the request and receives the
+//! answer. It builds the step itself, as training does, because the form of shardings depends on
+//! the plugin, which only the child loads.
 
 mod child;
 
@@ -58,7 +59,7 @@ pub enum Executable {
 /// A compiled step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compilation {
-    /// What the plugin says of it.
+    /// What the plugin reports about it.
     pub stats: CompileStats,
     /// The program after the compiler's passes.
     pub optimized: HloModuleProto,
@@ -66,7 +67,7 @@ pub struct Compilation {
     pub executable: Option<Vec<u8>>,
 }
 
-/// What a plugin says of a program that it compiled. Memory is one device's, in bytes.
+/// What a plugin reports about a program that it compiled. Memory is one device's, in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompileStats {
     /// What was compiled, by what and for what.
@@ -275,7 +276,8 @@ impl Compiler {
 /// Off a TPU VM, libtpu spends minutes asking for metadata that is not there.
 const SKIP_METADATA: &str = "TPU_SKIP_MDS_QUERY";
 
-/// Lets libtpu be loaded beside another process that has it: compiling for a topology opens no device.
+/// Lets libtpu be loaded beside another process that has it: compiling for a topology opens no
+/// device.
 const SHARE_LIBTPU: &str = "ALLOW_MULTIPLE_LIBTPU_LOAD";
 
 /// The lines of a dead compiler's output that are shown.

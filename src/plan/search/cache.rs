@@ -1,4 +1,5 @@
-//! What compilers have said before, by content: the same program, flags, plugin and slice give the same answer.
+//! Keeps the compiler's answers by content: the same program, flags, plugin and slice give the same
+//! answer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,8 @@ impl Cache {
         }
     }
 
-    /// The user's own: `ankh/plans` in `XDG_CACHE_HOME`, or in `.cache` of the home directory. `None` where there is neither.
+    /// The user's own: `ankh/plans` in `XDG_CACHE_HOME`, or in `.cache` of the home directory.
+    /// `None` where there is neither.
     pub fn of_user() -> Option<Cache> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let home = || set("HOME").map(|home| PathBuf::from(home).join(".cache"));
@@ -51,7 +53,8 @@ impl Cache {
         Some(entry.outcome)
     }
 
-    /// Keeps an answer that would be the same again. A cache that cannot be written is done without.
+    /// Keeps an answer that would be the same again. A cache that cannot be written is done
+    /// without.
     pub(super) fn put(&self, key: &Key, outcome: &Outcome) {
         if !outcome.is_lasting() {
             return;

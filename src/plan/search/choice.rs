@@ -1,5 +1,5 @@
-//! What a search may choose: the mesh, where the optimizer's state lies, what layers keep, and the parts of a batch. None of it
-//! changes what a run learns.
+//! What a search may choose: the mesh, the sharding of the optimizer state, the remat policy and
+//! gradient accumulation. None of it changes what a run learns.
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,8 @@ impl Choice {
     }
 }
 
-/// Every choice that divides the devices, the batch and the arrays, the plainer of two before the other.
+/// Every choice that divides the devices, the batch and the arrays, the plainer of two before the
+/// other.
 pub(super) fn all(config: &Config, slice: Slice) -> Vec<Choice> {
     let devices = slice.devices();
     let divisors = || (1..=devices).filter(|d| devices.is_multiple_of(*d));

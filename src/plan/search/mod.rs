@@ -1,9 +1,11 @@
-//! The best way to run a step on a slice: choices of mesh, optimizer sharding, remat policy and batch parts are compiled, the
-//! promising ones first, until what is left cannot win.
+//! Searches for the fastest way to run a step on a slice: choices of mesh, optimizer sharding,
+//! remat policy and gradient accumulation are compiled, the most promising first, until none of the
+//! rest can win.
 //!
-//! Compiling a large step takes about a minute, so few are compiled. Choices that cannot fit are left out; the others are
-//! ordered by a cheap prediction, which each answer corrects for the choices like it. A choice that differs from all that were
-//! tried is given the benefit of the doubt, in proportion; the search ends when even so none is better than the best.
+//! Compiling a large step takes about a minute, so few are compiled. Choices that cannot fit are
+//! left out. The others are ordered by a cheap prediction, which each result corrects for similar
+//! choices. A choice that differs from all tried ones may be better than predicted, by an allowance
+//! that grows with the differences; the search ends when even with it no choice beats the best.
 
 mod cache;
 mod choice;
@@ -52,12 +54,13 @@ pub enum Outcome {
     Failed(CompileError),
 }
 
-/// What a compiler says of a choice.
+/// What a compiler reports about a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Cycles of a step, where the compiler estimates them.
     pub cycles: Option<u64>,
-    /// Seconds of a step: its cycles, and what chips send if none of it is hidden. Our own prediction without cycles.
+    /// Seconds of a step: its cycles, and what chips send if none of it is hidden. Our own
+    /// prediction without cycles.
     pub seconds: f64,
     /// What chips send, in seconds.
     pub communication_seconds: Option<f64>,
@@ -79,7 +82,7 @@ impl Outcome {
         }
     }
 
-    /// What the compiler says, if it compiled.
+    /// What the compiler reports, if it compiled.
     pub fn measured(&self) -> Option<&Measured> {
         match self {
             Outcome::Compiled(measured) => Some(measured),
@@ -120,7 +123,8 @@ struct Candidate {
     prediction: Prediction,
 }
 
-/// How much better than predicted a choice may be for each point in which it differs from all that were tried.
+/// How much better than predicted a choice may be for each point in which it differs from all that
+/// were tried.
 const DOUBT: f64 = 0.97;
 
 impl Search<'_> {
@@ -175,7 +179,8 @@ impl Search<'_> {
         ))
     }
 
-    /// The choices that may fit; the user's own among them, so that there is something to compare with.
+    /// The choices that may fit; the user's own among them, so that there is something to compare
+    /// with.
     fn fitting(&self, predictor: &Predictor<'_>, considered: &[Choice]) -> Vec<Candidate> {
         let fits = |prediction: &Prediction| {
             let memory = predictor.memory();
@@ -191,7 +196,7 @@ impl Search<'_> {
         candidates.collect()
     }
 
-    /// What comes of a choice: what was said before, or what the compiler says now.
+    /// The outcome of a choice: from the cache, or from the compiler.
     fn answer(
         &self,
         candidate: &Candidate,
@@ -268,8 +273,8 @@ impl Measured {
     }
 }
 
-/// The candidate to compile next: the user's own first, then the one that may be best. `None` where none may be better than
-/// the best so far.
+/// The candidate to compile next: the user's own first, then the one that may be best. `None` where
+/// none may be better than the best so far.
 fn next(candidates: &[Candidate], tried: &[Trial], own: &Choice) -> Option<usize> {
     if let Some(first) = candidates.iter().position(|c| c.choice == *own) {
         return Some(first);
@@ -285,8 +290,8 @@ fn next(candidates: &[Candidate], tried: &[Trial], own: &Choice) -> Option<usize
     }
 }
 
-/// The least seconds that a choice may take: as predicted, as far off as the prediction of the most similar choice tried, and less
-/// for each difference.
+/// The least seconds that a choice may take: as predicted, as far off as the prediction of the most
+/// similar choice tried, and less for each difference.
 fn hope(candidate: &Candidate, tried: &[Trial]) -> f64 {
     let compiled = tried
         .iter()
@@ -309,7 +314,8 @@ fn best(tried: &[Trial]) -> Option<(usize, f64)> {
     compiled.min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Whether a choice needs at least the memory of another: it differs in keeping more, or in larger parts, alone.
+/// Whether a choice needs at least the memory of another: it differs in keeping more, or in larger
+/// parts, alone.
 fn needs_as_much(choice: &Choice, other: &Choice) -> bool {
     let place = |choice: &Choice| {
         crate::config::Remat::ALL

@@ -1,8 +1,9 @@
-//! What a choice will take, before any compiler is asked: cheap, rough, and corrected by what compilers say of others.
+//! Predicts memory and time of a choice before it is compiled: cheap and rough, and corrected by
+//! the results of other choices.
 //!
-//! Memory is a bound from below: what a step takes and must keep. Time is the matrix products at a share of the peak, and what
-//! chips send. The figures of neither have to be right: the order of the choices is what counts, and [`Search`](super::Search)
-//! holds it against what it has seen.
+//! Memory is a lower bound: the state, and what a step must keep. Time is the matrix products at a
+//! fraction of the peak, and communication. Only the order of the choices matters, not the absolute
+//! values.
 
 use std::collections::HashMap;
 
@@ -23,7 +24,8 @@ use crate::programs::{BatchSize, Programs, compute_type};
 /// Chips are held against this one where nothing is known of them.
 const NOMINAL: Generation = Generation::V4;
 
-/// The share of the peak that a step's products reach, softmax and norms included, where nothing stands in their way.
+/// The share of the peak that a step's products reach, softmax and norms included, where nothing
+/// stands in their way.
 const EFFICIENCY: f64 = 0.45;
 
 /// What an update moves for each weight: the weight, its gradient and a factor of it in and out.
@@ -43,7 +45,7 @@ pub(super) struct Predictor<'c> {
     config: &'c Config,
     slice: Slice,
     compute: DType,
-    /// For each policy, what the graph of an unsharded step says.
+    /// For each policy, the figures of the unsharded step.
     policies: HashMap<Remat, UnshardedStep>,
 }
 
@@ -117,7 +119,7 @@ impl<'c> Predictor<'c> {
         let products = flops / (self.slice.devices() as f64 * chip.peak_flops * EFFICIENCY);
         // Norms and residuals are computed by each device of the model axis.
         let repeated = 1.0 + 0.1 * (choice.model as f64 - 1.0);
-        // Each part reads the weights anew.
+        // Each part reads the weights again.
         let parts = 1.0 + 0.02 * (choice.gradient_accumulation as f64).log2();
         products * repeated * parts + self.updating(choice, chip) + self.sending(choice)
     }
@@ -132,7 +134,8 @@ impl<'c> Predictor<'c> {
         UPDATE_BYTES * own / chip.memory_bandwidth
     }
 
-    /// Seconds of what chips send: gradients along `data`, weights and gradients along `fsdp`, activations along `model`.
+    /// Seconds of what chips send: gradients along `data`, weights and gradients along `fsdp`,
+    /// activations along `model`.
     fn sending(&self, choice: &Choice) -> f64 {
         let interconnect = Interconnect::of(self.slice.generation().unwrap_or(NOMINAL));
         let mesh = choice.mesh(self.slice);
@@ -159,7 +162,8 @@ impl<'c> Predictor<'c> {
             self.config.data.input_length,
             self.config.data.target_length,
         );
-        // Each sum of partial products over `model`, forward and backward: two of an encoder layer, three of a decoder layer.
+        // Each sum of partial products over `model`, forward and backward: two of an encoder layer,
+        // three of a decoder layer.
         let positions = 2 * model.encoder_layers * input + 3 * model.decoder_layers * target;
         let rows = self.config.train.batch_size as f64 / (mesh.data * mesh.fsdp) as f64;
         let sums = 2.0 * rows * (positions * model.d_model) as f64 * element;

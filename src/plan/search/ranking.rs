@@ -1,4 +1,4 @@
-//! What a search has found, best first.
+//! The result of a search, best first.
 
 use std::fmt;
 use std::time::Duration;

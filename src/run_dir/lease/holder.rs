@@ -48,8 +48,8 @@ impl Holder {
     }
 }
 
-/// What tells one start of one machine, and one namespace of process numbers on it, from all others;
-/// nothing where the system does not say.
+/// What tells one start of one machine, and one namespace of process numbers on it, from all
+/// others; empty where the system does not report it.
 fn system() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let namespace = fs::read_link("/proc/self/ns/pid");

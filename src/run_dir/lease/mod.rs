@@ -1,13 +1,14 @@
-//! Whose a run directory is: at most one process's, from before it touches anything there until it ends.
+//! At most one process owns a run directory, from before it writes anything there until it ends.
 //!
-//! Two things keep others out, since neither is enough alone. A lock of the file system (`flock`) is
-//! the system's to release, however a process ends, and refuses others at once. Some shared file
-//! systems do not pass it on to other machines, so there is a lease too: a numbered file that its
-//! holder writes anew every few seconds. Whoever finds the lease of a process that it cannot look
-//! up watches the file: one that changes is held; one that does not is stale and may be taken, by
-//! creating the file with the next number, which succeeds for one process alone. That number
-//! fences: a holder that was only paused finds a higher number before it commits anything, and
-//! gives up (`docs/design/checkpoints.md` has the argument). This module does not know what a run is.
+//! Two mechanisms keep others out, because neither is enough alone. A file lock (`flock`) is
+//! released by the system however a process ends, and refuses others at once. But some shared file
+//! systems do not pass locks to other machines, so there is also a lease: a numbered file that its
+//! holder rewrites every few seconds. A process that finds the lease of a holder that it cannot
+//! look up watches the file. If it changes, the directory is held. If it does not, the lease is
+//! stale and may be taken by creating the file with the next number, which succeeds for one process
+//! alone. The number is a fencing token: a holder that was only paused finds a higher number before
+//! it commits anything, and gives up. The argument is in `docs/design/checkpoints.md`. This module
+//! does not know what a run is.
 
 mod holder;
 
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use holder::Holder;
 
-/// Where the lock and the lease lie in the directory they are for.
+/// Where the lock and the lease are in the directory they protect.
 pub(super) const DIRECTORY: &str = ".lease";
 const LOCK: &str = "lock";
 
@@ -113,7 +114,7 @@ impl Fence {
 }
 
 impl Lease {
-    /// Takes `directory`, which exists, or says who has it.
+    /// Takes `directory`, which exists, or reports its holder.
     pub(super) fn take(directory: &Path) -> Result<Lease, Refusal> {
         Self::take_as(directory, Holder::this_process(), TIMING)
     }
@@ -243,7 +244,7 @@ impl State {
         }
     }
 
-    /// Writes the lease's file anew, unless it has gone.
+    /// Rewrites the lease's file, unless it is gone.
     fn write(&self, renewals: u64, ended: bool) -> io::Result<()> {
         let path = path_of(&self.directory.join(DIRECTORY), self.number);
         let record = Record {

@@ -8,7 +8,7 @@ const QUICK: Timing = Timing {
     patience: Duration::from_millis(600),
 };
 
-/// A process on another machine: its number here says nothing of it.
+/// A process on another machine: its number means nothing here.
 fn elsewhere() -> Holder {
     Holder {
         host: "elsewhere".into(),

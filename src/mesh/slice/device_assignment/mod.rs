@@ -1,10 +1,12 @@
-//! Which chip is which place of the mesh.
+//! The device assignment: which chip takes which position of the mesh.
 //!
-//! A mesh has three axes, `data`, `fsdp` and `model`. What a step sends along `model` it sends in every layer, so neighbours
-//! on that axis should be neighbours on the torus, and those on `fsdp` as near as can be. The idea: cut the torus into equal
-//! boxes for `model`, the box of those boxes into equal ones for `fsdp`, and let what is left be `data`; walk through each
-//! box so that every step goes to a neighbour and, where there is one, along a ring. Such a cut always exists, as each
-//! length of the torus can be given as many of the prime factors of an axis as it has. There are few cuts, so all are tried.
+//! A mesh has three axes, `data`, `fsdp` and `model`. A step communicates along `model` in every
+//! layer, so neighbours on that axis should be neighbours on the torus; those on `fsdp` should be
+//! as close as possible. The idea: cut the torus into equal boxes for `model`, the grid of those
+//! boxes into equal boxes for `fsdp`, and leave the rest to `data`. Then walk through each box so
+//! that every step goes to a neighbour and, where possible, along a ring. Such a cut always exists,
+//! because the prime factors of an axis can be distributed over the lengths of the torus. There are
+//! few cuts, so all of them are tried.
 
 use std::collections::HashMap;
 
@@ -18,7 +20,11 @@ use crate::mesh_shape::MeshShape;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceAssignmentError {
     /// The mesh has more or fewer devices than the slice.
-    #[error("the mesh {mesh} has {} devices, but {slice} has {}", .mesh.devices(), .slice.devices())]
+    #[error(
+        "the mesh {mesh} has {} devices, but {slice} has {}",
+        .mesh.devices(),
+        .slice.devices()
+    )]
     OtherCount { mesh: MeshShape, slice: Slice },
     /// The machine has more or fewer devices than the slice.
     #[error("{slice} has {} devices, but the plugin sees {found}", .slice.devices())]
@@ -31,12 +37,13 @@ pub enum DeviceAssignmentError {
 }
 
 impl Slice {
-    /// Where on the torus each device of the mesh sits: row by row, with `data` the slowest axis and `model` the fastest.
-    /// Coordinates that the torus lacks are 0.
+    /// Where on the torus each device of the mesh sits: row by row, with `data` the slowest axis
+    /// and `model` the fastest. Coordinates that the torus lacks are 0.
     ///
-    /// Neighbours on `model` are neighbours on the torus, for every mesh. Among such placements this is the one with the
-    /// shortest round trip along `model` (so it is a ring if there is one), then along `fsdp`, then along `data`. Devices without a
-    /// torus stay in their order, numbered along the first coordinate.
+    /// Neighbours on `model` are neighbours on the torus, for every mesh. Among such placements
+    /// this is the one with the shortest round trip along `model` (so it is a ring if there is
+    /// one), then along `fsdp`, then along `data`. Devices without a torus stay in their order,
+    /// numbered along the first coordinate.
     pub fn coordinates(&self, mesh: MeshShape) -> Result<Vec<[usize; 3]>, DeviceAssignmentError> {
         if mesh.devices() != self.devices() {
             return Err(DeviceAssignmentError::OtherCount { mesh, slice: *self });
@@ -47,8 +54,8 @@ impl Slice {
         })
     }
 
-    /// Which of the plugin's devices is which place of the mesh, as an index into `devices`; the places are in the order of
-    /// [`Slice::coordinates`].
+    /// Which of the plugin's devices is which place of the mesh, as an index into `devices`; the
+    /// places are in the order of [`Slice::coordinates`].
     pub fn device_assignment(
         &self,
         devices: &[DeviceDescription],
@@ -125,8 +132,8 @@ fn place(torus: &Torus, mesh: MeshShape) -> Vec<[usize; 3]> {
     places
 }
 
-/// The boxes of `count` chips that tile a box. Those that are long in the first dimensions come first, since a host's chips
-/// are neighbours there.
+/// The boxes of `count` chips that tile a box. Those that are long in the first dimensions come
+/// first, since a host's chips are neighbours there.
 fn boxes(within: [usize; 3], count: usize) -> impl Iterator<Item = [usize; 3]> {
     let divisors = |n: usize| (1..=n).rev().filter(move |d| n.is_multiple_of(*d));
     let [x, y, z] = within;
@@ -179,8 +186,8 @@ const ORDERS: [[usize; 3]; 6] = [
     [2, 1, 0],
 ];
 
-/// Back and forth through the given dimensions of a box, the first moving the fastest; the others stay at 0. Each step goes to a
-/// neighbour.
+/// Back and forth through the given dimensions of a box, the first moving the fastest; the others
+/// stay at 0. Each step goes to a neighbour.
 fn snake(lengths: [usize; 3], dimensions: &[usize]) -> Vec<[usize; 3]> {
     let mut places = vec![[0; 3]];
     for &dimension in dimensions {
@@ -200,9 +207,10 @@ fn snake(lengths: [usize; 3], dimensions: &[usize]) -> Vec<[usize; 3]> {
     places
 }
 
-/// A ring through a box without links around it: row by row through all columns but the first, and back along that one. It
-/// closes if the number of rows is even; nothing if it is not, or if there are no two columns. The last dimension counts the
-/// rows, and a snake through the others the columns.
+/// A ring through a box without links around it: row by row through all columns but the first, and
+/// back along that one. It closes if the number of rows is even; nothing if it is not, or if there
+/// are no two columns. The last dimension counts the rows, and a snake through the others the
+/// columns.
 fn ring(lengths: [usize; 3], dimensions: [usize; 3]) -> Vec<[usize; 3]> {
     let [columns @ .., rows] = dimensions;
     let line = snake(lengths, &columns);

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The hops between neighbours on an axis, at the given stride in the places, with the one that closes the ring.
+/// The hops between neighbours on an axis, at the given stride in the places, with the one that
+/// closes the ring.
 fn hops(torus: &Torus, places: &[[usize; 3]], length: usize, stride: usize) -> Vec<usize> {
     let lines = (0..places.len()).filter(|i| (i / stride).is_multiple_of(length));
     lines
@@ -37,7 +38,7 @@ fn torus(slice: &str) -> Torus {
     slice.parse::<Slice>().unwrap().torus().unwrap()
 }
 
-/// A torus, and a mesh of as many devices: each length is shared out between the axes.
+/// A torus, and a mesh of as many devices: each length is split between the axes.
 fn torus_and_mesh() -> impl Strategy<Value = (Torus, MeshShape)> {
     let divisor = |n: usize| {
         let divisors: Vec<usize> = (1..=n).filter(|d| n.is_multiple_of(*d)).collect();
