@@ -34,7 +34,8 @@ demo: plugin ## train a small model on the bundled proteins, in minutes
 	$(PRETRAIN) prepare --output demo/data --validation-fraction 0.05 $(SAMPLE)
 	$(PRETRAIN) --config demo --data demo/data --run-dir demo/run
 
-# Compiling programs is most of the suite's time. Without LLVM's optimizations it takes half as long.
+# Compiling programs is most of the suite's time. Without LLVM's optimizations it takes half as
+# long.
 .PHONY: test
 test: plugin $(SERVERS)/ready ## run every test
 	XLA_FLAGS=--xla_backend_optimization_level=0 cargo test --workspace
