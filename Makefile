@@ -64,7 +64,8 @@ check-pjrt: plugin ## run the tests of pjrt/ under valgrind
 	RUST_BACKTRACE=0 cargo test --package ankh-pjrt $(CHECKED) --config "target.'cfg(all())'.runner = [$(VALGRIND)]" -- --test-threads=1
 
 .PHONY: lint
-lint: ## check formatting, clippy, and that `unsafe` stays in pjrt/
+lint: ## check formatting, clippy, structure, names, widths, and that `unsafe` stays in pjrt/
+	$(PYTHON) tests/house.py check
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	@if git grep --line-number --word-regexp unsafe -- '*.rs' ':!pjrt' | grep --invert-match --extended-regexp ':[0-9]+: *//'; \

@@ -108,13 +108,24 @@ def drawn(title, uses):
     return "\n".join([title, *lines]) + "\n"
 
 
-def picture():
-    parts = [drawn("crates", crates())]
+def structure():
+    """Titles, each with who uses whom there."""
+    yield "crates", crates()
     for folder in CRATES[1:]:
         source = ROOT / folder / "src"
         if source.exists() and len(uses := modules(source)) > 1:
-            parts.append(drawn((Path(folder) / "src").as_posix(), uses))
-    return "\n".join(parts)
+            yield (Path(folder) / "src").as_posix(), uses
+
+
+def picture():
+    return "\n".join(drawn(title, uses) for title, uses in structure())
+
+
+def circles():
+    for title, uses in structure():
+        for group in layers(uses):
+            if len(group) > 1:
+                yield f"{title}: a circle of {', '.join(group)}"
 
 
 def files(*patterns):
@@ -149,7 +160,8 @@ def long_lines():
         for number, line in enumerate(path.read_text().splitlines(), 1):
             fence ^= path.suffix == ".md" and line.lstrip().startswith("```")
             prose = path.suffix == ".md" and not fence and not line.lstrip().startswith("|")
-            comment = path.suffix != ".md" and re.match(r"\s*(//|#)", line)
+            comment = path.suffix != ".md" and re.match(
+                r"\s*//" if path.suffix in (".rs", ".proto") else r"\s*#", line)
             if len(line) > 100 and (prose or comment) and "://" not in line:
                 yield f"{path.relative_to(ROOT)}:{number}: {len(line)} columns"
 
@@ -166,7 +178,7 @@ def main():
         case ["write"]:
             page.write_text(whole)
         case ["check"]:
-            faults = [*replaced_names(), *long_lines()]
+            faults = [*circles(), *replaced_names(), *long_lines()]
             if text != whole:
                 faults.append("ARCHITECTURE.md: the picture is not `make structure`'s: make picture")
             if faults:

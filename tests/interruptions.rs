@@ -57,6 +57,14 @@ fn train_on(bench: &Bench, data: &str, settings: &[&str]) -> Command {
     command
 }
 
+/// The command, hearing SIGHUP even where these tests run under `nohup`.
+fn hearing_sighup(command: Command) -> Command {
+    let mut env = Command::new("env");
+    env.arg("--default-signal=HUP").arg(command.get_program());
+    env.args(command.get_args());
+    env
+}
+
 impl Run {
     fn start(bench: &Bench, command: &mut Command) -> Run {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -224,7 +232,7 @@ fn a_stop_between_steps_saves_the_last_and_ends() {
     let settings = [ENDLESS, "evaluation.every=0", "checkpoint.every=1_000_000"];
     let mut before = 0;
     for signal in ["-INT", "-HUP"] {
-        let mut command = train(&bench, &settings);
+        let mut command = hearing_sighup(train(&bench, &settings));
         let mut run = Run::start(&bench, command.arg("--resume"));
         run.wait_for("a few steps", |run| run.metrics().len() > before + 3);
         run.signal(signal);

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::hex::hex;
-use crate::remote::Version;
+use crate::version::Version;
 use crate::{CacheOptions, Location};
 
 /// A directory of entries.

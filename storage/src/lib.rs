@@ -19,6 +19,7 @@ mod remote;
 mod retry;
 mod runtime;
 mod transfer;
+mod version;
 
 use std::collections::BTreeMap;
 use std::io::Read;

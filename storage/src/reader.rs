@@ -9,9 +9,10 @@ use bytes::{Buf, Bytes};
 
 use crate::Location;
 use crate::error::Result;
-use crate::remote::{Remote, Version};
+use crate::remote::Remote;
 use crate::runtime::Awaited;
 use crate::transfer::pieces;
+use crate::version::Version;
 
 /// PartChecksums under way or waiting to be read.
 const AHEAD: usize = 4;

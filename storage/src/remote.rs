@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::location::{Address, Service};
 use crate::retry::{Attempts, Failure};
 use crate::runtime::{self, Awaited};
+use crate::version::Version;
 use crate::{Entry, Location, StorageOptions};
 
 /// A bucket.
@@ -43,26 +44,6 @@ pub(crate) struct Remote {
 pub(crate) trait Store: ObjectStore + MultipartStore {}
 
 impl<S: ObjectStore + MultipartStore> Store for S {}
-
-/// What tells two contents of an object apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) size: u64,
-    /// The entity tag; the time of the last change where there is none.
-    pub(crate) tag: String,
-}
-
-impl Version {
-    pub(crate) fn of(meta: &ObjectMeta) -> Version {
-        Version {
-            size: meta.size,
-            tag: match &meta.e_tag {
-                Some(tag) => tag.clone(),
-                None => meta.last_modified.to_rfc3339(),
-            },
-        }
-    }
-}
 
 impl Remote {
     pub(crate) fn open(location: &Location, options: &StorageOptions) -> Result<Arc<Remote>> {

@@ -15,9 +15,10 @@ use object_store::{GetOptions, GetRange, ObjectStore, PutPayload};
 
 use crate::Location;
 use crate::error::{Error, Result};
-use crate::remote::{Remote, Version, key};
+use crate::remote::{Remote, key};
 use crate::retry::Failure;
 use crate::runtime::Awaited;
+use crate::version::Version;
 
 /// What one request reads at most, in bytes.
 pub(crate) const PIECE: u64 = 8 << 20;
