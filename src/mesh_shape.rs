@@ -1,7 +1,7 @@
-//! The shape of the device mesh: how many devices each of its three axes has.
+//! The shape of the device mesh: the number of devices along each of its three axes.
 //!
-//! It stands alone because two sides that do not know each other take it: the programs, which are
-//! split along the axes, and the devices, which are arranged along them.
+//! It is a module of its own because both the programs, which are sharded along the axes, and the
+//! devices, which are arranged along them, need it, and neither depends on the other.
 
 use std::fmt;
 

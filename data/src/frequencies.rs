@@ -1,4 +1,5 @@
-//! What predicting token frequencies alone gives: the loss to be below.
+//! The unigram baseline: the loss of predicting token frequencies alone, which training should
+//! beat.
 
 /// How often each token was the one to predict.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
-//! Random numbers that are functions of their place, not of what was drawn before.
+//! Counter-based random numbers, keyed as in JAX.
 //!
-//! A [`Key`] names a place (seed, stream, epoch, row, ...), and its [`Stream`] counts from zero
-//! there; nothing is carried from one row to the next, so any row can be drawn on any thread of any
+//! A [`Key`] is derived from seed, stream, epoch, row and so on, and its [`Stream`] counts from
+//! zero. Nothing is carried from one row to the next, so any row can be drawn on any thread of any
 //! host. The mixing function is the 64-bit finalizer of SplitMix64, which passes the usual
 //! statistical batteries and takes a few nanoseconds. It is written out here, rather than taken
 //! from a crate, because its values are part of the contract: a data order must not change with a

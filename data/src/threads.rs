@@ -1,7 +1,7 @@
-//! Work shared out to threads that are started for it and end with it.
+//! Work split among scoped threads.
 //!
-//! Unlike tasks of a pool these can be waited for under a lock: the thread that waits runs nothing
-//! else meanwhile.
+//! Unlike tasks of a thread pool, they can be joined while a lock is held: the joining thread runs
+//! no other task meanwhile.
 
 /// The results of `work` on each item, in order. The items are cut into as many contiguous parts as
 /// there are threads.

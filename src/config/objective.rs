@@ -1,9 +1,9 @@
-//! The `[objective]` table: which switches each kind of objective has.
+//! The `[objective]` table: which settings each kind of objective has.
 //!
-//! A switch that the kind does not have is an error where it is written. Where a layer only changes
-//! the kind, the switches that both kinds have stay as they were, and the former kind's own are
-//! dropped. The same holds for a part of a mixture, whose kind is that of `[objective]` unless it
-//! says otherwise.
+//! A setting that the kind does not have is an error where it is written. If a layer changes only
+//! the kind, the settings that both kinds have keep their values, and those of the former kind
+//! alone are dropped. The same holds for a component of a mixture, whose kind is that of
+//! `[objective]` unless it names another.
 
 use std::borrow::Cow;
 

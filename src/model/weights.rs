@@ -1,8 +1,8 @@
 //! The parameters: their names, shapes and initializers, and the tree that they form.
 //!
 //! A parameter is declared once, as a field of its part of the tree. Its name in checkpoints is the
-//! path to the field, its position among the leaves the field's. Counts of parameters and of
-//! operations follow from the leaves. The tree is generic in what stands at its leaves:
+//! path to the field, and its position among the leaves is the position of the field. Counts of
+//! parameters and of operations follow from the leaves. The tree is generic in its leaves:
 //! declarations ([`Parameter`]), tensors of a program, or one layer's slices of them.
 
 use super::{Initialization, LogicalAxis, Model, TieEmbeddings};

@@ -1,10 +1,10 @@
-//! What was read from afar, kept on a local disk.
+//! A cache on a local disk for what was read from buckets.
 //!
-//! An entry is a file named by a hash of what it holds: which object, in which version, which
-//! bytes. So an object that changed has other entries, and the old ones age. The oldest by use go
-//! when the directory would hold more than it may; a file `total`, locked while it is changed,
-//! counts for all processes. An entry carries its checksum, and whatever is wrong with one makes it
-//! a miss: the cache can be slow or useless, but it cannot give wrong bytes or fail a read.
+//! An entry is a file named by a hash of its key: the object, its version and the range of bytes.
+//! So a changed object has new entries, and its old ones are evicted in time. Eviction is by least
+//! recent use, when the directory would exceed its limit. A file `total`, locked while it is
+//! changed, counts for all processes. Each entry has its checksum, and any fault of an entry makes
+//! it a miss: the cache can be slow or useless, but it cannot give wrong bytes or fail a read.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

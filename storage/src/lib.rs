@@ -1,12 +1,11 @@
-//! Files on local disks, and in buckets of Google Cloud Storage or of servers that speak S3.
+//! Files on local disks, and in buckets of Google Cloud Storage or of S3-compatible servers.
 //!
-//! A [`Location`] names a file or directory, wherever it is. A [`Storage`] is a directory; files in
-//! it have relative names with `/`. The interface is synchronous and may be called from any thread;
-//! a small runtime of its own does the waiting. What a network does is dealt with here: requests
-//! that fail are repeated, bodies that end early are continued, ranges are read several at a time,
-//! and what was read once can be kept on a local disk. [`atomic`] writes local files and
-//! directories whole or not at all. The crate does not know what a file means, nor any setting of a
-//! program that uses it.
+//! A [`Location`] names a file or directory, local or remote. A [`Storage`] is a directory; files
+//! in it have relative names with `/`. The interface is synchronous and may be called from any
+//! thread; a small runtime of its own waits for the network. Failed requests are retried, bodies
+//! that end early are continued, ranges are read several at a time, and a local disk can cache what
+//! was read. [`atomic`] writes local files and directories whole or not at all. The crate does not
+//! know what a file means, nor any setting of the program that uses it.
 
 pub mod atomic;
 mod cache;

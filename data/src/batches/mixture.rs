@@ -1,9 +1,9 @@
-//! Several data sets, each with an objective of its own, in fixed shares of the run's rows.
+//! Several data sets, each with its own objective, in fixed proportions of the run's rows.
 //!
-//! Which component a row of the run belongs to is arithmetic: the first takes its share of the rows
-//! as evenly spaced as whole numbers allow, the second its share of those that are left, and so on.
-//! So any stretch of rows holds each component's share to within a row or so, and the number of
-//! rows a component had before any place is known at once.
+//! Arithmetic decides which component a row of the run belongs to: the first takes its proportion
+//! of the rows, as evenly spaced as whole numbers allow, the second its proportion of those that
+//! are left, and so on. So any range of rows holds each component's proportion to within a row or
+//! so, and the number of rows that a component had before any row is known at once.
 
 use super::dataset::Dataset;
 use super::objective::Objective;

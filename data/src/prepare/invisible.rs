@@ -1,7 +1,7 @@
-//! Characters that nobody sees: white space of any alphabet, byte order marks, marks of no width.
+//! Invisible characters: white space of any alphabet, byte order marks, zero-width marks.
 //!
-//! Editors, web pages and spreadsheets put them where a file's writer never knew of them. They part
-//! no word here and mean nothing.
+//! Editors, web pages and spreadsheets insert them without the author's knowledge. They carry no
+//! meaning here and separate no words.
 
 /// The bytes of the first character, if it is one that nobody sees; 0 otherwise.
 pub(crate) fn first_invisible(text: &[u8]) -> usize {

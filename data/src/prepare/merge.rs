@@ -1,8 +1,8 @@
 //! The parts of many machines become one data set.
 //!
-//! What is written is a function of the progress, which are functions of the inputs and the
-//! options; so it is what a single machine would have written. Everything that is missing or
-//! contradicts is listed before anything is changed.
+//! The output depends only on the parts' progress files, and these only on the inputs and the
+//! options. So it equals what one machine would have written. Everything that is missing or
+//! contradictory is listed before anything is changed.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! One data set from many machines.
 //!
-//! Part `i` of `n` makes the chunks whose number leaves `i` when divided by `n`. Nobody asks
-//! anybody: each reads all inputs, counts the records and makes its own. [`super::merge`] puts the
-//! parts together.
+//! Part `i` of `n` makes the chunks whose number leaves `i` when divided by `n`. Parts do not
+//! communicate: each reads all inputs, counts the records and makes its own chunks.
+//! [`super::merge`] joins the parts.
 
 use std::fmt;
 use std::str::FromStr;

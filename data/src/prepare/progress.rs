@@ -1,8 +1,8 @@
-//! What a preparation writes down on its way, so that it can be continued, divided and merged.
+//! Progress files of a preparation, by which it can be continued, split into parts and merged.
 //!
-//! `plan.json` says what is prepared and how; who comes later with other inputs or options is
-//! refused. `chunk-00000.json` says that a chunk's files are complete, and is written after them.
-//! `part-0-of-4.json` says that one of several machines has done its part.
+//! `plan.json` records what is prepared and how; a later process with other inputs or options is
+//! refused. `chunk-00000.json` records that a chunk's files are complete, and is written after
+//! them. `part-0-of-4.json` records that one of several machines has finished its part.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,10 +1,10 @@
-//! Where a preparation happens: finished files, records of what is finished, and room to work.
+//! The staging directory of a preparation: finished files, progress files and temporary files.
 //!
-//! A file is written in the room to work and given its place when it is complete; the progress file
-//! that says so comes after it. So whenever the work is interrupted, what these files say is true,
-//! and what they do not mention is made again. There are two forms. Beside the output: the data
-//! appears whole or not at all. In the output: several machines work on their parts at once, and a
-//! manifest makes it a data set in the end. `docs/design/prepare.md` has the argument.
+//! A file is written as a temporary file and renamed when it is complete; its progress file is
+//! written after it. So at any interruption the progress files are true, and what they do not
+//! mention is made again. There are two forms. Beside the output: the data appears whole or not at
+//! all. Inside the output: several machines work on their parts at once, and the manifest, written
+//! last, makes it a data set. `docs/design/prepare.md` has the argument.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};

@@ -1,8 +1,8 @@
 //! Rows read from their files page by page, when they are needed or shortly before.
 //!
-//! A page of tokens is a *block*. [`Pages::prefetch_hint`] says which blocks are about to be read;
-//! threads of the store's own read them ahead, in that order, and all others are forgotten. So
-//! memory holds what was hinted at, and a few blocks that were read without being hinted.
+//! A page of tokens is a *block*. [`Pages::prefetch_hint`] names the blocks that will be read next.
+//! Threads of the store read them ahead, in that order, and all others are dropped. So memory holds
+//! the hinted blocks, and a few that were read without a hint.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -1,10 +1,9 @@
-//! Compressed text: members, frames or streams that follow one another, and what stands behind
-//! them.
+//! Compressed text: several members, frames or streams in one file, and trailing data.
 //!
-//! `cat`, bgzip and pzstd write many where one would do. What stands behind the last is none of the
-//! data: zeros that fill a tape's block, or a line that some program appended. As gzip does, all
-//! members are read, and the rest is left and told. A member that ends before its data does is an
-//! error, and so is a beginning of one.
+//! `cat`, bgzip and pzstd write many members where one would do. Trailing data after the last
+//! member belongs to no sequence: zeros that fill a tape's block, or a line that some program
+//! appended. As gzip does, all members are read, and trailing data is ignored with a warning. A
+//! member that is cut short is an error, even if only its first bytes are there.
 
 use std::io::{self, BufRead, Read};
 use std::ops::Range;

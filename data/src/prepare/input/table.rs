@@ -1,14 +1,14 @@
 //! Parquet: rows of a table with a sequence column.
 //!
-//! A table's end says what is in it, so its bytes are read at random; those of the columns that are
-//! not wanted are not read at all. The hash is that of the whole file all the same: a thread of its
-//! own reads it from beginning to end at the same time. Memory holds a batch of rows and a page of
-//! each column.
+//! The footer of a table lists its contents, so its bytes are read at random, and columns that are
+//! not needed are not read at all. The hash is still that of the whole file: another thread reads
+//! it from beginning to end at the same time. Memory holds a batch of rows and a page of each
+//! column.
 //!
-//! Every codec is undone but LZO. Of gzip and brotli the library undoes a page to its end, however
-//! much it holds: a page that was made to swell takes that memory.
+//! Every codec but LZO is decompressed. With gzip and brotli, the library decompresses a page to
+//! its end, whatever its size: a decompression bomb takes that much memory.
 //!
-//! The library that decodes tables panics at some that are damaged. The places that a table names
+//! The library that decodes tables panics on some damaged ones. The offsets that a table contains
 //! are therefore checked first, and a panic becomes an error.
 
 use std::borrow::Cow;
