@@ -1,5 +1,9 @@
 //! The command line as its users meet it: through the binary.
 
+#[allow(dead_code)]
+#[path = "support/runs.rs"]
+mod runs;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -73,14 +77,7 @@ fn path(path: &Path) -> &str {
 /// A small FASTA file and the data prepared from it.
 fn prepared(directory: &Path) -> String {
     let fasta = directory.join("proteins.fasta");
-    let residues = b"ALGVSREDTIPKFQNYMHWC";
-    let mut text = String::new();
-    for i in 0..64_usize {
-        let length = 20 + i % 30;
-        let sequence = (0..length).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
-        text += &format!(">protein{i}\n{}\n", sequence.collect::<String>());
-    }
-    fs::write(&fasta, text).unwrap();
+    fs::write(&fasta, runs::fasta((0..64).map(|i| 20 + i % 30))).unwrap();
     let output = directory.join("prepared");
     let arguments = [
         "prepare",

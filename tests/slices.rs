@@ -1,5 +1,9 @@
-//! Training over the devices of a mesh equals training on one, and how the devices are shared out
-//! to hosts changes nothing.
+//! Training over the devices of a mesh equals training on one, and how the devices are split
+//! over hosts changes nothing.
+
+#[allow(dead_code)]
+#[path = "support/runs.rs"]
+mod runs;
 
 use std::fs;
 use std::path::Path;
@@ -43,14 +47,8 @@ fn config_for(data: &Path, settings: &[&str]) -> Config {
 
 /// Sequences of 20 to 49 residues.
 fn prepare(directory: &Path) {
-    let residues = b"ALGVSREDTIPKFQNYMHWC";
-    let mut fasta = String::new();
-    for i in 0..64 {
-        let letters = (0..20 + i % 30).map(|j| residues[(7 * i + 3 * j + j * j) % 20] as char);
-        fasta += &format!(">protein{i}\n{}\n", letters.collect::<String>());
-    }
     let input = directory.join("proteins.fasta");
-    fs::write(&input, fasta).unwrap();
+    fs::write(&input, runs::fasta((0..64).map(|i| 20 + i % 30))).unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_pretrain"))
         .args(["prepare", "--output"])
         .args([directory.join("data"), input])

@@ -13,8 +13,8 @@ use super::{CliError, Exit};
 use crate::config::Config;
 use crate::train::batches;
 
-/// Show the masked batches a run would see: a function of the configuration, the data and the step,
-/// and of nothing else.
+/// Show the masked batches that a run would see. They depend only on the configuration, the data
+/// and the step.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  pretrain batches --config tiny --data prepared --steps 2\n  pretrain batches --config small --set data.packing=packed --data prepared --color always | less -R"
@@ -34,14 +34,14 @@ pub(super) struct BatchesArgs {
     /// [default: --from times train.batch_size].
     #[arg(long, value_name = "ROWS")]
     rows_before: Option<u64>,
-    /// Hosts that share each batch.
+    /// Hosts that each batch is split over.
     #[arg(long, value_name = "H", default_value_t = 1)]
     hosts: usize,
-    /// The host whose part to show, counted from 0.
+    /// The host whose shard to show, counted from 0.
     #[arg(long, value_name = "I", default_value_t = 0)]
     host: usize,
-    /// Colours: sentinels alike in input and target, segments of a row in turns. `auto` is for
-    /// terminals, and not where NO_COLOR is set.
+    /// Colors: the same for a sentinel in input and target, alternating for the segments of a row.
+    /// `auto` means on terminals, unless NO_COLOR is set.
     #[arg(long, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     color: ColorChoice,
     /// Print one JSON object per step.

@@ -32,7 +32,7 @@ impl ConfigArgs {
 }
 
 impl DataArgs {
-    /// Lays the option over the configuration's own place of data.
+    /// Applies the option to the configuration.
     pub fn lay_over(self, config: &mut Config) {
         if let Some(data) = self.data {
             config.data.dir = Some(data);
@@ -40,7 +40,7 @@ impl DataArgs {
     }
 }
 
-/// Where all data of the run is, which must have been said.
+/// The locations of all data of the run, which must be set.
 pub(super) fn data_locations(config: &Config) -> Result<Vec<Location>, CliError> {
     config.data_locations().ok_or_else(|| {
         CliError::usage("no data: give prepared data with --data")

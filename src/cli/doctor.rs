@@ -18,7 +18,8 @@ use crate::mesh::tpu_vm::{TpuVm, check_devices};
 use crate::model::Weights;
 use crate::run_dir::RunDirectory;
 
-/// Check the plugin, the devices, memory, data and storage, and say what is wrong and what to do.
+/// Check the plugin, the devices, memory, data and storage, and report what is wrong and what to
+/// do.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  pretrain doctor --config demo --data prepared --run-dir runs/first"
@@ -47,7 +48,7 @@ enum Status {
     Fail,
 }
 
-/// One thing looked at.
+/// One check.
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
@@ -74,7 +75,7 @@ impl Check {
         }
     }
 
-    /// A failure as the same error would show elsewhere.
+    /// A failure, with the message that the error has elsewhere.
     fn fail(name: &'static str, error: impl Into<CliError>) -> Self {
         let error = error.into();
         Self {
@@ -160,7 +161,7 @@ fn devices(slice: Slice) -> Vec<Check> {
     vec![Check::ok("plugin", found), devices]
 }
 
-/// What can be seen from one machine of a slice, or from elsewhere.
+/// The checks of one machine of a slice, or of a machine outside it.
 fn tpu(slice: Slice) -> Vec<Check> {
     let vm = match TpuVm::here() {
         Ok(None) => Check::fail(
@@ -311,7 +312,7 @@ fn data(config: &Config) -> Check {
     Check::ok("data", found)
 }
 
-/// What the data at a place says of itself, where it is whole and of the right kind.
+/// A summary of the data at a location, if it is complete and of the right kind.
 fn manifest(config: &Config, location: &Location) -> Result<Manifest, CliError> {
     let storage = Storage::open(location, &config.read_options().storage)?;
     let manifest = Manifest::read(&storage)?;

@@ -20,7 +20,7 @@ use crate::plan::search::{Cache, Search, SearchError};
 use crate::plan::{LoweredStep, MemoryShortfall, PlanError, Remedy};
 use crate::telemetry::print_line;
 
-/// Compile the training step for a slice, no TPU needed, and say whether it fits and how long it
+/// Compile the training step for a slice, no TPU needed, and report whether it fits and how long it
 /// takes.
 #[derive(Args)]
 #[command(
@@ -35,11 +35,11 @@ pub(super) struct PlanArgs {
     /// Save the compiled step, for training to load.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write the step's program to this directory, as built and as compiled.
+    /// Write the step's program to this directory, before and after optimization.
     #[arg(long, value_name = "DIR")]
     dump_hlo: Option<PathBuf>,
-    /// Search for the mesh, optimizer sharding, remat policy and batch parts with the fastest step,
-    /// and rank them.
+    /// Search for the mesh, optimizer sharding, remat policy and gradient accumulation with the
+    /// fastest step, and rank them.
     #[arg(long, conflicts_with_all = ["output", "dump_hlo"])]
     search: bool,
     #[command(flatten)]
@@ -60,8 +60,8 @@ struct SearchArgs {
     /// The longest time of a search.
     #[arg(long, value_name = "M", default_value_t = 28, requires = "search")]
     minutes: u64,
-    /// Where a search keeps what the compiler says, so that the next one need not ask [default:
-    /// ankh/plans in XDG_CACHE_HOME or ~/.cache].
+    /// Where a search keeps the compiler's answers for later searches [default: ankh/plans in
+    /// XDG_CACHE_HOME or ~/.cache].
     #[arg(long, value_name = "DIR", requires = "search")]
     cache: Option<PathBuf>,
 }
@@ -180,7 +180,7 @@ fn explained(error: CompileError, lowered: &LoweredStep<'_>) -> CliError {
     }
 }
 
-/// A remedy as what to set.
+/// A remedy as advice.
 fn change(remedy: &Remedy) -> String {
     match remedy {
         Remedy::ShardWeights => {
@@ -201,7 +201,8 @@ fn save(path: &Path, compilation: &Compilation) -> Result<(), CliError> {
     saved.map_err(CliError::failed)
 }
 
-/// Shows that something goes on, and for how long; a line where standard error is no terminal.
+/// Shows that work is in progress, and for how long; one line where standard error is not a
+/// terminal.
 pub(super) struct Spinner(Option<ProgressBar>);
 
 impl Spinner {

@@ -26,29 +26,29 @@ pub(super) struct TrainArgs {
     /// What to compute on.
     #[arg(long, value_name = "SPEC", default_value_t)]
     slice: Slice,
-    /// Simulate this many hosts on the devices of this machine, each feeding its own: a test of a
-    /// larger slice.
+    /// Simulate this many hosts on the devices of this machine, each with batches of its own: a
+    /// test of a larger slice.
     #[arg(long, value_name = "N")]
     simulate_hosts: Option<usize>,
-    /// A training step compiled by `pretrain plan --output`, to load in place of compiling it.
+    /// A training step compiled by `pretrain plan --output`, to load instead of compiling it.
     #[arg(long, value_name = "FILE")]
     executable: Option<PathBuf>,
-    /// Write every program to this directory, as built and as compiled.
+    /// Write every program to this directory, before and after optimization.
     #[arg(long, value_name = "DIR")]
     dump_hlo: Option<PathBuf>,
     /// Where the run's files go [default: runs/ and the name of the configuration].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// The last step [default: train.steps of the configuration]. Unless schedule.steps is set, the
-    /// learning rate comes down to 0 there.
+    /// learning rate reaches 0 there.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Continue the run in the run directory, with its configuration unless another is given; start
     /// it if there is none.
     #[arg(long)]
     resume: bool,
-    /// With --resume: go on although train.batch_size or the optimizer is another. Weights are
-    /// kept, data goes on behind the rows seen, another optimizer begins afresh.
+    /// With --resume: continue although train.batch_size or the optimizer differs. Weights are
+    /// kept, data continues after the rows already seen, and another optimizer starts from nothing.
     #[arg(long, requires = "resume")]
     accept_changes: bool,
     /// Print the summary as JSON.
@@ -105,8 +105,7 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-/// Listens to requests. One to stop that comes before the first step ends the process with what
-/// there was.
+/// Listens for requests. A request to stop before the first step ends the process at once.
 fn listen(config: &Config, run: &RunDirectory, json: bool) -> std::io::Result<Requests> {
     let on_sigusr1 = match config.checkpoint.on_sigusr1 {
         OnSigusr1::Save => Request::Save,
@@ -151,8 +150,8 @@ impl TrainArgs {
         self.run_dir.clone().unwrap_or_else(default)
     }
 
-    /// The configuration, a resumed run's own where none is given; and what to say of where it came
-    /// from.
+    /// The configuration, a resumed run's own where none is given, and a warning if that had to be
+    /// restored.
     fn configuration(
         &mut self,
         run_directory: &Path,
@@ -210,7 +209,7 @@ fn as_json(summary: &Summary, exit: Exit) -> serde_json::Value {
     })
 }
 
-/// `program` is what was typed to start this one, so that the last line can be typed as it stands.
+/// `program` is the command that started this one, so that the last line can be run as it is.
 fn in_words(summary: &Summary, exit: Exit, run: &Path, program: &str) -> String {
     let done = if exit == Exit::Stopped {
         "stopped on request after"

@@ -133,7 +133,7 @@ pub(super) fn import(arguments: ImportArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// Says on standard error what was read otherwise than it is written.
+/// Prints the notes of an import to standard error.
 fn print_notes(notes: &[Note]) {
     for note in notes {
         print_line(&format!("note: {note}"));

@@ -144,9 +144,7 @@ pub struct Train {
     pub steps: u64,
     /// Rows in one update, over all devices.
     pub batch_size: usize,
-    /// Parts a batch is computed in, one after the other, to save memory. Saved states of earlier
-    /// versions have it under the alias.
-    #[serde(alias = "accumulation")]
+    /// Parts a batch is computed in, one after the other, to save memory.
     pub gradient_accumulation: usize,
     /// Seeds the first weights.
     pub seed: u64,

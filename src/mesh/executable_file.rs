@@ -1,7 +1,7 @@
 //! Compiled programs in files: `pretrain plan --output` writes one, and training loads it instead
 //! of compiling.
 //!
-//! A file starts with [`MAGIC`], the length of its header (u32, little-endian) and the header as
+//! A file starts with `MAGIC`, the length of its header (u32, little-endian) and the header as
 //! JSON; the plugin's serialized executable follows. The header records what was compiled, with
 //! which flags and plugin, and for which devices. A plugin trusts the bytes that it is given, so a
 //! file whose header differs from the run in any point is refused.

@@ -28,12 +28,12 @@ impl Programs<'_> {
         } = *self;
         let g = self.graph("evaluation");
         let (specs, values) = parameters(&g, config);
-        let fed = declare(&g, &batch(size));
-        let sums = losses(config, &specs, &values, &fed, compute).1;
+        let batch = declare(&g, &batch(size));
+        let sums = losses(config, &specs, &values, &batch, compute).1;
         let out = EvaluationSums {
             cross_entropy: sums.cross_entropy,
             correct: sums.correct,
-            tokens: BatchTensors::of(&fed).targets.count(),
+            tokens: BatchTensors::of(&batch).targets.count(),
         };
         let out = vector(&g, &out.to_array());
         g.finish(&[out], &[])
@@ -50,9 +50,9 @@ impl Programs<'_> {
         } = *self;
         let g = self.graph("forward");
         let (specs, values) = parameters(&g, config);
-        let fed = declare(&g, &batch(size));
-        let (states, sums) = losses(config, &specs, &values, &fed, compute);
-        let loss = sums.objective / BatchTensors::of(&fed).targets.count();
+        let batch = declare(&g, &batch(size));
+        let (states, sums) = losses(config, &specs, &values, &batch, compute);
+        let loss = sums.objective / BatchTensors::of(&batch).targets.count();
         let mut outputs = vec![states.logits, states.encoder.convert(DType::F32), loss];
         if gradients == Gradients::Yes {
             outputs.extend(g.gradients(loss, &values));
@@ -78,10 +78,10 @@ pub(super) fn losses<'g>(
             config::GradientType::Bfloat16 => compute,
         },
     };
-    let fed = BatchTensors::of(batch);
-    let states = network.forward(fed.input_ids, fed.decoder_input_ids, fed.tokens);
+    let batch = BatchTensors::of(batch);
+    let states = network.forward(batch.input_ids, batch.decoder_input_ids, batch.tokens);
     let _scope = states.logits.graph().scope("loss");
-    let loss = token_loss(states.logits, fed.targets, &config.loss);
+    let loss = token_loss(states.logits, batch.targets, &config.loss);
     (states, loss)
 }
 

@@ -21,15 +21,15 @@ impl Programs<'_> {
         let g = self.graph("train_step");
         let arrays = state(config);
         let inputs = self.declare_state(&g);
-        let fed = declare(&g, &batch(size));
+        let batch = declare(&g, &batch(size));
         let specs = Weights::of(&config.model);
         let parameters = specs.leaves();
         let (values, rest) = inputs.split_at(parameters.len());
         let (slots, count) = rest.split_at(rest.len() - 1);
 
-        let tokens = BatchTensors::of(&fed).targets.count();
+        let tokens = BatchTensors::of(&batch).targets.count();
         let (gradients, cross_entropy, correct) =
-            accumulate(&g, config, &specs, values, &fed, tokens, compute);
+            accumulate(&g, config, &specs, values, &batch, tokens, compute);
         let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
         let gradients = match config.optimizer.clip_norm() {
             Some(bound) => optim::clip(&gradients, norm, bound),
@@ -72,7 +72,7 @@ impl Programs<'_> {
             accuracy: correct / tokens,
             learning_rate: rate,
             grad_norm: norm,
-            input_tokens: BatchTensors::of(&fed).input_tokens(),
+            input_tokens: BatchTensors::of(&batch).input_tokens(),
             target_tokens: tokens,
         };
         let metrics = vector(&g, &metrics.to_array());

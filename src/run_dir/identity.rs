@@ -168,12 +168,20 @@ pub enum Damage {
     #[error("it was cut short: what a run records ends with the section [versions]")]
     CutShort,
     /// It is whole and cannot be used.
-    #[error("{error}{}", written_by.as_ref().map_or_else(String::new, |version| format!("; ankh {version} wrote it, and this is {}", env!("CARGO_PKG_VERSION"))))]
+    #[error("{error}{}", other_version(written_by))]
     Wrong {
         error: Box<ConfigError>,
         /// The version of the program that wrote it, if that is another than this.
         written_by: Option<String>,
     },
+}
+
+fn other_version(written_by: &Option<String>) -> String {
+    let written_by = written_by.as_ref();
+    written_by.map_or_else(String::new, |version| {
+        let this = env!("CARGO_PKG_VERSION");
+        format!("; ankh {version} wrote it, and this is {this}")
+    })
 }
 
 fn unreadable(path: &Path, damage: Damage) -> RunError {

@@ -19,8 +19,8 @@ use bar::Bar;
 
 /// Turn FASTA, CSV or Parquet into the tokenised data that training reads.
 ///
-/// Text may be compressed by gzip, bgzip, zstd or xz. Work that was interrupted is continued when
-/// the same command is given again.
+/// Text may be compressed by gzip, bgzip, zstd or xz. Interrupted work continues when the same
+/// command is run again.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  pretrain prepare --output prepared uniref50.fasta.gz\n\n\
@@ -40,7 +40,7 @@ pub(super) struct PrepareArgs {
     inputs: Vec<Location>,
     #[command(flatten)]
     how: How,
-    /// Make one of several machines' shares of the output: from 0/N to N-1/N.
+    /// Make one of several parts of the output, one for each machine: 0/N to N-1/N.
     #[arg(long, value_name = "I/N", conflicts_with_all = ["replace", "restart"])]
     part: Option<Part>,
     /// Make one data set of the parts.
@@ -49,7 +49,7 @@ pub(super) struct PrepareArgs {
     /// Replace prepared data that is in the output directory.
     #[arg(long)]
     replace: bool,
-    /// Throw unfinished work away that was begun with other inputs or options.
+    /// Discard unfinished work that was started with other inputs or options.
     #[arg(long)]
     restart: bool,
     /// Draw lengths and residues into an SVG file.
@@ -60,17 +60,21 @@ pub(super) struct PrepareArgs {
     json: bool,
 }
 
-/// What becomes of the sequences.
+/// How sequences are processed.
 #[derive(Args)]
 #[group(multiple = true)]
 struct How {
     /// Whose token ids to write.
     #[arg(long, value_enum, default_value_t = TokenizerArg::Ankh)]
     tokenizer: TokenizerArg,
-    /// The share of sequences held out to look at while training, chosen by --split-by.
-    #[arg(long, value_name = "SHARE", default_value_t = PrepareOptions::default().validation_fraction)]
+    /// The fraction of sequences held out for evaluation during training, chosen by --split-by.
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = PrepareOptions::default().validation_fraction
+    )]
     validation_fraction: f64,
-    /// The share of sequences held out for the end, chosen by --split-by.
+    /// The fraction of sequences held out for the final test, chosen by --split-by.
     #[arg(long, value_name = "SHARE", default_value_t = PrepareOptions::default().test_fraction)]
     test_fraction: f64,
     /// Leave shorter sequences out.
@@ -93,11 +97,16 @@ struct How {
     /// What decides whether a sequence is held out [default: its id, unless all have the same].
     #[arg(long, value_enum)]
     split_by: Option<SplitByArg>,
-    /// Threads to work with; 0 for one a core. They change no byte.
+    /// Threads; 0 for one per core. The output does not depend on them.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     threads: usize,
-    /// So many records of the inputs share their files, and are the unit of continuing.
-    #[arg(long, hide = true, value_name = "NUMBER", default_value_t = PrepareOptions::default().chunk_records)]
+    /// Records of the inputs per file and per unit of resumable work.
+    #[arg(
+        long,
+        hide = true,
+        value_name = "NUMBER",
+        default_value_t = PrepareOptions::default().chunk_records
+    )]
     chunk_records: u64,
 }
 
