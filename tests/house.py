@@ -33,8 +33,9 @@ REPLACED_SETTINGS = re.compile(r"--play-hosts|train\.accumulation|data\.rows")
 
 def code(path):
     """The lines of a file that are no comment and no test."""
+    text = re.sub(r"#\[cfg\(test\)\]\n(?:pub )?mod \w+;", "", path.read_text())
     kept = []
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         if line.strip() == "#[cfg(test)]":
             break
         if not line.lstrip().startswith("//"):
