@@ -409,7 +409,7 @@ fn wrong_configurations_are_named() {
             .err()
             .unwrap()
             .to_string()
-            .starts_with("host must be below")
+            .starts_with("the host's number must be below")
     );
 }
 
@@ -434,7 +434,10 @@ fn ranges_that_are_no_share_are_refused() {
             1,
         );
         let message = made.err().unwrap().to_string();
-        assert!(message.starts_with("rows must"), "{ranges:?}: {message}");
+        assert!(
+            message.starts_with("the rows must"),
+            "{ranges:?}: {message}"
+        );
     }
 }
 

@@ -194,7 +194,7 @@ fn lengths_that_do_not_fit_an_index_are_refused() {
     let made = Sizes::new(&objective, Tokenizer::ankh(), 69_999, (70_000, 256));
     let message = made.err().unwrap().to_string();
     assert!(
-        message.starts_with("data.input_length must be at most 65535"),
+        message.starts_with("the input length must be at most 65535"),
         "{message}"
     );
 }
