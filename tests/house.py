@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The structure of the house, and two rules of its words: `make structure`, and a part of `make lint`.
+"""The structure of the house, and two rules of its words: `make structure`, part of `make lint`.
 
     python3 tests/house.py           draws the crates and the modules, each with what it uses
     python3 tests/house.py check     fails on a circle, on a picture in ARCHITECTURE.md that is not
