@@ -34,11 +34,12 @@ mod text;
 pub use error::Error;
 pub use graph::{Graph, Scope, Tensor};
 pub use ir::{
-    Binary, Comparison, DotDims, PadDim, Precision, Reduction, Remat, RngAlgorithm, Unary,
+    Binary, Comparison, CustomCall, DotDims, PadDim, Precision, Reduction, Remat, RngAlgorithm,
+    Unary,
 };
 pub use literal::Literal;
-pub use lower::{ArraySpec, Module};
-pub use ops::ScanOptions;
+pub use lower::{ArraySpec, MANUAL_COMPUTATION, Module};
+pub use ops::{ScanOptions, ShardMapAxes};
 pub use shape::{DType, Shape};
 pub use sharding::{
     AxisError, AxisName, IndivisibleDim, LogicalAxisRules, Mesh, Sharding, ShardingForm,

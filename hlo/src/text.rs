@@ -191,6 +191,12 @@ fn attributes(out: &mut String, i: &xla::HloInstructionProto, names: &HashMap<i6
     if !i.custom_call_target.is_empty() {
         let _ = write!(out, ", custom_call_target=\"{}\"", i.custom_call_target);
     }
+    if let Some(attributes) = &i.frontend_attributes {
+        let pairs = attributes.map.iter();
+        let pairs = pairs.map(|(key, value)| format!("{key}={value:?}"));
+        let pairs: Vec<String> = pairs.collect();
+        let _ = write!(out, ", frontend_attributes={{{}}}", pairs.join(", "));
+    }
     if let Some(s) = &i.sharding {
         let _ = write!(out, ", sharding={}", sharding(s));
     }

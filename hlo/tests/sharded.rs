@@ -7,7 +7,8 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use ankh_hlo::{
-    AxisName, DType, Error, Graph, LogicalAxisRules, Mesh, Module, Shape, Sharding, Tensor,
+    AxisName, DType, Error, Graph, LogicalAxisRules, Mesh, Module, Shape, Sharding, ShardingForm,
+    Tensor,
 };
 use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
 
@@ -350,4 +351,91 @@ fn results_have_the_sharding_of_their_specs_without_rules_too() {
         (&results[0].dims[..], &results[1].dims[..]),
         (&[8, 8][..], &[8, 2][..])
     );
+}
+
+const ROWS: AxisName = AxisName::new("rows");
+const COLUMNS: AxisName = AxisName::new("columns");
+
+/// Rows over `data`, columns over `model`, on 2 by 4 devices.
+fn rows_and_columns(form: ShardingForm) -> LogicalAxisRules {
+    let mesh = Mesh::new([(DATA, 2), (MODEL, 4)]).unwrap();
+    let rules = [(ROWS, vec![DATA]), (COLUMNS, vec![MODEL])];
+    LogicalAxisRules::new(mesh, rules).unwrap().with_form(form)
+}
+
+/// Of x `[rows, columns]`: twice x, and the sum of each device's shard.
+fn doubled_and_summed<'g>(g: &'g Graph, x: Tensor<'g>) -> Vec<Tensor<'g>> {
+    let both = vec![Some(ROWS), Some(COLUMNS)];
+    let inputs = [(x, both.clone())];
+    g.shard_map("shards", &inputs, &[both.clone(), both], |x| {
+        vec![x[0] * 2.0, x[0].sum_all().reshape(&[1, 1])]
+    })
+}
+
+#[test]
+fn a_shard_map_computes_with_each_devices_shards() {
+    let g = Graph::new("shard_map");
+    g.set_logical_axis_rules(rows_and_columns(ShardingForm::Shardy));
+    let shape = Shape::new(DType::F32, [4, 8]);
+    let x = g.parameter_with_logical_axes("x", shape, &[ROWS, COLUMNS]);
+    let outputs = doubled_and_summed(&g, x);
+    assert_eq!(outputs[1].dims(), [2, 4]);
+    assert_eq!((g.shards(ROWS), g.shards(COLUMNS)), (2, 4));
+    let module = g.finish(&outputs, &[]).unwrap();
+    let values: Vec<f32> = (0..32).map(|i| i as f32).collect();
+    let found = run_split(&module, &[HostTensor::new::<f32>([4, 8], &values)]);
+    let doubled: Vec<f32> = values.iter().map(|v| 2.0 * v).collect();
+    assert_eq!(found[0].to_vec::<f32>().unwrap(), doubled);
+    let sum = |row: usize, column: usize| -> f32 {
+        let at = |r: usize, c: usize| values[(2 * row + r) * 8 + 2 * column + c];
+        at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1)
+    };
+    let sums: Vec<f32> = (0..8).map(|i| sum(i / 4, i % 4)).collect();
+    assert_eq!(found[1].to_vec::<f32>().unwrap(), sums);
+    // Without rules the one shard is the whole.
+    let g = Graph::new("whole");
+    let x = g.parameter("x", Shape::new(DType::F32, [4, 8]));
+    assert_eq!(doubled_and_summed(&g, x)[1].dims(), [1, 1]);
+    assert_eq!(g.shards(ROWS), 1);
+    g.finish(&[x], &[]).unwrap();
+}
+
+#[test]
+fn a_shard_map_that_cannot_be_is_refused() {
+    let refused = |form: ShardingForm, build: for<'g> fn(&'g Graph, Tensor<'g>)| -> String {
+        let g = Graph::new("shard_map");
+        g.set_logical_axis_rules(rows_and_columns(form));
+        let x = g.parameter("x", Shape::new(DType::F32, [3, 8]));
+        build(&g, x);
+        let error = g.error().expect("a mistake");
+        assert_eq!(error.operation, "shard_map", "{error}");
+        error.problem
+    };
+    let shardy = ShardingForm::Shardy;
+    let problem = refused(shardy, |g, x| {
+        doubled_and_summed(g, x);
+    });
+    assert!(problem.contains("`rows` of size 3"), "{problem}");
+    let problem = refused(shardy, |g, x| {
+        g.shard_map("shards", &[(x, vec![None])], &[], |_| vec![]);
+    });
+    assert!(problem.contains("1 axes for f32[3,8]"), "{problem}");
+    let problem = refused(shardy, |g, x| {
+        let outside = x * 2.0;
+        let axes = vec![None, Some(COLUMNS)];
+        g.shard_map("shards", &[(x, axes.clone())], &[axes], |_| vec![outside]);
+    });
+    assert!(problem.contains("a tensor from outside"), "{problem}");
+    let problem = refused(shardy, |g, x| {
+        let axes = vec![None, Some(COLUMNS)];
+        g.shard_map("shards", &[(x, axes.clone())], &[axes.clone(), axes], |x| {
+            x.to_vec()
+        });
+    });
+    assert!(problem.contains("1 results, and axes for 2"), "{problem}");
+    let problem = refused(ShardingForm::Gspmd, |g, x| {
+        let axes = vec![None, Some(COLUMNS)];
+        g.shard_map("shards", &[(x, axes.clone())], &[axes], |x| x.to_vec());
+    });
+    assert!(problem.contains("Shardy"), "{problem}");
 }

@@ -178,7 +178,7 @@ pub(super) fn apply<'g>(
             out
         }
         // None of these has an input that a cotangent could go to, or its results are no functions
-        // of the inputs that have a derivative.
+        // of the inputs that have a derivative that is known here.
         Op::Invalid
         | Op::Parameter { .. }
         | Op::Constant(_)
@@ -186,6 +186,8 @@ pub(super) fn apply<'g>(
         | Op::Compare(_)
         | Op::RngBits { .. }
         | Op::GetTupleElement { .. }
+        | Op::CustomCall(_)
+        | Op::ManualComputation(_)
         | Op::StopGradient => return Err(VjpError::NoRule(n.node.op.name())),
     })
 }

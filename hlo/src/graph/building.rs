@@ -9,12 +9,13 @@ use super::{Attribution, Closure, Frame, Graph, Program, Reference, Scope, State
 use crate::error::Error;
 use crate::ir::{Function, Node, NodeId, Op};
 use crate::shape::{DType, Shape, Type};
-use crate::sharding::{AxisError, AxisName, Mesh, Sharding};
+use crate::sharding::{AxisError, AxisName, Mesh, Sharding, ShardingForm};
 
 impl Graph {
-    /// Records a mistake at the caller's location and returns a placeholder.
+    /// Records a mistake at the caller's location, which [`Graph::finish`] returns if it is the
+    /// first, and gives a placeholder. What is built on this crate refuses with it too.
     #[track_caller]
-    pub(crate) fn refuse(&self, operation: &'static str, problem: String) -> Tensor<'_> {
+    pub fn refuse(&self, operation: &'static str, problem: String) -> Tensor<'_> {
         self.refuse_at(
             operation,
             problem,
@@ -314,6 +315,11 @@ impl Graph {
         rules
             .map(|rules| rules.sharding_except(taken, axes, dims))
             .transpose()
+    }
+
+    /// The form in which the rules write shardings; `None` without rules.
+    pub fn sharding_form(&self) -> Option<ShardingForm> {
+        self.state.borrow().rules.as_ref().map(|rules| rules.form())
     }
 
     /// Whether the rules, if there are any, split a dimension of this logical axis and size into

@@ -12,9 +12,10 @@ use std::rc::Rc;
 use crate::shape::{Shape, Type};
 
 pub use op::{
-    Binary, Comparison, DotDims, PadDim, Precision, Reduction, Remat, RngAlgorithm, Unary,
+    Binary, Comparison, CustomCall, DotDims, PadDim, Precision, Reduction, Remat, RngAlgorithm,
+    Unary,
 };
-pub(crate) use op::{Op, Scan, VjpRuleId};
+pub(crate) use op::{ManualComputation, Op, Scan, VjpRuleId};
 
 /// A node's index in its function.
 pub(crate) type NodeId = usize;

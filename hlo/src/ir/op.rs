@@ -188,6 +188,28 @@ pub enum Remat {
     Named(Vec<Rc<str>>),
 }
 
+/// What a custom call names and hands over to the plugin.
+#[derive(Clone, Debug)]
+pub struct CustomCall {
+    /// What the plugin knows it by, `tpu_custom_call` for example.
+    pub target: Rc<str>,
+    /// The instruction's name, which profiles and dumps show.
+    pub name: Rc<str>,
+    /// What the plugin's own code reads (in HLO: `backend_config`).
+    pub backend_config: Rc<str>,
+    /// What stays with the instruction through all passes, by name.
+    pub frontend_attributes: Vec<(Rc<str>, Rc<str>)>,
+}
+
+/// A part of the program written for one device: from its shards of the inputs to its shards of
+/// the results.
+#[derive(Clone)]
+pub(crate) struct ManualComputation {
+    pub function: Rc<Function>,
+    pub in_shardings: Vec<Sharding>,
+    pub out_shardings: Vec<Sharding>,
+}
+
 /// The number of a hand-written VJP in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VjpRuleId(pub usize);
@@ -270,6 +292,8 @@ pub(crate) enum Op {
     Call {
         function: Rc<Function>,
     },
+    CustomCall(CustomCall),
+    ManualComputation(ManualComputation),
     Scan(Scan),
     /// One result of an operation with several.
     GetTupleElement {
@@ -322,6 +346,8 @@ impl Op {
             Op::While { .. } => "while",
             Op::Conditional { .. } => "conditional",
             Op::Call { .. } => "call",
+            Op::CustomCall(_) => "custom-call",
+            Op::ManualComputation(_) => "shard_map",
             Op::Scan(_) => "scan",
             Op::GetTupleElement { .. } => "get-tuple-element",
             Op::OptimizationBarrier => "opt-barrier",

@@ -126,6 +126,17 @@ impl Block<'_> {
     }
 
     pub fn call(&mut self, function: &Function, inputs: &[i64]) -> i64 {
+        let call = self.call_of(&function.name, function, inputs);
+        self.add(call)
+    }
+
+    /// A call of `function` as a computation called `name`.
+    pub fn call_of(
+        &mut self,
+        name: &str,
+        function: &Function,
+        inputs: &[i64],
+    ) -> xla::HloInstructionProto {
         let mut block = Block::new(self.lowering);
         let shapes = function
             .parameters
@@ -138,10 +149,10 @@ impl Block<'_> {
         let out = block.inline(function, &arguments);
         let root = block.tuple(&out);
         let result = block.shape(root);
-        let callee = block.finish(&function.name, root);
+        let callee = block.finish(name, root);
         let mut i = instruction::new("call", result, inputs.to_vec());
         i.called_computation_ids = vec![callee];
-        self.add(i)
+        i
     }
 
     fn binary(&mut self, opcode: &str, x: i64, y: i64) -> i64 {

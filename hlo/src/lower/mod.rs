@@ -5,6 +5,7 @@ mod block;
 mod control;
 mod instruction;
 mod liveness;
+mod manual;
 mod operation;
 mod signature;
 
@@ -23,6 +24,7 @@ use crate::sharding::ShardingForm;
 use crate::text;
 
 use block::Block;
+pub use manual::MANUAL_COMPUTATION;
 pub use signature::ArraySpec;
 pub(crate) use signature::Signature;
 

@@ -101,6 +101,11 @@ impl Block<'_> {
                 };
             }
             Op::Call { function } => return tuple(self.call(function, &operands())),
+            Op::CustomCall(call) => {
+                i.operand_ids = operands();
+                return tuple(self.custom_call(i, call));
+            }
+            Op::ManualComputation(manual) => return tuple(self.manual(manual, &operands())),
             Op::Conditional { on_true, on_false } => {
                 return tuple(self.conditional(on_true, on_false, &operands()));
             }
