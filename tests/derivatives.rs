@@ -5,12 +5,14 @@ mod support;
 
 use ankh::config::{LogicalAxis, Loss};
 use ankh::model::attention::{
-    AttentionMask, Bias, Scores, causal_mask, key_mask, weighted_sum, weighted_sum_by,
+    AttentionMask, Bias, Scores, Segments, causal_mask, kernel_weighted_sum, key_mask,
+    relative_for_kernel, weighted_sum, weighted_sum_by,
 };
 use ankh::model::layers::{gelu, product};
 use ankh::model::position::Direction;
 use ankh::model::{Targets, token_loss};
 use ankh_hlo::{DType, Graph, Literal, Shape, Tensor};
+use ankh_mosaic::Lowering;
 use ankh_pjrt::HostTensor;
 use support::{Random, compile, run};
 
@@ -253,6 +255,74 @@ fn attention_matches_finite_differences_and_the_plain_formula() {
                 let pairs = hidden.pairs(g, numbers, batch);
                 [
                     mixed(weighted_sum(x[0], x[1], x[2], bias)),
+                    mixed(plain_attention([x[0], x[1], x[2]], relative, pairs)),
+                ]
+            });
+        }
+    }
+}
+
+/// The kernels' result for queries, keys and values of `[batch, heads, length, kv]`.
+fn by_kernels<'g>(
+    x: [Tensor<'g>; 3],
+    relative: Option<Tensor<'g>>,
+    mask: AttentionMask<'g>,
+) -> Tensor<'g> {
+    let AttentionMask::Segments {
+        queries,
+        keys,
+        direction,
+    } = mask
+    else {
+        panic!("the kernels take segments")
+    };
+    let segments = Segments {
+        queries,
+        keys,
+        direction,
+    };
+    let x = x.map(|t| t.transpose(&[0, 1, 3, 2]));
+    let relative = relative.map(relative_for_kernel);
+    let y = kernel_weighted_sum(Lowering::Loops, x, relative, segments);
+    y.transpose(&[0, 1, 3, 2])
+}
+
+#[test]
+fn attention_kernels_match_finite_differences_and_the_plain_formula() {
+    for (seed, hidden) in [
+        (21, Hidden::Others),
+        (22, Hidden::OthersAndLater),
+        (23, Hidden::Others),
+    ] {
+        for relative in [true, false] {
+            let random = &mut Random(seed);
+            let [batch, heads, queries, keys, kv] =
+                [3, 3, 4, 5, 4].map(|most| 1 + random.below(most));
+            let queries = match hidden {
+                Hidden::Others => queries,
+                _ => keys,
+            };
+            let of_keys = hidden.numbers(random, batch, keys);
+            let of_queries = match queries == keys {
+                true => of_keys.clone(),
+                false => hidden.numbers(random, batch, queries),
+            };
+            let numbers = [&of_queries[..], &of_keys];
+            let mut shapes = vec![
+                vec![batch, heads, queries, kv],
+                vec![batch, heads, keys, kv],
+                vec![batch, heads, keys, kv],
+            ];
+            if relative {
+                shapes.push(vec![heads, queries, keys]);
+            }
+            let case = format!("seed {seed}, {hidden:?}, {numbers:?}, {shapes:?}");
+            check(&case, &shapes, random, |g, x| {
+                let relative = x.get(3).copied();
+                let mask = hidden.mask(g, numbers, batch);
+                let pairs = hidden.pairs(g, numbers, batch);
+                [
+                    mixed(by_kernels([x[0], x[1], x[2]], relative, mask)),
                     mixed(plain_attention([x[0], x[1], x[2]], relative, pairs)),
                 ]
             });

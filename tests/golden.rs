@@ -66,15 +66,38 @@ fn read(path: &Path) -> Vec<(String, HostTensor)> {
     file.tensors().into_iter().map(tensor).collect()
 }
 
-fn run(name: &str, remat: config::Remat) -> (Config, ForwardOutputs) {
+/// How the model is computed. It changes no result.
+#[derive(Clone, Copy)]
+struct How {
+    remat: config::Remat,
+    attention: config::Attention,
+}
+
+impl How {
+    fn formula(remat: config::Remat) -> How {
+        How {
+            remat,
+            attention: config::Attention::Formula,
+        }
+    }
+
+    fn kernel(remat: config::Remat) -> How {
+        How {
+            remat,
+            attention: config::Attention::Kernel,
+        }
+    }
+}
+
+fn run(name: &str, how: How) -> (Config, ForwardOutputs) {
     let batch = case(name).join("batch.safetensors");
-    run_directory(&case(name).join("hf"), &batch, remat, Gradients::Yes, STEPS)
+    run_directory(&case(name).join("hf"), &batch, how, Gradients::Yes, STEPS)
 }
 
 fn run_directory(
     directory: &Path,
     batch: &Path,
-    remat: config::Remat,
+    how: How,
     gradients: Gradients,
     steps: u64,
 ) -> (Config, ForwardOutputs) {
@@ -88,7 +111,8 @@ fn run_directory(
     config.schedule.warmup_steps = 0;
     config.schedule.peak_learning_rate = LEARNING_RATE;
     config.train.compute = Compute::Float32;
-    config.train.remat = remat;
+    config.train.remat = how.remat;
+    config.train.attention = how.attention;
     let device = open_mesh(&config, Slice::default(), Hosts::Real).unwrap();
     let out = forward(
         &config,
@@ -144,8 +168,8 @@ fn assert_close(name: &str, found: &HostTensor, expected: &HostTensor, tolerance
     );
 }
 
-fn check(name: &str, remat: config::Remat) {
-    let (config, out) = run(name, remat);
+fn check(name: &str, how: How) {
+    let (config, out) = run(name, how);
     let expected = read(&case(name).join("expected.safetensors"));
     let reference = |key: &str| {
         &expected
@@ -185,14 +209,25 @@ fn check(name: &str, remat: config::Remat) {
 #[test]
 fn the_model_and_the_optimizer_equal_hugging_faces() {
     for name in CASES {
-        check(name, config::Remat::Full);
+        check(name, How::formula(config::Remat::Full));
     }
 }
 
 #[test]
 fn remat_changes_nothing() {
-    check("defaults", config::Remat::None);
-    check("gated-silu", config::Remat::Named);
+    check("defaults", How::formula(config::Remat::None));
+    check("gated-silu", How::formula(config::Remat::Named));
+}
+
+#[test]
+fn with_attention_by_kernels_they_equal_hugging_faces_too() {
+    for (name, remat) in [
+        ("defaults", config::Remat::Named),
+        ("inner-width", config::Remat::Full),
+        ("relu-tied", config::Remat::None),
+    ] {
+        check(name, How::kernel(remat));
+    }
 }
 
 /// What `save_pretrained` of both versions of transformers wrote, tied and untied, and the logits
@@ -236,8 +271,8 @@ fn directories_of_transformers_4_and_5_have_its_logits() {
         let logits = match known.iter().find(|(other, _)| *other == loaded) {
             Some((_, logits)) => logits.clone(),
             None => {
-                let (none, no) = (config::Remat::None, Gradients::No);
-                let (_, out) = run_directory(&checkpoint, &batch, none, no, 0);
+                let how = How::formula(config::Remat::None);
+                let (_, out) = run_directory(&checkpoint, &batch, how, Gradients::No, 0);
                 known.push((loaded, out.logits.clone()));
                 out.logits
             }

@@ -247,6 +247,29 @@ fn other_ways_to_split_the_work_change_no_result() {
 }
 
 #[test]
+fn kernels_train_as_the_formula_does_on_every_mesh() {
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path());
+    let data = directory.path().join("data");
+    let kernel = "train.attention=kernel";
+    for (packing, meshes) in [("padded", &MESHES[3..]), ("packed", &MESHES[1..3])] {
+        let packing = format!("data.packing={packing}");
+        let common = [&*packing, "train.remat=named"];
+        let formula = run(&config_for(&data, &common), 1, Hosts::Real);
+        let alone: (&str, &[&str]) = ("one device", &[]);
+        for (mesh, settings) in [alone].iter().chain(meshes) {
+            let devices = if settings.is_empty() { 1 } else { 8 };
+            let settings = [&common[..], &[kernel], settings].concat();
+            let found = run(&config_for(&data, &settings), devices, Hosts::Real);
+            let (losses, weights) = difference(&found, &formula);
+            println!("{packing}, {mesh}: losses {losses:.1e}, weights {weights:.1e}");
+            assert!(losses <= 1e-5, "{mesh}: losses differ by {losses:.1e}");
+            assert!(weights <= 1e-5, "{mesh}: weights differ by {weights:.1e}");
+        }
+    }
+}
+
+#[test]
 fn an_array_is_given_only_where_it_is_expected_to_lie() {
     let set = ["sharding.model=2", "sharding.fsdp=2", "train.batch_size=8"].map(str::to_owned);
     let config = resolve(Some("tiny"), &set).unwrap();

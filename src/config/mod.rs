@@ -154,6 +154,8 @@ pub struct Train {
     pub compute: Compute,
     /// What the forward pass keeps for the backward pass.
     pub remat: Remat,
+    /// How attention is computed.
+    pub attention: Attention,
 }
 
 impl Default for Train {
@@ -166,6 +168,7 @@ impl Default for Train {
             log_every: 10,
             compute: Compute::Auto,
             remat: Remat::Full,
+            attention: Attention::Auto,
         }
     }
 }
@@ -180,6 +183,18 @@ pub enum Compute {
     Float32,
     /// The upper half of a float32.
     Bfloat16,
+}
+
+/// How attention is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attention {
+    /// By kernels on a TPU where they suit the model's sizes, elsewhere by the formula.
+    Auto,
+    /// By kernels. Other devices than TPUs compute these in loops, slowly and to the same results.
+    Kernel,
+    /// By operations on whole arrays of scores.
+    Formula,
 }
 
 /// What a layer's forward pass keeps for its backward pass; the rest is computed again. From least

@@ -17,6 +17,7 @@ pub mod position;
 mod tie;
 mod weights;
 
+pub use attention::AttentionImplementation;
 pub use axes::LogicalAxis;
 pub use config::{Activation, Initialization, Loss, Model};
 pub use flops::step_flops;
@@ -46,6 +47,7 @@ pub mod saved {
         "query",
         "key",
         "value",
+        "norm_scale",
         "residual",
         "mlp_hidden",
         "mlp_gate",

@@ -3,7 +3,10 @@
 use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 
 use super::LogicalAxis::{self, Batch, Embed, Length, Vocab};
-use super::attention::{AttentionMask, Bias, attention, causal_mask, key_mask};
+use super::attention::{
+    AttentionImplementation, AttentionMask, Bias, attention, causal_mask, key_mask,
+    relative_for_kernel,
+};
 use super::layers::{feed_forward, product, rms_norm};
 use super::position::{self, Direction};
 use super::weights::{DecoderLayer, EncoderLayer, Tree, Weights};
@@ -19,6 +22,8 @@ pub struct Network<'g, 'c> {
     pub compute: DType,
     /// What a layer keeps for its derivative.
     pub remat: Remat,
+    /// How attention is computed.
+    pub attention: AttentionImplementation,
     /// The element type in which the gradients of weights leave their matrix products and are
     /// summed over devices: that of the products, or float32.
     pub gradients: DType,
@@ -51,6 +56,14 @@ pub struct States<'g> {
     pub logits: Tensor<'g>,
 }
 
+/// Which keys are seen by the attention of encoder, decoder, and decoder to encoder.
+#[derive(Clone, Copy)]
+struct Masks<'g> {
+    encoder: AttentionMask<'g>,
+    decoder: AttentionMask<'g>,
+    cross: AttentionMask<'g>,
+}
+
 const ACTIVATION: &[LogicalAxis] = &[Batch, Length, Embed];
 
 impl<'g> Network<'g, '_> {
@@ -62,19 +75,53 @@ impl<'g> Network<'g, '_> {
         decoder_input_ids: Tensor<'g>,
         tokens: Tokens<'g>,
     ) -> States<'g> {
-        let inputs = match tokens {
-            Tokens::Padded { attention_mask } => AttentionMask::Additive(key_mask(attention_mask)),
-            Tokens::Packed { input_segments, .. } => AttentionMask::Segments {
-                queries: input_segments,
-                keys: input_segments,
-                direction: Direction::Bidirectional,
-            },
-        };
-        let encoder = self.encode(input_ids, inputs);
-        let decoder = self.decode(decoder_input_ids, encoder, inputs, tokens);
+        let masks = self.masks(decoder_input_ids, tokens);
+        let encoder = self.encode(input_ids, masks.encoder);
+        let decoder = self.decode(decoder_input_ids, encoder, masks);
         States {
             encoder,
             logits: self.logits(decoder),
+        }
+    }
+
+    /// Which keys each attention sees. A kernel takes segments alone: where rows are padded, each
+    /// is one segment, and its padding another.
+    fn masks(&self, decoder_input_ids: Tensor<'g>, tokens: Tokens<'g>) -> Masks<'g> {
+        let segments = |queries, keys, direction| AttentionMask::Segments {
+            queries,
+            keys,
+            direction,
+        };
+        match (tokens, self.attention) {
+            (Tokens::Padded { attention_mask }, AttentionImplementation::Formula) => {
+                let inputs = AttentionMask::Additive(key_mask(attention_mask));
+                let later = causal_mask(self.graph(), decoder_input_ids.dim(1));
+                Masks {
+                    encoder: inputs,
+                    decoder: AttentionMask::Additive(later),
+                    cross: inputs,
+                }
+            }
+            (Tokens::Padded { attention_mask }, AttentionImplementation::Kernel(_)) => {
+                let of_inputs = attention_mask.full_like(1.0);
+                let of_targets = decoder_input_ids.full_like(1.0);
+                Masks {
+                    encoder: segments(of_inputs, attention_mask, Direction::Bidirectional),
+                    decoder: segments(of_targets, of_targets, Direction::Causal),
+                    cross: segments(of_targets, attention_mask, Direction::Bidirectional),
+                }
+            }
+            (
+                Tokens::Packed {
+                    input_segments: inputs,
+                    target_segments: targets,
+                },
+                _,
+            ) => Masks {
+                encoder: segments(inputs, inputs, Direction::Bidirectional),
+                decoder: segments(targets, targets, Direction::Causal),
+                cross: segments(targets, inputs, Direction::Bidirectional),
+            },
         }
     }
 
@@ -83,58 +130,30 @@ impl<'g> Network<'g, '_> {
     }
 
     /// `[batch, length]` to `[batch, length, embed]`.
-    fn encode(&self, ids: Tensor<'g>, inputs: AttentionMask<'g>) -> Tensor<'g> {
+    fn encode(&self, ids: Tensor<'g>, mask: AttentionMask<'g>) -> Tensor<'g> {
         let _scope = self.graph().scope("encoder");
         let p = &self.weights.encoder;
         let relative = self.relative(p.relative_bias, Direction::Bidirectional, ids.dim(1));
         let bias = Bias {
             relative: Some(relative),
-            mask: inputs,
+            mask,
         };
         let x = self.stack(ids, &p.layers, |p, x| self.encoder_layer(p, x, bias));
         rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
     }
 
-    /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`, the encoder's states
-    /// of `inputs`.
-    fn decode(
-        &self,
-        ids: Tensor<'g>,
-        memory: Tensor<'g>,
-        inputs: AttentionMask<'g>,
-        tokens: Tokens<'g>,
-    ) -> Tensor<'g> {
+    /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`, the encoder's states.
+    fn decode(&self, ids: Tensor<'g>, memory: Tensor<'g>, masks: Masks<'g>) -> Tensor<'g> {
         let _scope = self.graph().scope("decoder");
         let p = &self.weights.decoder;
-        let length = ids.dim(1);
-        let relative = self.relative(p.relative_bias, Direction::Causal, length);
-        let (own, of_inputs) = match tokens {
-            Tokens::Padded { .. } => {
-                let later = causal_mask(self.graph(), length);
-                (AttentionMask::Additive(later), inputs)
-            }
-            Tokens::Packed {
-                input_segments,
-                target_segments,
-            } => {
-                let among = |keys, direction| AttentionMask::Segments {
-                    queries: target_segments,
-                    keys,
-                    direction,
-                };
-                (
-                    among(target_segments, Direction::Causal),
-                    among(input_segments, Direction::Bidirectional),
-                )
-            }
-        };
+        let relative = self.relative(p.relative_bias, Direction::Causal, ids.dim(1));
         let bias = Bias {
             relative: Some(relative),
-            mask: own,
+            mask: masks.decoder,
         };
         let cross = Bias {
             relative: None,
-            mask: of_inputs,
+            mask: masks.cross,
         };
         let x = self.stack(ids, &p.layers, |p, x| {
             self.decoder_layer(p, x, memory, bias, cross)
@@ -219,7 +238,7 @@ impl<'g> Network<'g, '_> {
         bias: Bias<'g>,
     ) -> Tensor<'g> {
         let _scope = self.graph().scope(name);
-        attention(p, x, memory, self.model.heads as i64, bias)
+        attention(self.attention, p, x, memory, self.model.heads as i64, bias)
     }
 
     fn feed_forward(
@@ -237,13 +256,17 @@ impl<'g> Network<'g, '_> {
     /// between sequences are masked.
     fn relative(&self, table: Tensor<'g>, direction: Direction, length: i64) -> Tensor<'g> {
         let _scope = self.graph().scope("relative_bias");
-        position::bias(
+        let bias = position::bias(
             table,
             direction,
             self.model.relative_max_distance,
             length,
             length,
-        )
+        );
+        match self.attention {
+            AttentionImplementation::Formula => bias,
+            AttentionImplementation::Kernel(_) => relative_for_kernel(bias),
+        }
     }
 
     /// float32 logits. A tied projection is the embedding table; the first T5 scales what comes

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use ankh_mosaic::KernelCall;
 use ankh_proto::xla::{HloInstructionProto, HloModuleProto, ShapeProto};
 use serde::{Deserialize, Serialize};
 
@@ -22,20 +23,25 @@ pub struct Flops {
 }
 
 impl Flops {
-    /// Counts a module's products, in loops as often as these run.
-    pub fn of(module: &HloModuleProto) -> Flops {
+    /// Counts the products of a module for so many devices, in loops as often as these run, and
+    /// what its kernels say of themselves.
+    pub fn of(module: &HloModuleProto, devices: usize) -> Flops {
         let shapes = shapes(module);
         let mut flops = Flops::default();
-        Walk::new(module).each(Into::Everything, |visit| {
-            if visit.instruction.opcode != "dot" {
-                return;
-            }
-            let sum = match scope(visit.instruction).0 {
+        let walk = Walk::new(module).on_devices(devices);
+        walk.each(Into::Everything, |visit| {
+            let instruction = visit.instruction;
+            let each = match KernelCall::of(instruction).flatten() {
+                Some(call) => call.cost.flops as f64,
+                None if instruction.opcode == "dot" => product(instruction, &shapes).unwrap_or(0.0),
+                None => return,
+            };
+            let sum = match scope(instruction).0 {
                 Pass::Forward => &mut flops.forward,
                 Pass::Recompute => &mut flops.recompute,
                 Pass::Gradient => &mut flops.gradient,
             };
-            *sum += visit.times as f64 * product(visit.instruction, &shapes).unwrap_or(0.0);
+            *sum += visit.times as f64 * each;
         });
         flops
     }

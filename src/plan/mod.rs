@@ -8,6 +8,7 @@ pub mod compile;
 mod estimate;
 mod fit;
 mod flops;
+mod kernels;
 mod memory;
 mod profile;
 mod render;
@@ -25,8 +26,10 @@ pub use collectives::{Collective, CollectiveKind, collectives};
 pub use estimate::Estimate;
 pub use fit::{MemoryShortfall, Remedy};
 pub use flops::Flops;
+pub use kernels::{KernelCycles, Schedule, Schedules};
 pub use memory::Memory;
 pub use profile::{Profile, ScopeCycles};
+pub use scope::Pass;
 
 use crate::config::{Config, MeshAxis, Remat};
 use crate::mesh::slice::Slice;
@@ -153,7 +156,7 @@ impl<'c> LoweredStep<'c> {
         let replicated = replicated.map(|rules| sharding::replicated(config, rules));
         Ok(LoweredStep {
             arrays: StepArray::all(config, &module),
-            flops: Flops::of(module.proto()),
+            flops: Flops::of(module.proto(), mesh.devices()),
             model_flops: config.step_flops(),
             config,
             slice,
@@ -187,7 +190,11 @@ impl<'c> LoweredStep<'c> {
     pub fn plan(&self, compilation: &Compilation) -> Plan {
         let optimized = &compilation.optimized;
         let collectives = collectives(optimized, &sharding::mesh(self.mesh));
-        let profile = self.slice.generation().and_then(|_| Profile::of(optimized));
+        let schedules = &compilation.stats.kernels;
+        let profile = self
+            .slice
+            .generation()
+            .and_then(|generation| Profile::of(optimized, schedules, generation.chip()));
         let estimate = self.slice.generation().zip(profile.as_ref());
         let estimate = estimate.map(|(generation, profile)| {
             let chips = self.slice.chips();

@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use ankh_proto::xla::{HloInstructionProto, HloModuleProto};
 use serde::{Deserialize, Serialize};
 
+use super::kernels::{self, KernelCycles, Schedules};
 use super::scope::{Pass, scope};
 use super::walk::{Into, Walk};
+use crate::mesh::slice::Chip;
 
 /// The compiler's estimate of one run of a program on one device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +21,8 @@ pub struct Profile {
     pub cycles: u64,
     /// The same by scope, most first.
     pub scopes: Vec<ScopeCycles>,
+    /// Those of kernels, which the scopes hold too, most first.
+    pub kernels: Vec<KernelCycles>,
 }
 
 /// The cycles of one part of the model.
@@ -42,29 +46,42 @@ impl ScopeCycles {
 }
 
 impl Profile {
-    /// Reads an optimized module; `None` where its compiler leaves no estimates.
-    pub fn of(module: &HloModuleProto) -> Option<Profile> {
+    /// Reads an optimized module with the schedules of its kernels; `None` where its compiler
+    /// leaves no estimates.
+    pub fn of(module: &HloModuleProto, schedules: &Schedules, chip: &Chip) -> Option<Profile> {
         let mut scopes: BTreeMap<String, ScopeCycles> = BTreeMap::new();
-        Walk::new(module).each(Into::ControlFlow, |visit| {
-            let Some(cycles) = estimated_cycles(visit.instruction) else {
-                return;
-            };
-            let cycles = cycles.saturating_mul(visit.times);
-            let (pass, name) = scope(visit.instruction);
+        let mut add = |pass: Pass, name: String, cycles: u64| {
             let place = scopes.entry(name).or_default();
             match pass {
                 Pass::Forward => place.forward += cycles,
                 Pass::Recompute => place.recompute += cycles,
                 Pass::Gradient => place.gradient += cycles,
             }
+        };
+        Walk::new(module).each(Into::ControlFlow, |visit| {
+            let Some(cycles) = estimated_cycles(visit.instruction) else {
+                return;
+            };
+            let cycles = cycles.saturating_mul(visit.times);
+            let (pass, name) = scope(visit.instruction);
+            add(pass, name, cycles);
         });
+        let mut kernels = kernels::of(module, schedules, chip);
+        for kernel in &kernels {
+            add(kernel.pass, kernel.scope.clone(), kernel.cycles);
+        }
+        kernels.sort_by_key(|kernel| std::cmp::Reverse(kernel.cycles));
         let mut scopes: Vec<ScopeCycles> = scopes
             .into_iter()
             .map(|(name, place)| ScopeCycles { name, ..place })
             .collect();
         scopes.sort_by_key(|place| std::cmp::Reverse(place.cycles()));
         let cycles = scopes.iter().map(ScopeCycles::cycles).sum();
-        (cycles > 0).then_some(Profile { cycles, scopes })
+        (cycles > 0).then_some(Profile {
+            cycles,
+            scopes,
+            kernels,
+        })
     }
 }
 

@@ -201,6 +201,25 @@ impl Profile {
                 part(place.gradient)
             )?;
         }
+        if self.kernels.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nkernels, in the above                      calls  places  cycles, if memory is slower   all"
+        )?;
+        for kernel in &self.kernels {
+            writeln!(
+                f,
+                "  {:40} {:>5} {:>7} {:>7} {:>20} {:>9}",
+                kernel.name,
+                kernel.calls,
+                kernel.places,
+                kernel.schedule.bundles,
+                kernel.memory_cycles,
+                part(kernel.cycles)
+            )?;
+        }
         Ok(())
     }
 }

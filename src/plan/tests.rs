@@ -4,13 +4,14 @@ use ankh_hlo::{DType, Mesh};
 use ankh_proto::xla::hlo_instruction_proto::ReplicaGroupList;
 use ankh_proto::xla::mesh_proto::MeshAxis;
 use ankh_proto::xla::{
-    AxisRefProto, HloComputationProto, HloInstructionProto, HloModuleProto,
+    AxisRefProto, FrontendAttributes, HloComputationProto, HloInstructionProto, HloModuleProto,
     IotaReplicaGroupListProto, LiteralProto, MeshAxesReplicaGroupListProto, MeshProto, OpMetadata,
     PrimitiveType, ReplicaGroup, ShapeProto, SourceTarget,
 };
 
 use super::*;
 use crate::config::{Config, Remat, resolve};
+use crate::mesh::slice::Generation;
 use crate::programs::{BatchSize, Programs};
 
 fn shape(element_type: PrimitiveType, dims: &[i64]) -> ShapeProto {
@@ -76,9 +77,14 @@ fn module(computations: Vec<Vec<HloInstructionProto>>) -> HloModuleProto {
     }
 }
 
+/// On a v4, without kernels.
+fn profile(module: &HloModuleProto) -> Option<Profile> {
+    Profile::of(module, &Schedules::new(), Generation::V4.chip())
+}
+
 #[test]
 fn loops_count_as_often_as_they_run() {
-    let profile = Profile::of(&module(vec![
+    let profile = profile(&module(vec![
         // 1, 2: the inner loop; 3: a fusion that the outer loop's condition is made of; 4, 5: the
         // outer loop.
         vec![timed(1, "encoder/layer/mlp/dot", 10)],
@@ -109,13 +115,13 @@ fn loops_count_as_often_as_they_run() {
 fn what_a_fusion_is_made_of_takes_no_time_of_its_own() {
     let inner = vec![timed(1, "decoder/dot", 10)];
     let entry = vec![calling(timed(2, "decoder/dot", 12), &[1])];
-    assert_eq!(Profile::of(&module(vec![inner, entry])).unwrap().cycles, 12);
+    assert_eq!(profile(&module(vec![inner, entry])).unwrap().cycles, 12);
 }
 
 #[test]
 fn a_compiler_without_estimates_gives_no_profile() {
     assert_eq!(
-        Profile::of(&module(vec![vec![instruction(1, "add", &[1], &[])]])),
+        profile(&module(vec![vec![instruction(1, "add", &[1], &[])]])),
         None
     );
 }
@@ -282,7 +288,7 @@ fn what_loops_write_for_each_layer_is_told_from_what_they_read() {
 
 fn step_flops(config: &Config, compute: DType) -> Flops {
     let programs = Programs::new(config, BatchSize::of(config), compute);
-    Flops::of(programs.step().unwrap().proto())
+    Flops::of(programs.step().unwrap().proto(), 1)
 }
 
 #[test]
@@ -291,7 +297,7 @@ fn products_counted_in_the_graph_are_those_of_the_formula() {
         let config = resolve(Some(preset), &[]).unwrap();
         // In float32 nothing is computed twice on the way.
         let programs = Programs::new(&config, BatchSize::of(&config), DType::F32);
-        let counted = 3.0 * Flops::of(programs.evaluation().unwrap().proto()).total();
+        let counted = 3.0 * Flops::of(programs.evaluation().unwrap().proto(), 1).total();
         let ratio = counted / config.step_flops();
         assert!((0.999..1.005).contains(&ratio), "{preset}: {ratio}");
     }
@@ -331,4 +337,117 @@ fn a_batch_in_parts_costs_the_same() {
     // Only the relative positions, which all examples share, are looked up once for each part.
     let ratio = step_flops(&config, DType::Bf16).total() / whole;
     assert!((1.0..1.002).contains(&ratio), "{ratio}");
+}
+
+/// A call of a kernel with a grid of 6 by 5 places, of which the first axis is shared out.
+fn kernel(id: i64, scope: &str) -> HloInstructionProto {
+    let known = r#"{"name":"attention","grid":[6,5],"parallel":[true,false],
+        "cost":{"flops":600,"transcendentals":0,"bytes":3000}}"#;
+    let operand = shape(PrimitiveType::F32, &[3]);
+    HloInstructionProto {
+        name: format!("custom-call.{id}"),
+        custom_call_target: ankh_mosaic::TARGET.into(),
+        frontend_attributes: Some(FrontendAttributes {
+            map: [("ankh.kernel".to_string(), known.to_string())].into(),
+        }),
+        operand_shapes_with_layout: vec![operand.clone(), operand.clone()],
+        shape: Some(ShapeProto {
+            element_type: PrimitiveType::Tuple.into(),
+            tuple_shapes: vec![operand],
+            ..Default::default()
+        }),
+        metadata: Some(OpMetadata {
+            op_name: scope.into(),
+            ..Default::default()
+        }),
+        ..instruction(id, "custom-call", &[3], &[])
+    }
+}
+
+#[test]
+fn kernels_count_by_their_schedules_and_none_is_free() {
+    // Twice in a loop of three, once inside a fusion.
+    let called = kernel(1, "gradient/encoder/layer/attention/shard_map/custom-call");
+    let step = module(vec![
+        vec![kernel(2, "encoder/layer/attention/shard_map/custom-call")],
+        vec![
+            called,
+            calling(instruction(3, "fusion", &[3], &[]), &[1]),
+            timed(4, "encoder/layer/mlp/dot", 7),
+        ],
+        vec![bound(5, 3)],
+        vec![calling(instruction(6, "while", &[1], &[]), &[2, 3])],
+    ]);
+    let schedule = Schedule {
+        bundles: 100,
+        body: 90,
+    };
+    let schedules = Schedules::from([("attention".into(), schedule)]);
+    // Two cores share the six places of the first axis; two more rounds skip the body.
+    let call = 3 * 5 * 100 + 2 * 10;
+    let profile = Profile::of(&step, &schedules, Generation::V4.chip()).unwrap();
+    assert_eq!(profile.cycles, 3 * (2 * call + 7));
+    let attention = &profile.scopes[0];
+    assert_eq!(attention.name, "encoder/attention");
+    assert_eq!(
+        (attention.forward, attention.gradient),
+        (3 * call, 3 * call)
+    );
+    assert_eq!(profile.kernels.len(), 2);
+    assert_eq!(profile.kernels[0].bytes, 100);
+    // One core has them all.
+    let profile = Profile::of(&step, &schedules, Generation::V5e.chip()).unwrap();
+    assert_eq!(profile.kernels[0].cycles, 3 * (6 * 5 * 100 + 2 * 10));
+    // Where memory is slower, it counts.
+    let quick = Schedule {
+        bundles: 1,
+        body: 0,
+    };
+    let quick = Schedules::from([("attention".into(), quick)]);
+    let profile = Profile::of(&step, &quick, Generation::V5e.chip()).unwrap();
+    let kernel = &profile.kernels[0];
+    assert!(kernel.memory_cycles > 1);
+    assert_eq!(kernel.cycles, 3 * 30 * kernel.memory_cycles);
+
+    let written = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (name.to_string(), schedule))
+            .collect()
+    };
+    let found = kernels::schedules(&step, &written(&["custom-call.1", "custom-call.2"]));
+    assert_eq!(found, Ok(schedules));
+    let missing = kernels::schedules(&step, &written(&["custom-call.2"]));
+    assert_eq!(missing, Err("custom-call.1".into()));
+}
+
+#[test]
+fn the_program_of_a_steps_kernels_calls_each_once() {
+    let step = module(vec![vec![kernel(1, "a"), kernel(2, "b"), bound(3, 1)]]);
+    let program = kernels::program(&step).unwrap();
+    let entry = &program.computations[0];
+    let opcodes: Vec<&str> = entry.instructions.iter().map(|i| &*i.opcode).collect();
+    let expected = [
+        "parameter",
+        "parameter",
+        "custom-call",
+        "get-tuple-element",
+        "tuple",
+    ];
+    assert_eq!(opcodes, expected);
+    assert_eq!(entry.root_id, entry.instructions[4].id);
+    assert_eq!(kernels::program(&module(vec![vec![bound(1, 1)]])), None);
+}
+
+#[test]
+fn a_kernels_products_count_on_every_device() {
+    let config = resolve(Some("tiny"), &["train.attention=kernel".into()]).unwrap();
+    let formula = resolve(Some("tiny"), &["train.attention=formula".into()]).unwrap();
+    let of = |config: &Config| step_flops(config, DType::F32);
+    // The kernels compute the scores twice, and the formula keeps them in float32.
+    let [kernel, formula] = [of(&config), of(&formula)].map(|flops| flops.total());
+    assert!(
+        (1.0..1.1).contains(&(kernel / formula)),
+        "{kernel} {formula}"
+    );
 }

@@ -26,6 +26,7 @@ pub(super) enum Into {
 /// A module, ready to be walked.
 pub(super) struct Walk<'m> {
     entry: i64,
+    devices: u64,
     computations: HashMap<i64, &'m HloComputationProto>,
 }
 
@@ -34,7 +35,17 @@ impl<'m> Walk<'m> {
     pub fn new(module: &'m HloModuleProto) -> Walk<'m> {
         Walk {
             entry: module.entry_computation_id,
+            devices: 1,
             computations: module.computations.iter().map(|c| (c.id, c)).collect(),
+        }
+    }
+
+    /// Counts what each of so many devices does for itself, as often as there are devices: the
+    /// manual computations of a module that is not partitioned yet.
+    pub fn on_devices(self, devices: usize) -> Walk<'m> {
+        Walk {
+            devices: devices as u64,
+            ..self
         }
     }
 
@@ -71,7 +82,11 @@ impl<'m> Walk<'m> {
                 }
                 "call" | "conditional" => {
                     for &callee in called {
-                        self.enter(callee, times, into, see);
+                        let each = match self.is_manual(callee) {
+                            true => times.saturating_mul(self.devices),
+                            false => times,
+                        };
+                        self.enter(callee, each, into, see);
                     }
                 }
                 "fusion" | "async-start" | "custom-call" if into == Into::Everything => {
@@ -82,6 +97,12 @@ impl<'m> Walk<'m> {
                 _ => {}
             }
         }
+    }
+
+    /// Whether a computation is written for one device.
+    fn is_manual(&self, computation: i64) -> bool {
+        let computation = self.computations.get(&computation);
+        computation.is_some_and(|c| c.name.starts_with(ankh_hlo::MANUAL_COMPUTATION))
     }
 
     /// How often a loop runs: the largest integer that its condition, or a fusion in it, compares

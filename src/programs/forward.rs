@@ -5,7 +5,7 @@ use ankh_hlo::{DType, Error, Module, Remat, Tensor};
 
 use super::signature::BatchTensors;
 use super::{EvaluationSums, Programs, batch, declare, parameters, vector};
-use crate::config::{self, Config};
+use crate::config;
 use crate::model::{Network, Parameter, States, TokenLoss, Weights, saved, token_loss};
 
 /// Whether a forward pass gives gradients too.
@@ -20,16 +20,11 @@ pub enum Gradients {
 impl Programs<'_> {
     /// An evaluation: parameters and batch to [`EvaluationSums`].
     pub fn evaluation(&self) -> Result<Module, Error> {
-        let Programs {
-            config,
-            size,
-            compute,
-            ..
-        } = *self;
+        let Programs { config, size, .. } = *self;
         let g = self.graph("evaluation");
         let (specs, values) = parameters(&g, config);
         let batch = declare(&g, &batch(size));
-        let sums = losses(config, &specs, &values, &batch, compute).1;
+        let sums = losses(self, &specs, &values, &batch).1;
         let out = EvaluationSums {
             cross_entropy: sums.cross_entropy,
             correct: sums.correct,
@@ -42,16 +37,11 @@ impl Programs<'_> {
     /// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked
     /// for, the gradient of each parameter.
     pub fn forward(&self, gradients: Gradients) -> Result<Module, Error> {
-        let Programs {
-            config,
-            size,
-            compute,
-            ..
-        } = *self;
+        let Programs { config, size, .. } = *self;
         let g = self.graph("forward");
         let (specs, values) = parameters(&g, config);
         let batch = declare(&g, &batch(size));
-        let (states, sums) = losses(config, &specs, &values, &batch, compute);
+        let (states, sums) = losses(self, &specs, &values, &batch);
         let loss = sums.objective / BatchTensors::of(&batch).targets.count();
         let mut outputs = vec![states.logits, states.encoder.convert(DType::F32), loss];
         if gradients == Gradients::Yes {
@@ -61,18 +51,22 @@ impl Programs<'_> {
     }
 }
 
+/// The states of a batch's forward pass, and its sums.
 pub(super) fn losses<'g>(
-    config: &Config,
+    programs: &Programs<'_>,
     specs: &Weights<Parameter>,
     values: &[Tensor<'g>],
     batch: &[Tensor<'g>],
-    compute: DType,
 ) -> (States<'g>, TokenLoss<'g>) {
+    let Programs {
+        config, compute, ..
+    } = *programs;
     let network = Network {
         model: &config.model,
         weights: specs.filled(values),
         compute,
         remat: remat(config.train.remat),
+        attention: programs.attention,
         gradients: match config.sharding.gradients {
             config::GradientType::Float32 => DType::F32,
             config::GradientType::Bfloat16 => compute,

@@ -6,6 +6,7 @@
 //! returns the next state, in the memory of the last one, and its metrics. This module builds
 //! programs and knows what they take and return. It does not know devices, and runs nothing.
 
+mod attention;
 mod forward;
 mod initial;
 mod metrics;
@@ -16,8 +17,9 @@ mod step;
 use ankh_hlo::{ArraySpec, DType, Graph, LogicalAxisRules, Tensor};
 
 use crate::config::{self, Config};
-use crate::model::{Parameter, Weights};
+use crate::model::{AttentionImplementation, Parameter, Weights};
 
+pub use attention::{NoKernel, attention};
 pub use forward::Gradients;
 pub use metrics::{EvaluationSums, StepMetrics};
 pub use signature::{Array, BatchSize, batch, state};
@@ -41,6 +43,10 @@ pub struct Programs<'c> {
     pub size: BatchSize,
     /// The element type of activations and matrix products.
     pub compute: DType,
+    /// How attention is computed.
+    pub attention: AttentionImplementation,
+    /// Why kernels do not, where that is left open.
+    pub no_kernel: Option<NoKernel>,
     /// How arrays are split over the devices, if there are several.
     pub rules: Option<LogicalAxisRules>,
     /// The step that what the optimizer keeps began at: 0, unless a run was given another optimizer
@@ -50,12 +56,14 @@ pub struct Programs<'c> {
 }
 
 impl<'c> Programs<'c> {
-    /// Programs for one device.
+    /// Programs for one device, of any platform.
     pub fn new(config: &'c Config, size: BatchSize, compute: DType) -> Programs<'c> {
         Programs {
             config,
             size,
             compute,
+            attention: attention(config, size, compute, "cpu", None).0,
+            no_kernel: None,
             rules: None,
             optimizer_start: 0,
         }
@@ -67,13 +75,23 @@ impl<'c> Programs<'c> {
         platform: &str,
         rules: Option<&LogicalAxisRules>,
     ) -> Programs<'c> {
+        Programs::of_size(config, BatchSize::of(config), platform, rules)
+    }
+
+    /// The same for batches of another size than is configured.
+    pub fn of_size(
+        config: &'c Config,
+        size: BatchSize,
+        platform: &str,
+        rules: Option<&LogicalAxisRules>,
+    ) -> Programs<'c> {
+        let compute = compute_type(config.train.compute, platform);
+        let (attention, no_kernel) = attention(config, size, compute, platform, rules);
         Programs {
+            attention,
+            no_kernel,
             rules: rules.cloned(),
-            ..Programs::new(
-                config,
-                BatchSize::of(config),
-                compute_type(config.train.compute, platform),
-            )
+            ..Programs::new(config, size, compute)
         }
     }
 

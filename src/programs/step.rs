@@ -5,19 +5,14 @@ use ankh_hlo::{DType, Error, Graph, Module, Tensor};
 use super::forward::losses;
 use super::signature::BatchTensors;
 use super::{Programs, StepMetrics, batch, declare, sharding, state, vector};
-use crate::config::{Config, LogicalAxis};
+use crate::config::LogicalAxis;
 use crate::model::{Parameter, Weights};
 use crate::optim::{self, StepContext};
 
 impl Programs<'_> {
     /// A training step: state and batch to the next state (in place) and [`StepMetrics`].
     pub fn step(&self) -> Result<Module, Error> {
-        let Programs {
-            config,
-            size,
-            compute,
-            ..
-        } = *self;
+        let Programs { config, size, .. } = *self;
         let g = self.graph("train_step");
         let arrays = state(config);
         let inputs = self.declare_state(&g);
@@ -29,7 +24,7 @@ impl Programs<'_> {
 
         let tokens = BatchTensors::of(&batch).targets.count();
         let (gradients, cross_entropy, correct) =
-            accumulate(&g, config, &specs, values, &batch, tokens, compute);
+            accumulate(self, &g, &specs, values, &batch, tokens);
         let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
         let gradients = match config.optimizer.clip_norm() {
             Some(bound) => optim::clip(&gradients, norm, bound),
@@ -84,23 +79,22 @@ impl Programs<'_> {
 /// Gradients of the mean objective over the batch's `tokens`, with the summed cross-entropy and
 /// correct predictions. The batch is computed in as many parts as configured, one after the other.
 fn accumulate<'g>(
+    programs: &Programs<'_>,
     g: &'g Graph,
-    config: &Config,
     specs: &Weights<Parameter>,
     values: &[Tensor<'g>],
     batch: &[Tensor<'g>],
     tokens: Tensor<'g>,
-    compute: DType,
 ) -> (Vec<Tensor<'g>>, Tensor<'g>, Tensor<'g>) {
     let part = |values: &[Tensor<'g>], batch: &[Tensor<'g>]| {
-        let sums = losses(config, specs, values, batch, compute).1;
+        let sums = losses(programs, specs, values, batch).1;
         (
             g.gradients(sums.objective / tokens, values),
             sums.cross_entropy,
             sums.correct,
         )
     };
-    let parts = config.train.gradient_accumulation as i64;
+    let parts = programs.config.train.gradient_accumulation as i64;
     if parts == 1 {
         return part(values, batch);
     }

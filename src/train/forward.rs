@@ -39,10 +39,7 @@ pub fn forward(
     steps: u64,
 ) -> Result<ForwardOutputs, TrainError> {
     let size = size_of(batch)?;
-    let programs = Programs {
-        size,
-        ..Programs::of(config, mesh.platform(), mesh.rules())
-    };
+    let programs = Programs::of_size(config, size, mesh.platform(), mesh.rules());
     let fed = programs
         .batch_specs()
         .into_iter()

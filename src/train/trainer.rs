@@ -25,7 +25,8 @@ use super::summary::{self, Summary};
 use crate::checkpoint::{Guard, Store};
 use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
-use crate::programs::Programs;
+use crate::model::AttentionImplementation;
+use crate::programs::{NoKernel, Programs};
 use crate::run_dir::{Fence, Requests, RunDirectory, RunError};
 use crate::telemetry::{Log, Validation};
 
@@ -66,6 +67,7 @@ pub fn train(
     requests: &Requests,
 ) -> Result<Outcome, TrainError> {
     let programs = Programs::of(config, mesh.platform(), mesh.rules());
+    log_attention(&programs);
     let loader = DataLoader::open(&programs, Split::Train, mesh)?;
     for reason in DataOrder::of(&loader.whole).reasons(config.data.memory) {
         tracing::info!("{reason}");
@@ -466,5 +468,18 @@ impl Job<'_> {
     /// Whether there is a request that should not wait for an evaluation.
     fn is_wanted_elsewhere(&self) -> bool {
         self.requests.stop() || (self.requests.save() && self.mesh.is_fully_addressable())
+    }
+}
+
+/// Says how attention is computed where one might expect the other way.
+fn log_attention(programs: &Programs<'_>) {
+    match (programs.attention, programs.no_kernel) {
+        (AttentionImplementation::Kernel(_), _) => {
+            tracing::info!("attention is computed by kernels")
+        }
+        (AttentionImplementation::Formula, None | Some(NoKernel::NoTpu)) => {}
+        (AttentionImplementation::Formula, Some(reason)) => {
+            tracing::warn!("attention is computed by the formula, not by kernels: {reason}");
+        }
     }
 }

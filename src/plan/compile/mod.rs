@@ -6,6 +6,7 @@
 //! the plugin, which only the child loads.
 
 mod child;
+mod schedule;
 
 use std::fs;
 use std::io::{self, Read};
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::mesh::executable_file::Identity;
 use crate::mesh::slice::Slice;
+use crate::plan::kernels::{self, Schedules};
 
 pub use child::answer;
 
@@ -32,6 +34,8 @@ const REQUEST: &str = "request.json";
 const ANSWER: &str = "answer.json";
 const OPTIMIZED: &str = "optimized.pb";
 const EXECUTABLE: &str = "executable";
+const KERNELS: &str = "kernels.pb";
+const SCHEDULES: &str = "schedules";
 
 /// The hidden subcommand that makes this program the child.
 pub const SUBCOMMAND: &str = "compile";
@@ -92,6 +96,8 @@ pub struct CompileStats {
     pub code: u64,
     /// The most held at once.
     pub peak: u64,
+    /// The schedules of its kernels.
+    pub kernels: Schedules,
 }
 
 /// Why a step could not be compiled.
@@ -147,6 +153,8 @@ enum Request {
         slice: String,
         executable: Executable,
     },
+    /// How long the schedules of a program's kernels are.
+    Kernels { slice: String },
     /// Which plugin compiles for a slice.
     Plugin { slice: String },
 }
@@ -195,7 +203,23 @@ impl Compiler {
             executable: job.executable,
         };
         let stats = self.ask(directory.path(), job.slice, &request)?;
-        read(directory.path(), stats)
+        let mut compilation = read(directory.path(), stats)?;
+        compilation.stats.kernels = self.schedules(job.slice, &compilation.optimized)?;
+        Ok(compilation)
+    }
+
+    /// The schedules of a compiled program's kernels. They are compiled once more, by themselves:
+    /// writing down every schedule of a whole step takes longer than compiling it.
+    fn schedules(&self, slice: Slice, step: &HloModuleProto) -> Result<Schedules, CompileError> {
+        let Some(kernels) = kernels::program(step) else {
+            return Ok(Schedules::new());
+        };
+        let directory = tempfile::Builder::new().prefix("pretrain-").tempdir()?;
+        fs::write(directory.path().join(KERNELS), kernels.encode_to_vec())?;
+        let request = Request::Kernels {
+            slice: slice.to_string(),
+        };
+        self.ask(directory.path(), slice, &request)
     }
 
     /// What tells the plugin that compiles for a slice from every other.
@@ -228,6 +252,11 @@ impl Compiler {
                 if std::env::var_os(name).is_none() {
                     command.env(name, "1");
                 }
+            }
+            if matches!(request, Request::Kernels { .. }) {
+                let set = std::env::var(schedule::FLAGS).unwrap_or_default();
+                let flags = schedule::flags(&set, &directory.join(SCHEDULES));
+                command.env(schedule::FLAGS, flags);
             }
         }
         let (status, log) = self.wait(command.spawn()?)?;

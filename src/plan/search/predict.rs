@@ -209,7 +209,7 @@ impl UnshardedStep {
             }
         }
         UnshardedStep {
-            flops: Flops::of(step.proto()),
+            flops: Flops::of(step.proto(), 1),
             kept_split,
             kept_whole,
         }

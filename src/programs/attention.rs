@@ -1,0 +1,57 @@
+//! How a run's attention is computed: by kernels or by the formula.
+
+use ankh_hlo::{DType, LogicalAxisRules, ShardingForm};
+use ankh_mosaic::Lowering;
+
+use super::BatchSize;
+use crate::config::{self, Config};
+use crate::model::AttentionImplementation::{self, Formula, Kernel};
+use crate::model::attention::suits_tpu;
+
+/// Why the formula computes an attention that kernels could have been asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoKernel {
+    /// Kernels are for TPUs.
+    #[error("the devices are no TPUs")]
+    NoTpu,
+    /// The kernels' products are in bfloat16.
+    #[error("the matrix products are not in bfloat16")]
+    Compute,
+    /// The partitioner does not take parts that are split by hand.
+    #[error("the plugin is too old for Shardy's partitioner")]
+    Partitioner,
+    /// A dimension is no multiple of a tile.
+    #[error("model.d_kv is no multiple of 16, or a length of the data no multiple of 128")]
+    Sizes,
+}
+
+/// How attention is computed on devices of `platform`, and, where that is the formula although the
+/// configuration leaves it open, why.
+pub fn attention(
+    config: &Config,
+    size: BatchSize,
+    compute: DType,
+    platform: &str,
+    rules: Option<&LogicalAxisRules>,
+) -> (AttentionImplementation, Option<NoKernel>) {
+    let tpu = platform == "tpu";
+    let lowering = match tpu {
+        true => Lowering::Mosaic,
+        false => Lowering::Loops,
+    };
+    match config.train.attention {
+        config::Attention::Formula => return (Formula, None),
+        config::Attention::Kernel => return (Kernel(lowering), None),
+        config::Attention::Auto => {}
+    }
+    let lengths = [size.input as i64, size.target as i64];
+    let gspmd = rules.is_some_and(|rules| rules.form() == ShardingForm::Gspmd);
+    let reason = match () {
+        () if !tpu => NoKernel::NoTpu,
+        () if compute != DType::Bf16 => NoKernel::Compute,
+        () if gspmd => NoKernel::Partitioner,
+        () if !suits_tpu(config.model.d_kv as i64, &lengths) => NoKernel::Sizes,
+        () => return (Kernel(lowering), None),
+    };
+    (Formula, Some(reason))
+}
