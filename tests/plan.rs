@@ -402,6 +402,30 @@ fn the_step_of_ankh_large_is_no_slower_than_the_peers() {
 
 #[test]
 #[ignore = "needs libtpu: make test-tpu"]
+fn a_step_of_ankh_large_with_kernels_takes_a_billion_cycles() {
+    let plan = planned(&[
+        "--slice",
+        "v4-64",
+        "--config",
+        "ankh-large",
+        "--set",
+        "train.batch_size=1024",
+        "--set",
+        "sharding.fsdp=32",
+        "--set",
+        "train.remat=named",
+        "--set",
+        "train.gradient_accumulation=2",
+    ]);
+    assert!(number(&plan, "/estimate/cycles") <= 1.00e9);
+    assert!(number(&plan, "/memory/peak") < (30u64 << 30) as f64);
+    // Forward and backward, of the encoder, the decoder, and from one to the other.
+    let kernels = plan.pointer("/profile/kernels").unwrap();
+    assert_eq!(kernels.as_array().unwrap().len(), 6);
+}
+
+#[test]
+#[ignore = "needs libtpu: make test-tpu"]
 fn slices_of_every_size_are_planned() {
     for slice in ["v4-8", "v4-128", "v4-1024"] {
         let chips = slice[3..].parse::<usize>().unwrap() / 2;
