@@ -31,15 +31,16 @@ pub struct KernelCall {
 }
 
 impl KernelCall {
-    /// That of an instruction, if it is a kernel's call. `Some(None)` is a kernel that nothing is
-    /// known of.
-    pub fn of(instruction: &HloInstructionProto) -> Option<Option<KernelCall>> {
-        if instruction.custom_call_target != TARGET {
-            return None;
-        }
+    /// Whether an instruction calls a kernel, of which something is known or not.
+    pub fn is_call(instruction: &HloInstructionProto) -> bool {
+        instruction.custom_call_target == TARGET
+    }
+
+    /// What is known of the kernel that an instruction calls; `None` if it calls none.
+    pub fn of(instruction: &HloInstructionProto) -> Option<KernelCall> {
         let attributes = instruction.frontend_attributes.as_ref();
-        let text = attributes.and_then(|attributes| attributes.map.get(ATTRIBUTE));
-        Some(text.and_then(|text| serde_json::from_str(text).ok()))
+        let text = attributes.and_then(|attributes| attributes.map.get(ATTRIBUTE))?;
+        serde_json::from_str(text).ok()
     }
 
     /// The places that the busiest of a chip's `cores` passes over. The first axis that is shared

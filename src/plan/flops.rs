@@ -31,7 +31,7 @@ impl Flops {
         let walk = Walk::new(module).on_devices(devices);
         walk.each(Into::Everything, |visit| {
             let instruction = visit.instruction;
-            let each = match KernelCall::of(instruction).flatten() {
+            let each = match KernelCall::of(instruction) {
                 Some(call) => call.cost.flops as f64,
                 None if instruction.opcode == "dot" => product(instruction, &shapes).unwrap_or(0.0),
                 None => return,

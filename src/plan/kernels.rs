@@ -63,7 +63,7 @@ pub(super) fn of(module: &HloModuleProto, schedules: &Schedules, chip: &Chip) ->
     let mut kernels = vec![];
     Walk::new(module).each(Into::Everything, |visit| {
         let instruction = visit.instruction;
-        let call = KernelCall::of(instruction).flatten();
+            let call = KernelCall::of(instruction);
         let Some(call) = call else {
             return;
         };
@@ -198,5 +198,6 @@ fn calls(
     module: &HloModuleProto,
 ) -> impl Iterator<Item = (&HloInstructionProto, Option<KernelCall>)> {
     let instructions = module.computations.iter().flat_map(|c| &c.instructions);
-    instructions.filter_map(|i| Some((i, KernelCall::of(i)?)))
+    let calls = instructions.filter(|i| KernelCall::is_call(i));
+    calls.map(|i| (i, KernelCall::of(i)))
 }
