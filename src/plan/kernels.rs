@@ -1,13 +1,10 @@
 //! What the kernels of a compiled program cost. The compiler notes no estimate with a custom call;
 //! what one place on a kernel's grid takes is in its final schedule, whose length is in cycles.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ankh_mosaic::KernelCall;
-use ankh_proto::xla::{
-    HloComputationProto, HloInstructionProto, HloModuleProto, PrimitiveType, ProgramShapeProto,
-    ShapeProto,
-};
+use ankh_proto::xla::{HloComputationProto, HloInstructionProto, HloModuleProto};
 use serde::{Deserialize, Serialize};
 
 use super::scope::{Pass, scope};
@@ -32,7 +29,7 @@ impl Schedule {
     }
 }
 
-/// The schedules of kernels, by their names.
+/// The schedules of kernels, with what is fused into their reads, by the names of instructions.
 pub type Schedules = BTreeMap<String, Schedule>;
 
 /// One kernel of a step, all its calls together.
@@ -60,14 +57,12 @@ pub struct KernelCycles {
 
 /// The kernels of a module. Their calls lie in loops; each runs as often as its loop does.
 pub(super) fn of(module: &HloModuleProto, schedules: &Schedules, chip: &Chip) -> Vec<KernelCycles> {
+    let computations = Computations::of(module);
     let mut kernels = vec![];
-    Walk::new(module).each(Into::Everything, |visit| {
+    Walk::new(module).each(Into::ControlFlow, |visit| {
         let instruction = visit.instruction;
-            let call = KernelCall::of(instruction);
-        let Some(call) = call else {
-            return;
-        };
-        let Some(&schedule) = schedules.get(&call.name) else {
+        let call = computations.kernel(instruction).and_then(KernelCall::of);
+        let Some((call, &schedule)) = call.zip(schedules.get(&instruction.name)) else {
             return;
         };
         let (pass, scope) = scope(instruction);
@@ -91,113 +86,59 @@ pub(super) fn of(module: &HloModuleProto, schedules: &Schedules, chip: &Chip) ->
     kernels
 }
 
-/// The schedules of a module's kernels, among all that the compiler has written down, by the names
-/// of instructions.
+/// A module's computations, by their numbers.
+struct Computations<'m>(HashMap<i64, &'m HloComputationProto>);
+
+impl<'m> Computations<'m> {
+    fn of(module: &'m HloModuleProto) -> Computations<'m> {
+        Computations(module.computations.iter().map(|c| (c.id, c)).collect())
+    }
+
+    /// The call of a kernel that an instruction is, or that it is a fusion with.
+    fn kernel(&self, instruction: &'m HloInstructionProto) -> Option<&'m HloInstructionProto> {
+        if KernelCall::is_call(instruction) {
+            return Some(instruction);
+        }
+        let fused = self.fused(instruction);
+        let mut instructions = fused.iter().flat_map(|c| &c.instructions);
+        instructions.find(|i| KernelCall::is_call(i))
+    }
+
+    /// The computations that a fusion is made of, callees first.
+    fn fused(&self, instruction: &HloInstructionProto) -> Vec<&'m HloComputationProto> {
+        if instruction.opcode != "fusion" {
+            return vec![];
+        }
+        let called = instruction.called_computation_ids.iter();
+        let called = called.filter_map(|id| self.0.get(id).copied());
+        let each = called.flat_map(|computation| {
+            let inner = computation.instructions.iter();
+            let inner = inner.flat_map(|i| self.fused(i));
+            inner.chain([computation]).collect::<Vec<_>>()
+        });
+        each.collect()
+    }
+
+    /// The instructions that are kernels, or fusions with one, with the kernel's call in each.
+    fn kernels(&self) -> impl Iterator<Item = (&'m HloInstructionProto, &'m HloInstructionProto)> {
+        let all = self.0.values().flat_map(|c| &c.instructions);
+        let inside: BTreeSet<i64> = all.flat_map(|i| self.fused(i)).map(|c| c.id).collect();
+        let outside = self.0.values().filter(move |c| !inside.contains(&c.id));
+        let instructions = outside.flat_map(|c| &c.instructions);
+        instructions.filter_map(|i| Some((i, self.kernel(i)?)))
+    }
+}
+
+/// Those of `written`, the schedules that the compiler has written down, that are of kernels.
 ///
 /// # Errors
-/// The first kernel that has no schedule, or of which nothing is known. It would count as free.
-pub(super) fn schedules(
-    module: &HloModuleProto,
-    all: &BTreeMap<String, Schedule>,
-) -> Result<Schedules, String> {
-    let counted = calls(module).map(|(i, call)| {
-        let known = call.zip(all.get(&i.name));
-        let (call, &schedule) = known.ok_or_else(|| i.name.clone())?;
-        Ok((call.name, schedule))
+/// A kernel that has no schedule, or of which nothing is known. It would count as free.
+pub(super) fn schedules(module: &HloModuleProto, written: &Schedules) -> Result<Schedules, String> {
+    let computations = Computations::of(module);
+    let counted = computations.kernels().map(|(instruction, call)| {
+        let known = KernelCall::of(call).and(written.get(&instruction.name));
+        let schedule = known.ok_or_else(|| instruction.name.clone())?;
+        Ok((instruction.name.clone(), *schedule))
     });
     counted.collect()
-}
-
-/// A program of each kernel of a module, called once, for one device; `None` if there are none.
-pub(super) fn program(module: &HloModuleProto) -> Option<HloModuleProto> {
-    let mut seen = BTreeSet::new();
-    let mut entry = HloComputationProto {
-        name: "kernels".into(),
-        id: 1,
-        ..Default::default()
-    };
-    let mut shape = ProgramShapeProto::default();
-    let mut results = vec![];
-    let mut next = 1..;
-    let mut id = || next.next().expect("the range has no end");
-    for (call, known) in calls(module) {
-        if known.is_some_and(|known| !seen.insert(known.name)) {
-            continue;
-        }
-        let mut operands = vec![];
-        for operand in &call.operand_shapes_with_layout {
-            let parameter = HloInstructionProto {
-                id: id(),
-                name: format!("p{}", shape.parameters.len()),
-                opcode: "parameter".into(),
-                parameter_number: shape.parameters.len() as i64,
-                shape: Some(operand.clone()),
-                ..Default::default()
-            };
-            operands.push(parameter.id);
-            shape.parameter_names.push(parameter.name.clone());
-            shape.parameters.push(operand.clone());
-            entry.instructions.push(parameter);
-        }
-        let alone = HloInstructionProto {
-            id: id(),
-            operand_ids: operands,
-            control_predecessor_ids: vec![],
-            sharding: None,
-            ..call.clone()
-        };
-        let parts = alone.shape.iter().flat_map(|shape| &shape.tuple_shapes);
-        let parts = parts.cloned().enumerate();
-        let parts = parts.map(|(index, part)| HloInstructionProto {
-            id: id(),
-            name: format!("{}.{index}", alone.name),
-            opcode: "get-tuple-element".into(),
-            operand_ids: vec![alone.id],
-            tuple_index: index as i64,
-            shape: Some(part),
-            ..Default::default()
-        });
-        let parts: Vec<HloInstructionProto> = parts.collect();
-        entry.instructions.push(alone);
-        results.extend(parts.iter().map(|part| (part.id, part.shape.clone())));
-        entry.instructions.extend(parts);
-    }
-    if results.is_empty() {
-        return None;
-    }
-    let (operands, shapes): (Vec<i64>, Vec<Option<ShapeProto>>) = results.into_iter().unzip();
-    let result = ShapeProto {
-        element_type: PrimitiveType::Tuple.into(),
-        tuple_shapes: shapes.into_iter().flatten().collect(),
-        ..Default::default()
-    };
-    let root = HloInstructionProto {
-        id: id(),
-        name: "results".into(),
-        opcode: "tuple".into(),
-        shape: Some(result.clone()),
-        operand_ids: operands,
-        ..Default::default()
-    };
-    shape.result = Some(result);
-    entry.root_id = root.id;
-    entry.instructions.push(root);
-    entry.program_shape = Some(shape.clone());
-    Some(HloModuleProto {
-        name: "kernels".into(),
-        entry_computation_name: "kernels".into(),
-        entry_computation_id: 1,
-        host_program_shape: Some(shape),
-        computations: vec![entry],
-        ..Default::default()
-    })
-}
-
-/// The calls of kernels, with what is known of each.
-fn calls(
-    module: &HloModuleProto,
-) -> impl Iterator<Item = (&HloInstructionProto, Option<KernelCall>)> {
-    let instructions = module.computations.iter().flat_map(|c| &c.instructions);
-    let calls = instructions.filter(|i| KernelCall::is_call(i));
-    calls.map(|i| (i, KernelCall::of(i)))
 }

@@ -342,7 +342,7 @@ fn a_batch_in_parts_costs_the_same() {
 /// A call of a kernel with a grid of 6 by 5 places, of which the first axis is shared out.
 fn kernel(id: i64, scope: &str) -> HloInstructionProto {
     let known = r#"{"name":"attention","grid":[6,5],"parallel":[true,false],
-        "cost":{"flops":600,"transcendentals":0,"bytes":3000}}"#;
+        "cost":{"flops":600,"transcendentals":0,"bytes":300000}}"#;
     let operand = shape(PrimitiveType::F32, &[3]);
     HloInstructionProto {
         name: format!("custom-call.{id}"),
@@ -368,13 +368,15 @@ fn kernel(id: i64, scope: &str) -> HloInstructionProto {
 fn kernels_count_by_their_schedules_and_none_is_free() {
     // Twice in a loop of three, once inside a fusion.
     let called = kernel(1, "gradient/encoder/layer/attention/shard_map/custom-call");
+    let inside = kernel(2, "encoder/layer/attention/shard_map/custom-call");
+    let fusion = HloInstructionProto {
+        name: "fusion.3".into(),
+        metadata: inside.metadata.clone(),
+        ..calling(instruction(3, "fusion", &[3], &[]), &[1])
+    };
     let step = module(vec![
-        vec![kernel(2, "encoder/layer/attention/shard_map/custom-call")],
-        vec![
-            called,
-            calling(instruction(3, "fusion", &[3], &[]), &[1]),
-            timed(4, "encoder/layer/mlp/dot", 7),
-        ],
+        vec![inside],
+        vec![called, fusion, timed(4, "encoder/layer/mlp/dot", 7)],
         vec![bound(5, 3)],
         vec![calling(instruction(6, "while", &[1], &[]), &[2, 3])],
     ]);
@@ -382,7 +384,11 @@ fn kernels_count_by_their_schedules_and_none_is_free() {
         bundles: 100,
         body: 90,
     };
-    let schedules = Schedules::from([("attention".into(), schedule)]);
+    let both = |schedule| {
+        let named = ["custom-call.1", "fusion.3"].map(|name| (name.to_string(), schedule));
+        Schedules::from(named)
+    };
+    let schedules = both(schedule);
     // Two cores share the six places of the first axis; two more rounds skip the body.
     let call = 3 * 5 * 100 + 2 * 10;
     let profile = Profile::of(&step, &schedules, Generation::V4.chip()).unwrap();
@@ -394,7 +400,7 @@ fn kernels_count_by_their_schedules_and_none_is_free() {
         (3 * call, 3 * call)
     );
     assert_eq!(profile.kernels.len(), 2);
-    assert_eq!(profile.kernels[0].bytes, 100);
+    assert_eq!(profile.kernels[0].bytes, 10_000);
     // One core has them all.
     let profile = Profile::of(&step, &schedules, Generation::V5e.chip()).unwrap();
     assert_eq!(profile.kernels[0].cycles, 3 * (6 * 5 * 100 + 2 * 10));
@@ -403,40 +409,18 @@ fn kernels_count_by_their_schedules_and_none_is_free() {
         bundles: 1,
         body: 0,
     };
-    let quick = Schedules::from([("attention".into(), quick)]);
+    let quick = both(quick);
     let profile = Profile::of(&step, &quick, Generation::V5e.chip()).unwrap();
     let kernel = &profile.kernels[0];
     assert!(kernel.memory_cycles > 1);
     assert_eq!(kernel.cycles, 3 * 30 * kernel.memory_cycles);
 
-    let written = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| (name.to_string(), schedule))
-            .collect()
-    };
-    let found = kernels::schedules(&step, &written(&["custom-call.1", "custom-call.2"]));
-    assert_eq!(found, Ok(schedules));
-    let missing = kernels::schedules(&step, &written(&["custom-call.2"]));
-    assert_eq!(missing, Err("custom-call.1".into()));
-}
-
-#[test]
-fn the_program_of_a_steps_kernels_calls_each_once() {
-    let step = module(vec![vec![kernel(1, "a"), kernel(2, "b"), bound(3, 1)]]);
-    let program = kernels::program(&step).unwrap();
-    let entry = &program.computations[0];
-    let opcodes: Vec<&str> = entry.instructions.iter().map(|i| &*i.opcode).collect();
-    let expected = [
-        "parameter",
-        "parameter",
-        "custom-call",
-        "get-tuple-element",
-        "tuple",
-    ];
-    assert_eq!(opcodes, expected);
-    assert_eq!(entry.root_id, entry.instructions[4].id);
-    assert_eq!(kernels::program(&module(vec![vec![bound(1, 1)]])), None);
+    let mut written = schedules.clone();
+    written.insert("fusion.9".into(), schedule);
+    assert_eq!(kernels::schedules(&step, &written), Ok(schedules));
+    written.remove("fusion.3");
+    let missing = kernels::schedules(&step, &written);
+    assert_eq!(missing, Err("fusion.3".into()));
 }
 
 #[test]

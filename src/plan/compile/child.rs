@@ -6,22 +6,21 @@ use std::path::Path;
 use std::time::Instant;
 
 use ankh_pjrt::{
-    Code, CompileOptions, CompiledProgram, DeviceDescription, NamedValue, Platform, Plugin,
-    Program, ProgramMemory,
+    Code, CompiledProgram, DeviceDescription, NamedValue, Platform, Plugin, Program, ProgramMemory,
 };
 use ankh_storage::atomic;
 use prost::Message;
 
 use super::to_json;
 use super::{
-    ANSWER, CompileError, CompileStats, EXECUTABLE, Executable, KERNELS, OPTIMIZED, REQUEST,
-    Request, SCHEDULES, schedule,
+    ANSWER, CompileError, CompileStats, EXECUTABLE, Executable, OPTIMIZED, REQUEST, Request,
+    SCHEDULES, schedule,
 };
 use crate::config::Config;
 use crate::mesh::executable_file::{self, ExecutableFileError, Identity};
 use crate::mesh::slice::{DeviceAssignmentError, Slice};
 use crate::mesh_shape::MeshShape;
-use crate::plan::kernels::{self, Schedules};
+use crate::plan::kernels;
 use crate::programs::Programs;
 use crate::programs::sharding::{self, ShardingError};
 
@@ -31,7 +30,6 @@ pub fn answer(directory: &Path) -> io::Result<()> {
     let request: Request = serde_json::from_slice(&request).map_err(io::Error::other)?;
     let answer = match &request {
         Request::Plugin { slice } => to_json(&version(slice)),
-        Request::Kernels { slice } => to_json(&schedules(directory, slice)),
         Request::Step {
             config,
             slice,
@@ -46,28 +44,6 @@ fn version(slice: &str) -> Result<String, CompileError> {
     let slice: Slice = slice.parse().map_err(io::Error::other)?;
     let plugin = Plugin::find(slice.platform(), None)?;
     Ok(executable_file::version(&plugin)?)
-}
-
-/// Compiles a program of kernels alone for one chip, and reads the schedules that it leaves.
-fn schedules(directory: &Path, slice: &str) -> Result<Schedules, CompileError> {
-    let slice: Slice = slice.parse().map_err(io::Error::other)?;
-    let plugin = Plugin::find(slice.platform(), None)?;
-    let Some(wanted) = slice.topology() else {
-        return Ok(Schedules::new());
-    };
-    let topology = plugin.topology(&wanted.name, &wanted.options)?;
-    let devices = topology.devices()?;
-    let program = Program::hlo(fs::read(directory.join(KERNELS))?);
-    let options = devices.first().map(|device| device.id);
-    let options = CompileOptions::new().device(options.unwrap_or(0).into());
-    let compiled = topology.compile(&program, &options)?;
-    let optimized = compiled.optimized_program()?.module()?;
-    let written = schedule::read(&directory.join(SCHEDULES))?;
-    kernels::schedules(&optimized, &written).map_err(|kernel| CompileError::Refused {
-        message: format!(
-            "the compiler left no schedule of the kernel {kernel}, which would count as free"
-        ),
-    })
 }
 
 fn compile(
@@ -98,14 +74,16 @@ fn compile(
         }
         let flags = &config.compiler.flags;
         let identity = Identity::of(&module, &plugin, flags, slice, mesh, ids)?;
-        Ok(stats(
-            identity,
-            &plugin,
-            platform_version,
-            seconds,
-            &program.memory_stats()?,
-            slice,
-        ))
+        let written = schedule::read(&directory.join(SCHEDULES))?;
+        let kernels = kernels::schedules(&optimized, &written);
+        let kernels = kernels.map_err(|kernel| CompileError::Refused {
+            message: format!(
+                "the compiler left no schedule of the kernel {kernel}, which would count as free"
+            ),
+        })?;
+        let memory = program.memory_stats()?;
+        let stats = stats(identity, &plugin, platform_version, seconds, &memory, slice);
+        Ok(CompileStats { kernels, ..stats })
     };
     let program = Program::hlo(module.to_bytes());
     match slice.topology() {

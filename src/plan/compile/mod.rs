@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::mesh::executable_file::Identity;
 use crate::mesh::slice::Slice;
-use crate::plan::kernels::{self, Schedules};
+use crate::plan::kernels::Schedules;
 
 pub use child::answer;
 
@@ -34,7 +34,6 @@ const REQUEST: &str = "request.json";
 const ANSWER: &str = "answer.json";
 const OPTIMIZED: &str = "optimized.pb";
 const EXECUTABLE: &str = "executable";
-const KERNELS: &str = "kernels.pb";
 const SCHEDULES: &str = "schedules";
 
 /// The hidden subcommand that makes this program the child.
@@ -153,8 +152,6 @@ enum Request {
         slice: String,
         executable: Executable,
     },
-    /// How long the schedules of a program's kernels are.
-    Kernels { slice: String },
     /// Which plugin compiles for a slice.
     Plugin { slice: String },
 }
@@ -203,23 +200,7 @@ impl Compiler {
             executable: job.executable,
         };
         let stats = self.ask(directory.path(), job.slice, &request)?;
-        let mut compilation = read(directory.path(), stats)?;
-        compilation.stats.kernels = self.schedules(job.slice, &compilation.optimized)?;
-        Ok(compilation)
-    }
-
-    /// The schedules of a compiled program's kernels. They are compiled once more, by themselves:
-    /// writing down every schedule of a whole step takes longer than compiling it.
-    fn schedules(&self, slice: Slice, step: &HloModuleProto) -> Result<Schedules, CompileError> {
-        let Some(kernels) = kernels::program(step) else {
-            return Ok(Schedules::new());
-        };
-        let directory = tempfile::Builder::new().prefix("pretrain-").tempdir()?;
-        fs::write(directory.path().join(KERNELS), kernels.encode_to_vec())?;
-        let request = Request::Kernels {
-            slice: slice.to_string(),
-        };
-        self.ask(directory.path(), slice, &request)
+        read(directory.path(), stats)
     }
 
     /// What tells the plugin that compiles for a slice from every other.
@@ -253,7 +234,7 @@ impl Compiler {
                     command.env(name, "1");
                 }
             }
-            if matches!(request, Request::Kernels { .. }) {
+            if matches!(request, Request::Step { .. }) {
                 let set = std::env::var(schedule::FLAGS).unwrap_or_default();
                 let flags = schedule::flags(&set, &directory.join(SCHEDULES));
                 command.env(schedule::FLAGS, flags);

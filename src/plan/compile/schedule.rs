@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::plan::kernels::Schedule;
+use crate::plan::kernels::{Schedule, Schedules};
 
 /// What libtpu reads its flags from.
 pub(super) const FLAGS: &str = "LIBTPU_INIT_ARGS";
@@ -30,10 +30,10 @@ pub(super) fn flags(set: &str, directory: &Path) -> String {
 }
 
 /// The schedules in `directory`, by the instruction's name.
-pub(super) fn read(directory: &Path) -> io::Result<BTreeMap<String, Schedule>> {
+pub(super) fn read(directory: &Path) -> io::Result<Schedules> {
     let (mut totals, mut bodies) = (BTreeMap::new(), BTreeMap::new());
     if !directory.exists() {
-        return Ok(BTreeMap::new());
+        return Ok(Schedules::new());
     }
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -130,7 +130,7 @@ mod tests {
             bundles: 2294,
             body: 0x400,
         };
-        let expected = BTreeMap::from([("attention_forward-512.1".to_string(), schedule)]);
+        let expected = Schedules::from([("attention_forward-512.1".into(), schedule)]);
         assert_eq!(found, expected);
         assert!(read(Path::new("/nowhere")).unwrap().is_empty());
     }

@@ -136,7 +136,7 @@ impl Sizes {
             let row = (dy.convert(wide) * o.convert(wide)).sum(&[0]);
             let dweights = self.product("dk,dq->kq", x[V], dy);
             let dscores = weights * (dweights - row.expand_dims(&[0]));
-            of_bias = of_bias.map(|sum| sum + dscores);
+            of_bias = of_bias.map(|sum| sum + dscores.expand_dims(&[0]));
             if gradients == Gradients::Relative {
                 return vec![];
             }
@@ -179,12 +179,12 @@ impl Sizes {
 
     /// The operands of a sequence of a place, in order. The bias is the same for all.
     fn operands<'a>(&self, step: &Step<'a>, sequence: i64) -> Vec<Tensor<'a>> {
-        let own = |(number, block): (usize, &Tensor<'a>)| match self.biased && number == BIAS_AT {
-            true => *block,
-            false => {
-                let part = block.slice_dim(0, sequence, sequence + 1);
-                part.reshape(&part.dims()[1..])
-            }
+        let own = |(number, block): (usize, &Tensor<'a>)| {
+            let part = match self.biased && number == BIAS_AT {
+                true => *block,
+                false => block.slice_dim(0, sequence, sequence + 1),
+            };
+            part.reshape(&part.dims()[1..])
         };
         step.inputs.iter().enumerate().map(own).collect()
     }

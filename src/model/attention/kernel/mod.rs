@@ -68,7 +68,7 @@ pub fn kernel_weighted_sum<'g>(
     let operands: Vec<Tensor<'g>> = inputs.iter().chain(&mask).copied().collect();
     let results = map_shards(g, "attention_forward", &operands, &[OPERAND, SUMS], |x| {
         let sizes = Sizes::of(x, direction, FORWARD_SCORES);
-        sizes.forward().apply(lowering, &squeezed(x))
+        sizes.forward().apply(lowering, x)
     });
     let o = results[0].checkpoint_name("attention_output");
     let log_sum = results[1].checkpoint_name("attention_log_sum");
@@ -82,16 +82,9 @@ pub fn kernel_weighted_sum<'g>(
         let g = dy.graph();
         map_shards(g, "attention_backward", &all, &results, |x| {
             let sizes = Sizes::of(x, direction, BACKWARD_SCORES);
-            let inputs = squeezed(x);
-            let gradients = sizes.backward();
-            let parts = gradients
-                .iter()
-                .map(|kernel| kernel.apply(lowering, &inputs));
-            let mut parts: Vec<Tensor<'_>> = parts.flatten().collect();
-            if let Some(relative) = parts.get_mut(3) {
-                *relative = relative.expand_dims(&[0]);
-            }
-            parts
+            let kernels = sizes.backward();
+            let parts = kernels.iter().map(|kernel| kernel.apply(lowering, x));
+            parts.flatten().collect()
         })
     })
 }
@@ -128,15 +121,4 @@ fn map_shards<'g>(
         .collect();
     let results: Vec<ShardMapAxes> = results.iter().map(axes).collect();
     g.shard_map(name, &operands, &results, body)
-}
-
-/// The operands of a kernel, the bias (where there is one) without its dimension of copies, of
-/// which a device has one.
-fn squeezed<'g>(operands: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
-    let mut operands = operands.to_vec();
-    if operands[3].rank() == 4 {
-        let dims = operands[3].dims();
-        operands[3] = operands[3].reshape(&dims[1..]);
-    }
-    operands
 }

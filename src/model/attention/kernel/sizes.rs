@@ -138,10 +138,10 @@ impl Sizes {
         Block::new(Shape::new(accumulation_dtype(self.dtype), dims), &place)
     }
 
-    /// `[heads, keys, queries]`
+    /// `[1, heads, keys, queries]`: of the copies, a device has one.
     pub fn relative(&self, axes: Axes) -> Block {
-        let dims = [self.heads, self.keys, self.queries];
-        let place = [Element(axes.heads), Whole, self.query_dim(axes)];
+        let dims = [1, self.heads, self.keys, self.queries];
+        let place = [Whole, Element(axes.heads), Whole, self.query_dim(axes)];
         Block::new(Shape::new(accumulation_dtype(self.dtype), dims), &place)
     }
 
