@@ -48,7 +48,7 @@ pub struct Bias<'g> {
 /// Which keys a query attends to.
 #[derive(Clone, Copy)]
 pub enum AttentionMask<'g> {
-    /// A mask that is added to the scores: 0, or [`MASK_VALUE`] where a key is masked. It
+    /// A mask that is added to the scores: 0, or `MASK_VALUE` where a key is masked. It
     /// broadcasts to `[batch, heads, queries, keys]`.
     Additive(Tensor<'g>),
     /// Those of the query's own segment of the row. Only the segments' numbers are kept for the

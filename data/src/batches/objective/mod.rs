@@ -8,7 +8,7 @@
 //!
 //! The default is Ankh's "1-gram span partial demasking" at 20 %. What is known of it, and how the
 //! open questions are answered, is in `docs/design/masking.md`. A new kind is a file here that
-//! implements [`ObjectiveKind`], and a variant.
+//! implements `ObjectiveKind`, and a variant.
 
 mod completion;
 mod full_reconstruction;
