@@ -173,10 +173,12 @@ impl Hidden {
             let length = numbers.len() as i64 / batch;
             g.literal(Literal::s32(&[batch, length], numbers).unwrap())
         };
-        let segments = |direction| AttentionMask::Segments {
-            queries: array(queries),
-            keys: array(keys),
-            direction,
+        let segments = |direction| {
+            AttentionMask::Segments(Segments {
+                queries: array(queries),
+                keys: array(keys),
+                direction,
+            })
         };
         let later = || causal_mask(g, keys.len() as i64 / batch);
         match self {
@@ -211,17 +213,12 @@ impl Hidden {
     }
 }
 
-#[test]
-fn attention_matches_finite_differences_and_the_plain_formula() {
-    for (seed, hidden) in [
-        (1, Hidden::Padding),
-        (2, Hidden::Later),
-        (3, Hidden::Both),
-        (4, Hidden::Padding),
-        (5, Hidden::Others),
-        (6, Hidden::OthersAndLater),
-        (8, Hidden::Others),
-    ] {
+/// A way to compute attention for queries, keys and values of `[batch, heads, length, kv]`.
+type Attend = for<'g> fn([Tensor<'g>; 3], Bias<'g>) -> Tensor<'g>;
+
+/// Checks it on random shapes, with and without a relative bias.
+fn check_attention(attend: Attend, cases: &[(u64, Hidden)]) {
+    for &(seed, hidden) in cases {
         for relative in [true, false] {
             let random = &mut Random(seed);
             let [batch, heads, queries, keys, kv] =
@@ -247,87 +244,52 @@ fn attention_matches_finite_differences_and_the_plain_formula() {
             }
             let case = format!("seed {seed}, {hidden:?}, {numbers:?}, {shapes:?}");
             check(&case, &shapes, random, |g, x| {
-                let relative = x.get(3).copied();
+                let (qkv, relative) = ([x[0], x[1], x[2]], x.get(3).copied());
                 let bias = Bias {
                     relative,
                     mask: hidden.mask(g, numbers, batch),
                 };
                 let pairs = hidden.pairs(g, numbers, batch);
                 [
-                    mixed(weighted_sum(x[0], x[1], x[2], bias)),
-                    mixed(plain_attention([x[0], x[1], x[2]], relative, pairs)),
+                    mixed(attend(qkv, bias)),
+                    mixed(plain_attention(qkv, relative, pairs)),
                 ]
             });
         }
     }
 }
 
-/// The kernels' result for queries, keys and values of `[batch, heads, length, kv]`.
-fn by_kernels<'g>(
-    x: [Tensor<'g>; 3],
-    relative: Option<Tensor<'g>>,
-    mask: AttentionMask<'g>,
-) -> Tensor<'g> {
-    let AttentionMask::Segments {
-        queries,
-        keys,
-        direction,
-    } = mask
-    else {
-        panic!("the kernels take segments")
-    };
-    let segments = Segments {
-        queries,
-        keys,
-        direction,
-    };
-    let x = x.map(|t| t.transpose(&[0, 1, 3, 2]));
-    let relative = relative.map(relative_for_kernel);
-    let y = kernel_weighted_sum(Lowering::Loops, x, relative, segments);
-    y.transpose(&[0, 1, 3, 2])
+#[test]
+fn attention_matches_finite_differences_and_the_plain_formula() {
+    let cases = [
+        (1, Hidden::Padding),
+        (2, Hidden::Later),
+        (3, Hidden::Both),
+        (4, Hidden::Padding),
+        (5, Hidden::Others),
+        (6, Hidden::OthersAndLater),
+        (8, Hidden::Others),
+    ];
+    check_attention(|[q, k, v], bias| weighted_sum(q, k, v, bias), &cases);
 }
 
 #[test]
 fn attention_kernels_match_finite_differences_and_the_plain_formula() {
-    for (seed, hidden) in [
+    let by_kernels: Attend = |qkv, bias| {
+        let AttentionMask::Segments(segments) = bias.mask else {
+            panic!("the kernels take segments")
+        };
+        let turned = qkv.map(|t| t.transpose(&[0, 1, 3, 2]));
+        let relative = bias.relative.map(relative_for_kernel);
+        let y = kernel_weighted_sum(Lowering::Loops, turned, relative, segments);
+        y.transpose(&[0, 1, 3, 2])
+    };
+    let cases = [
         (21, Hidden::Others),
         (22, Hidden::OthersAndLater),
         (23, Hidden::Others),
-    ] {
-        for relative in [true, false] {
-            let random = &mut Random(seed);
-            let [batch, heads, queries, keys, kv] =
-                [3, 3, 4, 5, 4].map(|most| 1 + random.below(most));
-            let queries = match hidden {
-                Hidden::Others => queries,
-                _ => keys,
-            };
-            let of_keys = hidden.numbers(random, batch, keys);
-            let of_queries = match queries == keys {
-                true => of_keys.clone(),
-                false => hidden.numbers(random, batch, queries),
-            };
-            let numbers = [&of_queries[..], &of_keys];
-            let mut shapes = vec![
-                vec![batch, heads, queries, kv],
-                vec![batch, heads, keys, kv],
-                vec![batch, heads, keys, kv],
-            ];
-            if relative {
-                shapes.push(vec![heads, queries, keys]);
-            }
-            let case = format!("seed {seed}, {hidden:?}, {numbers:?}, {shapes:?}");
-            check(&case, &shapes, random, |g, x| {
-                let relative = x.get(3).copied();
-                let mask = hidden.mask(g, numbers, batch);
-                let pairs = hidden.pairs(g, numbers, batch);
-                [
-                    mixed(by_kernels([x[0], x[1], x[2]], relative, mask)),
-                    mixed(plain_attention([x[0], x[1], x[2]], relative, pairs)),
-                ]
-            });
-        }
-    }
+    ];
+    check_attention(by_kernels, &cases);
 }
 
 #[test]

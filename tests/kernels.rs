@@ -100,23 +100,17 @@ impl Case {
             let length = numbers.len() as i64 / self.batch;
             g.literal(Literal::s32(&[self.batch, length], numbers).unwrap())
         };
-        let (queries, keys) = (array(&queries), array(&keys));
-        let direction = self.direction;
+        let segments = Segments {
+            queries: array(&queries),
+            keys: array(&keys),
+            direction: self.direction,
+        };
         let y = match way {
             Way::Formula => {
-                let mask = AttentionMask::Segments {
-                    queries,
-                    keys,
-                    direction,
-                };
+                let mask = AttentionMask::Segments(segments);
                 weighted_sum(x[0], x[1], x[2], Bias { relative, mask })
             }
             Way::Kernels => {
-                let segments = Segments {
-                    queries,
-                    keys,
-                    direction,
-                };
                 let turned = [0, 1, 2].map(|i: usize| x[i].transpose(&[0, 1, 3, 2]));
                 let relative = relative.map(relative_for_kernel);
                 let y = kernel_weighted_sum(Lowering::Loops, turned, relative, segments);

@@ -372,21 +372,19 @@ fn a_batch_that_cannot_fit_exits_with_3_and_says_what_to_change() {
     );
 }
 
+/// ankh-large on a v4-64, with `more`.
+fn large(more: &[&str]) -> Value {
+    let common = ["--slice", "v4-64", "--config", "ankh-large"];
+    let batch = ["--set", "train.batch_size=1024"];
+    planned(&[&common[..], &batch, more].concat())
+}
+
 #[test]
 #[ignore = "needs libtpu: make test-tpu"]
 fn the_step_of_ankh_large_is_no_slower_than_the_peers() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("step");
-    let plan = planned(&[
-        "--slice",
-        "v4-64",
-        "--config",
-        "ankh-large",
-        "--set",
-        "train.batch_size=1024",
-        "--output",
-        file.to_str().unwrap(),
-    ]);
+    let plan = large(&["--output", file.to_str().unwrap()]);
     // The JAX peer, data parallel with full rematerialisation.
     assert!(number(&plan, "/estimate/cycles") <= 1.88e9);
     let (ours, compilers) = arguments(&plan);
@@ -403,13 +401,7 @@ fn the_step_of_ankh_large_is_no_slower_than_the_peers() {
 #[test]
 #[ignore = "needs libtpu: make test-tpu"]
 fn a_step_of_ankh_large_with_kernels_takes_a_billion_cycles() {
-    let plan = planned(&[
-        "--slice",
-        "v4-64",
-        "--config",
-        "ankh-large",
-        "--set",
-        "train.batch_size=1024",
+    let plan = large(&[
         "--set",
         "sharding.fsdp=32",
         "--set",

@@ -433,6 +433,10 @@ fn a_shard_map_that_cannot_be_is_refused() {
         });
     });
     assert!(problem.contains("1 results, and axes for 2"), "{problem}");
+    let problem = refused(shardy, |g, _| {
+        g.shard_map("shards", &[], &[vec![]], |_| vec![]);
+    });
+    assert!(problem.contains("nothing to split"), "{problem}");
     let problem = refused(ShardingForm::Gspmd, |g, x| {
         let axes = vec![None, Some(COLUMNS)];
         g.shard_map("shards", &[(x, axes.clone())], &[axes], |x| x.to_vec());

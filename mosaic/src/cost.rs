@@ -42,9 +42,7 @@ impl Cost {
                 _ => {}
             }
         }
-        let blocks = kernel.inputs.iter();
-        let blocks = blocks.chain(kernel.outputs.iter().map(|result| result.block()));
-        let bytes = blocks.map(|block| {
+        let bytes = kernel.blocks().map(|block| {
             let last = block.dims.iter().filter_map(|dim| dim.axis()).max();
             let moves: i64 = last.map_or(1, |last| kernel.grid[..=last].iter().product());
             moves * block.shape().bytes() as i64

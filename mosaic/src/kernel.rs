@@ -252,11 +252,6 @@ impl Kernel {
         self
     }
 
-    /// The kernel's name, which profiles show.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     #[track_caller]
     pub(crate) fn refuse<'g>(&self, graph: &'g Graph, problem: String) -> Vec<Tensor<'g>> {
         let problem = format!("`{}` ({}): {problem}", self.name, self.location);
@@ -282,17 +277,16 @@ impl Kernel {
             let problem = other.or_else(|| block.problem(&self.grid))?;
             Some(format!("input {i}: {problem}"))
         });
-        let of_results = self.outputs.iter().enumerate();
-        let mut of_results = of_results.filter_map(|(i, result)| {
-            let block = result.block();
+        let of_outputs = self.outputs.iter().enumerate();
+        let mut of_outputs = of_outputs.filter_map(|(i, output)| {
+            let block = output.block();
             let scattered = || {
                 let axes = block.leading_axes(self.grid.len());
-                let accumulated = matches!(result, Output::Accumulated { .. });
-                (accumulated && axes.is_none())
+                (output.init().is_some() && axes.is_none())
                     .then(|| "the axes that it is accumulated over are not the last ones".into())
             };
             let problem = block.problem(&self.grid).or_else(scattered)?;
-            Some(format!("result {i}: {problem}"))
+            Some(format!("output {i}: {problem}"))
         });
         let scratch = self.scratch.iter();
         let beyond = |s: &Carried| {
@@ -302,8 +296,14 @@ impl Kernel {
         let mut of_scratch = scratch.filter_map(beyond);
         of_inputs
             .next()
-            .or_else(|| of_results.next())
+            .or_else(|| of_outputs.next())
             .or_else(|| of_scratch.next())
+    }
+
+    /// The blocks of the inputs, then of the outputs.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        let outputs = self.outputs.iter().map(Output::block);
+        self.inputs.iter().chain(outputs)
     }
 
     /// The number of places.
@@ -311,7 +311,7 @@ impl Kernel {
         self.grid.iter().product()
     }
 
-    /// The accumulated results, then the scratch memory; with the result's number.
+    /// The accumulated outputs, then the scratch memory; with the output's number.
     pub(crate) fn carried(&self) -> Vec<(Option<usize>, Carried)> {
         let accumulated = self.outputs.iter().enumerate().filter_map(|(i, result)| {
             let Output::Accumulated { block, init } = result else {

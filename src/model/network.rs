@@ -4,7 +4,7 @@ use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 
 use super::LogicalAxis::{self, Batch, Embed, Length, Vocab};
 use super::attention::{
-    AttentionImplementation, AttentionMask, Bias, attention, causal_mask, key_mask,
+    AttentionImplementation, AttentionMask, Bias, Segments, attention, causal_mask, key_mask,
     relative_for_kernel,
 };
 use super::layers::{feed_forward, product, rms_norm};
@@ -87,10 +87,12 @@ impl<'g> Network<'g, '_> {
     /// Which keys each attention sees. A kernel takes segments alone: where rows are padded, each
     /// is one segment, and its padding another.
     fn masks(&self, decoder_input_ids: Tensor<'g>, tokens: Tokens<'g>) -> Masks<'g> {
-        let segments = |queries, keys, direction| AttentionMask::Segments {
-            queries,
-            keys,
-            direction,
+        let segments = |queries, keys, direction| {
+            AttentionMask::Segments(Segments {
+                queries,
+                keys,
+                direction,
+            })
         };
         match (tokens, self.attention) {
             (Tokens::Padded { attention_mask }, AttentionImplementation::Formula) => {

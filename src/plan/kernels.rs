@@ -87,11 +87,18 @@ pub(super) fn of(module: &HloModuleProto, schedules: &Schedules, chip: &Chip) ->
 }
 
 /// A module's computations, by their numbers.
-struct Computations<'m>(HashMap<i64, &'m HloComputationProto>);
+struct Computations<'m> {
+    module: &'m HloModuleProto,
+    by_id: HashMap<i64, &'m HloComputationProto>,
+}
 
 impl<'m> Computations<'m> {
     fn of(module: &'m HloModuleProto) -> Computations<'m> {
-        Computations(module.computations.iter().map(|c| (c.id, c)).collect())
+        let by_id = module.computations.iter().map(|c| (c.id, c));
+        Computations {
+            module,
+            by_id: by_id.collect(),
+        }
     }
 
     /// The call of a kernel that an instruction is, or that it is a fusion with.
@@ -110,7 +117,7 @@ impl<'m> Computations<'m> {
             return vec![];
         }
         let called = instruction.called_computation_ids.iter();
-        let called = called.filter_map(|id| self.0.get(id).copied());
+        let called = called.filter_map(|id| self.by_id.get(id).copied());
         let each = called.flat_map(|computation| {
             let inner = computation.instructions.iter();
             let inner = inner.flat_map(|i| self.fused(i));
@@ -121,9 +128,10 @@ impl<'m> Computations<'m> {
 
     /// The instructions that are kernels, or fusions with one, with the kernel's call in each.
     fn kernels(&self) -> impl Iterator<Item = (&'m HloInstructionProto, &'m HloInstructionProto)> {
-        let all = self.0.values().flat_map(|c| &c.instructions);
+        let computations = &self.module.computations;
+        let all = computations.iter().flat_map(|c| &c.instructions);
         let inside: BTreeSet<i64> = all.flat_map(|i| self.fused(i)).map(|c| c.id).collect();
-        let outside = self.0.values().filter(move |c| !inside.contains(&c.id));
+        let outside = computations.iter().filter(move |c| !inside.contains(&c.id));
         let instructions = outside.flat_map(|c| &c.instructions);
         instructions.filter_map(|i| Some((i, self.kernel(i)?)))
     }

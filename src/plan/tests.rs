@@ -425,13 +425,26 @@ fn kernels_count_by_their_schedules_and_none_is_free() {
 
 #[test]
 fn a_kernels_products_count_on_every_device() {
-    let config = resolve(Some("tiny"), &["train.attention=kernel".into()]).unwrap();
-    let formula = resolve(Some("tiny"), &["train.attention=formula".into()]).unwrap();
-    let of = |config: &Config| step_flops(config, DType::F32);
-    // The kernels compute the scores twice, and the formula keeps them in float32.
-    let [kernel, formula] = [of(&config), of(&formula)].map(|flops| flops.total());
-    assert!(
-        (1.0..1.1).contains(&(kernel / formula)),
-        "{kernel} {formula}"
-    );
+    let settings = |way: &str| {
+        [
+            format!("train.attention={way}"),
+            "train.batch_size=8".into(),
+        ]
+    };
+    let config = resolve(Some("tiny"), &settings("kernel")).unwrap();
+    let formula = resolve(Some("tiny"), &settings("formula")).unwrap();
+    let whole = step_flops(&formula, DType::F32).total();
+    // Each of eight devices has an eighth of the batch. A kernel is written for one device.
+    let mesh = MeshShape {
+        data: 8,
+        fsdp: 1,
+        model: 1,
+    };
+    let rules = sharding::logical_axis_rules(&config, mesh).unwrap();
+    for platform in ["cpu", "tpu"] {
+        let programs = Programs::of(&config, platform, rules.as_ref());
+        let step = programs.step().unwrap();
+        let kernels = Flops::of(step.proto(), 8).total() / whole;
+        assert!((1.0..1.1).contains(&kernels), "{platform}: {kernels}");
+    }
 }

@@ -45,8 +45,6 @@ pub struct Programs<'c> {
     pub compute: DType,
     /// How attention is computed.
     pub attention: AttentionImplementation,
-    /// Why kernels do not, where that is left open.
-    pub no_kernel: Option<NoKernel>,
     /// How arrays are split over the devices, if there are several.
     pub rules: Option<LogicalAxisRules>,
     /// The step that what the optimizer keeps began at: 0, unless a run was given another optimizer
@@ -63,7 +61,6 @@ impl<'c> Programs<'c> {
             size,
             compute,
             attention: attention(config, size, compute, "cpu", None).0,
-            no_kernel: None,
             rules: None,
             optimizer_start: 0,
         }
@@ -86,10 +83,9 @@ impl<'c> Programs<'c> {
         rules: Option<&LogicalAxisRules>,
     ) -> Programs<'c> {
         let compute = compute_type(config.train.compute, platform);
-        let (attention, no_kernel) = attention(config, size, compute, platform, rules);
+        let (attention, _) = attention(config, size, compute, platform, rules);
         Programs {
             attention,
-            no_kernel,
             rules: rules.cloned(),
             ..Programs::new(config, size, compute)
         }

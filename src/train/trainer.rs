@@ -26,7 +26,7 @@ use crate::checkpoint::{Guard, Store};
 use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
 use crate::model::AttentionImplementation;
-use crate::programs::{NoKernel, Programs};
+use crate::programs::{self, NoKernel, Programs};
 use crate::run_dir::{Fence, Requests, RunDirectory, RunError};
 use crate::telemetry::{Log, Validation};
 
@@ -67,7 +67,7 @@ pub fn train(
     requests: &Requests,
 ) -> Result<Outcome, TrainError> {
     let programs = Programs::of(config, mesh.platform(), mesh.rules());
-    log_attention(&programs);
+    log_attention(&programs, mesh);
     let loader = DataLoader::open(&programs, Split::Train, mesh)?;
     for reason in DataOrder::of(&loader.whole).reasons(config.data.memory) {
         tracing::info!("{reason}");
@@ -472,8 +472,14 @@ impl Job<'_> {
 }
 
 /// Says how attention is computed where one might expect the other way.
-fn log_attention(programs: &Programs<'_>) {
-    match (programs.attention, programs.no_kernel) {
+fn log_attention(programs: &Programs<'_>, mesh: &DeviceMesh) {
+    let Programs {
+        config,
+        size,
+        compute,
+        ..
+    } = *programs;
+    match programs::attention(config, size, compute, mesh.platform(), mesh.rules()) {
         (AttentionImplementation::Kernel(_), _) => {
             tracing::info!("attention is computed by kernels")
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::graph::{Graph, Tensor, shapes};
 use crate::ir::{ManualComputation, Op};
 use crate::shape::{Shape, Size};
-use crate::sharding::{AxisName, Sharding, ShardingForm};
+use crate::sharding::{AxisError, AxisName, Sharding, ShardingForm};
 
 const OPERATION: &str = "shard_map";
 
@@ -36,17 +36,23 @@ impl Graph {
         if let Some(problem) = inputs.iter().zip(&whole).find_map(misfit) {
             return refused(problem);
         }
+        match self.sharding_form() {
+            None => return self.call(name, &tensors, body),
+            Some(ShardingForm::Shardy) => {}
+            Some(ShardingForm::Gspmd) => {
+                let problem = "only Shardy's partitioner takes a part that is split by hand";
+                return refused(problem.into());
+            }
+        }
+        if inputs.is_empty() {
+            return refused("there is nothing to split".into());
+        }
         let shardings = inputs.iter().zip(&whole);
         let shardings = shardings.map(|((_, axes), shape)| self.mapped(axes, &shape.dims));
-        let shardings: Result<Option<Vec<Sharding>>, _> = shardings.collect();
-        let in_shardings = match shardings {
-            Ok(Some(shardings)) => shardings,
-            Ok(None) => return self.call(name, &tensors, body),
+        let in_shardings: Vec<Sharding> = match shardings.collect() {
+            Ok(shardings) => shardings,
             Err(error) => return refused(error.to_string()),
         };
-        if self.sharding_form() == Some(ShardingForm::Gspmd) {
-            return refused("only Shardy's partitioner takes a part that is split by hand".into());
-        }
         let shards: Vec<Shape> = in_shardings
             .iter()
             .zip(&whole)
@@ -104,28 +110,23 @@ impl Graph {
         }
     }
 
-    /// The sharding of an array of `dims` by the rules; `None` without rules.
-    fn mapped(
-        &self,
-        axes: &[Option<AxisName>],
-        dims: &[i64],
-    ) -> Result<Option<Sharding>, crate::sharding::AxisError> {
+    /// The sharding of an array of `dims` by the rules, which there are.
+    fn mapped(&self, axes: &[Option<AxisName>], dims: &[i64]) -> Result<Sharding, AxisError> {
         let named = axes.iter().zip(dims);
         let (names, sizes): (Vec<AxisName>, Vec<i64>) = named
             .filter_map(|(axis, &size)| Some(((*axis)?, size)))
             .unzip();
         let sharding = self.sharding(&[], &names, &sizes)?;
-        Ok(sharding.map(|sharding| {
-            let mut split = sharding.dims.into_iter();
-            let dims = axes.iter().map(|axis| match axis {
-                Some(_) => split.next().expect("a named dimension has a list of axes"),
-                None => vec![],
-            });
-            Sharding {
-                dims: dims.collect(),
-                mesh: sharding.mesh,
-            }
-        }))
+        let sharding = sharding.expect("the caller has seen that there are rules");
+        let mut split = sharding.dims.into_iter();
+        let dims = axes.iter().map(|axis| match axis {
+            Some(_) => split.next().expect("a named dimension has a list of axes"),
+            None => vec![],
+        });
+        Ok(Sharding {
+            dims: dims.collect(),
+            mesh: sharding.mesh,
+        })
     }
 
     /// The whole array that shards of `shape` are parts of, and its sharding.
@@ -137,7 +138,6 @@ impl Graph {
         // Every axis divides zero elements, so this asks for the split alone.
         let sharding = self.mapped(axes, &vec![0; axes.len()]);
         let sharding = sharding.map_err(|error| error.to_string())?;
-        let sharding = sharding.expect("the caller has seen that there are rules");
         let whole =
             |(dim, &size): (usize, &i64)| Size::product(&[size, sharding.shards(dim)]).get();
         let dims: Option<Vec<i64>> = shape.dims.iter().enumerate().map(whole).collect();

@@ -37,23 +37,13 @@ pub(crate) enum TextError {
 /// The text of a kernel whose body is `body`.
 pub(crate) fn module(kernel: &Kernel, body: &HloModuleProto) -> Result<String, TextError> {
     let main = body::function(kernel, body)?;
-    let transforms = blocks(kernel).enumerate();
-    let transforms = transforms.map(|(i, dims)| transform(i, dims, kernel.grid.len()));
+    let transforms = kernel.blocks().enumerate();
+    let transforms = transforms.map(|(i, block)| transform(i, &block.dims, kernel.grid.len()));
     let transforms: String = transforms.collect();
     Ok(format!(
         "\"builtin.module\"() ({{\n{main}{transforms}}}) {{stable_mosaic.version = {VERSION} : i64, sym_name = \"{}\"}} : () -> ()\n",
         kernel.name
     ))
-}
-
-/// The blocks of the main function: inputs, then outputs.
-fn blocks(kernel: &Kernel) -> impl Iterator<Item = &[BlockDim]> {
-    let outputs = kernel.outputs.iter().map(|output| output.block());
-    kernel
-        .inputs
-        .iter()
-        .chain(outputs)
-        .map(|block| &*block.dims)
 }
 
 /// From a place on the grid to the indices of block `i`, in blocks.
@@ -85,9 +75,7 @@ fn attributes(kernel: &Kernel, argument_types: &[String]) -> String {
         false => "#tpu.dimension_semantics<arbitrary>",
     });
     let semantics: Vec<&str> = semantics.collect();
-    let outputs = kernel.outputs.iter().map(|output| output.block());
-    let windows = kernel.inputs.iter().chain(outputs).enumerate();
-    let windows = windows.map(|(i, block)| {
+    let windows = kernel.blocks().enumerate().map(|(i, block)| {
         let bounds = numbers(&block.shape().dims);
         format!("{{transform_indices = @transform_{i}, window_bounds = array<i64: {bounds}>}}")
     });
@@ -108,9 +96,7 @@ fn attributes(kernel: &Kernel, argument_types: &[String]) -> String {
 /// The types of the main function's arguments: the place, inputs, outputs, scratch memory.
 fn argument_types(kernel: &Kernel) -> Result<Vec<String>, TextError> {
     let place = kernel.grid.iter().map(|_| Ok("i32".to_string()));
-    let outputs = kernel.outputs.iter().map(|output| output.block());
-    let blocks = kernel.inputs.iter().chain(outputs);
-    let blocks = blocks.map(|block| memref(&block.shape()));
+    let blocks = kernel.blocks().map(|block| memref(&block.shape()));
     let scratch = kernel.scratch.iter().map(|scratch| memref(&scratch.shape));
     place.chain(blocks).chain(scratch).collect()
 }

@@ -39,12 +39,11 @@ impl Writer<'_> {
         }
         let operands = i.operand_ids.iter().map(|&id| self.value(id));
         let operands: Vec<Value> = operands.collect::<Result<_, _>>()?;
-        let refused = self.refused(i.id);
-        let unsupported = || refused.clone();
         match i.opcode.as_str() {
             "constant" => {
-                let literal = i.literal.as_ref().and_then(splat).ok_or_else(unsupported)?;
-                return self.constant(shape, literal);
+                let value = i.literal.as_ref().and_then(splat);
+                let value = value.ok_or_else(|| self.refused(i.id))?;
+                return self.constant(shape, value);
             }
             "reshape" => {
                 return Ok(Value {
@@ -100,7 +99,7 @@ impl Writer<'_> {
             }
             ("compare", _) => {
                 let predicate = predicate(&i.comparison_direction, float);
-                let predicate = predicate.ok_or_else(unsupported)?;
+                let predicate = predicate.ok_or_else(|| self.refused(i.id))?;
                 match float {
                     true => (
                         "arith.cmpf",
@@ -110,7 +109,7 @@ impl Writer<'_> {
                 }
             }
             ("convert", _) => {
-                let name = conversion(of, shape.dtype).ok_or_else(unsupported)?;
+                let name = conversion(of, shape.dtype).ok_or_else(|| self.refused(i.id))?;
                 (name, String::new())
             }
             ("transpose", _) => {
@@ -120,8 +119,8 @@ impl Writer<'_> {
                     format!("permutation = array<i64: {permutation}>"),
                 )
             }
-            ("dot", _) => return self.dot(i, operands[0], operands[1], shape, unsupported),
-            _ => return Err(unsupported()),
+            ("dot", true) => return self.dot(i, operands[0], operands[1], shape),
+            _ => return Err(self.refused(i.id)),
         };
         self.write(name, &operands, &attributes, shape)
     }
@@ -160,10 +159,12 @@ impl Writer<'_> {
             .instructions
             .iter()
             .find(|i| i.id == reducer.root_id);
-        let (kind, init) = match root.map_or("", |root| root.opcode.as_str()) {
-            "maximum" => ("maximumf", f64::NEG_INFINITY),
-            "minimum" => ("minimumf", f64::INFINITY),
-            _ => ("add", 0.0),
+        let combines = root.map_or("", |root| root.opcode.as_str());
+        let (kind, init) = match (combines, shape.dtype.is_float()) {
+            ("add", true) => ("add", 0.0),
+            ("maximum", true) => ("maximumf", f64::NEG_INFINITY),
+            ("minimum", true) => ("minimumf", f64::INFINITY),
+            _ => return Err(self.refused(i.id)),
         };
         let value = self.settled(value)?;
         let init = self.constant(shape, init)?;
@@ -186,18 +187,18 @@ impl Writer<'_> {
         lhs: &Value,
         rhs: &Value,
         shape: &Shape,
-        unsupported: impl Fn() -> TextError,
     ) -> Result<Value, TextError> {
-        let dims = i.dot_dimension_numbers.as_ref().ok_or_else(&unsupported)?;
-        let (&[l], &[r]) = (
-            &dims.lhs_contracting_dimensions[..],
-            &dims.rhs_contracting_dimensions[..],
-        ) else {
-            return Err(unsupported());
+        let dims = i.dot_dimension_numbers.as_ref();
+        let contracted = dims.map(|dims| {
+            (
+                &dims.lhs_contracting_dimensions[..],
+                &dims.rhs_contracting_dimensions[..],
+            )
+        });
+        let matrices = lhs.shape.rank() == 2 && rhs.shape.rank() == 2;
+        let (Some((&[l], &[r])), true) = (contracted, matrices) else {
+            return Err(self.refused(i.id));
         };
-        if lhs.shape.rank() != 2 || rhs.shape.rank() != 2 {
-            return Err(unsupported());
-        }
         let wide = Shape::new(DType::F32, shape.dims.clone());
         let zero = self.constant(&wide, 0.0)?;
         let attributes = format!(

@@ -10,19 +10,18 @@ mod kernel;
 use ankh_hlo::{DType, Graph, Shape, Tensor};
 use ankh_mosaic::Lowering;
 
-use super::LogicalAxis::{Batch, Embed, Heads, Kv, Length};
+use super::LogicalAxis::{self, Batch, Embed, Heads, Kv, Length};
 use super::layers::{WeightAxes, project};
 use super::position::Direction;
 use super::weights::Attention;
 
 pub use formula::{Scores, weighted_sum, weighted_sum_by};
-pub use kernel::{Segments, kernel_weighted_sum, relative_for_kernel, suits_tpu};
+pub use kernel::{kernel_weighted_sum, relative_for_kernel, suits_tpu};
 
 /// How attention is computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionImplementation {
     /// By operations on whole arrays of scores.
-    #[default]
     Formula,
     /// By a kernel, lowered so.
     Kernel(Lowering),
@@ -54,14 +53,18 @@ pub enum AttentionMask<'g> {
     /// Those of the query's own segment of the row. Only the segments' numbers are kept for the
     /// derivative: comparing them where the scores are computed costs less than reading a mask of
     /// all pairs.
-    Segments {
-        /// s32 `[batch, queries]`: the number of the segment, 0 on padding.
-        queries: Tensor<'g>,
-        /// s32 `[batch, keys]`, likewise.
-        keys: Tensor<'g>,
-        /// Whether a query attends to later keys of its segment.
-        direction: Direction,
-    },
+    Segments(Segments<'g>),
+}
+
+/// Which segment of its row each position belongs to.
+#[derive(Clone, Copy)]
+pub struct Segments<'g> {
+    /// s32 `[batch, queries]`: the number of the segment, 0 on padding.
+    pub queries: Tensor<'g>,
+    /// s32 `[batch, keys]`, likewise.
+    pub keys: Tensor<'g>,
+    /// Whether a query attends to later keys of its segment.
+    pub direction: Direction,
 }
 
 impl<'g> AttentionMask<'g> {
@@ -72,11 +75,11 @@ impl<'g> AttentionMask<'g> {
     fn applied_to(self, scores: Tensor<'g>) -> Tensor<'g> {
         match self {
             AttentionMask::Additive(mask) => scores + mask.convert(scores.dtype()),
-            AttentionMask::Segments {
+            AttentionMask::Segments(Segments {
                 queries,
                 keys,
                 direction,
-            } => {
+            }) => {
                 let own = queries
                     .expand_dims(&[1, 3])
                     .equal(keys.expand_dims(&[1, 2]));
@@ -97,11 +100,7 @@ impl<'g> AttentionMask<'g> {
     fn tensors(self) -> (Vec<Tensor<'g>>, Option<Direction>) {
         match self {
             AttentionMask::Additive(mask) => (vec![mask], None),
-            AttentionMask::Segments {
-                queries,
-                keys,
-                direction,
-            } => (vec![queries, keys], Some(direction)),
+            AttentionMask::Segments(of) => (vec![of.queries, of.keys], Some(of.direction)),
         }
     }
 
@@ -109,11 +108,11 @@ impl<'g> AttentionMask<'g> {
     fn of_tensors(tensors: &[Tensor<'g>], direction: Option<Direction>) -> Self {
         match direction {
             None => AttentionMask::Additive(tensors[0]),
-            Some(direction) => AttentionMask::Segments {
+            Some(direction) => AttentionMask::Segments(Segments {
                 queries: tensors[0],
                 keys: tensors[1],
                 direction,
-            },
+            }),
         }
     }
 }
@@ -150,53 +149,35 @@ pub(super) fn attention<'g>(
     heads: i64,
     bias: Bias<'g>,
 ) -> Tensor<'g> {
-    match (implementation, bias.mask) {
-        (
-            AttentionImplementation::Kernel(lowering),
-            AttentionMask::Segments {
-                queries,
-                keys,
-                direction,
-            },
-        ) => {
+    let split = |t: Tensor<'g>, order: [i64; 4], axes: [LogicalAxis; 4], name| {
+        let (batch, length, inner) = (t.dim(0), t.dim(1), t.dim(2));
+        let t = t.reshape(&[batch, length, heads, inner / heads]);
+        let t = t.transpose(&order).with_logical_axes(&axes);
+        t.checkpoint_name(name)
+    };
+    let operands = |order, axes| {
+        [
+            split(project(x, p.q, TO_HEADS), order, axes, "query"),
+            split(project(memory, p.k, TO_HEADS), order, axes, "key"),
+            split(project(memory, p.v, TO_HEADS), order, axes, "value"),
+        ]
+    };
+    let o = match (implementation, bias.mask) {
+        (AttentionImplementation::Formula, _) => {
+            let [q, k, v] = operands([0, 2, 1, 3], [Batch, Heads, Length, Kv]);
+            weighted_sum(q, k, v, bias).transpose(&[0, 2, 1, 3])
+        }
+        (AttentionImplementation::Kernel(lowering), AttentionMask::Segments(segments)) => {
             // The order in which XLA lays out such arrays on a TPU, so that no copies are made.
-            let split = |t: Tensor<'g>, name| {
-                let (batch, length, inner) = (t.dim(0), t.dim(1), t.dim(2));
-                let t = t.reshape(&[batch, length, heads, inner / heads]);
-                let t = t.transpose(&[0, 2, 3, 1]);
-                let t = t.with_logical_axes(&[Batch, Heads, Kv, Length]);
-                t.checkpoint_name(name)
-            };
-            let q = split(project(x, p.q, TO_HEADS), "query");
-            let k = split(project(memory, p.k, TO_HEADS), "key");
-            let v = split(project(memory, p.v, TO_HEADS), "value");
-            let segments = Segments {
-                queries,
-                keys,
-                direction,
-            };
-            let o = kernel_weighted_sum(lowering, [q, k, v], bias.relative, segments);
-            let o = o.transpose(&[0, 3, 1, 2]);
-            let o = o.reshape(&[x.dim(0), x.dim(1), heads * q.dim(2)]);
-            project(o, p.o, FROM_HEADS)
+            let qkv = operands([0, 2, 3, 1], [Batch, Heads, Kv, Length]);
+            let o = kernel_weighted_sum(lowering, qkv, bias.relative, segments);
+            o.transpose(&[0, 3, 1, 2])
         }
-        _ => {
-            let split = |t: Tensor<'g>| {
-                let (batch, length, inner) = (t.dim(0), t.dim(1), t.dim(2));
-                let t = t
-                    .reshape(&[batch, length, heads, inner / heads])
-                    .transpose(&[0, 2, 1, 3]);
-                t.with_logical_axes(&[Batch, Heads, Length, Kv])
-            };
-            let q = split(project(x, p.q, TO_HEADS)).checkpoint_name("query");
-            let k = split(project(memory, p.k, TO_HEADS)).checkpoint_name("key");
-            let v = split(project(memory, p.v, TO_HEADS)).checkpoint_name("value");
-            let o = weighted_sum(q, k, v, bias).transpose(&[0, 2, 1, 3]);
-            project(
-                o.reshape(&[x.dim(0), x.dim(1), heads * q.dim(3)]),
-                p.o,
-                FROM_HEADS,
-            )
+        (AttentionImplementation::Kernel(_), AttentionMask::Additive(_)) => {
+            let problem = "a kernel takes segments, not a mask that is added".into();
+            return x.graph().refuse("attention", problem);
         }
-    }
+    };
+    let inner = o.dim(2) * o.dim(3);
+    project(o.reshape(&[x.dim(0), x.dim(1), inner]), p.o, FROM_HEADS)
 }

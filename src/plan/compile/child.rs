@@ -34,6 +34,7 @@ pub fn answer(directory: &Path) -> io::Result<()> {
             config,
             slice,
             executable,
+            kernels: _,
         } => to_json(&compile(directory, config, slice, *executable)),
     };
     // Whole or not at all: a half-written answer would hide that this process died.

@@ -22,7 +22,7 @@ use prost::Message;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Attention, Config};
 use crate::mesh::executable_file::Identity;
 use crate::mesh::slice::Slice;
 use crate::plan::kernels::Schedules;
@@ -151,6 +151,8 @@ enum Request {
         config: String,
         slice: String,
         executable: Executable,
+        /// Whether there may be kernels, whose schedules then have to be written down.
+        kernels: bool,
     },
     /// Which plugin compiles for a slice.
     Plugin { slice: String },
@@ -198,6 +200,7 @@ impl Compiler {
             config: toml::to_string(job.config).map_err(io::Error::other)?,
             slice: job.slice.to_string(),
             executable: job.executable,
+            kernels: job.config.train.attention != Attention::Formula,
         };
         let stats = self.ask(directory.path(), job.slice, &request)?;
         read(directory.path(), stats)
@@ -234,7 +237,7 @@ impl Compiler {
                     command.env(name, "1");
                 }
             }
-            if matches!(request, Request::Step { .. }) {
+            if let Request::Step { kernels: true, .. } = request {
                 let set = std::env::var(schedule::FLAGS).unwrap_or_default();
                 let flags = schedule::flags(&set, &directory.join(SCHEDULES));
                 command.env(schedule::FLAGS, flags);

@@ -19,7 +19,7 @@ use crate::plan::fit::usable;
 use crate::plan::flops::Flops;
 use crate::plan::memory::Stacks;
 use crate::programs::sharding;
-use crate::programs::{BatchSize, Programs, compute_type};
+use crate::programs::{Programs, compute_type};
 
 /// Chips are held against this one where nothing is known of them.
 const NOMINAL: Generation = Generation::V4;
@@ -60,13 +60,14 @@ struct UnshardedStep {
 
 impl<'c> Predictor<'c> {
     pub fn new(config: &'c Config, slice: Slice) -> Result<Predictor<'c>, ankh_hlo::Error> {
-        let compute = compute_type(config.train.compute, &slice.platform().to_string());
+        let platform = slice.platform().to_string();
+        let compute = compute_type(config.train.compute, &platform);
         let mut policies = HashMap::new();
         for remat in Remat::ALL {
             let mut config = config.clone();
             config.train.remat = remat;
             config.train.gradient_accumulation = 1;
-            let programs = Programs::new(&config, BatchSize::of(&config), compute);
+            let programs = Programs::of(&config, &platform, None);
             policies.insert(remat, UnshardedStep::of(&config, &programs.step()?));
         }
         Ok(Predictor {

@@ -21,18 +21,8 @@ use ankh_mosaic::Lowering;
 
 use super::super::LogicalAxis::{self, Batch, Heads, Length};
 use super::super::position::Direction;
+use super::Segments;
 use sizes::{BACKWARD_SCORES, FORWARD_SCORES, Sizes, TILE};
-
-/// Which keys a query attends to: those of its own segment.
-#[derive(Clone, Copy)]
-pub struct Segments<'g> {
-    /// s32 `[batch, queries]`
-    pub queries: Tensor<'g>,
-    /// s32 `[batch, keys]`
-    pub keys: Tensor<'g>,
-    /// Whether a query attends to later keys.
-    pub direction: Direction,
-}
 
 /// Whether a TPU's kernels take these sizes: whole tiles.
 pub fn suits_tpu(kv: i64, lengths: &[i64]) -> bool {
