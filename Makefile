@@ -107,6 +107,16 @@ bench-data: $(REFERENCE)/ready ## compare masked batches a second with PyArrow's
 plan: libtpu ## compile ankh-large for a v4-64, no TPU needed: memory, time, where it goes
 	$(PRETRAIN) plan --slice v4-64 --config ankh-large
 
+# Each is compiled a few times, so all of them together take many hours.
+PRESETS ?= ankh-base ankh-base-packed ankh-large ankh-large-packed
+SLICES ?= v4-8 v4-16 v4-32 v4-64 v4-128 v4-256 v4-512 v4-1024
+LIMIT ?= 6
+
+.PHONY: layouts
+layouts: libtpu ## search for the fastest layouts of PRESETS on SLICES, and put them into configs/layouts.toml
+	cargo build --bin pretrain
+	$(PYTHON) benches/layouts.py --limit $(LIMIT) --presets "$(PRESETS)" --slices "$(SLICES)"
+
 .PHONY: goldens
 goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from transformers and optax, and the tables of shardings
 	$(REFERENCE_PYTHON) tests/golden/make.py

@@ -9,7 +9,7 @@ use ankh::config::{Config, resolve};
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{Hosts, Input, ShardedArray};
 use ankh::model::Weights;
-use ankh::programs::{self, BatchSize, Programs};
+use ankh::programs::{self, BatchShape, Programs};
 use ankh::train::open_mesh;
 use ankh_pjrt::HostTensor;
 
@@ -82,7 +82,7 @@ fn batch(config: &Config) -> Vec<HostTensor> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         3 + (state >> 16) as i32 % 20
     };
-    let arrays = programs::batch(BatchSize::of(config)).into_iter();
+    let arrays = programs::batch(BatchShape::of(config)).into_iter();
     let fill = |array: programs::Array| {
         let marks = array.name.ends_with("mask") || array.name.ends_with("segments");
         let next = |_| if marks { 1 } else { token() };

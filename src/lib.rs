@@ -29,6 +29,7 @@ mod named_variants;
 pub mod optim;
 pub mod plan;
 pub mod programs;
+mod row_fill;
 pub mod run_dir;
 pub mod telemetry;
 pub mod train;

@@ -23,3 +23,12 @@ macro_rules! named_variants {
 }
 
 pub(crate) use named_variants;
+
+/// The name that a value has where it is written down: in a configuration, in JSON.
+pub(crate) fn serialized_name(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}

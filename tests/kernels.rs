@@ -256,11 +256,15 @@ fn the_kernels_of_every_preset_and_length_compile_for_every_chip() {
         "ankh2-large",
         "ankh3-large",
         "ankh3-xl",
+        "ankh-base-packed",
+        "ankh-large-packed",
     ] {
         let config = resolve(Some(preset), &[]).unwrap();
         let (model, data) = (&config.model, &config.data);
         for (input, target) in [
-            (data.input_length, data.target_length),
+            (data.input_length, config.target_length()),
+            // Of whole tiles in one direction alone.
+            (400, 176),
             (1024, 512),
             (2048, 1024),
         ] {

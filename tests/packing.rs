@@ -9,7 +9,7 @@ use ankh::config::{Compute, Config, Packing, Remat, resolve};
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Hosts};
 use ankh::model::Weights;
-use ankh::programs::{BatchSize, Gradients, Programs, StepMetrics};
+use ankh::programs::{BatchShape, Gradients, Programs, StepMetrics};
 use ankh::train::forward::{ForwardOutputs, forward};
 use ankh::train::open_mesh;
 use ankh_hlo::{ArraySpec, DType};
@@ -318,7 +318,7 @@ fn a_step_counts_tokens_and_not_positions() {
     let config = config(&[]);
     let sequences = &ALONE.0;
     let packing = pack(sequences, &mut Random(12), 6);
-    let size = BatchSize {
+    let size = BatchShape {
         rows: packing.len(),
         input: LENGTHS[0],
         target: LENGTHS[1],

@@ -2,14 +2,14 @@
 
 use ankh::config::{preset_names, resolve};
 use ankh::model::Weights;
-use ankh::programs::{BatchSize, Programs};
+use ankh::programs::{BatchShape, Programs};
 use ankh_hlo::DType;
 
 #[test]
 fn every_preset_and_experiment_builds_its_programs() {
     for name in preset_names() {
         let config = resolve(Some(name), &[]).unwrap();
-        let size = BatchSize::of(&config);
+        let size = BatchShape::of(&config);
         for compute in [DType::F32, DType::Bf16] {
             let step = Programs::new(&config, size, compute).step();
             step.unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -11,7 +11,7 @@ use ankh::config::{
     TieEmbeddings,
 };
 use ankh::model::Weights;
-use ankh::programs::{self, BatchSize, EvaluationSums, Gradients, Programs, StepMetrics};
+use ankh::programs::{self, BatchShape, EvaluationSums, Gradients, Programs, StepMetrics};
 use ankh_hlo::DType;
 use ankh_pjrt::{ElementType, HostTensor};
 use support::{Random, compile, run, weights};
@@ -58,7 +58,7 @@ impl Batch {
     }
 
     /// The arrays of a program, in their order.
-    fn arrays(&self, size: BatchSize) -> Vec<HostTensor> {
+    fn arrays(&self, size: BatchShape) -> Vec<HostTensor> {
         let array = |sequences: &[Vec<i32>], length: usize, filling: i32| {
             let mut values = vec![filling; size.rows * length];
             for (row, sequence) in values.chunks_mut(length).zip(sequences) {
@@ -84,7 +84,7 @@ impl Batch {
 }
 
 /// The size of [`Batch::random`].
-const SIZE: BatchSize = BatchSize {
+const SIZE: BatchShape = BatchShape {
     rows: 4,
     input: 12,
     target: 8,
@@ -243,7 +243,7 @@ fn forward(config: &Config) -> (Vec<f64>, f64) {
 }
 
 /// An evaluation of the random batch, padded to a size.
-fn evaluate(config: &Config, size: BatchSize) -> EvaluationSums<f64> {
+fn evaluate(config: &Config, size: BatchShape) -> EvaluationSums<f64> {
     evaluate_from(config, weights(config), &Batch::random(config), size)
 }
 
@@ -252,7 +252,7 @@ fn evaluate_from(
     config: &Config,
     weights: Vec<HostTensor>,
     batch: &Batch,
-    size: BatchSize,
+    size: BatchShape,
 ) -> EvaluationSums<f64> {
     let compute = programs::compute_type(config.train.compute, "cpu");
     let program = Programs::new(config, size, compute).evaluation().unwrap();
@@ -369,7 +369,7 @@ fn a_collapsed_model_is_right_where_the_first_token_is_asked_for() {
 fn padding_changes_no_sum() {
     let config = tiny();
     let expected = evaluate(&config, SIZE);
-    let padded = BatchSize {
+    let padded = BatchShape {
         rows: SIZE.rows + 1,
         input: SIZE.input + 5,
         target: SIZE.target + 3,

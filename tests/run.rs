@@ -121,13 +121,13 @@ fn resuming_equals_never_stopping() {
         "--set",
         "data.input_length=64",
         "--set",
-        "data.target_length=48",
+        "data.target_length=auto",
         "--set",
         "model.d_model=64",
         "--set",
         "model.d_ff=256",
         "--set",
-        "train.batch_size=64",
+        "train.batch_size=66 sequences",
     ];
     expect(bench.train("whole", &size).output().unwrap(), 0, &[]);
     let mut process = bench

@@ -158,7 +158,7 @@ fn each_row_is_fed_once_by_every_host_that_computes_it_and_by_no_other() {
         let programs = Programs::of(&config, "tpu", rules.as_ref());
         let spec = &programs.batch_specs()[0];
 
-        let batch = config.train.batch_size;
+        let batch = config.batch_rows();
         let hosts = hosts(slice, &devices, mesh);
         let mut fed: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); batch];
         for host in &hosts {

@@ -24,7 +24,7 @@ pub use batches::dataset::{Dataset, Lengths, ReadOptions, Shuffle};
 pub use batches::objective::{Example, Objective};
 pub use batches::{
     Batch, BatchConfig, Batches, Component, HostShard, IGNORED, LongSequences, Mixture, Packing,
-    Prefetch, RowCounts, Sequence,
+    Prefetch, RowCounts, RowFill, Sequence,
 };
 pub use error::{Error, ManifestFault, PartsFault, Result, Setting, StructureFault};
 pub use format::{Duplicates, Manifest, Report};

@@ -16,6 +16,9 @@
 //! **Residues** are drawn one by one by about the frequencies of UniProtKB, after a first `M`. So
 //! they have no motifs and no relatives: a model learns their frequencies and nothing else.
 
+use std::collections::BTreeMap;
+
+use crate::format::LengthBin;
 use crate::random::{Key, Stream};
 
 /// The median length.
@@ -83,6 +86,24 @@ pub fn uniref50_length(stream: &mut Stream) -> u32 {
     }
 }
 
+/// UniRef50's sequences in the release that Ankh was trained on, about.
+pub const UNIREF50_SEQUENCES: u64 = 45_000_000;
+
+/// How many of [`UNIREF50_SEQUENCES`] have each length, as [`uniref50_length`] draws them.
+pub fn uniref50_lengths() -> Vec<LengthBin> {
+    const DRAWN: u64 = 100_000;
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    for length in lengths(0).take(DRAWN as usize) {
+        *counts.entry(length.into()).or_default() += UNIREF50_SEQUENCES / DRAWN;
+    }
+    let bin = |(length, rows)| LengthBin {
+        from: length,
+        to: length,
+        rows,
+    };
+    counts.into_iter().map(bin).collect()
+}
+
 /// The lengths of the records 0, 1, 2, ... under a seed, without end.
 pub fn lengths(seed: u64) -> impl Iterator<Item = u32> {
     let records = Records::new(seed);
@@ -130,8 +151,23 @@ impl Records {
     pub fn sequence(&self, number: u64, text: &mut Vec<u8>) {
         let mut stream = self.stream(number);
         let length = uniref50_length(&mut stream) as usize;
+        self.draw(length, &mut stream, text);
+    }
+
+    /// A sequence of so many residues, another for each number.
+    pub fn of_length(&self, number: u64, length: usize) -> Vec<u8> {
+        let mut text = Vec::new();
+        self.draw(length, &mut self.stream(number), &mut text);
+        text
+    }
+
+    /// Appends a sequence of so many residues.
+    fn draw(&self, length: usize, stream: &mut Stream, text: &mut Vec<u8>) {
         let end = text.len() + length;
         text.reserve(length);
+        if length == 0 {
+            return;
+        }
         text.push(b'M');
         while text.len() < end {
             let mut bits = stream.bits();

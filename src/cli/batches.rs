@@ -6,7 +6,7 @@ use ankh_data::{HostShard, Split};
 use clap::{Args, ColorChoice};
 use terminal_size::{Width, terminal_size_of};
 
-use super::configuration::{ConfigArgs, DataArgs, data_locations};
+use super::configuration::{ConfigArgs, DataArgs, data_locations, settle_batch_size};
 use super::listing::{Listing, Paint};
 use super::output::{json, line_of};
 use super::{CliError, Exit};
@@ -57,6 +57,7 @@ pub(super) fn run(arguments: BatchesArgs) -> Result<Exit, CliError> {
         return Err(CliError::usage("--hosts is 0: expected 1 or more"));
     }
     data_locations(&config)?;
+    settle_batch_size(&mut config)?;
     let listing = listing(&config, arguments.color);
     let shard = HostShard::host(arguments.host, arguments.hosts);
     let mut batches = batches(&config, Split::Train, shard)?;

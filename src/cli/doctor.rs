@@ -291,7 +291,7 @@ fn data(config: &Config) -> Check {
         count(train),
         count(validation)
     );
-    let batch = config.train.batch_size as u64;
+    let batch = config.batch_rows() as u64;
     if train == 0 {
         return Check::fail(
             "data",

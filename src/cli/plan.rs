@@ -8,7 +8,7 @@ use ankh_pjrt::Platform;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::configuration::ConfigArgs;
+use super::configuration::{ConfigArgs, DataArgs, settle_batch_size};
 use super::output::{json, line_of};
 use super::{CliError, Exit};
 use crate::config::Config;
@@ -29,6 +29,8 @@ use crate::telemetry::print_line;
 pub(super) struct PlanArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    data: DataArgs,
     /// What to compile for: v4-8 to v4-4096, v5e-*, v5p-*, v6e-*, cpu-N, cuda-N.
     #[arg(long, value_name = "SPEC")]
     slice: Slice,
@@ -67,8 +69,13 @@ struct SearchArgs {
 }
 
 pub(super) fn run(arguments: PlanArgs) -> Result<Exit, CliError> {
-    let config = arguments.config.resolve()?;
+    let mut config = arguments.config.resolve()?;
+    arguments.data.clone().lay_over(&mut config);
     config.validate()?;
+    settle_batch_size(&mut config)?;
+    if let Some(layout) = arguments.config.lay_out(&mut config, arguments.slice) {
+        print_line(&layout);
+    }
     let cpu = arguments.slice.platform() == Platform::Cpu;
     if cpu && arguments.slice.devices() > 1 && arguments.output.is_some() {
         return Err(CliError::usage(ExecutableFileError::SeveralCpuDevices).help("plan for cpu-1"));
@@ -243,6 +250,7 @@ impl From<PlanError> for CliError {
         match error {
             PlanError::Sharding(error) => error.into(),
             PlanError::Program(error) => CliError::failed(error),
+            PlanError::Data(error) => error.into(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::configuration::{ConfigArgs, DataArgs, data_locations};
+use super::configuration::{ConfigArgs, DataArgs, data_locations, settle_batch_size};
 use super::output::{json, line_of};
 use super::readiness::ready;
 use super::{CliError, Exit, Slice};
@@ -70,6 +70,10 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
         (true, true) => RunMode::ResumeChanged,
     };
     Log::start();
+    settle_batch_size(&mut config)?;
+    if let Some(layout) = arguments.config.lay_out(&mut config, arguments.slice) {
+        tracing::info!("{layout}");
+    }
     let run = RunDirectory::open_for(worker, directory, &config, start)?;
     if let Some(restored) = restored {
         tracing::warn!("{restored}");

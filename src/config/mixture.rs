@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_part_alone_is_said_of_it() {
         let problem = |set: &[&str]| {
-            let error = ankh3(set).unwrap().validate().expect_err(set[0]);
+            let set = [set, &["data.target_length=256"]].concat();
+            let error = ankh3(&set).unwrap().validate().expect_err(set[0]);
             error.to_string()
         };
         for (argument, words) in [

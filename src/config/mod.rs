@@ -7,8 +7,11 @@
 //! [`Config::validate`] checks once. This module does not know graphs, files of sequences or
 //! devices.
 
+mod amounts;
 mod error;
 mod keys;
+mod layout;
+mod layouts;
 mod mixture;
 mod objective;
 mod paths;
@@ -30,9 +33,12 @@ use crate::model::step_flops;
 pub use crate::model::{Activation, Initialization, LogicalAxis, Loss, Model, TieEmbeddings};
 pub use crate::optim::{Adafactor, AdamW, Optimizer, Schedule, ScheduleKind};
 pub use crate::validation::Problem;
+pub use amounts::{BatchSize, InvalidAmount, TargetLength};
 pub use ankh_data::{LongSequences, Objective, Packing, Vocabulary};
 pub use ankh_storage::Location;
 pub use error::{ConfigError, Origin};
+pub use layout::Layout;
+pub use layouts::{KnownLayout, Layouts};
 pub use mixture::{Component, Part};
 pub use objective::setting_name;
 pub use presets::preset_names;
@@ -77,12 +83,50 @@ impl Config {
     pub fn step_flops(&self) -> f64 {
         step_flops(
             &self.model,
-            self.train.batch_size,
+            self.batch_rows(),
             self.data.input_length,
-            self.data.target_length,
+            self.target_length(),
         )
     }
+
+    /// Rows in one update, over all devices. A number of sequences counts as one a row until
+    /// [`Config::settle_batch_size`] knows better.
+    pub fn batch_rows(&self) -> usize {
+        self.train.batch_size.rows(1.0)
+    }
+
+    /// Replaces a number of sequences in an update by rows, of which each holds `per_row` sequences
+    /// on average.
+    pub fn settle_batch_size(&mut self, per_row: f64) {
+        self.train.batch_size = BatchSize::Rows(self.train.batch_size.rows(per_row));
+    }
+
+    /// Decoder positions a row.
+    pub fn target_length(&self) -> usize {
+        match self.data.target_length {
+            TargetLength::Tokens(tokens) => tokens,
+            TargetLength::Auto => self.longest_target().next_multiple_of(TARGET_UNIT),
+        }
+    }
+
+    /// The longest target that any of the objectives can have, in tokens, where a target may be as
+    /// long as an input.
+    fn longest_target(&self) -> usize {
+        let longest = |objective: &Objective| {
+            let length = self.data.input_length;
+            let residues = objective.window(length, length);
+            objective.longest_target(self.tokenizer(), residues)
+        };
+        let components = self.components().into_iter();
+        let components = components.map(|component| longest(&component.objective));
+        // What evaluation uses, and training too if there is no mixture.
+        components.fold(longest(&self.objective), usize::max)
+    }
 }
+
+/// Target lengths that follow the objective are multiples of this: the rows of a bfloat16 tile of a
+/// TPU's memory.
+const TARGET_UNIT: usize = 16;
 
 /// Which sequences are seen, and in which shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,8 +139,8 @@ pub struct Data {
     pub tokenizer: Vocabulary,
     /// Encoder positions a row, the closing `</s>` included.
     pub input_length: usize,
-    /// Decoder positions a row, the closing `</s>` included.
-    pub target_length: usize,
+    /// Decoder positions a row, the closing `</s>` included. See [`Config::target_length`].
+    pub target_length: TargetLength,
     /// Whether a row of a batch holds one sequence or as many as fit.
     pub packing: Packing,
     /// What becomes of a sequence that does not fit `input_length`.
@@ -123,7 +167,7 @@ impl Default for Data {
             dir: None,
             tokenizer: Vocabulary::Ankh,
             input_length: 512,
-            target_length: 256,
+            target_length: TargetLength::Auto,
             packing: Packing::Padded,
             long_sequences: LongSequences::Crop,
             seed: 0,
@@ -142,8 +186,8 @@ impl Default for Data {
 pub struct Train {
     /// The last step.
     pub steps: u64,
-    /// Rows in one update, over all devices.
-    pub batch_size: usize,
+    /// What one update sees, over all devices. See [`Config::batch_rows`].
+    pub batch_size: BatchSize,
     /// Parts a batch is computed in, one after the other, to save memory.
     pub gradient_accumulation: usize,
     /// Seeds the first weights.
@@ -162,7 +206,7 @@ impl Default for Train {
     fn default() -> Self {
         Self {
             steps: 1_992_000,
-            batch_size: 1536,
+            batch_size: BatchSize::Rows(1536),
             gradient_accumulation: 1,
             seed: 0,
             log_every: 10,

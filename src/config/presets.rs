@@ -9,7 +9,9 @@ macro_rules! presets {
 
 const PRESETS: &[(&str, &str)] = presets![
     "ankh-base",
+    "ankh-base-packed",
     "ankh-large",
+    "ankh-large-packed",
     "ankh2-large",
     "ankh3-large",
     "ankh3-xl",

@@ -40,7 +40,7 @@ impl Default for Sharding {
 }
 
 /// A number format of gradients on their way between devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GradientType {
     /// IEEE single precision, whatever the layers compute in.

@@ -45,6 +45,8 @@ fn every_file_under_configs_is_a_preset() {
             }
         }
     }
+    // The table of layouts is none.
+    files.retain(|file| file != "layouts");
     files.sort();
     let mut presets: Vec<_> = preset_names().collect();
     presets.sort();
@@ -436,12 +438,9 @@ fn validation_names_each_wrong_setting() {
             "model.relative_max_distance=32",
             "model.relative_max_distance is 32",
         ),
-        ("data.target_length=100", "data.target_length is 100"),
+        ("data.target_length=1", "data.target_length is 1, too short"),
         ("data.memory=0", "data.memory is 0"),
-        (
-            "objective.kind=full_reconstruction",
-            "data.target_length is 256",
-        ),
+        ("data.target_length=205", "can take 206 positions"),
         ("objective.masking_rate=1.5", "objective.masking_rate"),
         ("objective.task=nlu", "objective.task"),
         ("train.gradient_accumulation=7", "train.batch_size is 1536"),
@@ -611,4 +610,150 @@ fn there_is_a_rule_for_each_axis_that_can_be_split() {
         .collect();
     names.sort_unstable();
     assert_eq!(keys, names);
+}
+
+#[test]
+fn a_batch_can_be_given_in_sequences() {
+    let mut config = set(&["train.batch_size=1024 sequences", "data.packing=packed"]).unwrap();
+    assert_eq!(config.train.batch_size, BatchSize::Sequences(1024));
+    config.validate().unwrap();
+    let written = config.to_toml_over(None).unwrap();
+    assert!(written.contains("\"1024 sequences\""), "{written}");
+    config.settle_batch_size(2.14);
+    assert_eq!(config.train.batch_size, BatchSize::Rows(512));
+    assert_eq!(config.batch_rows(), 512);
+    // Rows stay what they are.
+    config.settle_batch_size(3.0);
+    assert_eq!(config.batch_rows(), 512);
+    // Whether parts divide the rows is known with the rows.
+    let thirds = set(&[
+        "train.batch_size=1024 sequences",
+        "train.gradient_accumulation=3",
+    ]);
+    let mut thirds = thirds.unwrap();
+    thirds.validate().unwrap();
+    thirds.settle_batch_size(1.0);
+    let error = thirds.validate().unwrap_err().to_string();
+    assert!(error.contains("train.batch_size is 1024"), "{error}");
+    for wrong in [
+        "1024 rows",
+        "sequences",
+        "-3 sequences",
+        "1.5",
+        "-8",
+        "true",
+    ] {
+        let text = message(set(&[&format!("train.batch_size={wrong}")]));
+        assert!(text.contains("\"1024 sequences\""), "{wrong}: {text}");
+    }
+}
+
+#[test]
+fn a_target_length_can_follow_the_objective() {
+    for (arguments, length) in [
+        (&["data.target_length=auto"][..], 208),
+        // There are sentinels for no more than 115 masks.
+        (&["data.target_length=auto", "data.input_length=1024"], 240),
+        (
+            &["data.target_length=auto", "objective.masking_rate=0.1"],
+            112,
+        ),
+        (
+            &[
+                "data.target_length=auto",
+                "objective.kind=full_reconstruction",
+            ],
+            512,
+        ),
+        (
+            &[
+                "data.target_length=auto",
+                "mixture.low.masking_rate=0.1",
+                "mixture.high.masking_rate=0.22",
+            ],
+            240,
+        ),
+        (&[], 208),
+        (&["data.target_length=256"], 256),
+    ] {
+        let config = set(arguments).unwrap();
+        assert_eq!(config.target_length(), length, "{arguments:?}");
+        config.validate().unwrap();
+    }
+    // No objective of a preset is cut.
+    for name in preset_names() {
+        let auto = ["data.target_length=auto".to_owned()];
+        resolve(Some(name), &auto).unwrap().validate().unwrap();
+    }
+    let text = message(set(&["data.target_length=long"]));
+    assert!(text.contains("\"auto\""), "{text}");
+}
+
+/// The preset of an entry of the table, its batch in rows.
+fn of_table(known: &KnownLayout) -> Config {
+    let mut config = resolve(Some(&known.preset), &[]).unwrap();
+    config.train.batch_size = BatchSize::Rows(known.rows);
+    config
+}
+
+#[test]
+fn the_table_of_layouts_has_each_preset_and_slice_once() {
+    let mut seen = std::collections::BTreeSet::new();
+    for known in &Layouts::known().layouts {
+        let place = (&known.preset, &known.slice);
+        assert!(seen.insert(place), "{place:?} twice");
+        let slice: crate::mesh::slice::Slice = known.slice.parse().unwrap();
+        let mut config = of_table(known);
+        let used = config.use_fastest_layout(&known.slice);
+        assert_eq!(used, Some(known), "{place:?}");
+        config.validate().unwrap();
+        let mesh = crate::programs::sharding::mesh_shape(&config, slice.devices()).unwrap();
+        crate::programs::sharding::logical_axis_rules(&config, mesh).unwrap();
+    }
+}
+
+#[test]
+fn the_fastest_layout_is_used_where_none_is_chosen() {
+    let known = Layouts::known().layouts.iter();
+    let known = known
+        .filter(|known| known.preset == "ankh-large" && known.slice.starts_with("v4-"))
+        .collect::<Vec<_>>();
+    let [one, other] = [known[0], known[1]];
+    let preset = of_table(one);
+    let mut config = preset.clone();
+    config.use_fastest_layout(&one.slice).unwrap();
+    assert_eq!(Layout::of(&config), one.layout);
+    // A run that goes on elsewhere takes the fastest there.
+    config.use_fastest_layout(&other.slice).unwrap();
+    assert_eq!(Layout::of(&config), other.layout);
+    // Successors have the same sizes.
+    let mut successor = resolve(Some("ankh2-large"), &[]).unwrap();
+    assert!(successor.use_fastest_layout(&one.slice).is_some());
+
+    let changed: [fn(&mut Config); 6] = [
+        |config| config.sharding.fsdp = 3,
+        |config| config.sharding.data = 1,
+        |config| config.model.encoder_layers += 1,
+        |config| config.data.input_length = 1024,
+        |config| config.train.batch_size = BatchSize::Rows(1),
+        |config| config.optimizer = Optimizer::Adamw(AdamW::default()),
+    ];
+    for (number, change) in changed.into_iter().enumerate() {
+        let mut config = preset.clone();
+        change(&mut config);
+        let before = config.clone();
+        let used = config.use_fastest_layout(&one.slice);
+        assert!(used.is_none() && config == before, "change {number}");
+    }
+    assert!(preset.clone().use_fastest_layout("cpu-8").is_none());
+    for argument in [
+        "sharding.fsdp=1",
+        " train.remat =full",
+        "sharding.rules.mlp=[]",
+    ] {
+        assert!(Layout::is_set_by(argument), "{argument}");
+    }
+    for argument in ["train.steps=3", "sharding", "train.rematx=1"] {
+        assert!(!Layout::is_set_by(argument), "{argument}");
+    }
 }

@@ -6,7 +6,7 @@ use ankh_data::{BatchConfig, Objective, ReadOptions, Tokenizer};
 use ankh_storage::{CacheOptions, StorageOptions};
 
 use super::objective::setting_name;
-use super::{Config, ConfigError, Problem, ScheduleKind};
+use super::{BatchSize, Config, ConfigError, Problem, ScheduleKind};
 use crate::validation::Problems;
 
 /// The most units that a dimension of a model may have.
@@ -38,7 +38,7 @@ impl Config {
         let mut found = Problems::default();
         let residues = self
             .objective
-            .window(self.data.input_length, self.data.target_length);
+            .window(self.data.input_length, self.target_length());
         let sentinels = self.tokenizer().sentinels();
         if let Some(masks) = self.objective.masks(residues) {
             found.unless(
@@ -83,9 +83,9 @@ impl Config {
     pub fn batch_config(&self) -> BatchConfig {
         BatchConfig {
             seed: self.data.seed,
-            global_batch: self.train.batch_size,
+            global_batch: self.batch_rows(),
             input_length: self.data.input_length,
-            target_length: self.data.target_length,
+            target_length: self.target_length(),
             long_sequences: self.data.long_sequences,
             packing: self.data.packing,
         }
@@ -178,11 +178,11 @@ impl Config {
             "set it to 2 or more".into(),
         );
         found.unless(
-            data.target_length >= 2,
+            self.target_length() >= 2,
             "data.target_length",
             format!(
                 "is {}, too short for one token and the closing </s>",
-                data.target_length
+                self.target_length()
             ),
             "set it to 2 or more".into(),
         );
@@ -215,16 +215,17 @@ impl Config {
             found.0.push(objective_problem(error));
             return;
         }
-        let residues = objective.window(data.input_length, data.target_length);
+        let target_length = self.target_length();
+        let residues = objective.window(data.input_length, target_length);
         let needed = objective.longest_target(self.tokenizer(), residues);
         found.unless(
-            needed <= data.target_length,
+            needed <= target_length,
             "data.target_length",
             format!(
-                "is {}, but the target of {residues} residues (data.input_length {}) can take {needed} positions",
-                data.target_length, data.input_length
+                "is {target_length}, but the target of {residues} residues (data.input_length {}) can take {needed} positions",
+                data.input_length
             ),
-            format!("set it to {needed} or more, or lower data.input_length or objective.masking_rate"),
+            format!("set it to auto, or to {needed} or more, or lower data.input_length or objective.masking_rate"),
         );
     }
 
@@ -255,7 +256,7 @@ impl Config {
     fn check_loop(&self, found: &mut Problems) {
         let train = &self.train;
         found.positive("train.steps", train.steps);
-        found.positive("train.batch_size", train.batch_size);
+        found.positive("train.batch_size", self.batch_rows());
         found.positive("train.gradient_accumulation", train.gradient_accumulation);
         found.positive("train.log_every", train.log_every);
         found.positive("checkpoint.every", self.checkpoint.every);
@@ -268,11 +269,16 @@ impl Config {
         );
         found.unless(
             train.gradient_accumulation == 0
-                || train.batch_size.is_multiple_of(train.gradient_accumulation),
+                // The rows are not known yet.
+                || matches!(train.batch_size, BatchSize::Sequences(_))
+                || self
+                    .batch_rows()
+                    .is_multiple_of(train.gradient_accumulation),
             "train.batch_size",
             format!(
                 "is {}, which {} equal parts (train.gradient_accumulation) cannot share",
-                train.batch_size, train.gradient_accumulation
+                self.batch_rows(),
+                train.gradient_accumulation
             ),
             format!("set it to a multiple of {}", train.gradient_accumulation),
         );

@@ -1,5 +1,6 @@
 //! Converts cycles and bytes to seconds, days and chip hours.
 
+use ankh_data::RowFill;
 use serde::{Deserialize, Serialize};
 
 use super::collectives::Collective;
@@ -17,6 +18,8 @@ pub struct Estimate {
     pub communication_seconds: f64,
     /// The model's arithmetic as a share of what the chips could do in `step_seconds`.
     pub mfu: f64,
+    /// Sequences of a step, on average.
+    pub examples: f64,
     /// Sequences a second.
     pub examples_per_second: f64,
     /// The configured steps.
@@ -30,6 +33,7 @@ pub struct Estimate {
 impl Estimate {
     pub(super) fn of(
         config: &Config,
+        fill: &RowFill,
         generation: Generation,
         chips: usize,
         cycles: u64,
@@ -39,13 +43,15 @@ impl Estimate {
         let chip: &Chip = generation.chip();
         let step_seconds = cycles as f64 / chip.clock_hz;
         let steps = config.train.steps;
+        let examples = config.batch_rows() as f64 * fill.sequences;
         let hours = step_seconds * steps as f64 / 3600.0;
         Estimate {
             cycles,
             step_seconds,
             communication_seconds: collectives.iter().map(|c| seconds(c, generation)).sum(),
             mfu: model_flops / (step_seconds * chips as f64 * chip.peak_flops),
-            examples_per_second: config.train.batch_size as f64 / step_seconds,
+            examples,
+            examples_per_second: examples / step_seconds,
             steps,
             days: hours / 24.0,
             chip_hours: hours * chips as f64,

@@ -127,7 +127,7 @@ fn remedies(lowered: &LoweredStep<'_>, state_too_big: bool) -> Vec<Remedy> {
     if config.train.remat != Remat::Full {
         remedies.push(Remedy::FullRemat);
     }
-    if lowered.device_batch_size() > 1 {
+    if lowered.device_rows() > 1 {
         let parts = 2 * config.train.gradient_accumulation;
         remedies.push(Remedy::AccumulateGradients(parts));
         remedies.push(Remedy::SmallerBatch);

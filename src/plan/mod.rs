@@ -18,6 +18,7 @@ pub mod search;
 mod tests;
 mod walk;
 
+use ankh_data::RowFill;
 use ankh_hlo::Module;
 use serde::Serialize;
 
@@ -34,8 +35,10 @@ pub use scope::Pass;
 use crate::config::{Config, MeshAxis, Remat};
 use crate::mesh::slice::Slice;
 use crate::mesh_shape::MeshShape;
-use crate::programs::Programs;
+use crate::model::AttentionImplementation;
 use crate::programs::sharding::{self, ReplicatedArray, ShardingError};
+use crate::programs::{self, Programs};
+use crate::row_fill::{LengthSource, row_fill};
 use compile::{Compilation, CompileStats};
 
 /// Why a step cannot be planned before any compiler is asked.
@@ -47,6 +50,9 @@ pub enum PlanError {
     /// The step cannot be built.
     #[error(transparent)]
     Program(#[from] ankh_hlo::Error),
+    /// What rows hold cannot be told.
+    #[error(transparent)]
+    Data(#[from] ankh_data::Error),
 }
 
 /// A step, built for a slice and not yet compiled.
@@ -59,6 +65,9 @@ pub struct LoweredStep<'c> {
     replicated: Vec<ReplicatedArray>,
     flops: Flops,
     model_flops: f64,
+    attention: String,
+    fill: RowFill,
+    lengths: LengthSource,
 }
 
 /// All that is known of a step on a slice.
@@ -133,10 +142,16 @@ pub struct StepSummary {
     pub compute: String,
     /// What layers keep.
     pub remat: Remat,
-    /// Sequences.
-    pub batch_size: usize,
-    /// Sequences that one device computes at once.
-    pub device_batch_size: usize,
+    /// How attention is computed, and why by the formula where kernels could have been.
+    pub attention: String,
+    /// Rows of a batch.
+    pub rows: usize,
+    /// Rows that one device computes at once.
+    pub device_rows: usize,
+    /// What a row holds, on average.
+    pub fill: RowFill,
+    /// By which lengths of sequences.
+    pub lengths: LengthSource,
     /// Parts that the batch is computed in.
     pub gradient_accumulation: usize,
     /// Encoder positions.
@@ -146,14 +161,17 @@ pub struct StepSummary {
 }
 
 impl<'c> LoweredStep<'c> {
-    /// Builds the configured step for a slice.
+    /// Builds the configured step, whose batch is given in rows, for a slice.
     pub fn new(config: &'c Config, slice: Slice) -> Result<LoweredStep<'c>, PlanError> {
         let mesh = sharding::mesh_shape(config, slice.devices())?;
         let rules = sharding::logical_axis_rules(config, mesh)?;
         let platform = slice.platform().to_string();
-        let module = Programs::of(config, &platform, rules.as_ref()).step()?;
+        let programs = Programs::of(config, &platform, rules.as_ref());
+        let module = programs.step()?;
+        let attention = attention_in_words(&programs, &platform);
         let replicated = rules.as_ref();
         let replicated = replicated.map(|rules| sharding::replicated(config, rules));
+        let (fill, lengths) = row_fill(config)?;
         Ok(LoweredStep {
             arrays: StepArray::all(config, &module),
             flops: Flops::of(module.proto(), mesh.devices()),
@@ -163,6 +181,9 @@ impl<'c> LoweredStep<'c> {
             mesh,
             module,
             replicated: replicated.unwrap_or_default(),
+            attention,
+            fill,
+            lengths,
         })
     }
 
@@ -200,6 +221,7 @@ impl<'c> LoweredStep<'c> {
             let chips = self.slice.chips();
             Estimate::of(
                 self.config,
+                &self.fill,
                 generation,
                 chips,
                 profile.cycles,
@@ -237,17 +259,20 @@ impl<'c> LoweredStep<'c> {
             parameters: self.config.model.parameters(),
             compute: compute.name().into(),
             remat: train.remat,
-            batch_size: train.batch_size,
-            device_batch_size: self.device_batch_size(),
+            attention: self.attention.clone(),
+            rows: self.config.batch_rows(),
+            device_rows: self.device_rows(),
+            fill: self.fill,
+            lengths: self.lengths.clone(),
             gradient_accumulation: train.gradient_accumulation,
             input_length: self.config.data.input_length,
-            target_length: self.config.data.target_length,
+            target_length: self.config.target_length(),
         }
     }
 
-    /// Sequences that one device computes at once.
-    fn device_batch_size(&self) -> usize {
-        let part = self.config.train.batch_size / self.config.train.gradient_accumulation;
+    /// Rows that one device computes at once.
+    fn device_rows(&self) -> usize {
+        let part = self.config.batch_rows() / self.config.train.gradient_accumulation;
         let split = self
             .config
             .sharding
@@ -260,6 +285,17 @@ impl<'c> LoweredStep<'c> {
                 MeshAxis::Model => self.mesh.model,
             });
         part / split.product::<usize>().max(1)
+    }
+}
+
+/// How a step computes attention.
+fn attention_in_words(programs: &Programs<'_>, platform: &str) -> String {
+    let rules = programs.rules.as_ref();
+    let (config, size, compute) = (programs.config, programs.size, programs.compute);
+    match programs::attention(config, size, compute, platform, rules) {
+        (AttentionImplementation::Kernel(_), _) => "by kernels".into(),
+        (AttentionImplementation::Formula, None) => "by the formula, as configured".into(),
+        (AttentionImplementation::Formula, Some(reason)) => format!("by the formula: {reason}"),
     }
 }
 

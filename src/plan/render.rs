@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::{Estimate, Memory, Plan, Profile, Role, StepArray};
+use crate::named_variants::serialized_name;
 
 impl Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,24 +33,34 @@ impl Plan {
             mesh.data, mesh.fsdp, mesh.model
         )?;
         let step = &self.step;
-        let parameters = many(step.parameters);
+        let parameters = many(step.parameters as f64);
         writeln!(
             f,
-            "model    {parameters} parameters, {}, remat {}",
+            "model    {parameters} parameters, {}, remat {}, attention {}",
             step.compute,
-            name(&step.remat)
+            serialized_name(&step.remat),
+            step.attention
         )?;
         writeln!(
             f,
-            "batch    {} sequences of {} + {} positions, {} on a chip at once{}",
-            step.batch_size,
+            "batch    {} rows of {} + {} positions, {} on a chip at once{}",
+            step.rows,
             step.input_length,
             step.target_length,
-            step.device_batch_size,
+            step.device_rows,
             match step.gradient_accumulation {
                 1 => String::new(),
                 parts => format!(", in {parts} parts"),
             }
+        )?;
+        let fill = &step.fill;
+        writeln!(
+            f,
+            "rows     {:.2} sequences each, inputs {:.1} % and targets {:.1} % full, {}",
+            fill.sequences,
+            100.0 * fill.input,
+            100.0 * fill.target,
+            step.lengths
         )
     }
 
@@ -241,17 +252,13 @@ impl Estimate {
         )?;
         writeln!(
             f,
-            "run          {} steps: {:.1} days, {:.0} chip-hours",
-            self.steps, self.days, self.chip_hours
+            "run          {} steps of {:.0} sequences, {}: {:.1} days, {:.0} chip-hours",
+            self.steps,
+            self.examples,
+            many(self.steps as f64 * self.examples),
+            self.days,
+            self.chip_hours
         )
-    }
-}
-
-pub(super) fn name(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(name)) => name,
-        Ok(other) => other.to_string(),
-        Err(_) => String::new(),
     }
 }
 
@@ -262,11 +269,11 @@ fn plural(count: usize, noun: &str) -> String {
     }
 }
 
-fn many(count: u64) -> String {
-    match count as f64 {
+fn many(count: f64) -> String {
+    match count {
         n if n >= 1e9 => format!("{:.2} billion", n / 1e9),
         n if n >= 1e6 => format!("{:.1} million", n / 1e6),
-        n => format!("{n}"),
+        n => format!("{n:.0}"),
     }
 }
 

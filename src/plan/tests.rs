@@ -12,7 +12,7 @@ use ankh_proto::xla::{
 use super::*;
 use crate::config::{Config, Remat, resolve};
 use crate::mesh::slice::Generation;
-use crate::programs::{BatchSize, Programs};
+use crate::programs::{BatchShape, Programs};
 
 fn shape(element_type: PrimitiveType, dims: &[i64]) -> ShapeProto {
     ShapeProto {
@@ -287,7 +287,7 @@ fn what_loops_write_for_each_layer_is_told_from_what_they_read() {
 }
 
 fn step_flops(config: &Config, compute: DType) -> Flops {
-    let programs = Programs::new(config, BatchSize::of(config), compute);
+    let programs = Programs::new(config, BatchShape::of(config), compute);
     Flops::of(programs.step().unwrap().proto(), 1)
 }
 
@@ -296,7 +296,7 @@ fn products_counted_in_the_graph_are_those_of_the_formula() {
     for preset in ["ankh-base", "ankh-large", "ankh3-large"] {
         let config = resolve(Some(preset), &[]).unwrap();
         // In float32 nothing is computed twice on the way.
-        let programs = Programs::new(&config, BatchSize::of(&config), DType::F32);
+        let programs = Programs::new(&config, BatchShape::of(&config), DType::F32);
         let counted = 3.0 * Flops::of(programs.evaluation().unwrap().proto(), 1).total();
         let ratio = counted / config.step_flops();
         assert!((0.999..1.005).contains(&ratio), "{preset}: {ratio}");

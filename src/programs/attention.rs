@@ -3,7 +3,7 @@
 use ankh_hlo::{DType, LogicalAxisRules, ShardingForm};
 use ankh_mosaic::Lowering;
 
-use super::BatchSize;
+use super::BatchShape;
 use crate::config::{self, Config};
 use crate::model::AttentionImplementation::{self, Formula, Kernel};
 use crate::model::attention::suits_tpu;
@@ -21,7 +21,9 @@ pub enum NoKernel {
     #[error("the plugin is too old for Shardy's partitioner")]
     Partitioner,
     /// A dimension is no multiple of a tile.
-    #[error("model.d_kv is no multiple of 16, or a length of the data no multiple of 128")]
+    #[error(
+        "model.d_kv or a length of the data is no multiple of 16, or the length of long rows none of 128"
+    )]
     Sizes,
 }
 
@@ -29,7 +31,7 @@ pub enum NoKernel {
 /// configuration leaves it open, why.
 pub fn attention(
     config: &Config,
-    size: BatchSize,
+    size: BatchShape,
     compute: DType,
     platform: &str,
     rules: Option<&LogicalAxisRules>,
@@ -44,13 +46,20 @@ pub fn attention(
         config::Attention::Kernel => return (Kernel(lowering), None),
         config::Attention::Auto => {}
     }
-    let lengths = [size.input as i64, size.target as i64];
+    let (kv, input, target) = (
+        config.model.d_kv as i64,
+        size.input as i64,
+        size.target as i64,
+    );
+    let suit = [(input, input), (target, target), (target, input)]
+        .iter()
+        .all(|&(queries, keys)| suits_tpu(kv, queries, keys));
     let gspmd = rules.is_some_and(|rules| rules.form() == ShardingForm::Gspmd);
     let reason = match () {
         () if !tpu => NoKernel::NoTpu,
         () if compute != DType::Bf16 => NoKernel::Compute,
         () if gspmd => NoKernel::Partitioner,
-        () if !suits_tpu(config.model.d_kv as i64, &lengths) => NoKernel::Sizes,
+        () if !suit => NoKernel::Sizes,
         () => return (Kernel(lowering), None),
     };
     (Formula, Some(reason))

@@ -22,7 +22,7 @@ use crate::model::{AttentionImplementation, Parameter, Weights};
 pub use attention::{NoKernel, attention};
 pub use forward::Gradients;
 pub use metrics::{EvaluationSums, StepMetrics};
-pub use signature::{Array, BatchSize, batch, state};
+pub use signature::{Array, BatchShape, batch, state};
 
 /// The element type of activations and matrix products.
 pub fn compute_type(compute: config::Compute, platform: &str) -> DType {
@@ -40,7 +40,7 @@ pub struct Programs<'c> {
     /// The run.
     pub config: &'c Config,
     /// The sizes of a batch, of all devices together.
-    pub size: BatchSize,
+    pub size: BatchShape,
     /// The element type of activations and matrix products.
     pub compute: DType,
     /// How attention is computed.
@@ -55,7 +55,7 @@ pub struct Programs<'c> {
 
 impl<'c> Programs<'c> {
     /// Programs for one device, of any platform.
-    pub fn new(config: &'c Config, size: BatchSize, compute: DType) -> Programs<'c> {
+    pub fn new(config: &'c Config, size: BatchShape, compute: DType) -> Programs<'c> {
         Programs {
             config,
             size,
@@ -72,13 +72,13 @@ impl<'c> Programs<'c> {
         platform: &str,
         rules: Option<&LogicalAxisRules>,
     ) -> Programs<'c> {
-        Programs::of_size(config, BatchSize::of(config), platform, rules)
+        Programs::of_size(config, BatchShape::of(config), platform, rules)
     }
 
     /// The same for batches of another size than is configured.
     pub fn of_size(
         config: &'c Config,
-        size: BatchSize,
+        size: BatchShape,
         platform: &str,
         rules: Option<&LogicalAxisRules>,
     ) -> Programs<'c> {

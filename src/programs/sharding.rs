@@ -4,7 +4,7 @@
 use ankh_hlo::{AxisError, AxisName, LogicalAxisRules, Mesh, Shape, Sharding};
 use serde::Serialize;
 
-use super::{Array, BatchSize, Programs, batch, state};
+use super::{Array, BatchShape, Programs, batch, state};
 use crate::config::{Config, LogicalAxis, MeshAxis};
 use crate::mesh_shape::MeshShape;
 use crate::model::{Parameter, Weights};
@@ -146,8 +146,8 @@ fn over_data(sharding: Sharding, dims: &[i64]) -> Sharding {
 /// All arrays that are split: the state, the batch, and the activations whose dimensions the state
 /// does not have.
 fn arrays(config: &Config) -> Vec<Array> {
-    let whole = BatchSize::of(config);
-    let part = BatchSize {
+    let whole = BatchShape::of(config);
+    let part = BatchShape {
         rows: whole.rows / config.train.gradient_accumulation,
         ..whole
     };

@@ -30,7 +30,7 @@ impl Array {
 
 /// The shape of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchSize {
+pub struct BatchShape {
     /// Rows.
     pub rows: usize,
     /// Encoder positions a row.
@@ -41,13 +41,13 @@ pub struct BatchSize {
     pub packing: Packing,
 }
 
-impl BatchSize {
+impl BatchShape {
     /// The configured sizes.
-    pub fn of(config: &Config) -> BatchSize {
-        BatchSize {
-            rows: config.train.batch_size,
+    pub fn of(config: &Config) -> BatchShape {
+        BatchShape {
+            rows: config.batch_rows(),
             input: config.data.input_length,
-            target: config.data.target_length,
+            target: config.target_length(),
             packing: config.data.packing,
         }
     }
@@ -78,7 +78,7 @@ pub fn state(config: &Config) -> Vec<Array> {
 }
 
 /// The batch's arrays, in order.
-pub fn batch(size: BatchSize) -> Vec<Array> {
+pub fn batch(size: BatchShape) -> Vec<Array> {
     let array = |name: &str, length: usize| Array {
         name: name.into(),
         shape: Shape::new(DType::S32, [size.rows as i64, length as i64]),

@@ -8,7 +8,7 @@ use super::TrainError;
 use super::state::{MissingSlots, State};
 use crate::config::Config;
 use crate::mesh::{DeviceError, DeviceMesh, Input, ShardedArray};
-use crate::programs::{BatchSize, Gradients, Programs};
+use crate::programs::{BatchShape, Gradients, Programs};
 
 /// What was computed, under our parameters' names.
 pub struct ForwardOutputs {
@@ -106,7 +106,7 @@ fn find<'a>(tensors: &'a [(String, HostTensor)], name: &str) -> Result<&'a HostT
         .ok_or_else(|| TrainError::MissingArray { name: name.into() })
 }
 
-fn size_of(batch: &[(String, HostTensor)]) -> Result<BatchSize, TrainError> {
+fn size_of(batch: &[(String, HostTensor)]) -> Result<BatchShape, TrainError> {
     let dims = |name: &str| match find(batch, name)?.dims[..] {
         [rows, length] if rows > 0 && length > 0 => Ok((rows as usize, length as usize)),
         ref other => Err(TrainError::NotABatch {
@@ -116,7 +116,7 @@ fn size_of(batch: &[(String, HostTensor)]) -> Result<BatchSize, TrainError> {
     };
     let ((rows, input), (_, target)) = (dims("input_ids")?, dims("decoder_input_ids")?);
     let packed = find(batch, "input_segments").is_ok();
-    Ok(BatchSize {
+    Ok(BatchShape {
         rows,
         input,
         target,

@@ -7,13 +7,13 @@ use super::TrainError;
 use super::in_flight::BatchInfo;
 use super::summary::Summary;
 use crate::config::Config;
-use crate::programs::{BatchSize, StepMetrics};
+use crate::programs::{BatchShape, StepMetrics};
 use crate::run_dir::RunDirectory;
 use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepProgress, Validation};
 
 /// Where the metrics of steps go.
 pub(super) struct Reporter {
-    size: BatchSize,
+    size: BatchShape,
     steps: u64,
     log_every: u64,
     /// Residues shown up to the last step that was reported.
@@ -37,7 +37,7 @@ impl Reporter {
         residues: u64,
     ) -> Result<Reporter, TrainError> {
         Ok(Reporter {
-            size: BatchSize::of(config),
+            size: BatchShape::of(config),
             steps: config.train.steps,
             log_every: config.train.log_every,
             residues,

@@ -96,13 +96,13 @@ impl ResumePoint {
             );
         }
         let number = |name: &str| reader.metadata()[name].as_u64();
-        let size = before.train.batch_size;
+        let size = before.batch_rows();
         // Before rows were recorded, all batches of a run had one size.
         let rows = number("rows").unwrap_or(step * size as u64);
-        if size != config.train.batch_size {
+        if size != config.batch_rows() {
             tracing::warn!(
                 "train.batch_size is {}, and was {size}: the data goes on behind the {rows} rows seen",
-                config.train.batch_size
+                config.batch_rows()
             );
         }
         let (optimizer, optimizer_start) = match config.optimizer.continues(&before.optimizer) {

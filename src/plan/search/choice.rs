@@ -1,125 +1,91 @@
-//! What a search may choose: the mesh, the sharding of the optimizer state, the remat policy and
-//! gradient accumulation. None of it changes what a run learns.
+//! What a search may choose: every [`Layout`] that a slice and a batch can have.
 
-use serde::{Deserialize, Serialize};
+use ankh_hlo::DType;
 
-use crate::config::{Config, Remat};
+use crate::config::{Config, GradientType, Layout, Remat};
 use crate::mesh::slice::Slice;
 use crate::mesh_shape::MeshShape;
-use crate::programs::sharding;
+use crate::programs::{compute_type, sharding};
 
-/// One way to run a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Choice {
-    /// Devices that share the weights: `sharding.fsdp`.
-    pub fsdp: usize,
-    /// Devices that share each layer: `sharding.model`.
-    pub model: usize,
-    /// Whether the optimizer's state is split over `data` too: `sharding.zero`.
-    pub zero: bool,
-    /// What layers keep: `train.remat`.
-    pub remat: Remat,
-    /// Parts of the batch: `train.gradient_accumulation`.
-    pub gradient_accumulation: usize,
+/// The mesh that a layout makes of a slice that its axes divide.
+pub(super) fn mesh(layout: &Layout, slice: Slice) -> MeshShape {
+    MeshShape {
+        data: slice.devices() / (layout.fsdp * layout.model),
+        fsdp: layout.fsdp,
+        model: layout.model,
+    }
 }
 
-impl Choice {
-    /// What a configuration has chosen.
-    pub fn of(config: &Config) -> Choice {
-        Choice {
-            fsdp: config.sharding.fsdp,
-            model: config.sharding.model,
-            zero: config.sharding.zero,
-            remat: config.train.remat,
-            gradient_accumulation: config.train.gradient_accumulation,
-        }
-    }
-
-    /// The configuration with this choice in it.
-    pub fn apply(&self, config: &Config) -> Config {
-        let mut config = config.clone();
-        // As many as the other axes leave: the same file then serves slices of other sizes.
-        config.sharding.data = 0;
-        config.sharding.fsdp = self.fsdp;
-        config.sharding.model = self.model;
-        config.sharding.zero = self.zero;
-        config.train.remat = self.remat;
-        config.train.gradient_accumulation = self.gradient_accumulation;
-        config
-    }
-
-    /// The mesh it makes of a slice that its axes divide.
-    pub fn mesh(&self, slice: Slice) -> MeshShape {
-        MeshShape {
-            data: slice.devices() / (self.fsdp * self.model),
-            fsdp: self.fsdp,
-            model: self.model,
-        }
-    }
-
-    /// In how many points it differs from another that predictions go wrong on.
-    pub(super) fn distance(&self, other: &Choice) -> i32 {
-        let differs = [
-            self.fsdp != other.fsdp,
-            self.model != other.model,
-            self.remat != other.remat,
-            self.gradient_accumulation != other.gradient_accumulation,
-        ];
-        differs.into_iter().filter(|differs| *differs).count() as i32
-    }
+/// In how many points two layouts differ that predictions go wrong on.
+pub(super) fn distance(one: &Layout, other: &Layout) -> i32 {
+    let differs = [
+        one.fsdp != other.fsdp,
+        one.model != other.model,
+        one.remat != other.remat,
+        one.gradient_accumulation != other.gradient_accumulation,
+    ];
+    differs.into_iter().filter(|differs| *differs).count() as i32
 }
 
 /// Every choice that divides the devices, the batch and the arrays, the plainer of two before the
 /// other.
-pub(super) fn all(config: &Config, slice: Slice) -> Vec<Choice> {
+pub(super) fn all(config: &Config, slice: Slice) -> Vec<Layout> {
     let devices = slice.devices();
     let divisors = || (1..=devices).filter(|d| devices.is_multiple_of(*d));
+    let compute = compute_type(config.train.compute, &slice.platform().to_string());
+    let gradients = match compute == DType::Bf16 && devices > 1 {
+        true => &[GradientType::Float32, GradientType::Bfloat16][..],
+        false => &[GradientType::Float32],
+    };
     let mut choices = Vec::new();
     for model in divisors() {
         for fsdp in divisors().filter(|fsdp| (devices / model).is_multiple_of(*fsdp)) {
             for gradient_accumulation in (0..)
                 .map(|power| 1 << power)
-                .take_while(|parts| *parts <= config.train.batch_size)
+                .take_while(|parts| *parts <= config.batch_rows())
             {
-                let plain = Choice {
+                let plain = Layout {
                     fsdp,
                     model,
                     zero: false,
+                    gradients: GradientType::Float32,
                     remat: Remat::Full,
                     gradient_accumulation,
                 };
                 if !divides(&plain, config, slice) {
                     continue;
                 }
+                let zero = [false, true]
+                    .into_iter()
+                    .filter(|zero| !zero || mesh(&plain, slice).data > 1);
                 for remat in Remat::ALL {
-                    choices.push(Choice { remat, ..plain });
-                    if plain.mesh(slice).data > 1 {
-                        choices.push(Choice {
+                    for zero in zero.clone() {
+                        choices.extend(gradients.iter().map(|&gradients| Layout {
                             remat,
-                            zero: true,
+                            zero,
+                            gradients,
                             ..plain
-                        });
+                        }));
                     }
                 }
             }
         }
     }
-    let own = Choice::of(config);
+    let own = Layout::of(config);
     if !choices.contains(&own) && divides(&own, config, slice) {
         choices.push(own);
     }
     choices
 }
 
-fn divides(choice: &Choice, config: &Config, slice: Slice) -> bool {
-    let mesh = choice.fsdp * choice.model;
-    if mesh == 0 || !slice.devices().is_multiple_of(mesh) {
+fn divides(choice: &Layout, config: &Config, slice: Slice) -> bool {
+    let devices = choice.fsdp * choice.model;
+    if devices == 0 || !slice.devices().is_multiple_of(devices) {
         return false;
     }
     let config = choice.apply(config);
     let parts = config
-        .train
-        .batch_size
+        .batch_rows()
         .is_multiple_of(choice.gradient_accumulation);
-    parts && sharding::logical_axis_rules(&config, choice.mesh(slice)).is_ok()
+    parts && sharding::logical_axis_rules(&config, mesh(choice, slice)).is_ok()
 }

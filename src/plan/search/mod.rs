@@ -1,6 +1,6 @@
-//! Searches for the fastest way to run a step on a slice: choices of mesh, optimizer sharding,
-//! remat policy and gradient accumulation are compiled, the most promising first, until none of the
-//! rest can win.
+//! Searches for the fastest way to run a step on a slice: layouts (mesh, optimizer sharding, type
+//! of gradients, remat policy and gradient accumulation) are compiled, the most promising first,
+//! until none of the rest can win.
 //!
 //! Compiling a large step takes about a minute, so few are compiled. Choices that cannot fit are
 //! left out. The others are ordered by a cheap prediction, which each result corrects for similar
@@ -18,11 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use super::compile::{CompileError, Compiler, Executable, Job};
 use super::{LoweredStep, Plan, PlanError};
-use crate::config::Config;
+use crate::config::{Config, Layout};
 use crate::mesh::slice::Slice;
 
 pub use cache::Cache;
-pub use choice::Choice;
 pub use ranking::Ranking;
 
 use cache::Key;
@@ -95,7 +94,7 @@ impl Outcome {
 #[derive(Clone, Debug, Serialize)]
 pub struct Trial {
     /// The choice.
-    pub choice: Choice,
+    pub choice: Layout,
     /// What it was thought to take, in seconds.
     pub predicted_seconds: f64,
     /// What came of it.
@@ -110,7 +109,7 @@ pub struct Progress<'p> {
     /// Choices that may be answered, at most.
     pub of: usize,
     /// The choice that is compiled now.
-    pub now: &'p Choice,
+    pub now: &'p Layout,
     /// The best so far.
     pub best: Option<f64>,
     /// The longest the rest will take.
@@ -119,7 +118,7 @@ pub struct Progress<'p> {
 
 /// A choice with what is thought of it.
 struct Candidate {
-    choice: Choice,
+    choice: Layout,
     prediction: Prediction,
 }
 
@@ -133,7 +132,7 @@ impl Search<'_> {
         let start = Instant::now();
         let plugin = self.compiler.plugin(self.slice)?;
         let predictor = Predictor::new(self.config, self.slice).map_err(PlanError::from)?;
-        let own = Choice::of(self.config);
+        let own = Layout::of(self.config);
         let considered = choice::all(self.config, self.slice);
         if considered.is_empty() {
             // What stands in the way of the configured one stands in the way of all.
@@ -171,6 +170,7 @@ impl Search<'_> {
         let left = candidates.len();
         Ok(Ranking::of(
             self.slice,
+            self.config,
             own,
             tried,
             pruned,
@@ -181,7 +181,7 @@ impl Search<'_> {
 
     /// The choices that may fit; the user's own among them, so that there is something to compare
     /// with.
-    fn fitting(&self, predictor: &Predictor<'_>, considered: &[Choice]) -> Vec<Candidate> {
+    fn fitting(&self, predictor: &Predictor<'_>, considered: &[Layout]) -> Vec<Candidate> {
         let fits = |prediction: &Prediction| {
             let memory = predictor.memory();
             memory.is_none_or(|memory| prediction.least_memory <= memory)
@@ -275,7 +275,7 @@ impl Measured {
 
 /// The candidate to compile next: the user's own first, then the one that may be best. `None` where
 /// none may be better than the best so far.
-fn next(candidates: &[Candidate], tried: &[Trial], own: &Choice) -> Option<usize> {
+fn next(candidates: &[Candidate], tried: &[Trial], own: &Layout) -> Option<usize> {
     if let Some(first) = candidates.iter().position(|c| c.choice == *own) {
         return Some(first);
     }
@@ -296,11 +296,12 @@ fn hope(candidate: &Candidate, tried: &[Trial]) -> f64 {
     let compiled = tried
         .iter()
         .filter_map(|tried| Some((tried, tried.outcome.measured()?)));
-    let nearest = compiled.min_by_key(|(tried, _)| tried.choice.distance(&candidate.choice));
+    let nearest =
+        compiled.min_by_key(|(tried, _)| choice::distance(&tried.choice, &candidate.choice));
     match nearest {
         Some((tried, measured)) => {
             let off = measured.seconds / tried.predicted_seconds;
-            let distance = tried.choice.distance(&candidate.choice);
+            let distance = choice::distance(&tried.choice, &candidate.choice);
             candidate.prediction.seconds * off * DOUBT.powi(distance)
         }
         None => candidate.prediction.seconds,
@@ -316,8 +317,8 @@ fn best(tried: &[Trial]) -> Option<(usize, f64)> {
 
 /// Whether a choice needs at least the memory of another: it differs in keeping more, or in larger
 /// parts, alone.
-fn needs_as_much(choice: &Choice, other: &Choice) -> bool {
-    let place = |choice: &Choice| {
+fn needs_as_much(choice: &Layout, other: &Layout) -> bool {
+    let place = |choice: &Layout| {
         crate::config::Remat::ALL
             .iter()
             .position(|remat| *remat == choice.remat)

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use ankh_hlo::{DType, Module};
 use ankh_proto::xla::ShapeProto;
 
-use super::Choice;
-use crate::config::{Config, GradientType, Remat};
+use super::choice::mesh;
+use crate::config::{Config, GradientType, Layout, Remat};
 use crate::mesh::slice::{Chip, Generation, Slice};
 use crate::plan::collectives::bytes;
 use crate::plan::estimate::{Interconnect, links_used};
@@ -79,7 +79,7 @@ impl<'c> Predictor<'c> {
     }
 
     /// What a choice takes; `None` where it cannot be laid out.
-    pub fn predict(&self, choice: &Choice) -> Option<Prediction> {
+    pub fn predict(&self, choice: &Layout) -> Option<Prediction> {
         Some(Prediction {
             seconds: self.seconds(choice),
             least_memory: self.least_memory(choice)?,
@@ -91,9 +91,9 @@ impl<'c> Predictor<'c> {
         self.slice.generation().map(usable)
     }
 
-    fn least_memory(&self, choice: &Choice) -> Option<u64> {
+    fn least_memory(&self, choice: &Layout) -> Option<u64> {
         let config = choice.apply(self.config);
-        let mesh = choice.mesh(self.slice);
+        let mesh = mesh(choice, self.slice);
         let rules = sharding::logical_axis_rules(&config, mesh).ok()?;
         let platform = self.slice.platform().to_string();
         let programs = Programs::of(&config, &platform, rules.as_ref());
@@ -110,11 +110,11 @@ impl<'c> Predictor<'c> {
         let unsharded = &self.policies[&choice.remat];
         let shares = (mesh.data * mesh.fsdp * choice.gradient_accumulation) as f64;
         let kept = unsharded.kept_whole + unsharded.kept_split / mesh.model as f64;
-        let gradients = self.weights() * self.gradient_bytes() / self.weight_shares(choice);
+        let gradients = self.weights() * self.gradient_bytes(choice) / self.weight_shares(choice);
         Some(state + (kept / shares + gradients) as u64)
     }
 
-    fn seconds(&self, choice: &Choice) -> f64 {
+    fn seconds(&self, choice: &Layout) -> f64 {
         let chip: &Chip = self.slice.generation().unwrap_or(NOMINAL).chip();
         let flops = self.policies[&choice.remat].flops.total();
         let products = flops / (self.slice.devices() as f64 * chip.peak_flops * EFFICIENCY);
@@ -126,10 +126,10 @@ impl<'c> Predictor<'c> {
     }
 
     /// Seconds of the optimizer, which reads weights and gradients and writes weights.
-    fn updating(&self, choice: &Choice, chip: &Chip) -> f64 {
+    fn updating(&self, choice: &Layout, chip: &Chip) -> f64 {
         let weights = self.weights() / self.weight_shares(choice);
         let own = match choice.zero {
-            true => weights / choice.mesh(self.slice).data as f64,
+            true => weights / mesh(choice, self.slice).data as f64,
             false => weights,
         };
         UPDATE_BYTES * own / chip.memory_bandwidth
@@ -137,9 +137,9 @@ impl<'c> Predictor<'c> {
 
     /// Seconds of what chips send: gradients along `data`, weights and gradients along `fsdp`,
     /// activations along `model`.
-    fn sending(&self, choice: &Choice) -> f64 {
+    fn sending(&self, choice: &Layout) -> f64 {
         let interconnect = Interconnect::of(self.slice.generation().unwrap_or(NOMINAL));
-        let mesh = choice.mesh(self.slice);
+        let mesh = mesh(choice, self.slice);
         let along = |devices: usize, bytes: f64| {
             let others = (devices as f64 - 1.0) / devices as f64;
             bytes * others / (links_used(devices, &interconnect) * interconnect.bandwidth)
@@ -147,7 +147,7 @@ impl<'c> Predictor<'c> {
         let element = self.compute.byte_width() as f64;
         let parts = choice.gradient_accumulation as f64;
         let share = self.weights() / self.weight_shares(choice);
-        let data = along(mesh.data, 2.0 * share * self.gradient_bytes() * parts);
+        let data = along(mesh.data, 2.0 * share * self.gradient_bytes(choice) * parts);
         // Each pass gathers a layer's weights; gradients are summed and scattered.
         let passes = match self.policies[&choice.remat].flops.recompute {
             0.0 => 2.0,
@@ -156,17 +156,14 @@ impl<'c> Predictor<'c> {
         let gathered = self.weights() / mesh.model as f64;
         let fsdp = along(
             mesh.fsdp,
-            parts * gathered * (passes * element + self.gradient_bytes()),
+            parts * gathered * (passes * element + self.gradient_bytes(choice)),
         );
         let model = &self.config.model;
-        let (input, target) = (
-            self.config.data.input_length,
-            self.config.data.target_length,
-        );
+        let (input, target) = (self.config.data.input_length, self.config.target_length());
         // Each sum of partial products over `model`, forward and backward: two of an encoder layer,
         // three of a decoder layer.
         let positions = 2 * model.encoder_layers * input + 3 * model.decoder_layers * target;
-        let rows = self.config.train.batch_size as f64 / (mesh.data * mesh.fsdp) as f64;
+        let rows = self.config.batch_rows() as f64 / (mesh.data * mesh.fsdp) as f64;
         let sums = 2.0 * rows * (positions * model.d_model) as f64 * element;
         // What each device of `data` has updated, the others need.
         let updated = match choice.zero {
@@ -180,12 +177,12 @@ impl<'c> Predictor<'c> {
         self.config.model.parameters() as f64
     }
 
-    fn weight_shares(&self, choice: &Choice) -> f64 {
+    fn weight_shares(&self, choice: &Layout) -> f64 {
         (choice.fsdp * choice.model) as f64
     }
 
-    fn gradient_bytes(&self) -> f64 {
-        match (self.config.sharding.gradients, self.compute) {
+    fn gradient_bytes(&self, choice: &Layout) -> f64 {
+        match (choice.gradients, self.compute) {
             (GradientType::Bfloat16, DType::Bf16) => 2.0,
             _ => 4.0,
         }

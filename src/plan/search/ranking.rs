@@ -6,18 +6,25 @@ use std::time::Duration;
 use indicatif::HumanDuration;
 use serde::Serialize;
 
-use super::{Choice, Outcome, Progress, Trial};
+use super::{Measured, Outcome, Progress, Trial};
+use crate::config::{Config, Layout};
 use crate::mesh::slice::Slice;
+use crate::named_variants::serialized_name;
 use crate::plan::compile::CompileError;
-use crate::plan::render::name;
 
 /// The choices that were tried, best first; those that failed last.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ranking {
     /// The slice.
     pub slice: String,
+    /// Its chips.
+    pub chips: usize,
+    /// Rows of a batch.
+    pub rows: usize,
+    /// The steps of the run.
+    pub steps: u64,
     /// What the configuration had chosen.
-    pub own: Choice,
+    pub own: Layout,
     /// The choices.
     pub tried: Vec<Trial>,
     /// Choices left out because they cannot fit.
@@ -31,7 +38,8 @@ pub struct Ranking {
 impl Ranking {
     pub(super) fn of(
         slice: Slice,
-        own: Choice,
+        config: &Config,
+        own: Layout,
         mut tried: Vec<Trial>,
         pruned: usize,
         left: usize,
@@ -46,6 +54,9 @@ impl Ranking {
         tried.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
         Ranking {
             slice: slice.to_string(),
+            chips: slice.chips(),
+            rows: config.batch_rows(),
+            steps: config.train.steps,
             own,
             tried,
             pruned,
@@ -59,6 +70,11 @@ impl Ranking {
         self.tried
             .first()
             .filter(|t| t.outcome.measured().is_some())
+    }
+
+    /// The chip-hours of the whole run, if nothing that is sent is hidden.
+    fn chip_hours(&self, measured: &Measured) -> f64 {
+        measured.seconds * (self.chips as u64 * self.steps) as f64 / 3600.0
     }
 
     /// Whether every choice needs more memory than there is.
@@ -84,7 +100,7 @@ impl fmt::Display for Ranking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "      step s   cycles M   sent s    MFU   memory GiB  fsdp  model  zero  remat        gradient accumulation"
+            "      step s   cycles M   sent s    MFU   memory GiB  chip-hours  fsdp  model  zero  gradients  remat        gradient accumulation"
         )?;
         for (place, tried) in self.tried.iter().enumerate() {
             let choice = &tried.choice;
@@ -92,15 +108,16 @@ impl fmt::Display for Ranking {
                 Outcome::Compiled(m) => {
                     let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "-".into());
                     format!(
-                        "{:>8.3}  {:>9}  {:>7}  {:>5}  {:>11.1}",
+                        "{:>8.3}  {:>9}  {:>7}  {:>5}  {:>11.1}  {:>10.0}",
                         m.seconds,
                         or_unknown(m.cycles.map(|c| format!("{:.1}", c as f64 / 1e6))),
                         or_unknown(m.communication_seconds.map(|s| format!("{s:.3}"))),
                         or_unknown(m.mfu.map(|mfu| format!("{:.1}%", 100.0 * mfu))),
-                        m.peak as f64 / (1u64 << 30) as f64
+                        m.peak as f64 / (1u64 << 30) as f64,
+                        self.chip_hours(m)
                     )
                 }
-                Outcome::Failed(error) => format!("{:>48}", failure(error)),
+                Outcome::Failed(error) => format!("{:>60}", failure(error)),
             };
             let own = if *choice == self.own {
                 "  (as configured)"
@@ -108,10 +125,11 @@ impl fmt::Display for Ranking {
                 ""
             };
             let zero = if choice.zero { "yes" } else { "no" };
-            let remat = name(&choice.remat);
+            let remat = serialized_name(&choice.remat);
+            let gradients = serialized_name(&choice.gradients);
             writeln!(
                 f,
-                "{:>3} {figures}  {:>4}  {:>5}  {zero:>4}  {remat:11}  {}{own}",
+                "{:>3} {figures}  {:>4}  {:>5}  {zero:>4}  {gradients:9}  {remat:11}  {}{own}",
                 place + 1,
                 choice.fsdp,
                 choice.model,
@@ -134,21 +152,6 @@ impl fmt::Display for Ranking {
             ),
             _ => Ok(()),
         }
-    }
-}
-
-/// What a choice is, in the configuration's words.
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "fsdp={} model={} zero={} remat={} gradient_accumulation={}",
-            self.fsdp,
-            self.model,
-            self.zero,
-            name(&self.remat),
-            self.gradient_accumulation
-        )
     }
 }
 

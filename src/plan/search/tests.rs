@@ -2,23 +2,24 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::config::{Remat, resolve};
+use crate::config::{GradientType, Remat, resolve};
 
 fn slice(name: &str) -> Slice {
     name.parse().unwrap()
 }
 
-fn choice(fsdp: usize, model: usize, remat: Remat, gradient_accumulation: usize) -> Choice {
-    Choice {
+fn choice(fsdp: usize, model: usize, remat: Remat, gradient_accumulation: usize) -> Layout {
+    Layout {
         fsdp,
         model,
         zero: false,
+        gradients: GradientType::Float32,
         remat,
         gradient_accumulation,
     }
 }
 
-fn candidate(choice: Choice, seconds: f64) -> Candidate {
+fn candidate(choice: Layout, seconds: f64) -> Candidate {
     let prediction = Prediction {
         seconds,
         least_memory: 0,
@@ -26,7 +27,7 @@ fn candidate(choice: Choice, seconds: f64) -> Candidate {
     Candidate { choice, prediction }
 }
 
-fn tried(choice: Choice, predicted_seconds: f64, seconds: f64) -> Trial {
+fn tried(choice: Layout, predicted_seconds: f64, seconds: f64) -> Trial {
     Trial {
         choice,
         predicted_seconds,
@@ -44,9 +45,13 @@ fn tried(choice: Choice, predicted_seconds: f64, seconds: f64) -> Trial {
 fn choices_divide_the_slice_and_leave_the_recipe_as_it_is() {
     let config = resolve(Some("ankh-large"), &[]).unwrap();
     let choices = choice::all(&config, slice("v4-64"));
-    assert!(choices.contains(&Choice::of(&config)));
+    assert!(choices.contains(&Layout::of(&config)));
     for choice in &choices {
-        assert_eq!(choice.mesh(slice("v4-64")).devices(), 32, "{choice}");
+        assert_eq!(
+            choice::mesh(choice, slice("v4-64")).devices(),
+            32,
+            "{choice}"
+        );
         let mut changed = choice.apply(&config);
         assert_eq!(changed.train.batch_size, config.train.batch_size);
         changed.sharding = config.sharding.clone();
@@ -120,7 +125,7 @@ fn what_needs_more_than_what_did_not_fit_is_left_out() {
     ] {
         assert_eq!(needs_as_much(&other, &failed), left_out, "{other}");
     }
-    let spread = Choice {
+    let spread = Layout {
         zero: true,
         ..failed
     };
@@ -141,7 +146,7 @@ fn answers_are_kept_by_content() {
     };
     let own = key(&config, "cpu-8", "plugin");
     assert!(cache.get(&own).is_none());
-    let outcome = tried(Choice::of(&config), 1.0, 2.0).outcome;
+    let outcome = tried(Layout::of(&config), 1.0, 2.0).outcome;
     cache.put(&own, &outcome);
     assert_eq!(cache.get(&own).unwrap().measured(), outcome.measured());
 

@@ -22,11 +22,13 @@ use ankh_mosaic::Lowering;
 use super::super::LogicalAxis::{self, Batch, Heads, Length};
 use super::super::position::Direction;
 use super::Segments;
-use sizes::{BACKWARD_SCORES, FORWARD_SCORES, Sizes, TILE};
+use sizes::{BACKWARD_SCORES, FORWARD_SCORES, SCORES, Sizes, TILE};
 
-/// Whether a TPU's kernels take these sizes: whole tiles.
-pub fn suits_tpu(kv: i64, lengths: &[i64]) -> bool {
-    kv % TILE.0 == 0 && lengths.iter().all(|length| length % TILE.1 == 0)
+/// Whether a TPU's kernels take heads of this size and so many queries and keys: whole tiles of
+/// sublanes, and of lanes where the queries do not fit one place.
+pub fn suits_tpu(kv: i64, queries: i64, keys: i64) -> bool {
+    let whole = [kv, queries, keys].iter().all(|size| size % TILE.0 == 0);
+    whole && (queries * keys <= SCORES || queries % TILE.1 == 0)
 }
 
 /// The relative bias `[heads, queries, keys]` as the kernels take it: `[copies, heads, keys,

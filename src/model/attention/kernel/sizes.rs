@@ -8,7 +8,7 @@ use super::super::accumulation_dtype;
 use super::Direction;
 
 /// The most scores of a place: 1 MiB of float32, of which some are alive at once.
-const SCORES: i64 = 512 * 512;
+pub(super) const SCORES: i64 = 512 * 512;
 
 /// The most scores of all sequences of a place. The backward pass has more arrays in VMEM, and with
 /// twice as many sequences XLA does not fuse the slices of saved values into its reads.
