@@ -84,6 +84,14 @@ bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
 	cargo build --example step_time
 	$(REFERENCE_PYTHON) benches/compare.py
 
+# Which steps to compile: a shallow one, and ankh-large's, which takes half an hour.
+DEPTHS ?= shallow
+
+.PHONY: bench-tpu
+bench-tpu: libtpu $(REFERENCE)/ready ## compare a step's cycles on a TPU slice with JAX's and Hugging Face's, no TPU needed
+	cargo build --bin pretrain
+	$(REFERENCE_PYTHON) benches/compare_tpu.py --depth $(DEPTHS)
+
 # Of each target; both together are some minutes.
 RUNS ?= 5000000
 FUZZ := -runs=$(RUNS) -max_len=4096 -timeout=30 -rss_limit_mb=1024 -artifact_prefix=artifacts/ -print_final_stats=1

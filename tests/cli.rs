@@ -223,7 +223,7 @@ fn an_option_of_an_earlier_version_names_the_option_of_now() {
 }
 
 #[test]
-fn an_unknown_key_names_its_neighbour_and_its_place() {
+fn an_unknown_key_names_its_neighbor_and_its_place() {
     let set = ["--config", "tiny", "--set", "model.d_modle=3"];
     refused(
         &set,

@@ -275,7 +275,7 @@ fn a_mesh_computes_packed_rows_as_one_device_does() {
 }
 
 #[test]
-fn a_sequence_does_not_see_its_neighbours() {
+fn a_sequence_does_not_see_its_neighbors() {
     let config = config(&[]);
     let sequences = &ALONE.0;
     let packing = pack(sequences, &mut Random(10), 5);

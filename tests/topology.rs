@@ -58,7 +58,7 @@ fn libtpu_sees_the_devices_hosts_and_torus_that_a_slice_says() {
 
 #[test]
 #[ignore = "needs libtpu: make test-tpu"]
-fn neighbours_on_the_model_axis_are_neighbours_on_the_torus() {
+fn neighbors_on_the_model_axis_are_neighbors_on_the_torus() {
     let plugin = libtpu();
     for (name, meshes) in [
         (

@@ -717,10 +717,10 @@ fn dimensions_that_no_rule_splits_evenly() {
 }
 
 #[test]
-fn a_name_without_a_rule_names_its_neighbours() {
+fn a_name_without_a_rule_names_its_neighbors() {
     let mesh = || Mesh::new([(DATA, 2)]).unwrap();
     let rules = || LogicalAxisRules::new(mesh(), [(BATCH, vec![DATA]), (EMBED, vec![])]).unwrap();
-    let neighbours = ["`bacth`", "`batch`, `embed`"];
+    let neighbors = ["`bacth`", "`batch`, `embed`"];
     type Build = for<'g> fn(&'g Graph, [Tensor<'g>; 4]) -> u32;
     let misspellings: [(&str, Build); 4] = [
         ("with_logical_axes", |_, [x, ..]| {
@@ -739,7 +739,7 @@ fn a_name_without_a_rule_names_its_neighbours() {
             g.set_logical_axis_rules(rules());
             misspelling(g, tensors)
         });
-        says(&error, operation, &neighbours);
+        says(&error, operation, &neighbors);
     }
     // So does a rule with a mesh axis that the mesh does not have.
     let error = LogicalAxisRules::new(mesh(), [(BATCH, vec![POD, DATA])]).unwrap_err();

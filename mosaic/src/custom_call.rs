@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cost::Cost;
 use crate::kernel::{Kernel, Step};
-use crate::text;
+use crate::text::{self, TextError};
 
 /// The name by which a TPU's compiler knows a custom call as a kernel.
 pub const TARGET: &str = "tpu_custom_call";
@@ -139,8 +139,7 @@ impl Kernel {
     ///
     /// # Errors
     /// What is wrong with the body, or an operation that Mosaic does not have.
-    pub fn mosaic_text(&self) -> Result<String, String> {
-        let body = self.module().map_err(|error| error.to_string())?;
-        text::module(self, body.proto()).map_err(|error| error.to_string())
+    pub fn mosaic_text(&self) -> Result<String, TextError> {
+        text::module(self, self.module()?.proto())
     }
 }

@@ -41,3 +41,4 @@ pub use cost::Cost;
 pub use custom_call::{KernelCall, TARGET};
 pub use kernel::{Block, BlockDim, Body, Carried, Kernel, Output, Step};
 pub use lowering::Lowering;
+pub use text::TextError;

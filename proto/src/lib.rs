@@ -1,4 +1,5 @@
-//! The messages ankh exchanges with XLA and TensorBoard, compiled from `proto/`.
+//! The messages ankh exchanges with XLA and TensorBoard, compiled from `proto/`. Begin with
+//! [`xla::HloModuleProto`]: a program.
 //!
 //! Each is a subset: other fields are neither written nor read. Field numbers, types and
 //! enumeration values are the wire format of the other side. `pjrt/tests/wire_format.rs` compares

@@ -58,7 +58,7 @@ named_variants! {
         Data = "data",
         /// The middle axis.
         Fsdp = "fsdp",
-        /// The fastest axis: its devices are neighbours.
+        /// The fastest axis: its devices are neighbors.
         Model = "model",
     }
 }

@@ -114,7 +114,7 @@ fn a_resolved_configuration_reads_back_as_itself() {
 }
 
 #[test]
-fn an_unknown_key_names_its_neighbour() {
+fn an_unknown_key_names_its_neighbor() {
     for (key, nearest) in [
         ("model.d_modle", "model.d_model"),
         ("modle.d_model", "model.d_model"),
@@ -269,7 +269,7 @@ fn the_papers_experiments_keep_their_objectives() {
 }
 
 #[test]
-fn a_key_like_no_other_names_no_neighbour() {
+fn a_key_like_no_other_names_no_neighbor() {
     let text = message(set(&["zzzzzzzzzzzzzzzz=1"]));
     assert!(!text.contains("did you mean"), "{text}");
 }

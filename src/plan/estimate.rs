@@ -71,7 +71,7 @@ fn seconds(collective: &Collective, generation: Generation) -> f64 {
     collective.sent as f64 / (used * interconnect.bandwidth)
 }
 
-/// How a chip is joined to its neighbours.
+/// How a chip is joined to its neighbors.
 pub(super) struct Interconnect {
     /// Its links.
     links: f64,

@@ -179,7 +179,7 @@ impl Storage {
         Ok(read.into_iter().next().unwrap_or_default())
     }
 
-    /// Several ranges of a file, in the order asked for. Neighbours are read together, and several
+    /// Several ranges of a file, in the order asked for. Neighbors are read together, and several
     /// at once.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ fn ankh3s_card_comes_out_literally() {
 }
 
 #[test]
-fn the_neighbouring_objectives_come_out_as_described() {
+fn the_neighboring_objectives_come_out_as_described() {
     let sequence = "ABCDEFG";
     for (table, input, target) in [
         (
@@ -300,7 +300,7 @@ fn every_place_is_masked_equally_often() {
             }
             assert_eq!(place, 100);
         }
-        // Spans begin anywhere but at the very end; those near the ends have fewer neighbours.
+        // Spans begin anywhere but at the very end; those near the ends have fewer neighbors.
         let inner = if ngram == 1 { 0..100 } else { 10..88 };
         let inner = &counts[inner];
         let mean = f64::from(inner.iter().sum::<u32>()) / inner.len() as f64;

@@ -134,7 +134,7 @@ fn a_header_in_cr_before_residues_in_lf_is_counted() {
 }
 
 #[test]
-fn a_glued_header_costs_its_neighbour_and_both_are_counted() {
+fn a_glued_header_costs_its_neighbor_and_both_are_counted() {
     let text = format!(">a0\n{A}>b0 x>y\n{B}\n>b1\n{A}\n");
     for block in [1, 30, 1 << 20] {
         let (records, _) = read_in(text.as_bytes(), block).unwrap();

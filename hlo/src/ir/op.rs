@@ -139,14 +139,14 @@ pub enum RngAlgorithm {
     Philox,
 }
 
-/// Padding of one dimension: elements before, after, and between neighbours; negative edges crop.
+/// Padding of one dimension: elements before, after, and between neighbors; negative edges crop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct PadDim {
     /// Before the first element.
     pub low: i64,
     /// After the last element.
     pub high: i64,
-    /// Between each two neighbours.
+    /// Between each two neighbors.
     pub interior: i64,
 }
 

@@ -229,7 +229,7 @@ impl<'g> Tensor<'g> {
             );
             return self.graph().refuse("pad", problem);
         };
-        // One element has no neighbours to be kept apart from.
+        // One element has no neighbors to be kept apart from.
         let dims = dims.iter().zip(&shape.dims).map(|(p, d)| PadDim {
             interior: if *d > 1 { p.interior } else { 0 },
             ..*p

@@ -20,13 +20,19 @@ use types::{memref, numbers};
 const VERSION: u32 = 8;
 
 /// Why a body has no Mosaic text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TextError {
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TextError {
+    /// The body is wrong.
+    #[error(transparent)]
+    Body(#[from] ankh_hlo::Error),
     /// Mosaic has no such operation, or not for these operands.
     #[error("Mosaic has no {operation} of {operands} (at {source_line})")]
     Operation {
+        /// The operation's name in HLO.
         operation: String,
+        /// The shapes of its operands.
         operands: String,
+        /// Where it was built.
         source_line: String,
     },
     /// Mosaic has no such element type.

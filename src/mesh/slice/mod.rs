@@ -2,7 +2,7 @@
 //!
 //! A [`Slice`] is parsed once, from `v4-64`, `v5e-16`, `cpu-8` or `cuda-1`, and is valid from then
 //! on. It answers every question that depends on the hardware: how many devices and hosts there
-//! are, which chips are neighbours, what a chip can do, and which topology the compiler needs. It
+//! are, which chips are neighbors, what a chip can do, and which topology the compiler needs. It
 //! is arithmetic only, and does not check whether the hardware is present.
 
 mod chip;

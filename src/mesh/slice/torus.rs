@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Generation;
 
-/// A box of chips, each joined to its neighbours in every dimension, and in some dimensions the
+/// A box of chips, each joined to its neighbors in every dimension, and in some dimensions the
 /// last to the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Torus {

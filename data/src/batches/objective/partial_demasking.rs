@@ -18,7 +18,7 @@ pub struct PartialDemasking {
     pub count: Count,
     /// Which residues are masked.
     pub selection: Selection,
-    /// How many neighbouring residues a mask hides. Spans do not overlap.
+    /// How many neighboring residues a mask hides. Spans do not overlap.
     pub ngram: usize,
     /// What becomes of masks that touch.
     pub touching: Touching,

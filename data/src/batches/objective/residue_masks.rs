@@ -1,4 +1,4 @@
-//! Masks of single residues, or of a few neighbours, anywhere in a sequence.
+//! Masks of single residues, or of a few neighbors, anywhere in a sequence.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub struct ResidueMasks {
     pub count: Count,
     /// Which residues are masked.
     pub selection: Selection,
-    /// How many neighbouring residues a mask hides. Spans do not overlap.
+    /// How many neighboring residues a mask hides. Spans do not overlap.
     pub ngram: usize,
     /// What becomes of masks that touch.
     pub touching: Touching,

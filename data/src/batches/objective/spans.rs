@@ -30,7 +30,7 @@ pub enum TargetFormat {
     Pairs,
 }
 
-/// Neighbouring residues behind one sentinel.
+/// Neighboring residues behind one sentinel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub start: usize,

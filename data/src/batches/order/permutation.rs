@@ -88,9 +88,9 @@ mod tests {
     }
 
     /// Where row 0 lands, over 24,000 keys and 24 rows: 23 degrees of freedom, 99.99th percentile
-    /// about 57. Likewise for the distance between two neighbours.
+    /// about 57. Likewise for the distance between two neighbors.
     #[test]
-    fn places_and_neighbours_are_uniform() {
+    fn places_and_neighbors_are_uniform() {
         let rows = 24u64;
         let keys = 1000 * rows;
         let mut first = [0u32; 24];

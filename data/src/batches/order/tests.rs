@@ -194,7 +194,7 @@ proptest! {
 }
 
 #[test]
-fn epochs_differ_and_so_do_neighbours_in_a_row() {
+fn epochs_differ_and_so_do_neighbors_in_a_row() {
     let lengths: Vec<u32> = (0..400).map(|i| 5 + i % 30).collect();
     for shuffle in [Shuffle::Exact, windows(&lengths, 10, 800)] {
         for packed in [false, true] {

@@ -40,7 +40,7 @@ pub(super) struct Fasta {
 enum Begins {
     /// On a line of its own.
     Seen,
-    /// Within a line, behind what may be its neighbour's.
+    /// Within a line, behind what may be its neighbor's.
     Hidden,
 }
 

@@ -12,7 +12,7 @@
 //!
 //! A sequence is given as it is written, without white space: what its letters mean is decided in
 //! [`crate::prepare::residues`]. Every record that a file has is given. One whose residues cannot
-//! be told from its neighbour's is given with a fault, and so is the neighbour.
+//! be told from its neighbor's is given with a fault, and so is the neighbor.
 
 mod columns;
 mod delimited;

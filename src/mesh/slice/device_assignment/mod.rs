@@ -1,10 +1,10 @@
 //! The device assignment: which chip takes which position of the mesh.
 //!
 //! A mesh has three axes, `data`, `fsdp` and `model`. A step communicates along `model` in every
-//! layer, so neighbours on that axis should be neighbours on the torus; those on `fsdp` should be
+//! layer, so neighbors on that axis should be neighbors on the torus; those on `fsdp` should be
 //! as close as possible. The idea: cut the torus into equal boxes for `model`, the grid of those
 //! boxes into equal boxes for `fsdp`, and leave the rest to `data`. Then walk through each box so
-//! that every step goes to a neighbour and, where possible, along a ring. Such a cut always exists,
+//! that every step goes to a neighbor and, where possible, along a ring. Such a cut always exists,
 //! because the prime factors of an axis can be distributed over the lengths of the torus. There are
 //! few cuts, so all of them are tried.
 
@@ -40,7 +40,7 @@ impl Slice {
     /// Where on the torus each device of the mesh sits: row by row, with `data` the slowest axis
     /// and `model` the fastest. Coordinates that the torus lacks are 0.
     ///
-    /// Neighbours on `model` are neighbours on the torus, for every mesh. Among such placements
+    /// Neighbors on `model` are neighbors on the torus, for every mesh. Among such placements
     /// this is the one with the shortest round trip along `model` (so it is a ring if there is
     /// one), then along `fsdp`, then along `data`. Devices without a torus stay in their order,
     /// numbered along the first coordinate.
@@ -133,7 +133,7 @@ fn place(torus: &Torus, mesh: MeshShape) -> Vec<[usize; 3]> {
 }
 
 /// The boxes of `count` chips that tile a box. Those that are long in the first dimensions come
-/// first, since a host's chips are neighbours there.
+/// first, since a host's chips are neighbors there.
 fn boxes(within: [usize; 3], count: usize) -> impl Iterator<Item = [usize; 3]> {
     let divisors = |n: usize| (1..=n).rev().filter(move |d| n.is_multiple_of(*d));
     let [x, y, z] = within;
@@ -187,7 +187,7 @@ const ORDERS: [[usize; 3]; 6] = [
 ];
 
 /// Back and forth through the given dimensions of a box, the first moving the fastest; the others
-/// stay at 0. Each step goes to a neighbour.
+/// stay at 0. Each step goes to a neighbor.
 fn snake(lengths: [usize; 3], dimensions: &[usize]) -> Vec<[usize; 3]> {
     let mut places = vec![[0; 3]];
     for &dimension in dimensions {

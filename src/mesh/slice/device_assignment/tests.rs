@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The hops between neighbours on an axis, at the given stride in the places, with the one that
+/// The hops between neighbors on an axis, at the given stride in the places, with the one that
 /// closes the ring.
 fn hops(torus: &Torus, places: &[[usize; 3]], length: usize, stride: usize) -> Vec<usize> {
     let lines = (0..places.len()).filter(|i| (i / stride).is_multiple_of(length));
@@ -60,7 +60,7 @@ fn torus_and_mesh() -> impl Strategy<Value = (Torus, MeshShape)> {
 
 proptest! {
     #[test]
-    fn each_chip_has_one_place_and_neighbours_on_model_are_neighbours((torus, mesh) in torus_and_mesh()) {
+    fn each_chip_has_one_place_and_neighbors_on_model_are_neighbors((torus, mesh) in torus_and_mesh()) {
         let places = place(&torus, mesh);
         let mut sorted = places.clone();
         sorted.sort();
@@ -105,7 +105,7 @@ fn every_axis_is_a_ring_where_it_can_have_a_dimension_of_its_own() {
     assert_eq!(worst(&torus("v4-1024"), mesh(64, 8, 1)), [1, 1, 0]);
     assert_eq!(worst(&torus("v4-64"), mesh(32, 1, 1)), [1, 0, 0]);
     assert_eq!(worst(&torus("v4-64"), mesh(1, 32, 1)), [0, 1, 0]);
-    // A ring of four is a square, whose neighbour to one side is two links away.
+    // A ring of four is a square, whose neighbor to one side is two links away.
     assert_eq!(worst(&torus("v4-64"), mesh(1, 8, 4)), [0, 2, 1]);
     // Without links around it, the line of three does not close.
     let open = Torus::new(&[(3, false), (3, false)]);
