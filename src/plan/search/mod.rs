@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compile::{CompileError, Compiler, Executable, Job};
 use super::{LoweredStep, Plan, PlanError};
-use crate::config::{Config, Layout};
+use crate::config::{Config, GradientType, Layout};
 use crate::mesh::slice::Slice;
 
 pub use cache::Cache;
@@ -326,6 +326,7 @@ fn needs_as_much(choice: &Layout, other: &Layout) -> bool {
     choice.fsdp == other.fsdp
         && choice.model == other.model
         && (other.zero || !choice.zero)
+        && (choice.gradients == other.gradients || other.gradients == GradientType::Bfloat16)
         && choice.gradient_accumulation <= other.gradient_accumulation
         && place(choice) >= place(other)
 }

@@ -129,8 +129,14 @@ fn what_needs_more_than_what_did_not_fit_is_left_out() {
         zero: true,
         ..failed
     };
-    assert!(!needs_as_much(&spread, &failed));
-    assert!(needs_as_much(&failed, &spread));
+    let narrow = Layout {
+        gradients: GradientType::Bfloat16,
+        ..failed
+    };
+    for smaller in [spread, narrow] {
+        assert!(!needs_as_much(&smaller, &failed));
+        assert!(needs_as_much(&failed, &smaller));
+    }
 }
 
 #[test]
