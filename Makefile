@@ -84,11 +84,11 @@ bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
 	cargo build --example step_time
 	$(REFERENCE_PYTHON) benches/compare.py
 
-# Which steps to compile: a shallow one, and ankh-large's, which takes half an hour.
+# Which steps to compile: shallow (the default), ankh-large (all of its layers, which takes long).
 DEPTHS ?= shallow
 
 .PHONY: bench-tpu
-bench-tpu: libtpu $(REFERENCE)/ready ## compare a step's cycles on a TPU slice with JAX's and Hugging Face's, no TPU needed
+bench-tpu: libtpu $(REFERENCE)/ready ## compare a step's cycles with JAX's, no TPU needed
 	cargo build --bin pretrain
 	$(REFERENCE_PYTHON) benches/compare_tpu.py --depth $(DEPTHS)
 
@@ -121,7 +121,7 @@ SLICES ?= v4-8 v4-16 v4-32 v4-64 v4-128 v4-256 v4-512 v4-1024
 LIMIT ?= 6
 
 .PHONY: layouts
-layouts: libtpu ## search for the fastest layouts of PRESETS on SLICES, and put them into configs/layouts.toml
+layouts: libtpu ## search for the fastest layouts of PRESETS on SLICES
 	cargo build --bin pretrain
 	$(PYTHON) benches/layouts.py --limit $(LIMIT) --presets "$(PRESETS)" --slices "$(SLICES)"
 

@@ -11,8 +11,8 @@ import subprocess
 import tomllib
 
 HEADER = """\
-# The fastest layout known of each preset and slice, by the estimates of the compiler for TPUs:
-# made by `make layouts`. A step is laid out so unless its configuration says otherwise.
+# The fastest layout known of a preset on a slice, by the estimates of the compiler for TPUs. A step
+# is laid out so unless its configuration says otherwise. `make layouts` searches for faster ones.
 """
 TABLE = pathlib.Path(__file__).parent.parent / "configs/layouts.toml"
 LAYOUT = ["fsdp", "model", "zero", "gradients", "remat", "gradient_accumulation"]

@@ -42,7 +42,8 @@ from jax.experimental import topologies
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-VOCABULARY, BUCKETS, MAX_DISTANCE, EPSILON = 144, 64, 128, 1e-6
+from peer_jax import BUCKETS, EPSILON, MAX_DISTANCE, VOCABULARY, relative_bias
+
 D_MODEL, D_FF, HEADS, D_KV = 1536, 3840, 16, 64
 TOPOLOGIES = {"v4-8": ("v4:2x2x1", 4), "v4-64": ("v4:2x4x4", 32)}
 BF16, F32 = jnp.bfloat16, jnp.float32
@@ -67,23 +68,6 @@ def parameter_shapes(encoder_layers, decoder_layers):
         "encoder": stack(encoder_layers, ["attention"]),
         "decoder": stack(decoder_layers, ["attention", "cross"]),
     }
-
-
-def relative_bias(table, length, bidirectional):
-    """T5's bias for every pair of positions, [heads, query, key]."""
-    distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
-    buckets, bucket = BUCKETS, 0
-    if bidirectional:
-        buckets //= 2
-        bucket = (distance > 0) * buckets
-        distance = jnp.abs(distance)
-    else:
-        distance = -jnp.minimum(distance, 0)
-    exact = buckets // 2
-    scale = (buckets - exact) / np.log(MAX_DISTANCE / exact)
-    far = exact + (jnp.log(jnp.maximum(distance, 1) / exact) * scale).astype(jnp.int32)
-    bucket += jnp.where(distance < exact, distance, jnp.minimum(far, buckets - 1))
-    return table[bucket].transpose(2, 0, 1)
 
 
 def rms_norm(x, weight):
@@ -318,7 +302,7 @@ def loss(way, parameters, batch):
     keys, queries = batch["input_segments"], batch["target_segments"]
 
     encoder = parameters["encoder"]
-    bias = relative_bias(encoder["relative_bias"], keys.shape[1], True)
+    bias = relative_bias(encoder["relative_bias"], keys.shape[1], True)[0]
 
     def encoder_layer(x, p):
         h = rms_norm(x, p["attention"]["norm"])
@@ -330,7 +314,7 @@ def loss(way, parameters, batch):
     memory = rms_norm(x, encoder["final_norm"])
 
     decoder = parameters["decoder"]
-    decoder_bias = relative_bias(decoder["relative_bias"], queries.shape[1], False)
+    decoder_bias = relative_bias(decoder["relative_bias"], queries.shape[1], False)[0]
 
     def decoder_layer(y, p):
         h = rms_norm(y, p["attention"]["norm"])
@@ -375,7 +359,7 @@ def flax_model(encoder_layers, decoder_layers):
 
 
 def schedules():
-    """The bundles of each scheduled instruction, and those of its innermost body."""
+    """The bundles of each scheduled instruction."""
     found = {}
     for path in pathlib.Path(DUMP).glob("*-schedule-analysis_final_bundles.txt"):
         instruction = re.fullmatch(r"\d+-(.*)-\d+-schedule-analysis_final_bundles.txt", path.name)[1]
@@ -386,7 +370,10 @@ def schedules():
 
 
 def cycles(text):
-    """Of a step: the compiler's estimates, and its schedules of kernels. Loops count as often as they run."""
+    """Of a step: the compiler's estimates, and its schedules of kernels.
+
+    Loops count as often as they run.
+    """
     computations, name, entry = {}, None, None
     for line in text.splitlines():
         begins = re.match(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line)

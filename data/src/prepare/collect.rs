@@ -83,7 +83,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Adds the rows of a piece. PartChecksums come in the order of their records.
+    /// Adds the rows of a piece. Pieces come in the order of their records.
     pub(super) fn add<T>(&mut self, piece: &ParsedBlock, engine: &mut Engine<'_, T>) -> Result<()> {
         if self
             .chunk

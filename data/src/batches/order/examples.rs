@@ -19,7 +19,7 @@ pub enum LongSequences {
     Crop,
     /// The beginning.
     Truncate,
-    /// PartChecksums of nearly equal length, each an example of its own.
+    /// Pieces of nearly equal length, each an example of its own.
     Split,
 }
 
@@ -179,7 +179,7 @@ impl Examples {
 }
 
 impl RowPiece {
-    /// Which residues of a row of some length this piece holds. PartChecksums differ by one at
+    /// Which residues of a row of some length this piece holds. Pieces differ by one at
     /// most, so none is a mere tail.
     pub(crate) fn range(&self, length: usize) -> Range<usize> {
         let cut = |i: u64| {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// Bytes read at once from a remote table.
 const PIECE: u64 = 16 << 20;
-/// PartChecksums kept: those that two columns are in, and the next ones.
+/// Pieces kept: those that two columns are in, and the next ones.
 const KEPT: usize = 4;
 
 /// A file, local or in a bucket.
