@@ -339,6 +339,10 @@ def flax_model(encoder_layers, decoder_layers):
     """The parameters' shapes and the loss of Hugging Face's model."""
     from transformers import FlaxT5ForConditionalGeneration, T5Config
 
+    # transformers 4.57 passes the bounds of clip under names that this jax no longer knows.
+    clip = jnp.clip
+    jnp.clip = lambda x, a_min=None, a_max=None, **bounds: clip(x, a_min, a_max, **bounds)
+
     config = T5Config(
         vocab_size=VOCABULARY, d_model=D_MODEL, d_kv=D_KV, d_ff=D_FF, num_heads=HEADS,
         num_layers=encoder_layers, num_decoder_layers=decoder_layers, relative_attention_num_buckets=BUCKETS,
