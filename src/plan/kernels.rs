@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ankh_mosaic::KernelCall;
 use ankh_proto::xla::{HloComputationProto, HloInstructionProto, HloModuleProto};
+use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::scope::{Pass, scope};
@@ -21,6 +22,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The one that takes longer.
+    fn longer(self, other: Schedule) -> Schedule {
+        std::cmp::max_by_key(self, other, |s| (s.bundles, s.bundles - s.body))
+    }
+
     /// The cycles of a call that passes over so many places. The grid is a pipeline: while a place
     /// is computed, the blocks of the next one come and those of the one before leave. So it takes
     /// two more rounds than it has places, in which nothing is computed.
@@ -126,14 +132,50 @@ impl<'m> Computations<'m> {
         each.collect()
     }
 
-    /// The instructions that are kernels, or fusions with one, with the kernel's call in each.
-    fn kernels(&self) -> impl Iterator<Item = (&'m HloInstructionProto, &'m HloInstructionProto)> {
+    /// What a kernel is compiled from: its operands, its result and what is fused with it, each by
+    /// its operation, its shape with layout and memory space, and what a kernel's call is given. Of
+    /// kernels that have the same, libtpu compiles one, and writes down its schedule alone.
+    fn code(&self, kernel: &Kernel) -> Vec<u8> {
+        let operands = &kernel.instruction.operand_ids;
+        let siblings = kernel.computation.instructions.iter();
+        let operands = operands
+            .iter()
+            .filter_map(|id| siblings.clone().find(|i| i.id == *id));
+        let mut code = vec![];
+        for shape in operands.filter_map(|i| i.shape.as_ref()) {
+            code.extend(shape.encode_length_delimited_to_vec());
+        }
+        let fused = self.fused(kernel.instruction);
+        let fused = fused.iter().flat_map(|c| &c.instructions);
+        for instruction in [kernel.instruction].into_iter().chain(fused) {
+            code.extend(instruction.opcode.bytes());
+            if let Some(shape) = &instruction.shape {
+                code.extend(shape.encode_length_delimited_to_vec());
+            }
+            if KernelCall::is_call(instruction) {
+                code.extend(&instruction.backend_config);
+            }
+        }
+        code
+    }
+
+    /// The kernels, and the fusions with one.
+    fn kernels(&self) -> impl Iterator<Item = Kernel<'m>> {
         let computations = &self.module.computations;
         let all = computations.iter().flat_map(|c| &c.instructions);
         let inside: BTreeSet<i64> = all.flat_map(|i| self.fused(i)).map(|c| c.id).collect();
         let outside = computations.iter().filter(move |c| !inside.contains(&c.id));
-        let instructions = outside.flat_map(|c| &c.instructions);
-        instructions.filter_map(|i| Some((i, self.kernel(i)?)))
+        outside.flat_map(move |computation| {
+            let instructions = computation.instructions.iter();
+            instructions.filter_map(move |instruction| {
+                let call = self.kernel(instruction)?;
+                Some(Kernel {
+                    instruction,
+                    call,
+                    computation,
+                })
+            })
+        })
     }
 }
 
@@ -143,10 +185,31 @@ impl<'m> Computations<'m> {
 /// A kernel that has no schedule, or of which nothing is known. It would count as free.
 pub(super) fn schedules(module: &HloModuleProto, written: &Schedules) -> Result<Schedules, String> {
     let computations = Computations::of(module);
-    let counted = computations.kernels().map(|(instruction, call)| {
-        let known = KernelCall::of(call).and(written.get(&instruction.name));
-        let schedule = known.ok_or_else(|| instruction.name.clone())?;
-        Ok((instruction.name.clone(), *schedule))
+    let kernels: Vec<Kernel> = computations.kernels().collect();
+    let mut compiled: HashMap<Vec<u8>, Schedule> = HashMap::new();
+    for kernel in &kernels {
+        if let Some(&schedule) = written.get(&kernel.instruction.name) {
+            let code = computations.code(kernel);
+            let longest = compiled.entry(code).or_insert(schedule);
+            *longest = schedule.longer(*longest);
+        }
+    }
+    let counted = kernels.iter().map(|kernel| {
+        let name = &kernel.instruction.name;
+        let own = written.get(name).copied();
+        let schedule = own.or_else(|| compiled.get(&computations.code(kernel)).copied());
+        let known = KernelCall::of(kernel.call).and(schedule);
+        let schedule = known.ok_or_else(|| name.clone())?;
+        Ok((name.clone(), schedule))
     });
     counted.collect()
+}
+
+/// An instruction that is a kernel, or a fusion with one.
+struct Kernel<'m> {
+    instruction: &'m HloInstructionProto,
+    /// The kernel's call.
+    call: &'m HloInstructionProto,
+    /// Where the instruction stands.
+    computation: &'m HloComputationProto,
 }

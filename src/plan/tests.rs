@@ -424,6 +424,26 @@ fn kernels_count_by_their_schedules_and_none_is_free() {
 }
 
 #[test]
+fn of_kernels_with_the_same_code_one_has_a_schedule() {
+    let [one, same, other] = [1, 2, 3].map(|id| kernel(id, "encoder/layer/attention"));
+    let other = HloInstructionProto {
+        backend_config: b"another body".into(),
+        ..other
+    };
+    let schedule = Schedule {
+        bundles: 100,
+        body: 90,
+    };
+    let written = Schedules::from([("custom-call.1".to_string(), schedule)]);
+    let twins = module(vec![vec![one.clone(), same.clone()]]);
+    let both = ["custom-call.1", "custom-call.2"].map(|name| (name.to_string(), schedule));
+    assert_eq!(kernels::schedules(&twins, &written), Ok(both.into()));
+    let three = module(vec![vec![one, same, other]]);
+    let missing = kernels::schedules(&three, &written);
+    assert_eq!(missing, Err("custom-call.3".into()));
+}
+
+#[test]
 fn a_kernels_products_count_on_every_device() {
     let settings = |way: &str| {
         [
