@@ -14,6 +14,7 @@ use ankh::train::open_mesh;
 use ankh_pjrt::HostTensor;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ankh::huge_pages::run_with_huge_pages();
     ankh_pjrt::quiet_logs();
     let mut arguments = std::env::args().skip(1);
     let preset = arguments.next().ok_or("which configuration?")?;

@@ -21,6 +21,7 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod huge_pages;
 pub mod hugging_face;
 pub mod mesh;
 pub mod mesh_shape;

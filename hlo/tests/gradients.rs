@@ -436,12 +436,7 @@ fn hand_written_rules_are_used_and_match() {
 
 /// A loop with all that a scan can have: two carries, slices, results, constants from outside and
 /// from further outside, an integer carry, and a named value.
-fn loop_program<'g>(g: &'g Graph, x: &[Tensor<'g>], remat: Remat, reverse: bool) -> Tensor<'g> {
-    let options = ScanOptions {
-        remat,
-        reverse,
-        length: None,
-    };
+fn loop_program<'g>(g: &'g Graph, x: &[Tensor<'g>], options: ScanOptions) -> Tensor<'g> {
     let outside = x[2].exp();
     let count = g.scalar(DType::S32, 0.0);
     let (carries, results) = g.scan(options, &[x[0], x[0].square(), count], &[x[1]], |c, s| {
@@ -472,11 +467,33 @@ fn scans_match_finite_differences_under_each_remat_policy() {
         for_random_dims(3, |d, seed| {
             let (n, m, steps) = (d[0], d[1], d[2]);
             let shapes = [vec![n, m], vec![steps, n, m], vec![m, m]];
-            let reverse = (seed + i as u64).is_multiple_of(2);
+            let options = ScanOptions {
+                remat: remat.clone(),
+                reverse: (seed + i as u64).is_multiple_of(2),
+                ..ScanOptions::default()
+            };
             check("scan", Domain::Signed, &shapes, seed, |g, x| {
-                loop_program(g, x, remat.clone(), reverse)
+                loop_program(g, x, options.clone())
             });
         });
+    }
+}
+
+#[test]
+fn unrolled_scans_match_finite_differences() {
+    for (unroll, reverse) in [(2, false), (2, true), (4, false), (4, true)] {
+        for remat in [Remat::SaveNothing, Remat::SaveAll] {
+            let options = ScanOptions {
+                remat,
+                reverse,
+                unroll,
+                ..ScanOptions::default()
+            };
+            let shapes = [vec![2, 3], vec![4, 2, 3], vec![3, 3]];
+            check("unrolled scan", Domain::Signed, &shapes, 1, |g, x| {
+                loop_program(g, x, options.clone())
+            });
+        }
     }
 }
 

@@ -708,6 +708,30 @@ fn saved_values_are_not_computed_again() {
 }
 
 #[test]
+fn unrolled_steps_stand_in_one_iteration() {
+    let loops = |unroll: i64| {
+        let g = Graph::new("unrolled");
+        let x = vector(&g, 3);
+        let w = g.parameter("w", Shape::new(DType::F32, [4, 3]));
+        let options = ScanOptions {
+            remat: Remat::SaveAll,
+            unroll,
+            ..ScanOptions::default()
+        };
+        let (last, _) = g.scan(options, &[x], &[w], |c, s| {
+            (vec![(c[0] * s[0]).tanh()], vec![])
+        });
+        let module = g.finish(&g.gradients(last[0].sum_all(), &[x, w]), &[]);
+        let module = module.unwrap();
+        (count(&module, "while"), count(&module, "tanh"))
+    };
+    // A loop forward and one backward, as long as there is one.
+    assert_eq!(loops(1), (2, 1));
+    assert_eq!(loops(2), (2, 2));
+    assert_eq!(loops(4), (0, 4));
+}
+
+#[test]
 fn a_value_is_stacked_once_whoever_needs_it() {
     let g = Graph::new("shared");
     let x = vector(&g, 3);

@@ -298,6 +298,22 @@ fn shapes_that_cannot_be_counted() {
         "scan",
         &["2147483648 steps"],
     );
+    // An iteration computes all its steps.
+    for unroll in [0, 3] {
+        let error = mistake(|g, [_, y, ..]| {
+            let options = ScanOptions {
+                length: Some(4),
+                unroll,
+                ..ScanOptions::default()
+            };
+            at!(g.scan(options, &[y], &[], |c, _| (c.to_vec(), vec![])))
+        });
+        says(
+            &error,
+            "scan",
+            &[&format!("{unroll} steps in an iteration, of 4")],
+        );
+    }
     // 2^63 is the nearest f64 to the largest s64, and is none.
     says(
         &mistake(|g, _| at!(g.scalar(DType::S64, most as f64))),

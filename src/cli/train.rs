@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ankh_pjrt::Platform;
 use clap::Args;
 use serde_json::json;
 
@@ -12,6 +13,7 @@ use super::readiness::ready;
 use super::{CliError, Exit, Slice};
 use crate::checkpoint::Store;
 use crate::config::{Config, OnSigusr1, resolve_over};
+use crate::huge_pages::run_with_huge_pages;
 use crate::mesh::Hosts;
 use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
 use crate::telemetry::Log;
@@ -57,6 +59,9 @@ pub(super) struct TrainArgs {
 }
 
 pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
+    if arguments.slice.platform() == Platform::Cpu {
+        run_with_huge_pages();
+    }
     let directory = arguments.run_directory();
     let (mut config, restored) = arguments.configuration(&directory)?;
     let vm = ready(arguments.slice, &config, arguments.config.config.as_deref())?;

@@ -540,9 +540,9 @@ fn what_is_written_over_a_base_reads_back_as_it_was() {
 
 #[test]
 fn only_what_differs_is_written_over_a_base() {
-    let config = resolve(Some("tiny"), &["train.remat=none".into()]).unwrap();
+    let config = resolve(Some("tiny"), &["train.remat=full".into()]).unwrap();
     let text = config.to_toml_over(Some("tiny")).unwrap();
-    assert_eq!(text, "extends = \"tiny\"\n\n[train]\nremat = \"none\"\n");
+    assert_eq!(text, "extends = \"tiny\"\n\n[train]\nremat = \"full\"\n");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Network<'g, 'c> {
     pub remat: Remat,
     /// How attention is computed.
     pub attention: AttentionImplementation,
+    /// Whether the layers of a stack stand one after the other, and not in a loop.
+    pub unroll: bool,
     /// The element type in which the gradients of weights leave their matrix products and are
     /// summed over devices: that of the products, or float32.
     pub gradients: DType,
@@ -177,8 +179,10 @@ impl<'g> Network<'g, '_> {
             .convert(self.compute)
             .with_logical_axes(ACTIVATION);
         let _scope = self.graph().scope("layer");
+        let depth = layers.leaves()[0].dim(0);
         let options = ScanOptions {
             remat: self.remat.clone(),
+            unroll: if self.unroll { depth } else { 1 },
             ..Default::default()
         };
         let leaves: Vec<Tensor<'g>> = (layers.leaves().into_iter())

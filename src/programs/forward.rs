@@ -67,6 +67,7 @@ pub(super) fn losses<'g>(
         compute,
         remat: remat(config.train.remat),
         attention: programs.attention,
+        unroll: programs.unroll,
         gradients: match config.sharding.gradients {
             config::GradientType::Float32 => DType::F32,
             config::GradientType::Bfloat16 => compute,

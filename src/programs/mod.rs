@@ -34,6 +34,19 @@ pub fn compute_type(compute: config::Compute, platform: &str) -> DType {
     }
 }
 
+/// The deepest stack that is compiled layer by layer. XLA takes a second or so for each on the CPU.
+const DEEPEST_UNROLLED: usize = 12;
+
+/// Whether layers stand one after the other: on the CPU, where what a loop keeps is copied into its
+/// stacks and out of them, and where nothing is left to a loop but that. Elsewhere a loop's body is
+/// what is compiled once, and what keeps the forward pass from being kept whole.
+fn unroll(config: &Config, platform: &str) -> bool {
+    let model = &config.model;
+    let deepest = model.encoder_layers.max(model.decoder_layers);
+    let everything = config.train.remat == config::Remat::None;
+    platform == "cpu" && everything && deepest <= DEEPEST_UNROLLED
+}
+
 /// What the programs of a run are made from.
 #[derive(Clone, Debug)]
 pub struct Programs<'c> {
@@ -45,6 +58,8 @@ pub struct Programs<'c> {
     pub compute: DType,
     /// How attention is computed.
     pub attention: AttentionImplementation,
+    /// Whether the layers of a stack stand one after the other, and not in a loop.
+    pub unroll: bool,
     /// How arrays are split over the devices, if there are several.
     pub rules: Option<LogicalAxisRules>,
     /// The step that what the optimizer keeps began at: 0, unless a run was given another optimizer
@@ -61,6 +76,7 @@ impl<'c> Programs<'c> {
             size,
             compute,
             attention: attention(config, size, compute, "cpu", None).0,
+            unroll: false,
             rules: None,
             optimizer_start: 0,
         }
@@ -86,6 +102,7 @@ impl<'c> Programs<'c> {
         let (attention, _) = attention(config, size, compute, platform, rules);
         Programs {
             attention,
+            unroll: unroll(config, platform),
             rules: rules.cloned(),
             ..Programs::new(config, size, compute)
         }

@@ -123,6 +123,7 @@ pub(super) fn scan<'g>(
         body: Rc::new(closed.function),
         length: scan.length,
         reverse: !scan.reverse,
+        unroll: scan.unroll,
         remat: scan.remat.clone(),
     };
     inputs.extend(closed.captures);

@@ -159,6 +159,8 @@ pub(crate) struct Scan {
     pub xs: usize,
     pub length: i64,
     pub reverse: bool,
+    /// How many steps one iteration of the loop computes: a divisor of `length`.
+    pub unroll: i64,
     pub remat: Remat,
 }
 

@@ -1,6 +1,7 @@
 //! Loops, branches and calls as computations of their own.
 
 use ankh_proto::xla;
+use ankh_proto::xla::hlo_instruction_proto::SliceDimensions;
 
 use super::block::Block;
 use super::{instruction, shape_proto};
@@ -8,9 +9,51 @@ use crate::ir::{Function, Scan};
 use crate::shape::DType;
 
 impl Block<'_> {
-    /// A counted loop. Its state is (step, carries, stacked results, sliced arrays, constants), so
-    /// that result `i` of the scan is element `i + 1`.
+    /// A scan as a tuple whose element `i + 1` is result `i`.
     pub fn scan(&mut self, scan: &Scan, inputs: &[i64]) -> i64 {
+        match scan.unroll == scan.length {
+            true => self.unrolled_scan(scan, inputs),
+            false => self.scan_loop(scan, inputs),
+        }
+    }
+
+    /// All steps one after the other. A result is its rows, one below the other; the compiler sees
+    /// through slices of them.
+    fn unrolled_scan(&mut self, scan: &Scan, inputs: &[i64]) -> i64 {
+        let (whole, constants) = inputs[scan.carries..].split_at(scan.xs);
+        let mut carried = inputs[..scan.carries].to_vec();
+        let mut rows = vec![vec![]; scan.body.outputs.len() - scan.carries];
+        for step in 0..scan.length {
+            let index = match scan.reverse {
+                true => scan.length - 1 - step,
+                false => step,
+            };
+            let mut arguments = std::mem::take(&mut carried);
+            arguments.extend(whole.iter().map(|&x| self.static_row(x, index)));
+            arguments.extend(constants);
+            carried = self.inline(&scan.body, &arguments);
+            let results = carried.split_off(scan.carries);
+            for (rows, row) in rows.iter_mut().zip(results) {
+                rows.push(self.one_row(row));
+            }
+        }
+        let step = self.scalar(DType::S32, scan.length as f64);
+        let mut out = vec![step];
+        out.extend(carried);
+        let stacked = scan.result_shapes().split_off(scan.carries);
+        for (mut rows, shape) in rows.into_iter().zip(&stacked) {
+            if scan.reverse {
+                rows.reverse();
+            }
+            let mut stack = instruction::new("concatenate", shape_proto(shape), rows);
+            stack.dimensions = vec![0];
+            out.push(self.add(stack));
+        }
+        self.tuple(&out)
+    }
+
+    /// A counted loop. Its state is (step, carries, stacked results, sliced arrays, constants).
+    fn scan_loop(&mut self, scan: &Scan, inputs: &[i64]) -> i64 {
         let (carries, xs) = (scan.carries, scan.xs);
         let results = scan.result_shapes();
         let step = self.scalar(DType::S32, 0.0);
@@ -37,32 +80,33 @@ impl Block<'_> {
 
         let mut body = Block::new(self.lowering);
         let tuple = body.tuple_parameter(shapes);
-        let step = body.get_tuple_element(tuple, 0);
-        let index = if scan.reverse {
-            let last = body.scalar(DType::S32, (scan.length - 1) as f64);
-            body.binary("subtract", last, step)
-        } else {
-            step
-        };
-        let ys = results.len() - carries;
-        let mut arguments = body.get_tuple_elements(tuple, 1..1 + carries);
-        for x in 0..xs {
-            let whole = body.get_tuple_element(tuple, 1 + carries + ys + x);
-            arguments.push(body.row(whole, index));
-        }
-        let constants = inputs.len() - carries - xs;
-        let first = 1 + carries + ys + xs;
-        arguments.extend(body.get_tuple_elements(tuple, first..first + constants));
-        let out = body.inline(&scan.body, &arguments);
+        let first = body.get_tuple_element(tuple, 0);
+        let stacked = 1 + carries;
+        let sliced = stacked + results.len() - carries;
+        let mut carried = body.get_tuple_elements(tuple, 1..stacked);
+        let mut stacks = body.get_tuple_elements(tuple, stacked..sliced);
+        let whole = body.get_tuple_elements(tuple, sliced..sliced + xs);
+        let constants = body.get_tuple_elements(tuple, sliced + xs..state.len());
         let one = body.scalar(DType::S32, 1.0);
-        let mut next = vec![body.binary("add", step, one)];
-        next.extend(&out[..carries]);
-        for (y, &row) in out[carries..].iter().enumerate() {
-            let whole = body.get_tuple_element(tuple, 1 + carries + y);
-            next.push(body.set_row(whole, row, index));
+        let mut step = first;
+        for _ in 0..scan.unroll {
+            let index = if scan.reverse {
+                let last = body.scalar(DType::S32, (scan.length - 1) as f64);
+                body.binary("subtract", last, step)
+            } else {
+                step
+            };
+            let mut arguments = std::mem::take(&mut carried);
+            arguments.extend(whole.iter().map(|&x| body.row(x, index)));
+            arguments.extend(&constants);
+            carried = body.inline(&scan.body, &arguments);
+            let rows = carried.split_off(carries);
+            for (stack, row) in stacks.iter_mut().zip(rows) {
+                *stack = body.set_row(*stack, row, index);
+            }
+            step = body.binary("add", step, one);
         }
-        let first = 1 + carries + ys;
-        next.extend(body.get_tuple_elements(tuple, first..first + xs + constants));
+        let next = [vec![step], carried, stacks, whole, constants].concat();
         let root = body.tuple(&next);
         let name = if scan.body.name.is_empty() {
             "scan"
@@ -180,16 +224,36 @@ impl Block<'_> {
         ))
     }
 
-    fn set_row(&mut self, whole: i64, row: i64, index: i64) -> i64 {
+    /// Row `index` of the leading dimension, which is known.
+    fn static_row(&mut self, whole: i64, index: i64) -> i64 {
         let shape = self.shape(whole);
+        let bounds = |(dim, &size): (usize, &i64)| SliceDimensions {
+            start: if dim == 0 { index } else { 0 },
+            limit: if dim == 0 { index + 1 } else { size },
+            stride: 1,
+        };
         let mut sizes = shape.dimensions.clone();
         sizes[0] = 1;
-        let starts = self.row_start(index, sizes.len());
-        let update = self.add(instruction::new(
-            "reshape",
-            instruction::array_proto(shape.element_type, &sizes),
-            vec![row],
-        ));
+        let result = instruction::array_proto(shape.element_type, &sizes);
+        let mut slice = instruction::new("slice", result, vec![whole]);
+        slice.slice_dimensions = shape.dimensions.iter().enumerate().map(bounds).collect();
+        let slice = self.add(slice);
+        let row = instruction::array_proto(shape.element_type, &sizes[1..]);
+        self.add(instruction::new("reshape", row, vec![slice]))
+    }
+
+    /// An array as the only row of one with a leading dimension more.
+    fn one_row(&mut self, row: i64) -> i64 {
+        let mut shape = self.shape(row);
+        shape.dimensions.insert(0, 1);
+        let shape = instruction::array_proto(shape.element_type, &shape.dimensions);
+        self.add(instruction::new("reshape", shape, vec![row]))
+    }
+
+    fn set_row(&mut self, whole: i64, row: i64, index: i64) -> i64 {
+        let shape = self.shape(whole);
+        let starts = self.row_start(index, shape.dimensions.len());
+        let update = self.one_row(row);
         let operands = [whole, update].into_iter().chain(starts).collect();
         self.add(instruction::new("dynamic-update-slice", shape, operands))
     }

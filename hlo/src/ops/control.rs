@@ -8,7 +8,7 @@ use crate::ir::{Function, Node, Op, Remat, Scan};
 use crate::shape::{DType, Shape, list};
 
 /// How a scan runs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ScanOptions {
     /// What the forward pass keeps for the derivative.
     pub remat: Remat,
@@ -16,6 +16,21 @@ pub struct ScanOptions {
     pub reverse: bool,
     /// The number of steps, from 1 to 2^31 - 1; needed only where nothing is sliced.
     pub length: Option<i64>,
+    /// How many steps one iteration of the loop computes, a divisor of their number. With all of
+    /// them there is no loop: nothing is stacked, and the compiler may then merge what is computed
+    /// again with the forward pass, whatever `remat` says.
+    pub unroll: i64,
+}
+
+impl Default for ScanOptions {
+    fn default() -> ScanOptions {
+        ScanOptions {
+            remat: Remat::default(),
+            reverse: false,
+            length: None,
+            unroll: 1,
+        }
+    }
 }
 
 impl Graph {
@@ -42,6 +57,13 @@ impl Graph {
         }
         if length > i32::MAX.into() {
             let problem = format!("{length} steps; a loop counts 2^31 - 1 at most, in s32");
+            self.refuse("scan", problem);
+        }
+        if options.unroll < 1 || length % options.unroll != 0 {
+            let problem = format!(
+                "{} steps in an iteration, of {length}; it has to divide them",
+                options.unroll
+            );
             self.refuse("scan", problem);
         }
         let mut results = 0;
@@ -76,6 +98,7 @@ impl Graph {
             xs: xs.len(),
             length,
             reverse: options.reverse,
+            unroll: options.unroll,
             remat: options.remat,
         };
         let inputs: Vec<Tensor<'g>> = init
