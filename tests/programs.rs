@@ -107,8 +107,13 @@ impl Step {
     /// The first step on a batch, from these weights.
     fn from(config: &Config, before: Vec<HostTensor>, batch: &Batch) -> Step {
         let compute = programs::compute_type(config.train.compute, "cpu");
-        let program = compile(&Programs::new(config, SIZE, compute).step().unwrap());
-        let state = programs::state(config);
+        Step::by(&Programs::new(config, SIZE, compute), before, batch)
+    }
+
+    /// The first step of these programs.
+    fn by(programs: &Programs, before: Vec<HostTensor>, batch: &Batch) -> Step {
+        let program = compile(&programs.step().unwrap());
+        let state = programs::state(programs.config);
         let zeros = state[before.len()..].iter().map(|array| {
             let count = array.name == "step";
             let element_type = if count {
@@ -193,6 +198,36 @@ fn what_is_kept_for_the_derivative_changes_nothing() {
         config.train.remat = remat;
         Step::of(&config).assert_equals(&format!("{remat:?}"), &WHOLE);
     }
+}
+
+#[test]
+fn layers_one_after_the_other_compute_what_a_loop_does() {
+    let config = tiny();
+    let programs = Programs::of_size(&config, SIZE, "cpu", None);
+    assert!(
+        programs.unroll,
+        "everything is kept, and stacks are shallow"
+    );
+    assert_eq!(count_loops(&programs), 0);
+    let step = Step::by(&programs, weights(&config), &Batch::random(&config));
+    step.assert_equals("unrolled", &WHOLE);
+    // WHOLE has its loops: two stacks, forward and backward.
+    assert_eq!(count_loops(&Programs::new(&config, SIZE, DType::F32)), 4);
+
+    let mut full = tiny();
+    full.train.remat = Remat::Full;
+    let mut deep = tiny();
+    deep.model.encoder_layers = 13;
+    assert!(!Programs::of_size(&full, SIZE, "cpu", None).unroll);
+    assert!(!Programs::of_size(&deep, SIZE, "cpu", None).unroll);
+    assert!(!Programs::of_size(&config, SIZE, "tpu", None).unroll);
+}
+
+fn count_loops(programs: &Programs) -> usize {
+    let step = programs.step().unwrap();
+    let computations = step.proto().computations.iter();
+    let instructions = computations.flat_map(|c| &c.instructions);
+    instructions.filter(|i| i.opcode == "while").count()
 }
 
 #[test]

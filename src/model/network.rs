@@ -179,15 +179,19 @@ impl<'g> Network<'g, '_> {
             .convert(self.compute)
             .with_logical_axes(ACTIVATION);
         let _scope = self.graph().scope("layer");
-        let depth = layers.leaves()[0].dim(0);
-        let options = ScanOptions {
-            remat: self.remat.clone(),
-            unroll: if self.unroll { depth } else { 1 },
-            ..Default::default()
-        };
         let leaves: Vec<Tensor<'g>> = (layers.leaves().into_iter())
             .map(|w| if w.rank() == 3 { self.narrowed(w) } else { w })
             .collect();
+        let unroll = match self.unroll {
+            // Every weight of a stack has the layers as its leading dimension.
+            true => leaves[0].dim(0),
+            false => 1,
+        };
+        let options = ScanOptions {
+            remat: self.remat.clone(),
+            unroll,
+            ..Default::default()
+        };
         let (x, _) = self.graph().scan(options, &[x], &leaves, |carry, slices| {
             let x = layer(&layers.filled(slices), carry[0]);
             (vec![x.with_logical_axes(ACTIVATION)], vec![])

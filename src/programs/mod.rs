@@ -38,9 +38,9 @@ pub fn compute_type(compute: config::Compute, platform: &str) -> DType {
 /// more than two loops do; deeper stacks than this were not tried.
 const DEEPEST_UNROLLED: usize = 12;
 
-/// Whether layers stand one after the other: on the CPU, where what a loop keeps is copied into its
-/// stacks and out of them, and where nothing is left to a loop but that. Elsewhere a loop's body is
-/// what is compiled once, and what keeps the forward pass from being kept whole.
+/// Whether layers stand one after the other: on the CPU where everything is kept, for a loop would
+/// copy it into its stacks and out of them. Where something is to be computed again, a loop is what
+/// keeps the compiler from merging that with the forward pass.
 fn unroll(config: &Config, platform: &str) -> bool {
     let model = &config.model;
     let deepest = model.encoder_layers.max(model.decoder_layers);
