@@ -20,7 +20,8 @@ pub enum BatchSize {
 pub enum TargetLength {
     /// So many: a whole number in a file.
     Tokens(usize),
-    /// What the longest target of the objective takes, up to a multiple of 16: `"auto"` in a file.
+    /// What the longest target of the objective takes, or in packed rows what is kept for it, up to
+    /// a multiple of 16: `"auto"` in a file.
     Auto,
 }
 

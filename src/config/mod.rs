@@ -109,18 +109,26 @@ impl Config {
         }
     }
 
-    /// The longest target that any of the objectives can have, in tokens, where a target may be as
+    /// The room that any of the objectives needs for a target, in tokens, where a target may be as
     /// long as an input.
     fn longest_target(&self) -> usize {
         let longest = |objective: &Objective| {
             let length = self.data.input_length;
-            let residues = objective.window(length, length);
-            objective.longest_target(self.tokenizer(), residues)
+            self.target_room(objective, objective.window(length, length))
         };
         let components = self.components().into_iter();
         let components = components.map(|component| longest(&component.objective));
         // What evaluation uses, and training too if there is no mixture.
         components.fold(longest(&self.objective), usize::max)
+    }
+
+    /// The decoder positions that the target of so many residues needs in a row of its own or, in
+    /// packed rows, what is kept for it.
+    fn target_room(&self, objective: &Objective, residues: usize) -> usize {
+        match self.data.packing {
+            Packing::Padded => objective.longest_target(self.tokenizer(), residues),
+            Packing::Packed => objective.target_allotment(self.tokenizer(), residues),
+        }
     }
 }
 
@@ -316,6 +324,28 @@ impl Default for Checkpoint {
             every: 5000,
             keep: 3,
             on_sigusr1: OnSigusr1::Save,
+        }
+    }
+}
+
+/// What a run does about losses, gradients and states that are not finite. The update of a step
+/// whose loss or gradients are not is always skipped, and no other state is ever saved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recovery {
+    /// Skipped updates in a row after which the run goes back to its last saved state, and goes on
+    /// with the batches behind those it has seen. It also does where a state is not finite.
+    pub skipped_updates: u64,
+    /// How often a run goes back before it ends with an error, without a newer state saved in
+    /// between; 0 ends it at the first time.
+    pub rollbacks: u64,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self {
+            skipped_updates: 10,
+            rollbacks: 3,
         }
     }
 }

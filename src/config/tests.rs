@@ -674,6 +674,8 @@ fn a_target_length_can_follow_the_objective() {
             240,
         ),
         (&[], 208),
+        // What a full row takes on average, and a little more.
+        (&["data.packing=packed"], 192),
         (&["data.target_length=256"], 256),
     ] {
         let config = set(arguments).unwrap();

@@ -217,7 +217,7 @@ impl Config {
         }
         let target_length = self.target_length();
         let residues = objective.window(data.input_length, target_length);
-        let needed = objective.longest_target(self.tokenizer(), residues);
+        let needed = self.target_room(objective, residues);
         found.unless(
             needed <= target_length,
             "data.target_length",

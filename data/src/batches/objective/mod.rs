@@ -76,8 +76,8 @@ trait ObjectiveKind {
     /// The longest target that a sequence of so many residues can have.
     fn longest_target(&self, tokenizer: Tokenizer, residues: usize) -> usize;
 
-    /// The room to keep for such a target: less than the longest where the number of masks is
-    /// drawn, and where so many masks hardly ever are.
+    /// The room to keep for such a target in a row that several share: less than the longest where
+    /// targets vary with the masks drawn, and hardly any is so long.
     fn usual_target(&self, tokenizer: Tokenizer, residues: usize) -> usize {
         self.longest_target(tokenizer, residues)
     }
@@ -190,8 +190,11 @@ impl Objective {
         self.kind().longest_target(tokenizer, residues) + 1
     }
 
-    /// The tokens to keep for the target of a sequence of so many residues: the longest it can
-    /// have, or, where the number of masks is drawn, one that few are longer than (one in 30,000).
+    /// The tokens to keep for the target of a sequence of so many residues in a row that several
+    /// share. That is the longest it can have where all are alike. Where unmasked runs are named,
+    /// it is the mean and half the variance: the targets of a full row then need more in one row of
+    /// thirty, and hardly a token in 3,000 finds no room. Where the number of masks is drawn, it is
+    /// a length that few are beyond (one in 30,000).
     pub fn target_allotment(&self, tokenizer: Tokenizer, residues: usize) -> usize {
         self.kind().usual_target(tokenizer, residues) + 1
     }

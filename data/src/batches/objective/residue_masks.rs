@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::spans::{
-    Count, Hiding, Span, Target, check_rate, draw_count, merge, rounded, usual_count,
+    Count, Hiding, Span, Target, TargetFormat, check_rate, draw_count, merge, rounded,
+    unmasked_runs, usual_count,
 };
 use super::{Masking, Masks, ObjectiveKind};
 use crate::error::{Error, Result, Setting};
@@ -121,8 +122,17 @@ impl<T: HidesResidues> ObjectiveKind for T {
 
     fn usual_target(&self, tokenizer: Tokenizer, residues: usize) -> usize {
         let masks = self.residue_masks();
+        let longest = self.longest_target(tokenizer, residues);
         match masks.count {
-            Count::Exact => self.longest_target(tokenizer, residues),
+            Count::Exact => {
+                let varies = self.target() == Target::Format(TargetFormat::Runs)
+                    && masks.selection == Selection::Uniform
+                    && masks.touching == Touching::Separate;
+                match varies {
+                    true => masks.usual_target(tokenizer, residues).min(longest),
+                    false => longest,
+                }
+            }
             Count::Bernoulli => {
                 let chosen = usual_count(masks.masking_rate, residues, masks.ngram);
                 masks.target_tokens(tokenizer, self.target(), residues, chosen)
@@ -189,6 +199,21 @@ impl ResidueMasks {
             }
         };
         hiding.target_tokens(residues, masked, spans)
+    }
+
+    /// The room for a target that names unmasked runs, where the number of masks is exact and their
+    /// places are uniform. Half the variance is what a target takes beyond its mean in the sum of
+    /// many: `log E[exp X]` is `mean + variance / 2` for a normal `X`. It adds up over independent
+    /// `X`, and bounds the probability of `t` tokens more by `exp(-t)` (Chernoff).
+    fn usual_target(&self, tokenizer: Tokenizer, residues: usize) -> usize {
+        let hiding = self.hiding(tokenizer, Target::Format(TargetFormat::Runs));
+        let spans = rounded(self.masking_rate / self.ngram as f64, residues)
+            .min(residues / self.ngram)
+            .min(hiding.most);
+        let masked = spans * self.ngram;
+        let (mean, variance) = unmasked_runs(spans, residues - masked);
+        // To the nearest, so that rounding evens out over a row. At most as many as residues.
+        masked + (mean + variance / 2.0).round() as usize
     }
 
     /// Draws spans of `ngram` residues. Placing `m` spans of length `g` on `n` residues without

@@ -226,6 +226,19 @@ pub(super) fn usual_count(rate: f64, n: usize, length: usize) -> usize {
     most.ceil() as usize * length
 }
 
+/// Mean and variance of the number of runs of `unmasked` residues where `spans` spans stand among
+/// them at uniformly random places: the runs of one kind in a random order of two (Stevens 1939).
+pub(super) fn unmasked_runs(spans: usize, unmasked: usize) -> (f64, f64) {
+    let (m, u) = (spans as f64, unmasked as f64);
+    let n = m + u;
+    if n < 2.0 {
+        return (u, 0.0);
+    }
+    let mean = u * (m + 1.0) / n;
+    let variance = u * (u - 1.0) * m * (m + 1.0) / (n * n * (n - 1.0));
+    (mean, variance.max(0.0))
+}
+
 /// Checks a share of residues to mask.
 pub(super) fn check_rate(rate: f64) -> Result<()> {
     match rate > 0.0 && rate < 1.0 {
