@@ -109,8 +109,8 @@ impl FileRecord {
     /// Reads the file under `directory` and compares it with this record.
     pub fn read(&self, directory: &Path) -> Result<Vec<u8>, Fault> {
         self.check_length(directory)?;
-        let contents =
-            std::fs::read(directory.join(&self.file)).map_err(|e| unreadable(&self.file, &e))?;
+        let contents = std::fs::read(directory.join(&self.file))
+            .map_err(|e| Fault::unreadable(&self.file, &e))?;
         match contents.len() as u64 == self.bytes && Checksum::of(&contents) == self.crc32c {
             true => Ok(contents),
             false => Err(Fault::new(
@@ -123,7 +123,7 @@ impl FileRecord {
     /// Compares the length of the file under `directory` with this record.
     pub fn check_length(&self, directory: &Path) -> Result<(), Fault> {
         let found = std::fs::metadata(directory.join(&self.file))
-            .map_err(|e| unreadable(&self.file, &e))?;
+            .map_err(|e| Fault::unreadable(&self.file, &e))?;
         match found.is_file() && found.len() == self.bytes {
             true => Ok(()),
             false => Err(Fault::new(
@@ -172,7 +172,7 @@ impl Commit {
 
     /// Reads the marker of the checkpoint in `directory`.
     pub fn read(directory: &Path) -> Result<Commit, Fault> {
-        let text = std::fs::read(directory.join(FILE)).map_err(|e| unreadable(FILE, &e))?;
+        let text = std::fs::read(directory.join(FILE)).map_err(|e| Fault::unreadable(FILE, &e))?;
         Commit::parse(&text)
     }
 
@@ -209,13 +209,6 @@ impl Commit {
 const BODY_END: &str = "\n}";
 const SEAL_START: &str = ",\n  \"crc32c\": \"";
 const SEAL_END: &str = "\"\n}\n";
-
-fn unreadable(file: &str, error: &std::io::Error) -> Fault {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => Fault::new(file, "it is missing"),
-        _ => Fault::new(file, format!("it cannot be read: {error}")),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -34,6 +34,9 @@ pub enum Error {
     /// Whoever decides who may write here refused.
     #[error("nothing was changed in the checkpoints: {0}")]
     NotAllowed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A save was refused after it was written ([`super::Verdict`]).
+    #[error("the save of step {step} was refused")]
+    Refused { step: u64 },
     /// A checkpoint has no tensor of this name.
     #[error("checkpoint {} has no tensor `{name}`", .checkpoint.display())]
     NoTensor { name: String, checkpoint: PathBuf },
@@ -92,17 +95,29 @@ pub struct Damage {
     pub file: String,
     /// What is wrong with it.
     pub problem: String,
+    /// Whether the file is there and readable, or known to be gone: what is only unreadable may be
+    /// whole.
+    pub certain: bool,
     /// The newest earlier step whose every byte was found intact.
     pub intact: Option<u64>,
 }
 
+impl Damage {
+    /// What is wrong, without advice.
+    pub fn finding(&self) -> String {
+        let array = match &self.array {
+            Some(array) => format!("array `{array}`, "),
+            None => String::new(),
+        };
+        let (checkpoint, file) = (self.checkpoint.display(), &self.file);
+        let problem = &self.problem;
+        format!("checkpoint {checkpoint} is damaged: {array}file {file}: {problem}")
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "checkpoint {} is damaged: ", self.checkpoint.display())?;
-        if let Some(array) = &self.array {
-            write!(f, "array `{array}`, ")?;
-        }
-        write!(f, "file {}: {}; ", self.file, self.problem)?;
+        write!(f, "{}; ", self.finding())?;
         match self.intact {
             Some(step) => write!(
                 f,
@@ -122,6 +137,8 @@ pub(super) struct Fault {
     pub array: Option<String>,
     pub file: String,
     pub problem: String,
+    /// Whether the file is not as it was written; else it only cannot be read.
+    pub certain: bool,
 }
 
 impl Fault {
@@ -130,6 +147,18 @@ impl Fault {
             array: None,
             file: file.into(),
             problem: problem.into(),
+            certain: true,
+        }
+    }
+
+    /// A file that cannot be read, be it whole or not.
+    pub fn unreadable(file: impl Into<String>, error: &io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::NotFound => Fault::new(file, "it is missing"),
+            _ => Fault {
+                certain: false,
+                ..Fault::new(file, format!("it cannot be read: {error}"))
+            },
         }
     }
 

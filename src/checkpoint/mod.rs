@@ -32,7 +32,7 @@ pub use error::{Damage, Error, Result};
 pub use guard::Guard;
 pub use newest::read;
 pub use reader::Reader;
-pub use saver::{Ended, Saver};
+pub use saver::{Ended, Saver, Verdict};
 pub use writer::Writer;
 
 use error::Fault;
@@ -92,6 +92,14 @@ impl Store {
             .collect();
         steps.sort_unstable();
         Ok(steps)
+    }
+
+    /// Directories of steps that have no marker: half written, or half removed by somebody.
+    pub fn incomplete(&self) -> Result<Vec<PathBuf>> {
+        let steps = self.names()?.into_iter();
+        let steps = steps.filter(|name| parse_step(name).is_some());
+        let directories = steps.map(|name| self.directory.join(name));
+        Ok(directories.filter(|path| !is_checkpoint(path)).collect())
     }
 
     /// The newest complete step.
@@ -168,6 +176,27 @@ impl Store {
             files::remove_tree(&removed)?;
         }
         Ok(steps)
+    }
+
+    /// Sets the checkpoint of `step` aside, so that no run goes on from it: its directory becomes
+    /// `rejected_<8 digits>`, in place of one of that name. Returns where it is.
+    pub fn reject(&self, step: u64) -> Result<PathBuf> {
+        self.guard.check()?;
+        let rejected = self.directory.join(format!("rejected_{step:08}"));
+        files::remove_tree(&rejected)?;
+        files::rename(&self.directory_of(step), &rejected)?;
+        Ok(rejected)
+    }
+
+    /// Sets aside every step that is newer than the intact one that `damage` names, so that this
+    /// one is the newest. Returns where they are; nothing where none is intact, or where it is not
+    /// certain that anything is wrong.
+    pub fn fall_back(&self, damage: &Damage) -> Result<Vec<PathBuf>> {
+        let Some(intact) = damage.intact.filter(|_| damage.certain) else {
+            return Ok(Vec::new());
+        };
+        let newer = self.list()?.into_iter().filter(|step| *step > intact);
+        newer.map(|step| self.reject(step)).collect()
     }
 
     /// Puts the directory in order after a process that died while saving or removing: brings back

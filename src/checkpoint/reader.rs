@@ -164,6 +164,7 @@ pub(super) fn damaged(directory: &Path, fault: Fault) -> Error {
         array: fault.array,
         file: fault.file,
         problem: fault.problem,
+        certain: fault.certain,
         intact: newest_intact_before(directory),
     }))
 }

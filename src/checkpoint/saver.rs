@@ -1,6 +1,10 @@
 //! Saves in the background of the training loop: one thread, one save at a time.
+//!
+//! A save is written and then waits to be accepted or refused before it is committed, since
+//! whether a state is good is known only later, from the step that begins with it.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -40,7 +44,18 @@ pub struct Ended {
 struct Running {
     step: u64,
     since: Instant,
+    /// Takes what becomes of it; there no more once that is said.
+    verdict: Option<Sender<Verdict>>,
     thread: JoinHandle<Ended>,
+}
+
+/// What becomes of a save that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is committed.
+    Accepted,
+    /// It is discarded.
+    Refused,
 }
 
 impl Saver {
@@ -54,7 +69,8 @@ impl Saver {
         }
     }
 
-    /// Waits for the save under way, then fetches the state, starts saving it and returns.
+    /// Accepts the save under way and waits for it, then fetches the state, starts saving it and
+    /// returns.
     pub fn save<E>(
         &mut self,
         step: u64,
@@ -65,15 +81,27 @@ impl Saver {
         let since = Instant::now();
         let tensors = fetch()?;
         let (store, keep) = (self.store.clone(), self.keep);
+        let (sender, verdict) = channel();
         let work = move || {
-            let saved = store.save(step, &metadata, tensors);
+            let write = || {
+                let mut writer = store.begin(step)?;
+                for (name, tensor) in tensors {
+                    writer.add(&name, &tensor)?;
+                }
+                // One whose sender is gone without a word is accepted.
+                match verdict.recv().unwrap_or(Verdict::Accepted) {
+                    Verdict::Accepted => writer.commit(&metadata).map(drop),
+                    Verdict::Refused => Err(Error::Refused { step }),
+                }
+            };
+            let saved = write();
             let tidied = match &saved {
                 Ok(_) => store.keep(keep).map(drop),
                 Err(_) => Ok(()),
             };
             Ended {
                 step,
-                saved: saved.map(drop),
+                saved,
                 tidied,
                 took: since.elapsed(),
             }
@@ -83,6 +111,7 @@ impl Saver {
                 self.running = Some(Running {
                     step,
                     since,
+                    verdict: Some(sender),
                     thread,
                 });
             }
@@ -101,6 +130,15 @@ impl Saver {
         self.running.as_ref().map(|save| (save.step, save.since))
     }
 
+    /// Says what becomes of the save under way, if there is one of `step`.
+    pub fn judge(&mut self, step: u64, verdict: Verdict) {
+        let running = self.running.as_mut().filter(|save| save.step == step);
+        if let Some(sender) = running.and_then(|save| save.verdict.take()) {
+            // A save that has failed does not listen any more.
+            let _ = sender.send(verdict);
+        }
+    }
+
     /// How a save ended, as soon as it has; each is told once. Waits for nothing.
     pub fn poll(&mut self) -> Option<Ended> {
         if self
@@ -113,7 +151,8 @@ impl Saver {
         self.ended.pop_front()
     }
 
-    /// How a save ended, waiting for one that is under way; none where all have been told.
+    /// How a save ended, accepting one that is under way and waiting for it; none where all have
+    /// been told.
     pub fn wait(&mut self) -> Option<Ended> {
         self.join();
         self.ended.pop_front()
@@ -121,6 +160,7 @@ impl Saver {
 
     fn join(&mut self) {
         if let Some(save) = self.running.take() {
+            drop(save.verdict);
             let ended = save.thread.join();
             let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             self.ended.push_back(ended);
@@ -133,6 +173,7 @@ impl Drop for Saver {
         // Dropped while an error unwinds: let the save complete, it is worth having. Its own error
         // has no one left to hear it.
         if let Some(save) = self.running.take() {
+            drop(save.verdict);
             let _ = save.thread.join();
         }
     }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -436,6 +437,54 @@ fn the_error_for_a_damaged_step_names_the_newest_intact_one() {
 }
 
 /// Loads a damaged step 2 and expects an error that names the file and the intact step 1.
+/// Something that becomes of a file.
+#[derive(Clone, Copy, Debug)]
+enum Corruption {
+    Flip { byte: prop::sample::Index, bit: u8 },
+    Cut { to: prop::sample::Index },
+    Longer { by: u8 },
+    Zeroed,
+    Removed,
+}
+
+impl Corruption {
+    /// Whether it changes the file's contents.
+    fn apply(self, file: &Path) -> bool {
+        let before = fs::read(file).unwrap();
+        let mut after = before.clone();
+        match self {
+            Corruption::Flip { .. } if before.is_empty() => {}
+            Corruption::Flip { byte, bit } => after[byte.index(before.len())] ^= 1 << (bit % 8),
+            Corruption::Cut { to } => after.truncate(to.index(before.len() + 1)),
+            Corruption::Longer { by } => after.extend(vec![0; usize::from(by)]),
+            Corruption::Zeroed => after.fill(0),
+            Corruption::Removed => {
+                fs::remove_file(file).unwrap();
+                return true;
+            }
+        }
+        fs::write(file, &after).unwrap();
+        after != before
+    }
+}
+
+impl Arbitrary for Corruption {
+    type Parameters = ();
+    type Strategy = BoxedStrategy<Corruption>;
+
+    fn arbitrary_with((): ()) -> Self::Strategy {
+        let index = any::<prop::sample::Index>;
+        prop_oneof![
+            (index(), any::<u8>()).prop_map(|(byte, bit)| Corruption::Flip { byte, bit }),
+            index().prop_map(|to| Corruption::Cut { to }),
+            (1u8..).prop_map(|by| Corruption::Longer { by }),
+            Just(Corruption::Zeroed),
+            Just(Corruption::Removed),
+        ]
+        .boxed()
+    }
+}
+
 fn expect_damage(store: &Store, path: &Path, what: &str) {
     let file = path
         .strip_prefix(store.directory_of(2))
@@ -499,6 +548,56 @@ proptest! {
                 expect_damage(&store, &path, "flip");
             }
             fs::write(&path, &contents).unwrap();
+        }
+    }
+
+    /// Three steps, any of whose files are changed in any way: a run falls back to the newest that
+    /// is as it was saved, and never reads anything else.
+    #[test]
+    fn whatever_is_corrupted_the_newest_whole_step_is_resumed_from(
+        corruptions in prop::collection::vec(
+            (1u64..=3, any::<prop::sample::Index>(), any::<Corruption>()), 1..4,
+        ),
+    ) {
+        let place = place();
+        let steps: Vec<u64> = (1..=3).collect();
+        for &step in &steps {
+            place.store.save(step, &metadata(), example(step as u8)).unwrap();
+        }
+        let is_whole = |step: u64| {
+            let reader = place.store.reader(step);
+            reader.is_ok_and(|reader| reader.verify().is_ok())
+        };
+        let mut corrupted = BTreeSet::new();
+        for (step, file, corruption) in corruptions {
+            let files = all_files(&place.store.directory_of(step));
+            if files.is_empty() {
+                continue;
+            }
+            let file = file.get(&files);
+            if corruption.apply(file) {
+                corrupted.insert(step);
+            }
+        }
+        let expected = steps.iter().copied().rev().find(|step| !corrupted.contains(step));
+        for step in steps {
+            prop_assert_eq!(is_whole(step), !corrupted.contains(&step), "step {}", step);
+        }
+        let resumed = loop {
+            let Some(step) = place.store.latest().unwrap() else { break None };
+            match place.store.load(step) {
+                Ok(checkpoint) => break Some(checkpoint),
+                Err(Error::Damaged(damage)) => {
+                    if place.store.fall_back(&damage).unwrap().is_empty() {
+                        break None;
+                    }
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        prop_assert_eq!(resumed.as_ref().map(|checkpoint| checkpoint.step), expected);
+        if let Some(checkpoint) = resumed {
+            prop_assert_eq!(checkpoint.tensors, example(checkpoint.step as u8));
         }
     }
 

@@ -409,6 +409,9 @@ impl From<TrainError> for CliError {
             error @ TrainError::Unsaved { .. } => Self::failed(error).help(
                 "make room, or see why the directory cannot be written, and go on from the last saved step with --resume",
             ),
+            error @ TrainError::OtherOptimizer { .. } => {
+                Self::failed(error).help("go on from there with --resume")
+            }
             error @ TrainError::Diverged { .. } => Self::failed(error).help(
                 "resume with a lower schedule.peak_learning_rate, or set optimizer.clip_norm=1",
             ),

@@ -72,6 +72,8 @@ pub struct Config {
     pub evaluation: Evaluation,
     /// When the state is saved, and how many saved states are kept.
     pub checkpoint: Checkpoint,
+    /// What a run does about losses, gradients and states that are not finite.
+    pub recovery: Recovery,
     /// How arrays are split over the devices of a slice.
     pub sharding: Sharding,
     /// What the compiler is told.

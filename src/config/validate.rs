@@ -260,6 +260,7 @@ impl Config {
         found.positive("train.gradient_accumulation", train.gradient_accumulation);
         found.positive("train.log_every", train.log_every);
         found.positive("checkpoint.every", self.checkpoint.every);
+        found.positive("recovery.skipped_updates", self.recovery.skipped_updates);
         // The step counter on the device is a signed 32-bit integer.
         found.unless(
             train.steps <= i32::MAX as u64,

@@ -23,11 +23,17 @@ pub struct StepMetrics<T> {
     /// Target tokens, padding not counted.
     #[serde(skip)]
     pub target_tokens: T,
+    /// 1 where the update was skipped, since the loss or the norm was not finite; else 0.
+    #[serde(skip)]
+    pub skipped: T,
+    /// Numbers of the new state that are not finite.
+    #[serde(skip)]
+    pub non_finite: T,
 }
 
 impl<T: Copy> StepMetrics<T> {
     /// The numbers in the order of the program's vector.
-    pub fn to_array(self) -> [T; 6] {
+    pub fn to_array(self) -> [T; 8] {
         [
             self.loss,
             self.accuracy,
@@ -35,6 +41,8 @@ impl<T: Copy> StepMetrics<T> {
             self.learning_rate,
             self.input_tokens,
             self.target_tokens,
+            self.skipped,
+            self.non_finite,
         ]
     }
 
@@ -47,6 +55,8 @@ impl<T: Copy> StepMetrics<T> {
             learning_rate,
             input_tokens,
             target_tokens,
+            skipped,
+            non_finite,
         ] = numbers
         else {
             return None;
@@ -58,6 +68,8 @@ impl<T: Copy> StepMetrics<T> {
             grad_norm,
             input_tokens,
             target_tokens,
+            skipped,
+            non_finite,
         })
     }
 }
@@ -107,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_vector_of_numbers_reads_back_by_name() {
-        let vector = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let vector = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         let metrics = StepMetrics::from_slice(&vector).unwrap();
         assert_eq!((metrics.loss, metrics.grad_norm), (1.0, 3.0));
         assert_eq!(metrics.to_array(), vector);

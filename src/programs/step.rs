@@ -10,7 +10,9 @@ use crate::model::{Parameter, Weights};
 use crate::optim::{self, StepContext};
 
 impl Programs<'_> {
-    /// A training step: state and batch to the next state (in place) and [`StepMetrics`].
+    /// A training step: state and batch to the next state (in place) and [`StepMetrics`]. Where the
+    /// loss or the norm of the gradients is not finite, the state stays as it is, but for the
+    /// number of steps done. optax calls this `apply_if_finite`.
     pub fn step(&self) -> Result<Module, Error> {
         let Programs { config, size, .. } = *self;
         let g = self.graph("train_step");
@@ -26,6 +28,8 @@ impl Programs<'_> {
         let (gradients, cross_entropy, correct) =
             accumulate(self, &g, &specs, values, &batch, tokens);
         let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
+        let loss = cross_entropy / tokens;
+        let sound = is_finite(loss) & is_finite(norm);
         let gradients = match config.optimizer.clip_norm() {
             Some(bound) => optim::clip(&gradients, norm, bound),
             None => gradients,
@@ -56,24 +60,43 @@ impl Programs<'_> {
                 None => (value, gradient),
             };
             let updated = config.optimizer.update(p, value, gradient, own, context);
-            next.push(updated.value);
-            next_slots.extend(updated.slots);
+            next.push(sound.select(updated.value, value));
+            let updated = updated.slots.into_iter().zip(own);
+            next_slots.extend(updated.map(|(new, &old)| sound.select(new, old)));
         }
         next.extend(next_slots);
+        let non_finite = count_non_finite(&g, &next);
         next.push(count[0] + 1.0);
         let outputs = self.laid_out(&next);
         let metrics = StepMetrics {
-            loss: cross_entropy / tokens,
+            loss,
             accuracy: correct / tokens,
             learning_rate: rate,
             grad_norm: norm,
             input_tokens: BatchTensors::of(&batch).input_tokens(),
             target_tokens: tokens,
+            skipped: sound.select(g.scalar(DType::F32, 0.0), g.scalar(DType::F32, 1.0)),
+            non_finite,
         };
         let metrics = vector(&g, &metrics.to_array());
         let donations: Vec<(usize, usize)> = (0..arrays.len()).map(|i| (i, i)).collect();
         g.finish(&[outputs, vec![metrics]].concat(), &donations)
     }
+}
+
+/// Whether each element is a number below infinity.
+fn is_finite<'g>(x: Tensor<'g>) -> Tensor<'g> {
+    x.abs().less(x.full_like(f64::INFINITY))
+}
+
+/// How many elements of all tensors together are not finite, float32.
+fn count_non_finite<'g>(g: &'g Graph, tensors: &[Tensor<'g>]) -> Tensor<'g> {
+    let count = |x: &Tensor<'g>| {
+        let ones = is_finite(*x).select(x.zeros_like(), x.full_like(1.0));
+        ones.sum_all()
+    };
+    let counts = tensors.iter().map(count).reduce(|a, b| a + b);
+    counts.unwrap_or_else(|| g.scalar(DType::F32, 0.0))
 }
 
 /// Gradients of the mean objective over the batch's `tokens`, with the summed cross-entropy and

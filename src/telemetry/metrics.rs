@@ -22,11 +22,13 @@ pub struct Metrics {
     pub epoch: u64,
     /// Residues shown since the run began, masked ones included.
     pub residues: u64,
-    /// What the training step reports.
+    /// What the training step reports; null where it is not finite.
     #[serde(flatten)]
     pub numbers: StepMetrics<f32>,
     /// Share of the step's input and target positions that hold a token.
     pub padding_efficiency: f64,
+    /// Updates skipped since the line before, for their loss or gradients were not finite.
+    pub skipped_updates: u64,
     /// How fast the steps since the line before were.
     #[serde(flatten)]
     pub rates: Rates,
@@ -171,6 +173,7 @@ pub(super) mod tests {
                 ..StepMetrics::default()
             },
             padding_efficiency: 0.75,
+            skipped_updates: 0,
             rates: Rates {
                 step_seconds: 0.5,
                 examples_per_second: 16.0,
@@ -225,6 +228,7 @@ pub(super) mod tests {
             "padding_efficiency",
             "epoch",
             "residues",
+            "skipped_updates",
             "data_wait_seconds",
         ] {
             assert!(text.contains(&format!("\"{field}\":")), "{field} in {text}");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::data_loader::BatchError;
 use super::data_order::OrderDifference;
+use super::health::Fault;
 use super::rate_change::RateChange;
 use super::saving;
 use crate::checkpoint;
@@ -58,6 +59,9 @@ pub enum TrainError {
         was: u64,
         is: u64,
     },
+    /// What the optimizer kept in an earlier saved step is not what the run has compiled for.
+    #[error("at step {step}, to which the run would go back, it had another optimizer")]
+    OtherOptimizer { step: u64 },
     /// The order of the sequences would be another than the checkpoint's.
     #[error("{} has {}, and this run has {}", checkpoint.display(), difference.was, difference.is)]
     OtherOrder {
@@ -91,7 +95,22 @@ pub enum TrainError {
         saved: Option<u64>,
         source: checkpoint::Error,
     },
-    /// The loss is not a number any more.
-    #[error("the loss is {loss} at step {step}; the last good state is in the checkpoint before")]
-    Diverged { step: u64, loss: f32 },
+    /// The numbers of the run are not finite any more, and going back did not help.
+    #[error("{fault}; {}{}", saving::Newest(*saved), gone_back(*rollbacks))]
+    Diverged {
+        fault: Fault,
+        /// The step to go back to.
+        saved: Option<u64>,
+        /// How often the run has gone back to it.
+        rollbacks: u64,
+    },
+}
+
+/// How often a run has gone back to its last saved step, at the end of a sentence that names it.
+fn gone_back(rollbacks: u64) -> String {
+    match rollbacks {
+        0 => String::new(),
+        1 => ", and the run has gone back there once".into(),
+        count => format!(", and the run has gone back there {count} times"),
+    }
 }

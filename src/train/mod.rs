@@ -3,8 +3,8 @@
 //! `trainer` is the loop, in the order in which things happen in a step. What a step computes is in
 //! [`crate::programs`]. The other files serve the loop: `resume` finds where a run continues,
 //! `data_loader` moves batches to the devices, `in_flight` holds the steps that the devices still
-//! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences, and
-//! `saving` writes checkpoints.
+//! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences,
+//! `health` tells whether a state is good, and `saving` writes checkpoints.
 
 mod data_loader;
 mod data_order;
@@ -12,6 +12,7 @@ mod devices;
 mod error;
 mod evaluation;
 pub mod forward;
+mod health;
 mod in_flight;
 mod pace;
 mod rate_change;
@@ -26,6 +27,7 @@ pub use data_loader::{BatchError, batches, host_rows};
 pub use data_order::OrderDifference;
 pub use devices::open_mesh;
 pub use error::TrainError;
+pub use health::Fault;
 pub use rate_change::RateChange;
 pub use state::{MissingSlots, State};
 pub use summary::Summary;

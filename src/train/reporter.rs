@@ -18,6 +18,8 @@ pub(super) struct Reporter {
     log_every: u64,
     /// Residues shown up to the last step that was reported.
     residues: u64,
+    /// Skipped updates since the last line.
+    skipped: u64,
     meter: Meter,
     metrics: MetricsLog,
     events: EventLog,
@@ -41,6 +43,7 @@ impl Reporter {
             steps: config.train.steps,
             log_every: config.train.log_every,
             residues,
+            skipped: 0,
             meter: Meter::start(config.step_flops(), peak_flops),
             metrics: MetricsLog::after(step, run.metrics())?,
             events: EventLog::after(step, run.path())?,
@@ -55,18 +58,15 @@ impl Reporter {
     }
 
     /// Counts a step, and writes a line where one is due: every so many steps, at the last one, and
-    /// with an evaluation. A loss that is not finite is an error.
+    /// with an evaluation.
     pub fn step(
         &mut self,
         step: u64,
         numbers: StepMetrics<f32>,
         batch: BatchInfo,
         validation: Option<Validation>,
-    ) -> Result<(), TrainError> {
+    ) {
         let loss = numbers.loss;
-        if !loss.is_finite() {
-            return Err(TrainError::Diverged { step, loss });
-        }
         let tokens = f64::from(numbers.input_tokens) + f64::from(numbers.target_tokens);
         let BatchInfo {
             epoch,
@@ -74,10 +74,11 @@ impl Reporter {
             waited,
         } = batch;
         self.residues += seen.residues;
+        self.skipped += u64::from(numbers.skipped != 0.0);
         self.meter.step(seen.sequences, tokens as u64, waited);
         let due = step.is_multiple_of(self.log_every) || validation.is_some() || step == self.steps;
         if !due {
-            return Ok(());
+            return;
         }
         let line = Metrics {
             step,
@@ -85,6 +86,7 @@ impl Reporter {
             residues: self.residues,
             numbers,
             padding_efficiency: tokens / self.size.positions() as f64,
+            skipped_updates: std::mem::take(&mut self.skipped),
             rates: self.meter.read(),
             validation,
         };
@@ -101,6 +103,21 @@ impl Reporter {
         }
         let first = self.summary.training_loss.map_or(loss, |l| l.0);
         self.summary.training_loss = Some((first, loss));
+    }
+
+    /// Goes back to the step that a state was loaded of, up to which the run has shown `residues`:
+    /// what was written of later steps is void.
+    pub fn go_back(
+        &mut self,
+        run: &RunDirectory,
+        step: u64,
+        residues: u64,
+    ) -> Result<(), TrainError> {
+        self.flush();
+        self.residues = residues;
+        self.metrics = MetricsLog::after(step, run.metrics())?;
+        self.events = EventLog::after(step, run.path())?;
+        self.restart_meter();
         Ok(())
     }
 

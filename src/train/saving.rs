@@ -11,7 +11,7 @@ use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
 use super::TrainError;
-use crate::checkpoint::{self, Ended, Saver, Store};
+use crate::checkpoint::{self, Ended, Saver, Store, Verdict};
 
 /// The saves of a run.
 pub(super) struct Saves {
@@ -120,6 +120,15 @@ impl Saves {
         Ok(())
     }
 
+    /// Says whether the state of `step` turned out to be good: it is committed, or discarded.
+    pub fn judge(&mut self, step: u64, is_good: bool) {
+        let verdict = match is_good {
+            true => Verdict::Accepted,
+            false => Verdict::Refused,
+        };
+        self.saver.judge(step, verdict);
+    }
+
     /// The error of a run that ends at `step`, which could not be saved.
     pub fn give_up(&mut self, step: u64) -> Option<TrainError> {
         let failing = self.failing.take()?;
@@ -144,6 +153,10 @@ impl Saves {
                         saves(failing.tries)
                     );
                 }
+                Ok(())
+            }
+            Err(checkpoint::Error::Refused { step }) => {
+                tracing::warn!("step {step} is not saved: the step from it was not good");
                 Ok(())
             }
             Err(error) if error.may_pass() => {

@@ -74,6 +74,11 @@ impl State {
         Ok(())
     }
 
+    /// Frees the devices' memory. What remains is no state.
+    pub(super) fn clear(&mut self) {
+        self.arrays.clear();
+    }
+
     /// Copies all arrays to the host, by name. Every process has to do the same.
     pub fn to_host(&self, mesh: &DeviceMesh) -> Result<Vec<(String, HostTensor)>, TrainError> {
         self.copy(mesh, self.arrays.len())

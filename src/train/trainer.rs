@@ -16,13 +16,14 @@ use super::TrainError;
 use super::data_loader::{DataLoader, DeviceBatch, Prefetcher};
 use super::data_order::DataOrder;
 use super::evaluation::{self, Evaluation};
+use super::health::{Fault, Health};
 use super::in_flight::{InFlight, StartedStep};
 use super::reporter::Reporter;
 use super::resume::ResumePoint;
 use super::saving::Saves;
 use super::state::State;
 use super::summary::{self, Summary};
-use crate::checkpoint::{Guard, Store};
+use crate::checkpoint::{self, Guard, Store};
 use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
 use crate::model::AttentionImplementation;
@@ -109,6 +110,7 @@ struct Job<'a> {
 /// A run in progress.
 struct Trainer<'a> {
     job: Job<'a>,
+    programs: Programs<'a>,
     program: LoadedExecutable,
     evaluation: Option<Evaluation>,
     state: State,
@@ -118,27 +120,32 @@ struct Trainer<'a> {
     in_flight: InFlight,
     reporter: Reporter,
     saves: Saves,
-    /// The step at which the optimizer's slots started.
-    optimizer_start: u64,
+    health: Health,
+    /// A save was due while the state was in doubt.
+    save_is_owed: bool,
+    /// The saved step that the state was loaded of; none where it was drawn.
+    loaded: Option<u64>,
+    /// How often the run has gone back there.
+    rollbacks: u64,
 }
 
 impl<'a> Trainer<'a> {
     /// Makes everything ready for the first step, and evaluates the weights it starts from.
     fn start(
         job: Job<'a>,
-        programs: &Programs<'_>,
+        programs: &Programs<'a>,
         executable: Option<&Path>,
     ) -> Result<Trainer<'a>, TrainError> {
         let Job {
             config, run, mesh, ..
         } = job;
         let store = job.store()?;
-        let from = ResumePoint::of(config, run, &store, mesh, job.loader)?;
-        let programs = &from.programs(programs);
-        let held_out = evaluation::held_out(programs, mesh)?;
+        let from = job.resume_point(&store)?;
+        let programs = from.programs(programs);
+        let held_out = evaluation::held_out(&programs, mesh)?;
         let module = programs.step()?;
-        let (program, evaluation) = job.compile(programs, &module, held_out, executable)?;
-        let state = from.state(programs, mesh)?;
+        let (program, evaluation) = job.compile(&programs, &module, held_out, executable)?;
+        let (from, state) = job.load(from, &store, &programs)?;
         // Not before the first step can run: an attempt that fails leaves the run as it was.
         job.record(&module)?;
         let step = from.step;
@@ -146,9 +153,13 @@ impl<'a> Trainer<'a> {
         let mut trainer = Trainer {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
             saves: Saves::new(store, config.checkpoint.keep, from.checkpoint()),
-            optimizer_start: from.optimizer_start,
+            health: Health::new(config.recovery.skipped_updates),
+            save_is_owed: false,
+            loaded: from.checkpoint(),
+            rollbacks: 0,
             in_flight: InFlight::new(),
             job,
+            programs,
             program,
             evaluation,
             state,
@@ -173,9 +184,90 @@ impl<'a> Trainer<'a> {
             let evaluated = self.evaluate_if_due()?;
             self.report(evaluated)?;
             self.save_if_due()?;
-            self.keep_pace()?;
+            match self.fault() {
+                Some(fault) => self.roll_back(fault)?,
+                None => self.keep_pace()?,
+            }
         }
         Ok(())
+    }
+
+    /// What is wrong with the state, as far as all hosts of the run know: each has read the metrics
+    /// of the steps that are `STEPS_AHEAD` behind, and of all at the last step.
+    fn fault(&self) -> Option<Fault> {
+        match self.step == self.job.config.train.steps {
+            true => self.health.doubt(),
+            false => self
+                .health
+                .fault_until(self.step.saturating_sub(STEPS_AHEAD as u64)),
+        }
+    }
+
+    /// Goes back to the last saved state, or the first where none is saved, and goes on with the
+    /// batches behind those that the run has seen.
+    fn roll_back(&mut self, fault: Fault) -> Result<(), TrainError> {
+        let Job {
+            config, run, mesh, ..
+        } = self.job;
+        // What the steps under way give is void.
+        self.in_flight = InFlight::new();
+        self.saves.wait()?;
+        if self.saves.saved() != self.loaded {
+            self.rollbacks = 0;
+        }
+        let seen = self.batches.rows_before(self.step);
+        let store = self.job.store()?;
+        let saved = store.list()?;
+        let diverged = TrainError::Diverged {
+            fault,
+            saved: saved.last().copied(),
+            rollbacks: self.rollbacks,
+        };
+        let bad = self.loaded.filter(|_| self.is_loaded_to_blame(fault));
+        if self.rollbacks == config.recovery.rollbacks || (bad.is_some() && saved.len() == 1) {
+            return Err(diverged);
+        }
+        if let Some(step) = bad.filter(|_| run.saves()) {
+            let rejected = store.reject(step)?;
+            tracing::error!(
+                "no step from saved step {step} was good: it is set aside as {}",
+                rejected.display()
+            );
+        }
+        // Each host sees what the one that saves has done.
+        mesh.all_reduce_min_max(0)?;
+        let from = self.job.resume_point(&store)?;
+        tracing::error!(
+            "{fault}: the run goes back to step {} and goes on behind the {seen} rows seen",
+            from.step
+        );
+        // There may be no room on the devices for both.
+        self.state.clear();
+        let (from, state) = self.job.load(from, &store, &self.programs)?;
+        self.state = state;
+        self.step = from.step;
+        let batches = self
+            .job
+            .loader
+            .after_rows(from.step, seen, config.data.prefetch);
+        std::mem::replace(&mut self.batches, batches).abandon();
+        self.saves = Saves::new(store, config.checkpoint.keep, from.checkpoint());
+        self.health = Health::new(config.recovery.skipped_updates);
+        self.save_is_owed = false;
+        self.loaded = from.checkpoint();
+        self.rollbacks += 1;
+        self.reporter.go_back(run, from.step, from.residues)
+    }
+
+    /// Whether the saved state that was loaded last is bad: no step from it was good, and it is not
+    /// finite or other batches did not help.
+    fn is_loaded_to_blame(&self, fault: Fault) -> bool {
+        let would_blame = match fault {
+            Fault::WasNotFinite { .. } => true,
+            Fault::Skipped { .. } => self.rollbacks > 0,
+            Fault::NotFinite { .. } | Fault::HeldOut { .. } => false,
+        };
+        would_blame && !self.health.any_good()
     }
 
     /// The next batch; `None` on a request to stop while waiting for it.
@@ -187,6 +279,8 @@ impl<'a> Trainer<'a> {
             if self.is_save_wanted()? {
                 self.save()?;
             }
+            // No step will tell more of it soon.
+            self.saves.judge(self.step, true);
         }
         let batch = self.batches.next(self.job.mesh)?;
         Ok(Some(batch.expect("training batches never end")))
@@ -229,7 +323,18 @@ impl<'a> Trainer<'a> {
     ) -> Result<(), TrainError> {
         let numbers = self.in_flight.read(&started)?;
         let StartedStep { step, batch, .. } = started;
-        self.reporter.step(step, numbers, batch, validation)
+        if numbers.skipped != 0.0 {
+            tracing::warn!(
+                "the update of step {step} is skipped: its loss is {}, the norm of its gradients {}",
+                numbers.loss,
+                numbers.grad_norm
+            );
+        }
+        self.health.step(step, &numbers);
+        // Its loss and gradients are those of the state before.
+        self.saves.judge(step - 1, numbers.skipped == 0.0);
+        self.reporter.step(step, numbers, batch, validation);
+        Ok(())
     }
 
     /// Waits, where steps are long, until the devices have little left to do.
@@ -285,6 +390,7 @@ impl<'a> Trainer<'a> {
         };
         let validation = evaluation.run(job.mesh, self.state.parameters(), POLL, poll)?;
         if let Some(validation) = &validation {
+            self.health.evaluation(step, validation.validation_loss);
             self.reporter.evaluated(validation);
         }
         Ok(validation)
@@ -293,7 +399,7 @@ impl<'a> Trainer<'a> {
     fn save_if_due(&mut self) -> Result<(), TrainError> {
         let every = self.job.config.checkpoint.every;
         let last = self.step == self.job.config.train.steps;
-        let due = (every > 0 && self.step.is_multiple_of(every)) || last;
+        let due = (every > 0 && self.step.is_multiple_of(every)) || last || self.save_is_owed;
         if self.is_save_wanted()? || due {
             self.save()?;
         }
@@ -324,6 +430,11 @@ impl<'a> Trainer<'a> {
         while let Some(started) = self.in_flight.pop_beyond(0) {
             self.report_step(started, None)?;
         }
+        self.save_is_owed = self.health.doubt().is_some();
+        if let Some(fault) = self.health.doubt() {
+            tracing::warn!("step {} is not saved: {fault}", self.step);
+            return Ok(());
+        }
         let start = Instant::now();
         let whole = &self.job.loader.whole;
         let metadata = json!({
@@ -332,7 +443,7 @@ impl<'a> Trainer<'a> {
             "order": DataOrder::of(whole),
             "rows": self.batches.rows_before(self.step),
             "residues": self.reporter.residues(),
-            "optimizer_start": self.optimizer_start,
+            "optimizer_start": self.programs.optimizer_start,
         });
         // Every process takes part in reading the state back; one writes it.
         let fetch = || self.state.to_host(self.job.mesh);
@@ -353,7 +464,7 @@ impl<'a> Trainer<'a> {
             let saved = self.saves.saved() == Some(self.step) || self.step == begins;
             let fetched = self.saves.fetched() == Some(self.step);
             let again = self.job.run.saves() && self.job.mesh.is_fully_addressable();
-            if saved || (fetched && !again) {
+            if saved || (fetched && !again) || self.save_is_owed {
                 break;
             }
             if fetched {
@@ -422,6 +533,66 @@ impl Job<'_> {
             store.clean()?;
         }
         Ok(store)
+    }
+
+    /// Where the run resumes: after the newest saved state that is whole.
+    fn resume_point(&self, store: &Store) -> Result<ResumePoint, TrainError> {
+        for directory in store.incomplete()? {
+            tracing::warn!(
+                "{} has no commit.json: it is no saved state",
+                directory.display()
+            );
+        }
+        loop {
+            let point = ResumePoint::of(self.config, self.run, store, self.mesh, self.loader);
+            match point {
+                Err(error) => self.fall_back(error, store)?,
+                point => return point,
+            }
+        }
+    }
+
+    /// The state of a point, or of an earlier one where its files turn out to be damaged.
+    fn load(
+        &self,
+        mut from: ResumePoint,
+        store: &Store,
+        programs: &Programs<'_>,
+    ) -> Result<(ResumePoint, State), TrainError> {
+        loop {
+            match from.state(programs, self.mesh) {
+                Ok(state) => return Ok((from, state)),
+                Err(error) => self.fall_back(error, store)?,
+            }
+            from = self.resume_point(store)?;
+            if from.optimizer_start != programs.optimizer_start {
+                return Err(TrainError::OtherOptimizer { step: from.step });
+            }
+        }
+    }
+
+    /// Sets saved states that are damaged aside, where an earlier one is whole; any other error is
+    /// given back. Hosts of a run that see only a part of it could not agree on what they saw.
+    fn fall_back(&self, error: TrainError, store: &Store) -> Result<(), TrainError> {
+        let TrainError::Checkpoint(checkpoint::Error::Damaged(damage)) = &error else {
+            return Err(error);
+        };
+        let alone = self.run.saves() && self.mesh.is_fully_addressable();
+        let rejected = match alone {
+            true => store.fall_back(damage)?,
+            false => Vec::new(),
+        };
+        if rejected.is_empty() {
+            return Err(error);
+        }
+        tracing::error!("{}", damage.finding());
+        for directory in rejected {
+            tracing::error!(
+                "it is not resumed from, and set aside as {}",
+                directory.display()
+            );
+        }
+        Ok(())
     }
 
     /// Compiles the training step, or loads it from a file, and the evaluation of held-out
