@@ -106,7 +106,12 @@ fn a_run_leaves_what_its_readers_rely_on() {
             .output()
             .unwrap(),
         0,
-        &["damaged", "set aside as", "resuming step=10", "done: step 25"],
+        &[
+            "damaged",
+            "set aside as",
+            "resuming step=10",
+            "done: step 25",
+        ],
     );
 }
 
