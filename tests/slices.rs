@@ -8,15 +8,16 @@ mod runs;
 use std::fs;
 use std::path::Path;
 
-use ankh::checkpoint::Store;
+use ankh::checkpoint::{Saver, Store};
 use ankh::config::{Config, MeshAxis, resolve};
 use ankh::mesh::slice::Slice;
-use ankh::mesh::{DeviceMesh, Hosts, Input};
-use ankh::programs::Programs;
+use ankh::mesh::{DeviceMesh, Host, Hosts, Input, shard_range};
+use ankh::programs::{self, Array, Programs};
 use ankh::run_dir::{Requests, RunDirectory, RunMode};
-use ankh::train::{Outcome, open_mesh, train};
+use ankh::train::{MissingSlots, Outcome, State, open_mesh, train};
 use ankh_hlo::{ArraySpec, AxisName, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
+use serde_json::json;
 
 const STEPS: u64 = 10;
 
@@ -265,6 +266,113 @@ fn kernels_train_as_the_formula_does_on_every_mesh() {
             println!("{packing}, {mesh}: losses {losses:.1e}, weights {weights:.1e}");
             assert!(losses <= 1e-5, "{mesh}: losses differ by {losses:.1e}");
             assert!(weights <= 1e-5, "{mesh}: weights differ by {weights:.1e}");
+        }
+    }
+}
+
+/// A state of random numbers, by name.
+fn random_state(programs: &Programs) -> Vec<(String, HostTensor)> {
+    let mut random = 1u64;
+    let mut next = || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 40) as i32
+    };
+    let array = |array: Array| {
+        let count = array.shape.elements() as usize;
+        let dims = array.shape.dims.clone();
+        let tensor = match array.shape.dtype {
+            DType::S32 => HostTensor::new::<i32>(dims, &vec![7; count]),
+            _ => {
+                let values: Vec<f32> = (0..count).map(|_| next() as f32 - 8e6).collect();
+                HostTensor::new::<f32>(dims, &values)
+            }
+        };
+        (array.name, tensor)
+    };
+    programs::state(programs.config)
+        .into_iter()
+        .map(array)
+        .collect()
+}
+
+/// The bytes that a host's devices hold of a state, and those of the files that it reads for them.
+fn share_and_read(programs: &Programs, host: &Host, store: &Store) -> (u64, u64) {
+    let reader = store.reader(7).unwrap();
+    let mut share = 0;
+    for spec in programs.state_specs() {
+        let parts = host.positions.iter().map(|&p| shard_range(&spec, p));
+        let mut parts: Vec<_> = parts.map(|part| (spec.name.as_str(), part)).collect();
+        parts.sort_by_key(|(_, part)| part.iter().map(|range| range.start).collect::<Vec<_>>());
+        parts.dedup();
+        let read = reader.parts(&parts).unwrap();
+        share += read.iter().map(|part| part.bytes.len() as u64).sum::<u64>();
+    }
+    (share, reader.bytes_read())
+}
+
+#[test]
+fn a_state_saved_on_one_mesh_is_restored_on_any_each_host_reading_its_share() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = |settings: &[&str]| {
+        let size = [
+            "model.d_model=256",
+            "model.d_ff=1024",
+            "model.d_kv=32",
+            "model.heads=8",
+            "optimizer.name=adamw",
+        ];
+        config_for(directory.path(), &[&size, settings].concat())
+    };
+    let store = Store::open(directory.path().join("checkpoints"));
+    let open = |config: &Config, devices: usize, hosts: usize| {
+        let slice: Slice = format!("cpu-{devices}").parse().unwrap();
+        open_mesh(config, slice, Hosts::Simulated(hosts)).unwrap()
+    };
+    let saved = {
+        let config = config(&["sharding.fsdp=8"]);
+        let mesh = open(&config, 8, 4);
+        let programs = Programs::of(&config, mesh.platform(), mesh.rules());
+        let tensors = random_state(&programs);
+        let state = State::from_tensors(&programs, &mesh, &tensors, MissingSlots::Refused);
+        let state = state.unwrap();
+        let before = mesh.compilations();
+        let mut saver = Saver::new(store.clone(), 1, None);
+        saver.save(7, json!({}), || state.own_parts(&mesh)).unwrap();
+        saver.wait().unwrap().saved.unwrap();
+        assert_eq!(mesh.compilations(), before, "programs compiled to save");
+        tensors
+    };
+    for (settings, devices, hosts, most) in [
+        (&["sharding.fsdp=8"][..], 8, 4, 1.02),
+        (&["sharding.fsdp=4"], 4, 2, 1.02),
+        (&["sharding.fsdp=2"], 2, 2, 1.02),
+        (&[], 1, 1, 1.02),
+        // Files hold rows, of which these devices have halves.
+        (&["sharding.fsdp=2", "sharding.model=2"], 8, 4, 2.02),
+    ] {
+        let config = config(settings);
+        let mesh = open(&config, devices, hosts);
+        let programs = Programs::of(&config, mesh.platform(), mesh.rules());
+        let reader = store.reader(7).unwrap();
+        let state = State::from_checkpoint(&programs, &mesh, &reader, |_| true).unwrap();
+        for (parts, (name, expected)) in state.own_parts(&mesh).unwrap().into_iter().zip(&saved) {
+            assert_eq!(parts.name, *name);
+            let whole = parts.joined().unwrap().parts.remove(0).1;
+            assert!(*whole == *expected, "{name} on {settings:?}");
+        }
+        let bytes: usize = saved.iter().map(|(_, tensor)| tensor.bytes.len()).sum();
+        for host in mesh.hosts() {
+            let (share, read) = share_and_read(&programs, host, &store);
+            println!(
+                "{settings:?}, host {}: {read} bytes of {bytes} for {share}",
+                host.index
+            );
+            assert!(
+                read as f64 <= most * share as f64,
+                "{settings:?}: {read} for {share}"
+            );
         }
     }
 }

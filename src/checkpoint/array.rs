@@ -1,10 +1,12 @@
 //! One tensor as one Zarr array: data types, names, chunks out and in.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ankh_pjrt::{ElementType, HostTensor};
+use serde::{Deserialize, Serialize};
 use zarrs::array::codec::{CodecOptions, Crc32cCodec};
 use zarrs::array::{Array, ArrayBuilder, ArrayMetadataOptions, FillValue};
 use zarrs::filesystem::FilesystemStore;
@@ -13,6 +15,7 @@ use super::commit::{ArrayRecord, Checksum, FileRecord};
 use super::error::{Error, Fault, Result};
 use super::grid::{Grid, LIMIT};
 use super::parallel::in_parallel;
+use super::parts::TensorParts;
 
 /// The element types a checkpoint can hold, with Zarr's names for them.
 const DATA_TYPES: [(ElementType, &str); 13] = [
@@ -52,107 +55,267 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     })
 }
 
-/// Writes `tensor` as the array `name` of the checkpoint being written in `directory`.
+/// What one process has written of an array.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenArray {
+    pub name: String,
+    data_type: String,
+    shape: Vec<u64>,
+    /// How many chunks the whole array has.
+    count: usize,
+    /// The array's `zarr.json`, where this process wrote it.
+    metadata: Option<FileRecord>,
+    /// The chunks, each with its number in the grid.
+    chunks: Vec<(usize, FileRecord)>,
+}
+
+impl WrittenArray {
+    /// Adds what another process has written of the same array.
+    pub fn merge(&mut self, other: WrittenArray) -> Result<()> {
+        let same = (&self.name, &self.data_type, &self.shape, self.count)
+            == (&other.name, &other.data_type, &other.shape, other.count);
+        if !same {
+            return Err(self.refused("another process has another array of this name"));
+        }
+        self.metadata = self.metadata.take().or(other.metadata);
+        self.chunks.extend(other.chunks);
+        Ok(())
+    }
+
+    /// The chunks this process wrote.
+    pub fn chunks(&self) -> &[(usize, FileRecord)] {
+        &self.chunks
+    }
+
+    /// The record of the array; an error where part of it is not written, or written twice.
+    pub fn whole(mut self) -> Result<ArrayRecord> {
+        self.chunks.sort_by_key(|(number, _)| *number);
+        let numbers = self.chunks.iter().map(|(number, _)| *number);
+        if !numbers.eq(0..self.count) {
+            let problem = format!(
+                "{} chunks are written, and the array has {}",
+                self.chunks.len(),
+                self.count
+            );
+            return Err(self.refused(&problem));
+        }
+        let Some(metadata) = self.metadata.take() else {
+            return Err(self.refused("its zarr.json is not written"));
+        };
+        Ok(ArrayRecord {
+            name: self.name,
+            data_type: self.data_type,
+            shape: self.shape,
+            metadata,
+            chunks: self.chunks.into_iter().map(|(_, chunk)| chunk).collect(),
+        })
+    }
+
+    fn refused(&self, problem: &str) -> Error {
+        Error::Tensor {
+            name: self.name.clone(),
+            problem: problem.to_owned(),
+        }
+    }
+}
+
+/// Writes the parts of a tensor that there are to the array of its name in the checkpoint being
+/// written in `directory`, and the array's own file if `lead`.
 pub(super) fn write(
     storage: &Arc<FilesystemStore>,
     directory: &Path,
-    name: &str,
-    tensor: &HostTensor,
-) -> Result<ArrayRecord> {
+    tensor: &TensorParts<'_>,
+    lead: bool,
+) -> Result<WrittenArray> {
+    let TensorParts { name, .. } = tensor;
     let failed = |problem: String| Error::Zarr {
         action: "write",
-        name: name.to_owned(),
+        name: name.to_string(),
         checkpoint: directory.to_path_buf(),
         problem,
     };
-    let refused = |problem: String| Error::Tensor {
-        name: name.to_owned(),
-        problem,
-    };
-    let data_type = DATA_TYPES
-        .iter()
-        .find_map(|(element, data_type)| (*element == tensor.element_type).then_some(*data_type))
-        .ok_or_else(|| {
-            refused(format!(
-                "element type {:?} cannot be stored",
-                tensor.element_type
-            ))
-        })?;
-    let shape = tensor
-        .dims
-        .iter()
-        .map(|&size| {
-            u64::try_from(size).map_err(|_| refused(format!("dimension {size} is negative")))
-        })
-        .collect::<Result<Vec<u64>>>()?;
-    let grid = Grid::leading(&shape, tensor.element_type.byte_width() as u64, LIMIT);
-    if tensor.bytes.len() != grid.array_bytes() {
-        return Err(refused(format!(
-            "shape {shape:?} of {data_type} takes {} bytes, found {}",
-            grid.array_bytes(),
-            tensor.bytes.len()
-        )));
-    }
-
+    let (grid, data_type) = grid_of(tensor)?;
     let fill = FillValue::new(vec![0; grid.width as usize]);
-    let array = ArrayBuilder::new(shape.clone(), grid.chunk.clone(), data_type, fill)
+    let array = ArrayBuilder::new(grid.shape.clone(), grid.chunk.clone(), data_type, fill)
         .bytes_to_bytes_codecs(vec![Arc::new(Crc32cCodec::new())])
         .build(storage.clone(), &format!("/{name}"))
         .map_err(|e| failed(e.to_string()))?;
-    array
-        .store_metadata_opt(&ArrayMetadataOptions::default().with_include_zarrs_metadata(false))
-        .map_err(|e| failed(e.to_string()))?;
-    let file = format!("{name}/zarr.json");
-    let text =
-        std::fs::read(directory.join(&file)).map_err(Error::io("read", &directory.join(&file)))?;
-    let metadata = FileRecord::of(file, &text);
+    let metadata = lead.then(|| {
+        array
+            .store_metadata_opt(&ArrayMetadataOptions::default().with_include_zarrs_metadata(false))
+            .map_err(|e| failed(e.to_string()))?;
+        let file = format!("{name}/zarr.json");
+        let path = directory.join(&file);
+        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        Ok(FileRecord::of(file, &text))
+    });
 
+    // The chunks of all parts: the part, its own grid, the place there and in the whole grid.
+    let mut jobs = Vec::new();
+    let mut parts = Vec::new();
+    for (range, part) in &tensor.parts {
+        let (own, first) = grid.of_part(&unsigned(range));
+        for number in 0..own.len() {
+            let inner = own.index(number);
+            let index: Vec<u64> = inner.iter().zip(&first).map(|(i, f)| i + f).collect();
+            jobs.push((parts.len(), inner, index));
+        }
+        parts.push((own, part));
+    }
     // A chunk of zeros is written like any other, so that a missing file is always a fault.
     let options = CodecOptions::builder().store_empty_chunks(true).build();
-    let chunks = in_parallel(grid.len(), |number| {
-        let index = grid.index(number);
-        let elements = elements(&grid, &index, &tensor.bytes);
+    let chunks = in_parallel(jobs.len(), |job| {
+        let (part, inner, index) = &jobs[job];
+        let (own, part) = &parts[*part];
+        let elements = elements(own, inner, &part.bytes);
         let crc32c = Checksum::of(&elements);
         array
-            .store_chunk_opt(&index, elements, &options)
+            .store_chunk_opt(index, elements, &options)
             .map_err(|e| failed(e.to_string()))?;
-        Ok(FileRecord {
-            file: chunk_file(&array, &index),
+        let record = FileRecord {
+            file: chunk_file(&array, index),
             bytes: grid.chunk_bytes() as u64 + CRC_BYTES,
             crc32c,
-        })
+        };
+        Ok((grid.number(index), record))
     })?;
-    Ok(ArrayRecord {
-        name: name.to_owned(),
+    Ok(WrittenArray {
+        name: name.to_string(),
         data_type: data_type.to_owned(),
-        shape,
-        metadata,
+        count: grid.len(),
+        shape: grid.shape,
+        metadata: metadata.transpose()?,
         chunks,
     })
 }
 
-/// Reads an array back, every byte checked.
+/// The grid of a tensor's array and its data type, if the parts are what they should be.
+fn grid_of(tensor: &TensorParts<'_>) -> Result<(Grid, &'static str)> {
+    let TensorParts {
+        name,
+        element_type,
+        dims,
+        part_dims,
+        parts,
+    } = tensor;
+    let refused = |problem: String| Error::Tensor {
+        name: name.to_string(),
+        problem,
+    };
+    let data_type = DATA_TYPES
+        .iter()
+        .find_map(|(element, data_type)| (element == element_type).then_some(*data_type))
+        .ok_or_else(|| refused(format!("element type {element_type:?} cannot be stored")))?;
+    let sizes = |dims: &[i64]| -> Result<Vec<u64>> {
+        let size = |&size: &i64| {
+            u64::try_from(size).map_err(|_| refused(format!("dimension {size} is negative")))
+        };
+        dims.iter().map(size).collect()
+    };
+    let (shape, part) = (sizes(dims)?, sizes(part_dims)?);
+    let grid = Grid::within(&shape, &part, element_type.byte_width() as u64, LIMIT);
+    for (range, held) in parts {
+        let length = part.iter().product::<u64>() * grid.width;
+        let is_part = range.len() == part.len()
+            && range
+                .iter()
+                .zip(&part)
+                .zip(&shape)
+                .all(|((range, &part), &size)| {
+                    let (start, end) = (range.start as u64, range.end as u64);
+                    end == start + part && end <= size && (part == 0 || start.is_multiple_of(part))
+                });
+        if !is_part {
+            return Err(refused(format!(
+                "{range:?} is no part of {part:?} in {shape:?}"
+            )));
+        }
+        if held.bytes.len() as u64 != length || held.element_type != *element_type {
+            return Err(refused(format!(
+                "a part of {part:?} of {data_type} takes {length} bytes, found {}",
+                held.bytes.len()
+            )));
+        }
+    }
+    Ok((grid, data_type))
+}
+
+/// Ranges of a part that was found to lie within its array.
+fn unsigned(part: &[Range<i64>]) -> Vec<Range<u64>> {
+    let range = |range: &Range<i64>| range.start as u64..range.end as u64;
+    part.iter().map(range).collect()
+}
+
+/// Reads a part of an array back, every byte checked, and says how many bytes of files that took.
+/// `part` lies within the array.
 pub(super) fn read(
     storage: &Arc<FilesystemStore>,
     directory: &Path,
     record: &ArrayRecord,
-) -> Result<HostTensor, Fault> {
+    part: &[Range<u64>],
+) -> Result<(HostTensor, u64), Fault> {
     let (array, grid, element_type) = open(storage, directory, record)?;
-    let mut bytes = vec![0; grid.array_bytes()];
-    for (number, chunk) in record.chunks.iter().enumerate() {
+    let dims = part.iter().map(|range| (range.end - range.start) as i64);
+    let mut tensor = HostTensor::zeros(element_type, dims.collect::<Vec<_>>());
+    let numbers = grid.overlapping(part);
+    let to = Mutex::new(&mut tensor.bytes);
+    let bytes = in_parallel(numbers.len(), |job| {
+        let number = numbers[job];
         let index = grid.index(number);
+        let chunk = &record.chunks[number];
         let elements = read_chunk(&array, directory, &grid, &index, chunk)?;
-        grid.runs(&index, |in_array, in_chunk, length| {
-            bytes[in_array..in_array + length]
-                .copy_from_slice(&elements[in_chunk..in_chunk + length]);
-        });
+        // Reading and checking take longer than copying.
+        let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+        copy_overlap(&grid, &grid.ranges(&index), &elements, part, &mut to);
+        Ok(chunk.bytes)
+    })?;
+    Ok((tensor, bytes.iter().sum()))
+}
+
+/// Copies what a chunk and a part of an array have in common from the chunk's elements to the
+/// part's.
+fn copy_overlap(
+    grid: &Grid,
+    chunk: &[Range<u64>],
+    elements: &[u8],
+    part: &[Range<u64>],
+    to: &mut [u8],
+) {
+    let common: Vec<Range<u64>> = chunk
+        .iter()
+        .zip(part)
+        .map(|(a, b)| a.start.max(b.start)..a.end.min(b.end))
+        .collect();
+    // The dimensions behind `split` are whole in both, so that a run covers them.
+    let rank = common.len();
+    let whole = |axis: usize| {
+        let length = common[axis].end - common[axis].start;
+        length == grid.chunk[axis] && length == part[axis].end - part[axis].start
+    };
+    let split = (0..rank).rev().find(|&axis| !whole(axis)).unwrap_or(0);
+    let outer = &common[..split.min(rank)];
+    let sizes = |ranges: &[Range<u64>]| -> Vec<u64> {
+        ranges.iter().map(|range| range.end - range.start).collect()
+    };
+    let (outer_sizes, part_sizes) = (sizes(outer), sizes(part));
+    let run: u64 = sizes(&common[split.min(rank)..]).iter().product();
+    let length = (run * grid.width) as usize;
+    for number in 0..outer_sizes.iter().product::<u64>() {
+        let mut rest = number;
+        let mut place: Vec<u64> = common.iter().map(|range| range.start).collect();
+        for axis in (0..outer.len()).rev() {
+            place[axis] += rest % outer_sizes[axis];
+            rest /= outer_sizes[axis];
+        }
+        let offset = |start: &[Range<u64>], sizes: &[u64]| {
+            let axes = place.iter().zip(start).zip(sizes);
+            let elements = axes.fold(0, |sum, ((&at, from), &size)| sum * size + at - from.start);
+            (elements * grid.width) as usize
+        };
+        let (from, at) = (offset(chunk, &grid.chunk), offset(part, &part_sizes));
+        to[at..at + length].copy_from_slice(&elements[from..from + length]);
     }
-    let dims = record.shape.iter().map(|&size| size as i64).collect();
-    Ok(HostTensor {
-        element_type,
-        dims,
-        bytes,
-    })
 }
 
 /// Reads every byte of an array and keeps none.

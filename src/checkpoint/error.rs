@@ -37,6 +37,13 @@ pub enum Error {
     /// A save was refused after it was written ([`super::Verdict`]).
     #[error("the save of step {step} was refused")]
     Refused { step: u64 },
+    /// Another process of the run did not write its part of a save.
+    #[error("host {host} has not written its part of step {step} in {seconds} s")]
+    Late {
+        step: u64,
+        host: usize,
+        seconds: u64,
+    },
     /// A checkpoint has no tensor of this name.
     #[error("checkpoint {} has no tensor `{name}`", .checkpoint.display())]
     NoTensor { name: String, checkpoint: PathBuf },
@@ -71,7 +78,10 @@ impl Error {
     /// disk gets room, a server comes back, somebody sets a permission right. What is wrong with
     /// the state itself stays wrong.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Error::Io { .. } | Error::Zarr { .. })
+        matches!(
+            self,
+            Error::Io { .. } | Error::Zarr { .. } | Error::Late { .. }
+        )
     }
 
     /// An [`Error::Io`] maker for `map_err`.

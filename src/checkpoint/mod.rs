@@ -15,6 +15,7 @@ mod grid;
 mod guard;
 mod newest;
 mod parallel;
+mod parts;
 mod reader;
 mod saver;
 mod writer;
@@ -31,9 +32,10 @@ use serde_json::Value;
 pub use error::{Damage, Error, Result};
 pub use guard::Guard;
 pub use newest::read;
+pub use parts::TensorParts;
 pub use reader::Reader;
 pub use saver::{Ended, Saver, Verdict};
-pub use writer::Writer;
+pub use writer::{Team, Writer};
 
 use error::Fault;
 use files::Remains;
@@ -131,6 +133,11 @@ impl Store {
     /// Starts the checkpoint of `step` for a caller that makes its tensors one at a time.
     pub fn begin(&self, step: u64) -> Result<Writer> {
         Writer::replace(self.directory_of(step), step, self.guard.clone())
+    }
+
+    /// The same as one of several processes that write it together.
+    pub fn begin_together(&self, step: u64, team: Team) -> Result<Writer> {
+        Writer::together(self.directory_of(step), step, self.guard.clone(), team)
     }
 
     /// Opens the checkpoint of `step` to read single tensors.

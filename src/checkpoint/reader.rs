@@ -1,8 +1,10 @@
 //! Reading one checkpoint, with every byte checked against the marker.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ankh_pjrt::HostTensor;
 use serde_json::Value;
@@ -21,6 +23,7 @@ pub struct Reader {
     commit: Commit,
     /// Where in the marker each name is.
     places: HashMap<String, usize>,
+    bytes_read: AtomicU64,
 }
 
 impl Reader {
@@ -63,6 +66,7 @@ impl Reader {
                 storage: Arc::new(storage),
                 commit,
                 places,
+                bytes_read: AtomicU64::new(0),
             })
         };
         Ok(read())
@@ -105,7 +109,40 @@ impl Reader {
 
     /// Reads one tensor.
     pub fn tensor(&self, name: &str) -> Result<HostTensor> {
-        self.read(self.record(name)?)
+        let record = self.record(name)?;
+        let whole: Vec<Range<u64>> = record.shape.iter().map(|&size| 0..size).collect();
+        self.read(record, &whole)
+    }
+
+    /// Reads a part of a tensor, a range for each dimension. Files that hold nothing of it are not
+    /// read.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a part that does not lie in the tensor.
+    pub fn part(&self, name: &str, part: &[Range<i64>]) -> Result<HostTensor> {
+        let record = self.record(name)?;
+        let inside = part.len() == record.shape.len()
+            && part.iter().zip(&record.shape).all(|(range, &size)| {
+                0 <= range.start && range.start <= range.end && range.end as u64 <= size
+            });
+        if !inside {
+            return Err(Error::Tensor {
+                name: name.to_owned(),
+                problem: format!("{part:?} is no part of {:?}", record.shape),
+            });
+        }
+        let range = |range: &Range<i64>| range.start as u64..range.end as u64;
+        self.read(record, &part.iter().map(range).collect::<Vec<_>>())
+    }
+
+    /// Reads parts of several tensors at once, in the order of `parts`.
+    pub fn parts(&self, parts: &[(&str, Vec<Range<i64>>)]) -> Result<Vec<HostTensor>> {
+        in_parallel(parts.len(), |i| self.part(parts[i].0, &parts[i].1))
+    }
+
+    /// The bytes of chunks that were read up to now.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
     }
 
     /// Reads several tensors at once, in the order of `names`.
@@ -150,9 +187,11 @@ impl Reader {
         }
     }
 
-    fn read(&self, record: &ArrayRecord) -> Result<HostTensor> {
-        array::read(&self.storage, &self.directory, record)
-            .map_err(|fault| damaged(&self.directory, fault.of(&record.name)))
+    fn read(&self, record: &ArrayRecord, part: &[Range<u64>]) -> Result<HostTensor> {
+        let (tensor, bytes) = array::read(&self.storage, &self.directory, record, part)
+            .map_err(|fault| damaged(&self.directory, fault.of(&record.name)))?;
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+        Ok(tensor)
     }
 }
 

@@ -8,10 +8,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
-use super::{Error, Result, Store};
+use super::{Error, Result, Store, Team, TensorParts};
 
 /// Saves checkpoints in the background and keeps the newest few.
 ///
@@ -22,6 +21,8 @@ use super::{Error, Result, Store};
 pub struct Saver {
     store: Store,
     keep: usize,
+    /// The processes that save together, where they are several.
+    team: Option<Team>,
     running: Option<Running>,
     /// Saves that ended and nobody has heard of, oldest first.
     ended: VecDeque<Ended>,
@@ -59,11 +60,12 @@ pub enum Verdict {
 }
 
 impl Saver {
-    /// A saver that leaves the newest `keep` checkpoints in `store`.
-    pub fn new(store: Store, keep: usize) -> Saver {
+    /// A saver that leaves the newest `keep` checkpoints in `store`, alone or in a team.
+    pub fn new(store: Store, keep: usize, team: Option<Team>) -> Saver {
         Saver {
             store,
             keep,
+            team,
             running: None,
             ended: VecDeque::new(),
         }
@@ -75,18 +77,22 @@ impl Saver {
         &mut self,
         step: u64,
         metadata: Value,
-        fetch: impl FnOnce() -> Result<Vec<(String, HostTensor)>, E>,
+        fetch: impl FnOnce() -> Result<Vec<TensorParts<'static>>, E>,
     ) -> Result<(), E> {
         self.join();
         let since = Instant::now();
         let tensors = fetch()?;
-        let (store, keep) = (self.store.clone(), self.keep);
+        let (store, keep, team) = (self.store.clone(), self.keep, self.team);
+        let tidies = team.is_none_or(|team| team.host == 0);
         let (sender, verdict) = channel();
         let work = move || {
             let write = || {
-                let mut writer = store.begin(step)?;
-                for (name, tensor) in tensors {
-                    writer.add(&name, &tensor)?;
+                let mut writer = match team {
+                    None => store.begin(step)?,
+                    Some(team) => store.begin_together(step, team)?,
+                };
+                for tensor in tensors {
+                    writer.add_parts(&tensor)?;
                 }
                 // One whose sender is gone without a word is accepted.
                 match verdict.recv().unwrap_or(Verdict::Accepted) {
@@ -96,8 +102,8 @@ impl Saver {
             };
             let saved = write();
             let tidied = match &saved {
-                Ok(_) => store.keep(keep).map(drop),
-                Err(_) => Ok(()),
+                Ok(_) if tidies => store.keep(keep).map(drop),
+                _ => Ok(()),
             };
             Ended {
                 step,

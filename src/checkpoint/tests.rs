@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,48 @@ fn example(seed: u8) -> Vec<(String, HostTensor)> {
     ]
     .map(|(name, tensor)| (name.to_owned(), tensor))
     .into()
+}
+
+/// The same, to be saved in the background.
+fn parts(seed: u8) -> Vec<TensorParts<'static>> {
+    example(seed).into_iter().map(TensorParts::from).collect()
+}
+
+/// What each of some hosts has of a tensor of these dimensions, cut as often in each.
+fn shares(tensor: &HostTensor, cuts: &[i64], hosts: usize) -> Vec<TensorParts<'static>> {
+    let sizes = tensor.dims.iter().zip(cuts);
+    let part_dims: Vec<i64> = sizes.map(|(size, cut)| size / cut).collect();
+    let mut shares: Vec<_> = (0..hosts)
+        .map(|_| TensorParts {
+            name: "cut".into(),
+            element_type: tensor.element_type,
+            dims: tensor.dims.clone(),
+            part_dims: part_dims.clone(),
+            parts: Vec::new(),
+        })
+        .collect();
+    for number in 0..cuts.iter().product() {
+        let mut rest = number;
+        let ranges = cuts.iter().zip(&part_dims).map(|(cut, size)| {
+            let place = rest % cut;
+            rest /= cut;
+            place * size..(place + 1) * size
+        });
+        let range: Vec<_> = ranges.collect();
+        let part = tensor.part(&range).unwrap();
+        let share = &mut shares[number as usize % hosts];
+        share.parts.push((range, Cow::Owned(part)));
+    }
+    shares
+}
+
+fn team(host: usize, hosts: usize, patience: Duration) -> Team {
+    Team {
+        launch: 3,
+        host,
+        hosts,
+        patience,
+    }
 }
 
 fn metadata() -> Value {
@@ -202,9 +245,9 @@ fn retention_never_removes_the_newest_complete_step() {
 #[test]
 fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), 2);
+    let mut saver = Saver::new(store.clone(), 2, None);
     for step in 1..=4 {
-        let state = || Ok::<_, Error>(example(step as u8));
+        let state = || Ok::<_, Error>(parts(step as u8));
         saver.save(step, metadata(), state).unwrap();
     }
     let ended: Vec<u64> = std::iter::from_fn(|| saver.wait())
@@ -212,7 +255,7 @@ fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
         .collect();
     assert_eq!(ended, [1, 2, 3, 4]);
     assert_eq!(store.list().unwrap(), [3, 4]);
-    let unnamed = || Ok::<_, Error>(vec![("..".into(), example(1)[0].1.clone())]);
+    let unnamed = || Ok::<_, Error>(vec![("..".to_owned(), example(1)[0].1.clone()).into()]);
     saver.save(5, metadata(), unnamed).unwrap();
     let ended = saver.wait().unwrap();
     assert_eq!(ended.step, 5);
@@ -225,12 +268,12 @@ fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
 #[test]
 fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), 2);
+    let mut saver = Saver::new(store.clone(), 2, None);
     // Where directories belong there is a file: neither root nor time can write below it.
     std::fs::create_dir_all(store.directory().parent().unwrap()).unwrap();
     std::fs::write(store.directory(), "in the way").unwrap();
     saver
-        .save(1, metadata(), || Ok::<_, Error>(example(1)))
+        .save(1, metadata(), || Ok::<_, Error>(parts(1)))
         .unwrap();
     let patience = Instant::now() + Duration::from_secs(60);
     let ended = loop {
@@ -244,7 +287,7 @@ fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
     assert!(ended.saved.unwrap_err().may_pass());
     std::fs::remove_file(store.directory()).unwrap();
     saver
-        .save(2, metadata(), || Ok::<_, Error>(example(2)))
+        .save(2, metadata(), || Ok::<_, Error>(parts(2)))
         .unwrap();
     saver.wait().unwrap().saved.unwrap();
     assert_eq!(store.list().unwrap(), [2]);
@@ -253,7 +296,7 @@ fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
 #[test]
 fn no_state_is_fetched_while_another_is_being_saved() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), usize::MAX);
+    let mut saver = Saver::new(store.clone(), usize::MAX, None);
     for step in 1..=4 {
         // The save before has not only been waited for: its state is gone, since what held it has
         // ended.
@@ -264,7 +307,7 @@ fn no_state_is_fetched_while_another_is_being_saved() {
                 before,
                 "fetching the state of step {step}"
             );
-            Ok::<_, Error>(example(step as u8))
+            Ok::<_, Error>(parts(step as u8))
         };
         saver.save(step, metadata(), fetch).unwrap();
         assert_eq!(saver.under_way().map(|save| save.0), Some(step));
@@ -272,11 +315,63 @@ fn no_state_is_fetched_while_another_is_being_saved() {
 }
 
 #[test]
+fn nothing_is_committed_before_every_host_has_written_its_part() {
+    let Place { _root, store } = place();
+    let whole = tensor(ElementType::F32, &[4, 6], 1);
+    let shares = shares(&whole, &[2, 3], 3);
+    let write = |host: usize, patience| {
+        let mut writer = store.begin_together(5, team(host, 3, patience)).unwrap();
+        writer.add_parts(&shares[host]).unwrap();
+        writer.commit(&metadata())
+    };
+    write(1, Duration::ZERO).unwrap();
+    assert_eq!(store.list().unwrap(), Vec::<u64>::new());
+    let error = write(0, Duration::from_millis(50)).unwrap_err();
+    assert!(matches!(error, Error::Late { host: 2, .. }), "{error}");
+    assert!(error.may_pass());
+    // Nothing of it is left, so that the next try begins anew.
+    assert_eq!(fs::read_dir(store.directory()).unwrap().count(), 0);
+    for host in [2, 1, 0] {
+        write(host, Duration::ZERO).unwrap();
+    }
+    assert_eq!(store.reader(5).unwrap().tensor("cut").unwrap(), whole);
+    assert_eq!(fs::read_dir(store.directory()).unwrap().count(), 1);
+}
+
+#[test]
+fn parts_that_are_missing_or_do_not_fit_are_refused() {
+    let Place { _root, store } = place();
+    let whole = tensor(ElementType::F32, &[4, 6], 1);
+    let mut share = shares(&whole, &[2, 3], 1).remove(0);
+    let (range, part) = share.parts.pop().unwrap();
+    let error = |share: &TensorParts<'_>| {
+        let mut writer = store.begin(5).unwrap();
+        let added = writer.add_parts(share);
+        added
+            .and_then(|()| writer.commit(&metadata()))
+            .unwrap_err()
+            .to_string()
+    };
+    let message = error(&share);
+    assert!(
+        message.contains("5 chunks are written, and the array has 6"),
+        "{message}"
+    );
+    let shifted = range.iter().map(|r| r.start - 1..r.end - 1).collect();
+    share.parts.push((shifted, part.clone()));
+    assert!(error(&share).contains("is no part of [2, 2] in [4, 6]"));
+    share.parts.pop();
+    share.parts.push((range, Cow::Owned(whole)));
+    assert!(error(&share).contains("takes 16 bytes, found 96"));
+    assert_eq!(store.list().unwrap(), Vec::<u64>::new());
+}
+
+#[test]
 fn a_state_that_cannot_be_fetched_is_the_callers_error() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), 2);
+    let mut saver = Saver::new(store.clone(), 2, None);
     saver
-        .save(1, metadata(), || Ok::<_, &str>(example(1)))
+        .save(1, metadata(), || Ok::<_, &str>(parts(1)))
         .unwrap();
     assert_eq!(
         saver.save(2, metadata(), || Err("no device")),
@@ -549,6 +644,58 @@ proptest! {
             }
             fs::write(&path, &contents).unwrap();
         }
+    }
+
+    #[test]
+    fn what_hosts_save_together_is_read_in_any_parts(
+        cuts in prop::collection::vec(1i64..4, 0..4),
+        sizes in prop::collection::vec(1i64..5, 3),
+        hosts in 1usize..5,
+        asked in prop::collection::vec(any::<(prop::sample::Index, prop::sample::Index)>(), 3),
+    ) {
+        let dims: Vec<i64> = cuts.iter().zip(&sizes).map(|(cut, size)| cut * size).collect();
+        let whole = tensor(ElementType::F32, &dims, 9);
+        let place = place();
+        let write = |(host, share): (usize, &TensorParts<'static>)| {
+            let team = team(host, hosts, Duration::from_secs(60));
+            let mut writer = place.store.begin_together(7, team).unwrap();
+            writer.add_parts(share).unwrap();
+            writer.commit(&metadata()).unwrap();
+        };
+        let shares = shares(&whole, &cuts, hosts);
+        std::thread::scope(|scope| {
+            for share in shares.iter().enumerate() {
+                scope.spawn(move || write(share));
+            }
+        });
+        let reader = place.store.reader(7).unwrap();
+        reader.verify().unwrap();
+        prop_assert_eq!(&reader.tensor("cut").unwrap(), &whole);
+        prop_assert_eq!(reader.bytes(), whole.bytes.len() as u64);
+        let part: Vec<_> = dims
+            .iter()
+            .zip(&asked)
+            .map(|(&size, (a, b))| {
+                let (a, b) = (a.index(size as usize + 1), b.index(size as usize + 1));
+                a.min(b) as i64..a.max(b) as i64
+            })
+            .collect();
+        let before = reader.bytes_read();
+        prop_assert_eq!(reader.part("cut", &part).unwrap(), whole.part(&part).unwrap());
+        // Of files, those of the parts it lies in.
+        let touched: u64 = part
+            .iter()
+            .zip(dims.iter().zip(&cuts))
+            .map(|(range, (size, cut))| {
+                let part = size / cut;
+                match range.is_empty() {
+                    true => 0,
+                    false => ((range.end - 1) / part - range.start / part + 1) as u64,
+                }
+            })
+            .product();
+        let chunk = whole.bytes.len() as u64 / cuts.iter().product::<i64>() as u64 + 4;
+        prop_assert_eq!(reader.bytes_read() - before, touched * chunk);
     }
 
     /// Three steps, any of whose files are changed in any way: a run falls back to the newest that

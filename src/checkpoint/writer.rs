@@ -1,31 +1,57 @@
 //! Writes one checkpoint: first into a hidden sibling directory, which its marker and one rename
 //! then make visible.
+//!
+//! Several processes can write one together, each the parts of tensors that it has. Each leaves a
+//! list of what it wrote; the one that leads waits for all lists and makes the marker of them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ankh_pjrt::HostTensor;
+use ankh_storage::atomic;
 use serde_json::Value;
 use zarrs::filesystem::FilesystemStore;
 use zarrs::group::GroupBuilder;
 
-use super::array;
+use super::array::{self, WrittenArray};
 use super::commit::{self, ArrayRecord, Commit, FileRecord};
 use super::error::{Error, Result};
 use super::files::{self, Remains};
 use super::guard::Guard;
+use super::parts::TensorParts;
+
+/// Where the processes of a team list what they wrote, until it is in the marker.
+const LISTS: &str = "lists";
+
+/// One of several processes that write a checkpoint together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Team {
+    /// A number that the processes of this launch have and no other launch has.
+    pub launch: u64,
+    /// This process; 0 leads.
+    pub host: usize,
+    /// How many there are.
+    pub hosts: usize,
+    /// How long the one that leads waits for what the others write.
+    pub patience: Duration,
+}
+
+/// How often it looks.
+const POLL: Duration = Duration::from_millis(20);
 
 /// A checkpoint being written, one tensor at a time, so that only one has to be in memory. Dropped
 /// without [`Writer::commit`] it leaves nothing.
 #[derive(Debug)]
 pub struct Writer {
+    team: Option<Team>,
     target: PathBuf,
     partial: PathBuf,
     step: u64,
     guard: Guard,
     storage: Arc<FilesystemStore>,
-    arrays: Vec<ArrayRecord>,
+    arrays: Vec<WrittenArray>,
     bytes: u64,
     names: BTreeSet<String>,
     groups: BTreeSet<String>,
@@ -50,6 +76,22 @@ impl Writer {
             Some(writer) => Remains::Partial.beside_for(&target, writer),
         };
         files::remove_tree(&partial)?;
+        Writer::into(target, partial, step, guard, None)
+    }
+
+    /// Like [`Writer::replace`], as one of several processes.
+    pub(super) fn together(target: PathBuf, step: u64, guard: Guard, team: Team) -> Result<Writer> {
+        let partial = Remains::Partial.beside_for(&target, team.launch);
+        Writer::into(target, partial, step, guard, Some(team))
+    }
+
+    fn into(
+        target: PathBuf,
+        partial: PathBuf,
+        step: u64,
+        guard: Guard,
+        team: Option<Team>,
+    ) -> Result<Writer> {
         files::create(&partial)?;
         let storage = FilesystemStore::new(&partial).map_err(|e| Error::Io {
             action: "open",
@@ -57,6 +99,7 @@ impl Writer {
             source: std::io::Error::other(e),
         })?;
         Ok(Writer {
+            team,
             target,
             partial,
             step,
@@ -72,6 +115,13 @@ impl Writer {
 
     /// Writes one tensor. Its name may hold `.` and `/`; each `/` opens a Zarr group.
     pub fn add(&mut self, name: &str, tensor: &HostTensor) -> Result<()> {
+        self.add_parts(&TensorParts::whole(name, tensor))
+    }
+
+    /// Writes the parts of a tensor that this process has. Every process adds every tensor, also
+    /// one that it has no part of.
+    pub fn add_parts(&mut self, tensor: &TensorParts<'_>) -> Result<()> {
+        let name: &str = &tensor.name;
         array::check_name(name)?;
         let clash = |problem| Error::Name {
             name: name.to_owned(),
@@ -85,28 +135,89 @@ impl Writer {
             return Err(clash("a tensor cannot also be the group of others"));
         }
         self.groups.extend(ancestors.into_iter().map(str::to_owned));
-        let record = array::write(&self.storage, &self.partial, name, tensor)?;
-        self.bytes += tensor.bytes.len() as u64;
-        self.arrays.push(record);
+        let written = array::write(&self.storage, &self.partial, tensor, self.leads())?;
+        self.bytes += tensor.bytes();
+        self.arrays.push(written);
         Ok(())
+    }
+
+    fn leads(&self) -> bool {
+        self.team.is_none_or(|team| team.host == 0)
+    }
+
+    /// Where a process lists what it wrote.
+    fn list(&self, host: usize) -> PathBuf {
+        self.partial.join(LISTS).join(format!("{host}.json"))
+    }
+
+    /// Makes what this process wrote durable and lists it for the one that leads.
+    fn hand_in(&self, host: usize) -> Result<()> {
+        for (_, chunk) in self.arrays.iter().flat_map(WrittenArray::chunks) {
+            files::sync(&self.partial.join(&chunk.file))?;
+        }
+        let path = self.list(host);
+        files::create(atomic::parent(&path))?;
+        // A tree of strings and numbers: serde_json has no way to fail on it.
+        let list = serde_json::to_vec(&self.arrays).expect("a list is plain JSON");
+        atomic::replace_file(&path, &list).map_err(Error::io("write", &path))
+    }
+
+    /// Adds what the other processes of a team list, waiting for each.
+    fn collect(&mut self, hosts: usize, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        for host in 1..hosts {
+            let path = self.list(host);
+            let list = loop {
+                match std::fs::read(&path) {
+                    Ok(list) => break list,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(Error::io("read", &path)(e)),
+                }
+                if Instant::now() >= deadline {
+                    return Err(Error::Late {
+                        step: self.step,
+                        host,
+                        seconds: patience.as_secs(),
+                    });
+                }
+                std::thread::sleep(POLL);
+            };
+            let unusable = |e: String| Error::io("use", &path)(std::io::Error::other(e));
+            let list: Vec<WrittenArray> =
+                serde_json::from_slice(&list).map_err(|e| unusable(e.to_string()))?;
+            if list.len() != self.arrays.len() {
+                return Err(unusable(format!("it lists {} tensors", list.len())));
+            }
+            for (array, other) in self.arrays.iter_mut().zip(list) {
+                array.merge(other)?;
+            }
+        }
+        files::remove_tree(&self.partial.join(LISTS))
     }
 
     /// Makes the checkpoint exist, with `metadata` for whoever reads it, and returns its directory.
     /// When this returns, the checkpoint survives a power failure; until then, it does not exist.
+    ///
+    /// Of several processes, the one that leads waits for what the others wrote; the others return
+    /// as soon as theirs is written.
     pub fn commit(mut self, metadata: &Value) -> Result<PathBuf> {
+        if let Some(team) = self.team {
+            if team.host > 0 {
+                self.hand_in(team.host)?;
+                return Ok(self.target.clone());
+            }
+            self.collect(team.hosts, team.patience)?;
+        }
+        let arrays = std::mem::take(&mut self.arrays);
+        let arrays = arrays.into_iter().map(WrittenArray::whole);
+        let arrays: Vec<ArrayRecord> = arrays.collect::<Result<_>>()?;
         let groups = self
             .groups
             .iter()
             .map(|group| self.write_group(group))
             .collect::<Result<Vec<_>>>()?;
         files::sync_tree(&self.partial)?;
-        let marker = Commit::new(
-            self.step,
-            self.bytes,
-            metadata.clone(),
-            groups,
-            std::mem::take(&mut self.arrays),
-        );
+        let marker = Commit::new(self.step, self.bytes, metadata.clone(), groups, arrays);
         let path = self.partial.join(commit::FILE);
         std::fs::write(&path, marker.to_text()).map_err(Error::io("write", &path))?;
         files::sync(&path)?;
@@ -144,6 +255,8 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // After a commit there is nothing left to remove; after a failure, the failure is reported.
-        let _ = files::remove_tree(&self.partial);
+        if self.leads() {
+            let _ = files::remove_tree(&self.partial);
+        }
     }
 }

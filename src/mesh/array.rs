@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ankh_hlo::ArraySpec;
-use ankh_pjrt::{Argument, Buffer, Event, HostTensor};
+use ankh_pjrt::{Argument, Buffer, ElementType, Event, HostTensor};
 
 use super::{DeviceError, DeviceMesh, LoadedExecutable};
 
@@ -28,6 +28,18 @@ pub enum Input<'a> {
 pub struct Fetch {
     whole: HostTensor,
     parts: Vec<(Vec<Range<i64>>, Event<HostTensor>)>,
+}
+
+/// Parts of an array on their way to the host.
+pub struct OwnParts {
+    /// The type of its elements.
+    pub element_type: ElementType,
+    /// The dimensions of the whole array.
+    pub dims: Vec<i64>,
+    /// The dimensions of each part.
+    pub part_dims: Vec<i64>,
+    /// Where each part lies, and its elements.
+    pub parts: Vec<(Vec<Range<i64>>, Event<HostTensor>)>,
 }
 
 impl ShardedArray {
@@ -172,6 +184,44 @@ impl DeviceMesh {
         Ok(Fetch {
             whole: HostTensor::zeros(element_type, array.spec.shape.dims.clone()),
             parts: events.collect::<Result<_, DeviceError>>()?,
+        })
+    }
+
+    /// The parts of an array that this process's devices hold, each once.
+    pub fn distinct_parts(&self, spec: &ArraySpec) -> Vec<Vec<Range<i64>>> {
+        let mut parts = Vec::new();
+        for local in &self.local {
+            let part = shard_range(spec, local.position);
+            if !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
+        parts
+    }
+
+    /// Starts copying the parts of an array to the host that this process has to save: those that
+    /// no device before its own in the mesh has. The processes of a run together have each part
+    /// once.
+    pub fn fetch_own(&self, array: &ShardedArray) -> Result<OwnParts, DeviceError> {
+        let spec = &array.spec;
+        let mut parts: Vec<Vec<Range<i64>>> = Vec::new();
+        let mut own = Vec::new();
+        for position in 0..self.ids.len() {
+            let part = shard_range(spec, position);
+            if parts.contains(&part) {
+                continue;
+            }
+            let local = self.local.iter().position(|l| l.position == position);
+            if let Some(local) = local {
+                own.push((part.clone(), array.shards[local].to_host_async()?));
+            }
+            parts.push(part);
+        }
+        Ok(OwnParts {
+            element_type: array.shards[0].element_type(),
+            dims: spec.shape.dims.clone(),
+            part_dims: array.shards[0].dims().to_vec(),
+            parts: own,
         })
     }
 

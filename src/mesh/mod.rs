@@ -20,6 +20,7 @@ pub mod slice;
 pub mod tpu_vm;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ankh_hlo::{LogicalAxisRules, Module, ShardingForm};
 use ankh_pjrt::{
@@ -29,7 +30,7 @@ use ankh_pjrt::{
 
 use crate::mesh_shape::MeshShape;
 
-pub use array::{Input, ShardedArray, shard_range};
+pub use array::{Input, OwnParts, ShardedArray, shard_range};
 pub use error::DeviceError;
 use executable_file::{ExecutableFileError, Identity};
 use slice::Slice;
@@ -55,6 +56,7 @@ pub struct DeviceMesh {
     hosts: Vec<Host>,
     flags: Vec<String>,
     dump: Option<PathBuf>,
+    compilations: AtomicUsize,
 }
 
 /// A device of this process.
@@ -164,6 +166,7 @@ impl DeviceMesh {
             ids: order.iter().map(|&i| descriptions[i].id).collect(),
             flags,
             dump: None,
+            compilations: AtomicUsize::new(0),
             client,
             platform,
             slice,
@@ -202,6 +205,14 @@ impl DeviceMesh {
         self.local.len() == self.ids.len()
     }
 
+    /// The number of this process's host and how many there are, where each has a process of its
+    /// own; nothing where this process drives all devices.
+    pub fn process(&self) -> Option<(usize, usize)> {
+        let own = &self.hosts[0];
+        let hosts = self.ids.len() / own.positions.len().max(1);
+        (!self.is_fully_addressable()).then_some((own.index, hosts))
+    }
+
     /// The hosts that this process is or simulates.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
@@ -225,11 +236,17 @@ impl DeviceMesh {
         self.dump = Some(directory);
     }
 
+    /// How many programs were compiled up to now.
+    pub fn compilations(&self) -> usize {
+        self.compilations.load(Ordering::Relaxed)
+    }
+
     /// Compiles a program, and checks that it will fit before anything runs.
     pub fn compile(&self, module: &Module) -> Result<LoadedExecutable, DeviceError> {
         if let Some(directory) = &self.dump {
             dump::before_optimizations(module, directory)?;
         }
+        self.compilations.fetch_add(1, Ordering::Relaxed);
         let name = module.proto().name.clone();
         let program = Program::hlo(module.to_bytes());
         let options = compile_options(&self.ids, self.form, &self.flags);

@@ -11,7 +11,7 @@ use super::TrainError;
 use super::data_loader::DataLoader;
 use super::data_order::DataOrder;
 use super::rate_change::RateChange;
-use super::state::{MissingSlots, State};
+use super::state::State;
 use crate::checkpoint::{Reader, Store};
 use crate::config::Config;
 use crate::mesh::DeviceMesh;
@@ -142,19 +142,11 @@ impl ResumePoint {
             return State::initial(programs, mesh);
         };
         tracing::info!(step = self.step, "resuming");
-        match optimizer {
-            Kept::All => {
-                let tensors = reader.load()?.tensors;
-                State::from_tensors(programs, mesh, &tensors, MissingSlots::Refused)
-            }
-            Kept::Nothing => {
-                // What two rules keep may have one name and mean different things.
-                let kept = |name: &&str| !name.contains('/');
-                let names: Vec<&str> = reader.names().filter(kept).collect();
-                let tensors = reader.tensors(&names)?;
-                State::from_tensors(programs, mesh, &tensors, MissingSlots::Zeros)
-            }
-        }
+        // What two rules keep may have one name and mean different things.
+        let kept = |name: &str| *optimizer == Kept::All || !name.contains('/');
+        let state = State::from_checkpoint(programs, mesh, reader, kept)?;
+        tracing::info!("read {} MiB", reader.bytes_read() >> 20);
+        Ok(state)
     }
 }
 

@@ -7,11 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
 use super::TrainError;
-use crate::checkpoint::{self, Ended, Saver, Store, Verdict};
+use crate::checkpoint::{self, Ended, Saver, Store, Team, TensorParts, Verdict};
 
 /// The saves of a run.
 pub(super) struct Saves {
@@ -44,10 +43,10 @@ const LONG_WAIT: Duration = Duration::from_secs(1);
 impl Saves {
     /// For a run that goes on from a saved step, where there is one. Of the saved steps the newest
     /// `keep` are kept; 0 keeps all.
-    pub fn new(store: Store, keep: usize, saved: Option<u64>) -> Saves {
+    pub fn new(store: Store, keep: usize, team: Option<Team>, saved: Option<u64>) -> Saves {
         let keep = if keep == 0 { usize::MAX } else { keep };
         Saves {
-            saver: Saver::new(store, keep),
+            saver: Saver::new(store, keep, team),
             saved,
             fetched: None,
             failing: None,
@@ -91,7 +90,7 @@ impl Saves {
         &mut self,
         step: u64,
         metadata: Value,
-        fetch: impl FnOnce() -> Result<Vec<(String, HostTensor)>, TrainError>,
+        fetch: impl FnOnce() -> Result<Vec<TensorParts<'static>>, TrainError>,
     ) -> Result<(), TrainError> {
         if let Some((before, _)) = self.saver.under_way() {
             let start = Instant::now();
@@ -105,17 +104,6 @@ impl Saves {
             }
         }
         self.saver.save(step, metadata, fetch)?;
-        self.fetched = Some(step);
-        Ok(())
-    }
-
-    /// Takes part in reading the state of `step` back, which another host saves.
-    pub fn fetch_only<T>(
-        &mut self,
-        step: u64,
-        fetch: impl FnOnce() -> Result<T, TrainError>,
-    ) -> Result<(), TrainError> {
-        fetch()?;
         self.fetched = Some(step);
         Ok(())
     }

@@ -1,10 +1,14 @@
 //! The state of a run on the devices: parameters, optimizer slots and the step counter.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
 
 use super::TrainError;
-use crate::mesh::{DeviceError, DeviceMesh, Input, ShardedArray};
+use crate::checkpoint::{Reader, TensorParts};
+use crate::mesh::{DeviceError, DeviceMesh, Input, OwnParts, ShardedArray};
 use crate::model::Weights;
 use crate::programs::Programs;
 
@@ -25,8 +29,8 @@ impl State {
         Ok(State::of(programs, arrays))
     }
 
-    /// Loads a state by name; each array has to be there. Where there are parameters only, the rest
-    /// starts from zeros.
+    /// Places a state by name; each array has to be there. Where there are parameters only, the
+    /// rest starts from zeros.
     pub fn from_tensors(
         programs: &Programs<'_>,
         mesh: &DeviceMesh,
@@ -37,17 +41,49 @@ impl State {
         let mut arrays = Vec::new();
         for (i, spec) in programs.state_specs().iter().enumerate() {
             let found = tensors.iter().find(|t| t.0 == spec.name).map(|t| &t.1);
-            let zeros = || HostTensor::zeros(element_type(spec), spec.shape.dims.clone());
             let array = match (found, missing) {
                 (Some(tensor), _) => mesh.upload(spec, tensor)?,
-                (None, MissingSlots::Zeros) if i >= parameters => mesh.upload(spec, &zeros())?,
-                (None, _) => {
-                    return Err(TrainError::MissingArray {
-                        name: spec.name.clone(),
-                    });
-                }
+                (None, MissingSlots::Zeros) if i >= parameters => zeros(mesh, spec)?,
+                (None, _) => return Err(missing_array(spec)),
             };
             arrays.push(array);
+        }
+        Ok(State::of(programs, arrays))
+    }
+
+    /// Loads a state from a checkpoint: of each array the parts that this process's devices hold.
+    /// An array that is not `kept` starts from zeros.
+    pub fn from_checkpoint(
+        programs: &Programs<'_>,
+        mesh: &DeviceMesh,
+        reader: &Reader,
+        kept: impl Fn(&str) -> bool,
+    ) -> Result<State, TrainError> {
+        let specs = programs.state_specs();
+        let mut arrays = Vec::new();
+        for specs in in_groups(&specs) {
+            let mut wanted = Vec::new();
+            for spec in specs.iter().filter(|spec| kept(&spec.name)) {
+                check(spec, reader)?;
+                let parts = mesh.distinct_parts(spec);
+                wanted.extend(parts.into_iter().map(|part| (spec.name.as_str(), part)));
+            }
+            let read = reader.parts(&wanted)?;
+            for spec in specs {
+                let part_of = |part: &[Range<i64>]| {
+                    let is_it =
+                        |(name, range): &(&str, Vec<_>)| *name == spec.name && range == part;
+                    wanted.iter().position(is_it).map(|i| &read[i])
+                };
+                let array = match kept(&spec.name) {
+                    false => zeros(mesh, spec)?,
+                    true => mesh.assemble(spec, |_, part| {
+                        let tensor = part_of(part).expect("each part of a device was read");
+                        Ok::<_, DeviceError>(tensor.clone())
+                    })?,
+                };
+                arrays.push(array);
+            }
         }
         Ok(State::of(programs, arrays))
     }
@@ -79,9 +115,32 @@ impl State {
         self.arrays.clear();
     }
 
-    /// Copies all arrays to the host, by name. Every process has to do the same.
-    pub fn to_host(&self, mesh: &DeviceMesh) -> Result<Vec<(String, HostTensor)>, TrainError> {
-        self.copy(mesh, self.arrays.len())
+    /// Copies the parts of all arrays to the host that this process has to save.
+    pub fn own_parts(&self, mesh: &DeviceMesh) -> Result<Vec<TensorParts<'static>>, TrainError> {
+        // All transfers are under way before the first is waited for.
+        let fetches = self.arrays.iter().map(|array| mesh.fetch_own(array));
+        let fetches: Vec<OwnParts> = fetches.collect::<Result<_, _>>()?;
+        let named = self.specs.iter().zip(fetches);
+        let parts = named.map(|(spec, own)| {
+            let parts = own.parts.into_iter().map(|(range, event)| {
+                let tensor = event.wait().map_err(DeviceError::from)?;
+                Ok((range, Cow::Owned(tensor)))
+            });
+            let parts = TensorParts {
+                name: spec.name.clone().into(),
+                element_type: own.element_type,
+                dims: own.dims,
+                part_dims: own.part_dims,
+                parts: parts.collect::<Result<_, TrainError>>()?,
+            };
+            Ok(
+                match mesh.is_fully_addressable() && parts.bytes() <= SMALL {
+                    true => parts.joined().map_err(DeviceError::from)?,
+                    false => parts,
+                },
+            )
+        });
+        parts.collect()
     }
 
     /// Copies the parameters to the host, by name. Every process has to do the same.
@@ -89,22 +148,70 @@ impl State {
         &self,
         mesh: &DeviceMesh,
     ) -> Result<Vec<(String, HostTensor)>, TrainError> {
-        self.copy(mesh, self.parameters)
-    }
-
-    fn copy(
-        &self,
-        mesh: &DeviceMesh,
-        count: usize,
-    ) -> Result<Vec<(String, HostTensor)>, TrainError> {
-        // All transfers are under way before the first is waited for.
-        let fetches = self.arrays[..count].iter().map(|array| mesh.fetch(array));
+        let fetches = self.parameters().iter().map(|array| mesh.fetch(array));
         let fetches: Vec<_> = fetches.collect::<Result<_, _>>()?;
         let named = self.specs.iter().zip(fetches);
         named
             .map(|(spec, fetch)| Ok((spec.name.clone(), fetch.wait()?)))
             .collect()
     }
+}
+
+/// An array of so many bytes is saved as one part where one process has all: files smaller than
+/// this cost more than they save.
+const SMALL: u64 = 1 << 16;
+
+/// Arrays are loaded together up to so many bytes, so that small ones are read at once and large
+/// ones are not all in the host's memory.
+const GROUP: u64 = 1 << 29;
+
+/// The arrays in groups, in order.
+fn in_groups(specs: &[ArraySpec]) -> Vec<&[ArraySpec]> {
+    let mut groups = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (i, spec) in specs.iter().enumerate() {
+        bytes += spec.shape.elements() as u64 * spec.shape.dtype.byte_width() as u64;
+        if bytes >= GROUP || i + 1 == specs.len() {
+            groups.push(&specs[start..=i]);
+            (start, bytes) = (i + 1, 0);
+        }
+    }
+    groups
+}
+
+/// Whether a checkpoint has an array as a program takes it.
+fn check(spec: &ArraySpec, reader: &Reader) -> Result<(), TrainError> {
+    let Ok(shape) = reader.shape(&spec.name) else {
+        return Err(missing_array(spec));
+    };
+    let (found, expected) = (reader.data_type(&spec.name)?, data_type(spec));
+    let dims = spec.shape.dims.iter().map(|&size| size as u64);
+    match found == expected && dims.eq(shape.iter().copied()) {
+        true => Ok(()),
+        false => Err(DeviceError::WrongArray {
+            name: spec.name.clone(),
+            found: format!("{found}{shape:?}"),
+            expected: format!("{expected}{:?}", spec.shape.dims),
+        }
+        .into()),
+    }
+}
+
+fn missing_array(spec: &ArraySpec) -> TrainError {
+    TrainError::MissingArray {
+        name: spec.name.clone(),
+    }
+}
+
+/// An array of zeros on the devices.
+fn zeros(mesh: &DeviceMesh, spec: &ArraySpec) -> Result<ShardedArray, DeviceError> {
+    mesh.assemble(spec, |_, part| {
+        let dims = part.iter().map(|range| range.end - range.start);
+        Ok(HostTensor::zeros(
+            element_type(spec),
+            dims.collect::<Vec<_>>(),
+        ))
+    })
 }
 
 /// What becomes of optimizer slots, and of the count of steps, that are not given.
@@ -125,5 +232,13 @@ fn element_type(spec: &ArraySpec) -> ElementType {
         DType::S32 => ElementType::S32,
         // The state holds float32 arrays and a counter.
         _ => ElementType::F32,
+    }
+}
+
+/// What Zarr calls the type of an array's elements.
+fn data_type(spec: &ArraySpec) -> &'static str {
+    match element_type(spec) {
+        ElementType::S32 => "int32",
+        _ => "float32",
     }
 }

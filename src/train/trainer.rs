@@ -23,7 +23,7 @@ use super::resume::ResumePoint;
 use super::saving::Saves;
 use super::state::State;
 use super::summary::{self, Summary};
-use crate::checkpoint::{self, Guard, Store};
+use crate::checkpoint::{self, Guard, Store, Team};
 use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
 use crate::model::AttentionImplementation;
@@ -49,6 +49,9 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// While the devices are waited for, they are looked at this often.
 const POLL_DEVICES: Duration = Duration::from_millis(5);
+
+/// How long the host that leads waits for the others to write their parts of a state.
+const SAVE_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Pauses before each try to save the state that a run ends with.
 const LAST_TRIES: [Duration; 3] = [
@@ -120,6 +123,8 @@ struct Trainer<'a> {
     in_flight: InFlight,
     reporter: Reporter,
     saves: Saves,
+    /// The processes that save together, where they are several.
+    team: Option<Team>,
     health: Health,
     /// A save was due while the state was in doubt.
     save_is_owed: bool,
@@ -148,11 +153,13 @@ impl<'a> Trainer<'a> {
         let (from, state) = job.load(from, &store, &programs)?;
         // Not before the first step can run: an attempt that fails leaves the run as it was.
         job.record(&module)?;
+        let team = job.team()?;
         let step = from.step;
         let reporter = Reporter::open(config, run, mesh.peak_flops(), step, from.residues)?;
         let mut trainer = Trainer {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
-            saves: Saves::new(store, config.checkpoint.keep, from.checkpoint()),
+            saves: Saves::new(store, config.checkpoint.keep, team, from.checkpoint()),
+            team,
             health: Health::new(config.recovery.skipped_updates),
             save_is_owed: false,
             loaded: from.checkpoint(),
@@ -212,12 +219,14 @@ impl<'a> Trainer<'a> {
         // What the steps under way give is void.
         self.in_flight = InFlight::new();
         self.saves.wait()?;
-        if self.saves.saved() != self.loaded {
-            self.rollbacks = 0;
-        }
+        // Each host has written what it was writing, and sees what the one that leads has done.
+        mesh.all_reduce_min_max(0)?;
         let seen = self.batches.rows_before(self.step);
         let store = self.job.store()?;
         let saved = store.list()?;
+        if saved.last().copied() != self.loaded {
+            self.rollbacks = 0;
+        }
         let diverged = TrainError::Diverged {
             fault,
             saved: saved.last().copied(),
@@ -234,7 +243,6 @@ impl<'a> Trainer<'a> {
                 rejected.display()
             );
         }
-        // Each host sees what the one that saves has done.
         mesh.all_reduce_min_max(0)?;
         let from = self.job.resume_point(&store)?;
         tracing::error!(
@@ -251,7 +259,7 @@ impl<'a> Trainer<'a> {
             .loader
             .after_rows(from.step, seen, config.data.prefetch);
         std::mem::replace(&mut self.batches, batches).abandon();
-        self.saves = Saves::new(store, config.checkpoint.keep, from.checkpoint());
+        self.saves = Saves::new(store, config.checkpoint.keep, self.team, from.checkpoint());
         self.health = Health::new(config.recovery.skipped_updates);
         self.save_is_owed = false;
         self.loaded = from.checkpoint();
@@ -445,12 +453,8 @@ impl<'a> Trainer<'a> {
             "residues": self.reporter.residues(),
             "optimizer_start": self.programs.optimizer_start,
         });
-        // Every process takes part in reading the state back; one writes it.
-        let fetch = || self.state.to_host(self.job.mesh);
-        match self.job.run.saves() {
-            true => self.saves.save(self.step, metadata, fetch)?,
-            false => self.saves.fetch_only(self.step, fetch)?,
-        }
+        let fetch = || self.state.own_parts(self.job.mesh);
+        self.saves.save(self.step, metadata, fetch)?;
         self.reporter.skip(start.elapsed());
         self.in_flight.resume();
         Ok(())
@@ -593,6 +597,24 @@ impl Job<'_> {
             );
         }
         Ok(())
+    }
+
+    /// The processes that save together, where they are several.
+    fn team(&self) -> Result<Option<Team>, TrainError> {
+        let Some((host, hosts)) = self.mesh.process() else {
+            return Ok(None);
+        };
+        let own = match self.run.saves() {
+            true => self.fence.number(),
+            false => 0,
+        };
+        let (_, launch) = self.mesh.all_reduce_min_max(own)?;
+        Ok(Some(Team {
+            launch,
+            host,
+            hosts,
+            patience: SAVE_PATIENCE,
+        }))
     }
 
     /// Compiles the training step, or loads it from a file, and the evaluation of held-out
