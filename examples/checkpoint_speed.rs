@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use ankh::checkpoint::{Saver, Store};
+use ankh::checkpoint::{Retention, Saver, Store};
 use ankh::config::resolve;
 use ankh::mesh::Hosts;
 use ankh::mesh::slice::Slice;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Error> {
     let mut bytes = 0;
     for _ in 0..rounds {
         let store = Store::open(place.join("checkpoints"));
-        let mut saver = Saver::new(store.clone(), 1, None);
+        let mut saver = Saver::new(store.clone(), Retention::last(1), None);
         let before = peak_memory_from_now()?;
         let start = Instant::now();
         saver.save(1, json!({}), || state.own_parts(&mesh))?;

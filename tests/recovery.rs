@@ -182,3 +182,35 @@ fn a_damaged_state_is_set_aside_for_the_newest_whole_one() {
     }
     run.assert_good(&[1, 2]);
 }
+
+#[test]
+fn saves_go_by_minutes_too_and_the_best_are_kept() {
+    let bench = Bench::new();
+    let settings = [
+        "checkpoint.every=0",
+        "checkpoint.minutes=0.000001",
+        "checkpoint.keep=1",
+        "checkpoint.keep_every=3",
+        "checkpoint.keep_best=1",
+        "evaluation.every=1",
+        "train.log_every=1",
+        "compiler.flags=[\"xla_backend_optimization_level=0\"]",
+    ];
+    let mut command = bench.train("run", &["--steps", "8"]);
+    command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+    expect(command.output().unwrap(), 0, &["done: step 8"]);
+    let loss = |line: &serde_json::Map<String, serde_json::Value>| {
+        (
+            line["validation_loss"].as_f64().unwrap(),
+            line["step"].as_u64().unwrap(),
+        )
+    };
+    let lines = bench.metrics("run");
+    let best = lines.iter().map(loss).min_by(|a, b| a.0.total_cmp(&b.0));
+    let (_, best) = best.unwrap();
+    let mut kept = vec![3, 6, 8, best];
+    kept.sort_unstable();
+    kept.dedup();
+    let store = Store::open(bench.path("run/checkpoints"));
+    assert_eq!(store.list().unwrap(), kept);
+}

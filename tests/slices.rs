@@ -8,7 +8,7 @@ mod runs;
 use std::fs;
 use std::path::Path;
 
-use ankh::checkpoint::{Saver, Store};
+use ankh::checkpoint::{Retention, Saver, Store};
 use ankh::config::{Config, MeshAxis, resolve};
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Host, Hosts, Input, shard_range};
@@ -338,7 +338,7 @@ fn a_state_saved_on_one_mesh_is_restored_on_any_each_host_reading_its_share() {
         let state = State::from_tensors(&programs, &mesh, &tensors, MissingSlots::Refused);
         let state = state.unwrap();
         let before = mesh.compilations();
-        let mut saver = Saver::new(store.clone(), 1, None);
+        let mut saver = Saver::new(store.clone(), Retention::last(1), None);
         saver.save(7, json!({}), || state.own_parts(&mesh)).unwrap();
         saver.wait().unwrap().saved.unwrap();
         assert_eq!(mesh.compilations(), before, "programs compiled to save");

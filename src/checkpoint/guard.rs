@@ -62,7 +62,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::checkpoint::Store;
+    use crate::checkpoint::{Retention, Store};
 
     fn tensors(value: f32) -> Vec<(&'static str, HostTensor)> {
         vec![("a", HostTensor::new::<f32>([2], &[value, value]))]
@@ -97,7 +97,7 @@ mod tests {
         let error = paused.commit(&json!(1)).unwrap_err().to_string();
         assert!(!error.is_empty());
         for refused in [
-            before.keep(1),
+            before.keep(&Retention::last(1)),
             before.save(4, &json!(1), tensors(4.0)).map(|_| vec![]),
         ] {
             let error = refused.unwrap_err().to_string();

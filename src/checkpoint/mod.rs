@@ -17,6 +17,7 @@ mod newest;
 mod parallel;
 mod parts;
 mod reader;
+mod retention;
 mod saver;
 mod writer;
 
@@ -34,6 +35,7 @@ pub use guard::Guard;
 pub use newest::read;
 pub use parts::TensorParts;
 pub use reader::Reader;
+pub use retention::Retention;
 pub use saver::{Ended, Saver, Verdict};
 pub use writer::{Team, Writer};
 
@@ -168,11 +170,11 @@ impl Store {
         self.reader(step)?.load()
     }
 
-    /// Removes all but the newest `count` complete steps, and never the newest; returns the steps
+    /// Removes the complete steps that no rule keeps, and never the newest; returns the steps
     /// removed.
-    pub fn keep(&self, count: usize) -> Result<Vec<u64>> {
-        let mut steps = self.list()?;
-        steps.truncate(steps.len().saturating_sub(count.max(1)));
+    pub fn keep(&self, retention: &Retention) -> Result<Vec<u64>> {
+        let metadata = |step| Some(self.reader(step).ok()?.metadata().clone());
+        let steps = retention.removed(&self.list()?, metadata);
         for &step in &steps {
             self.guard.check()?;
             // Renamed first, so that a removal cut short leaves no step with half its files.

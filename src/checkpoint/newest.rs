@@ -70,7 +70,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::checkpoint::Store;
+    use crate::checkpoint::{Retention, Store};
 
     fn save(store: &Store, step: u64, value: f32) {
         let tensor = HostTensor::new::<f32>([64], &[value; 64]);
@@ -92,7 +92,7 @@ mod tests {
                     if step % 3 == 0 {
                         save(&store, step, step as f32);
                     }
-                    store.keep(1).unwrap();
+                    store.keep(&Retention::last(1)).unwrap();
                 }
                 done.store(true, Ordering::Relaxed);
             });

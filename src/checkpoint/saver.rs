@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Error, Result, Store, Team, TensorParts};
+use super::{Error, Result, Retention, Store, Team, TensorParts};
 
-/// Saves checkpoints in the background and keeps the newest few.
+/// Saves checkpoints in the background and removes those that are not to be kept.
 ///
 /// At most one save is under way, and the state it writes is the only copy in the host's memory:
 /// [`Saver::save`] is given not a state but what fetches one, and calls that when the save before
@@ -20,7 +20,7 @@ use super::{Error, Result, Store, Team, TensorParts};
 #[derive(Debug)]
 pub struct Saver {
     store: Store,
-    keep: usize,
+    retention: Retention,
     /// The processes that save together, where they are several.
     team: Option<Team>,
     running: Option<Running>,
@@ -60,11 +60,11 @@ pub enum Verdict {
 }
 
 impl Saver {
-    /// A saver that leaves the newest `keep` checkpoints in `store`, alone or in a team.
-    pub fn new(store: Store, keep: usize, team: Option<Team>) -> Saver {
+    /// A saver that leaves the checkpoints in `store` that these rules keep, alone or in a team.
+    pub fn new(store: Store, retention: Retention, team: Option<Team>) -> Saver {
         Saver {
             store,
-            keep,
+            retention,
             team,
             running: None,
             ended: VecDeque::new(),
@@ -82,7 +82,7 @@ impl Saver {
         self.join();
         let since = Instant::now();
         let tensors = fetch()?;
-        let (store, keep, team) = (self.store.clone(), self.keep, self.team);
+        let (store, retention, team) = (self.store.clone(), self.retention, self.team);
         let tidies = team.is_none_or(|team| team.host == 0);
         let (sender, verdict) = channel();
         let work = move || {
@@ -102,7 +102,7 @@ impl Saver {
             };
             let saved = write();
             let tidied = match &saved {
-                Ok(_) if tidies => store.keep(keep).map(drop),
+                Ok(_) if tidies => store.keep(&retention).map(drop),
                 _ => Ok(()),
             };
             Ended {

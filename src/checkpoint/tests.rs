@@ -231,21 +231,21 @@ fn retention_never_removes_the_newest_complete_step() {
         store.save(step, &json!({}), example(0)).unwrap();
     }
     fs::create_dir(store.directory_of(99)).unwrap();
-    assert_eq!(store.keep(3).unwrap(), [1]);
-    assert_eq!(store.keep(0).unwrap(), [2, 4]);
+    assert_eq!(store.keep(&Retention::last(3)).unwrap(), [1]);
+    assert_eq!(store.keep(&Retention::last(1)).unwrap(), [2, 4]);
     assert_eq!(store.list().unwrap(), [30]);
     assert!(
         store.directory_of(99).exists(),
         "a directory without marker is no checkpoint, and not ours to remove"
     );
-    assert!(store.keep(1).unwrap().is_empty());
+    assert!(store.keep(&Retention::last(1)).unwrap().is_empty());
     assert_eq!(store.load(30).unwrap().tensors, example(0));
 }
 
 #[test]
 fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), 2, None);
+    let mut saver = Saver::new(store.clone(), Retention::last(2), None);
     for step in 1..=4 {
         let state = || Ok::<_, Error>(parts(step as u8));
         saver.save(step, metadata(), state).unwrap();
@@ -268,7 +268,7 @@ fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
 #[test]
 fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), 2, None);
+    let mut saver = Saver::new(store.clone(), Retention::last(2), None);
     // Where directories belong there is a file: neither root nor time can write below it.
     std::fs::create_dir_all(store.directory().parent().unwrap()).unwrap();
     std::fs::write(store.directory(), "in the way").unwrap();
@@ -296,7 +296,7 @@ fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
 #[test]
 fn no_state_is_fetched_while_another_is_being_saved() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), usize::MAX, None);
+    let mut saver = Saver::new(store.clone(), Retention::last(0), None);
     for step in 1..=4 {
         // The save before has not only been waited for: its state is gone, since what held it has
         // ended.
@@ -369,7 +369,7 @@ fn parts_that_are_missing_or_do_not_fit_are_refused() {
 #[test]
 fn a_state_that_cannot_be_fetched_is_the_callers_error() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), 2, None);
+    let mut saver = Saver::new(store.clone(), Retention::last(2), None);
     saver
         .save(1, metadata(), || Ok::<_, &str>(parts(1)))
         .unwrap();

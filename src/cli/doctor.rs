@@ -346,7 +346,7 @@ fn run_directory(path: &Path, config: &Config) -> Check {
 
 fn storage(path: &Path, config: &Config) -> Check {
     // One checkpoint more than are kept is on disk while it is written.
-    let kept = config.checkpoint.keep.max(1) as u64;
+    let kept = (config.checkpoint.keep.max(1) + config.checkpoint.keep_best) as u64;
     let needed = (kept + 1) * state_bytes(config);
     let text = format!("{} checkpoints take {}", kept + 1, bytes(needed));
     match free_space(path) {

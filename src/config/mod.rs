@@ -302,10 +302,17 @@ impl Default for Evaluation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoint {
-    /// Steps between two saves; the last step is always saved.
+    /// Steps between two saves; the last step is always saved. 0 leaves the saves to `minutes`.
     pub every: u64,
+    /// Minutes between two saves, also between those by steps; 0 leaves them to `every`. Where each
+    /// host has a process of its own, saves go by steps alone.
+    pub minutes: f64,
     /// Saved steps kept, the newest first; 0 keeps all.
     pub keep: usize,
+    /// Saved steps that are multiples of this are kept too; 0 for none.
+    pub keep_every: u64,
+    /// So many saved steps are kept too, those with the lowest held-out loss.
+    pub keep_best: usize,
     /// What SIGUSR1 asks for, which batch systems send before a time limit.
     pub on_sigusr1: OnSigusr1,
 }
@@ -324,7 +331,10 @@ impl Default for Checkpoint {
     fn default() -> Self {
         Self {
             every: 5000,
+            minutes: 0.0,
             keep: 3,
+            keep_every: 0,
+            keep_best: 0,
             on_sigusr1: OnSigusr1::Save,
         }
     }

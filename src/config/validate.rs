@@ -259,7 +259,11 @@ impl Config {
         found.positive("train.batch_size", self.batch_rows());
         found.positive("train.gradient_accumulation", train.gradient_accumulation);
         found.positive("train.log_every", train.log_every);
-        found.positive("checkpoint.every", self.checkpoint.every);
+        let checkpoint = &self.checkpoint;
+        found.not_negative("checkpoint.minutes", checkpoint.minutes);
+        if checkpoint.minutes == 0.0 {
+            found.positive("checkpoint.every", checkpoint.every);
+        }
         found.positive("recovery.skipped_updates", self.recovery.skipped_updates);
         // The step counter on the device is a signed 32-bit integer.
         found.unless(

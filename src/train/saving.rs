@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::TrainError;
-use crate::checkpoint::{self, Ended, Saver, Store, Team, TensorParts, Verdict};
+use crate::checkpoint::{self, Ended, Retention, Saver, Store, Team, TensorParts, Verdict};
+use crate::config;
 
 /// The saves of a run.
 pub(super) struct Saves {
@@ -37,16 +38,28 @@ const LAST_PAUSE: Duration = Duration::from_secs(300);
 /// of a run.
 const SHARE: u32 = 10;
 
+/// Where a checkpoint's metadata has the held-out loss of its state.
+pub(super) const SCORE: &str = "validation_loss";
+
 /// A save that the next one waits for longer than this is logged.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 impl Saves {
-    /// For a run that goes on from a saved step, where there is one. Of the saved steps the newest
-    /// `keep` are kept; 0 keeps all.
-    pub fn new(store: Store, keep: usize, team: Option<Team>, saved: Option<u64>) -> Saves {
-        let keep = if keep == 0 { usize::MAX } else { keep };
+    /// For a run that goes on from a saved step, where there is one.
+    pub fn new(
+        store: Store,
+        config: &config::Checkpoint,
+        team: Option<Team>,
+        saved: Option<u64>,
+    ) -> Saves {
+        let retention = Retention {
+            last: config.keep,
+            every: config.keep_every,
+            best: config.keep_best,
+            score: |metadata| metadata[SCORE].as_f64(),
+        };
         Saves {
-            saver: Saver::new(store, keep, team),
+            saver: Saver::new(store, retention, team),
             saved,
             fetched: None,
             failing: None,

@@ -20,7 +20,7 @@ use super::health::{Fault, Health};
 use super::in_flight::{InFlight, StartedStep};
 use super::reporter::Reporter;
 use super::resume::ResumePoint;
-use super::saving::Saves;
+use super::saving::{SCORE, Saves};
 use super::state::State;
 use super::summary::{self, Summary};
 use crate::checkpoint::{self, Guard, Store, Team};
@@ -126,6 +126,10 @@ struct Trainer<'a> {
     /// The processes that save together, where they are several.
     team: Option<Team>,
     health: Health,
+    /// The step last evaluated, and the held-out loss after it.
+    held_out_loss: Option<(u64, f64)>,
+    /// When the last save began.
+    last_save: Instant,
     /// A save was due while the state was in doubt.
     save_is_owed: bool,
     /// The saved step that the state was loaded of; none where it was drawn.
@@ -158,9 +162,11 @@ impl<'a> Trainer<'a> {
         let reporter = Reporter::open(config, run, mesh.peak_flops(), step, from.residues)?;
         let mut trainer = Trainer {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
-            saves: Saves::new(store, config.checkpoint.keep, team, from.checkpoint()),
+            saves: Saves::new(store, &config.checkpoint, team, from.checkpoint()),
             team,
             health: Health::new(config.recovery.skipped_updates),
+            held_out_loss: None,
+            last_save: Instant::now(),
             save_is_owed: false,
             loaded: from.checkpoint(),
             rollbacks: 0,
@@ -259,7 +265,7 @@ impl<'a> Trainer<'a> {
             .loader
             .after_rows(from.step, seen, config.data.prefetch);
         std::mem::replace(&mut self.batches, batches).abandon();
-        self.saves = Saves::new(store, config.checkpoint.keep, self.team, from.checkpoint());
+        self.saves = Saves::new(store, &config.checkpoint, self.team, from.checkpoint());
         self.health = Health::new(config.recovery.skipped_updates);
         self.save_is_owed = false;
         self.loaded = from.checkpoint();
@@ -398,6 +404,7 @@ impl<'a> Trainer<'a> {
         };
         let validation = evaluation.run(job.mesh, self.state.parameters(), POLL, poll)?;
         if let Some(validation) = &validation {
+            self.held_out_loss = Some((step, validation.validation_loss));
             self.health.evaluation(step, validation.validation_loss);
             self.reporter.evaluated(validation);
         }
@@ -419,8 +426,7 @@ impl<'a> Trainer<'a> {
     fn is_save_wanted(&mut self) -> Result<bool, TrainError> {
         self.saves.poll()?;
         let asked = self.job.requests.take_save();
-        // Processes that hold shards of one state read it back together, at steps that all of them
-        // know.
+        // The processes of a run save together, at steps that all of them know.
         if !self.job.mesh.is_fully_addressable() {
             if asked {
                 let every = self.job.config.checkpoint.every;
@@ -428,7 +434,10 @@ impl<'a> Trainer<'a> {
             }
             return Ok(false);
         }
-        Ok(asked || self.saves.is_retry_due())
+        let minutes = self.job.config.checkpoint.minutes;
+        let is_time = minutes > 0.0 && self.last_save.elapsed().as_secs_f64() >= 60.0 * minutes;
+        let is_new = self.saves.fetched() != Some(self.step) && self.loaded != Some(self.step);
+        Ok(asked || self.saves.is_retry_due() || (is_time && is_new))
     }
 
     /// Copies the state to the host and writes it in the background, after the save that may be
@@ -452,9 +461,11 @@ impl<'a> Trainer<'a> {
             "rows": self.batches.rows_before(self.step),
             "residues": self.reporter.residues(),
             "optimizer_start": self.programs.optimizer_start,
+            SCORE: self.held_out_loss.filter(|(step, _)| *step == self.step).map(|(_, loss)| loss),
         });
         let fetch = || self.state.own_parts(self.job.mesh);
         self.saves.save(self.step, metadata, fetch)?;
+        self.last_save = start;
         self.reporter.skip(start.elapsed());
         self.in_flight.resume();
         Ok(())
