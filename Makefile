@@ -102,6 +102,13 @@ fuzz: ## throw RUNS mutated files, and as many manifests, at what reads them
 	cd data/fuzz && cargo run --quiet --bin fasta -- $(FUZZ) -dict=fasta.dict corpus/fasta seeds/fasta
 	cd data/fuzz && cargo run --quiet --bin manifest -- $(FUZZ) corpus/manifest seeds/manifest
 
+# How often the state of a billion parameters is saved and restored.
+SAVES ?= 3
+
+.PHONY: bench-checkpoint
+bench-checkpoint: plugin ## compare saving and restoring a billion parameters with dd on the same disk (needs 8 GB of it)
+	cargo run --quiet --example checkpoint_speed -- target $(SAVES) ankh-large model.encoder_layers=24 model.decoder_layers=12
+
 .PHONY: bench-data
 bench-data: $(REFERENCE)/ready ## compare masked batches a second with PyArrow's, Grain's and T5's recipe
 	cargo build --bin pretrain

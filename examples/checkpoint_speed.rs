@@ -22,6 +22,8 @@ type Error = Box<dyn std::error::Error>;
 const BLOCK: u64 = 64 << 20;
 
 fn main() -> Result<(), Error> {
+    // As a run on the CPU does.
+    ankh::huge_pages::run_with_huge_pages();
     ankh_pjrt::quiet_logs();
     let mut arguments = std::env::args().skip(1);
     let directory = PathBuf::from(arguments.next().ok_or("in which directory?")?);
@@ -31,6 +33,8 @@ fn main() -> Result<(), Error> {
     let mesh = open_mesh(&config, Slice::default(), Hosts::Real)?;
     let programs = Programs::of(&config, mesh.platform(), mesh.rules());
     let mut state = State::initial(&programs, &mesh)?;
+    // The state is there when its parts are.
+    drop(state.own_parts(&mesh)?);
     let place = directory.join("checkpoint_speed");
     fs::create_dir_all(&place)?;
     let file = place.join("dd");

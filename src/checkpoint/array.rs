@@ -1,13 +1,16 @@
 //! One tensor as one Zarr array: data types, names, chunks out and in.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ankh_pjrt::{ElementType, HostTensor};
+use ankh_storage::atomic;
 use serde::{Deserialize, Serialize};
-use zarrs::array::codec::{CodecOptions, Crc32cCodec};
+use zarrs::array::codec::Crc32cCodec;
 use zarrs::array::{Array, ArrayBuilder, ArrayMetadataOptions, FillValue};
 use zarrs::filesystem::FilesystemStore;
 
@@ -164,20 +167,17 @@ pub(super) fn write(
         parts.push((own, part));
     }
     // A chunk of zeros is written like any other, so that a missing file is always a fault.
-    let options = CodecOptions::builder().store_empty_chunks(true).build();
     let chunks = in_parallel(jobs.len(), |job| {
         let (part, inner, index) = &jobs[job];
         let (own, part) = &parts[*part];
         let elements = elements(own, inner, &part.bytes);
-        let crc32c = Checksum::of(&elements);
-        array
-            .store_chunk_opt(index, elements, &options)
-            .map_err(|e| failed(e.to_string()))?;
         let record = FileRecord {
             file: chunk_file(&array, index),
-            bytes: grid.chunk_bytes() as u64 + CRC_BYTES,
-            crc32c,
+            bytes: elements.len() as u64 + CRC_BYTES as u64,
+            crc32c: Checksum::of(&elements),
         };
+        let path = directory.join(&record.file);
+        write_chunk(&path, &elements, record.crc32c).map_err(Error::io("write", &path))?;
         Ok((grid.number(index), record))
     })?;
     Ok(WrittenArray {
@@ -188,6 +188,25 @@ pub(super) fn write(
         metadata: metadata.transpose()?,
         chunks,
     })
+}
+
+/// Writes a chunk as the codecs `bytes` and `crc32c` of Zarr do, without a copy of it: the elements,
+/// little-endian, and their checksum.
+fn write_chunk(path: &Path, elements: &[u8], crc32c: Checksum) -> io::Result<()> {
+    let mut file = match File::create(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(atomic::parent(path))?;
+            File::create(path)?
+        }
+        file => file?,
+    };
+    file.write_all(elements)?;
+    file.write_all(&crc32c.to_le_bytes())?;
+    // The disk works on while other threads prepare their chunks.
+    match elements.len() >= SYNCED {
+        true => file.sync_all(),
+        false => Ok(()),
+    }
 }
 
 /// The grid of a tensor's array and its data type, if the parts are what they should be.
@@ -259,18 +278,48 @@ pub(super) fn read(
     let dims = part.iter().map(|range| (range.end - range.start) as i64);
     let mut tensor = HostTensor::zeros(element_type, dims.collect::<Vec<_>>());
     let numbers = grid.overlapping(part);
+    if let Some(slices) = in_a_row(&grid, part, &mut tensor.bytes) {
+        // Each chunk is read to where it belongs.
+        let slices: Vec<Mutex<&mut [u8]>> = slices.map(Mutex::new).collect();
+        let bytes = in_parallel(numbers.len(), |job| {
+            let index = grid.index(numbers[job]);
+            let chunk = &record.chunks[numbers[job]];
+            let mut slice = slices[job].lock().unwrap_or_else(PoisonError::into_inner);
+            read_chunk(&array, directory, &index, chunk, &mut slice)?;
+            Ok(chunk.bytes)
+        })?;
+        return Ok((tensor, bytes.iter().sum()));
+    }
     let to = Mutex::new(&mut tensor.bytes);
     let bytes = in_parallel(numbers.len(), |job| {
-        let number = numbers[job];
-        let index = grid.index(number);
-        let chunk = &record.chunks[number];
-        let elements = read_chunk(&array, directory, &grid, &index, chunk)?;
+        let index = grid.index(numbers[job]);
+        let chunk = &record.chunks[numbers[job]];
+        let mut elements = vec![0; grid.chunk_bytes()];
+        read_chunk(&array, directory, &index, chunk, &mut elements)?;
         // Reading and checking take longer than copying.
         let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
         copy_overlap(&grid, &grid.ranges(&index), &elements, part, &mut to);
         Ok(chunk.bytes)
     })?;
     Ok((tensor, bytes.iter().sum()))
+}
+
+/// The bytes of each chunk of a part in those of the part, where the part consists of whole chunks
+/// that follow each other along its first dimension.
+fn in_a_row<'t>(
+    grid: &Grid,
+    part: &[Range<u64>],
+    bytes: &'t mut [u8],
+) -> Option<std::slice::ChunksExactMut<'t, u8>> {
+    let axes = part.iter().zip(&grid.chunk).enumerate();
+    let fits = |(axis, (range, &chunk)): (usize, (&Range<u64>, &u64))| {
+        let length = range.end - range.start;
+        range.start.is_multiple_of(chunk)
+            && length.is_multiple_of(chunk)
+            && (axis == 0 || length == chunk)
+    };
+    let whole = !bytes.is_empty() && axes.into_iter().all(fits);
+    whole.then(|| bytes.chunks_exact_mut(grid.chunk_bytes()))
 }
 
 /// Copies what a chunk and a part of an array have in common from the chunk's elements to the
@@ -330,12 +379,17 @@ pub(super) fn verify(
         .iter()
         .enumerate()
         .try_for_each(|(number, chunk)| {
-            read_chunk(&array, directory, &grid, &grid.index(number), chunk).map(drop)
+            let mut elements = vec![0; grid.chunk_bytes()];
+            read_chunk(&array, directory, &grid.index(number), chunk, &mut elements)
         })
 }
 
 /// The bytes the codec appends to a chunk.
-const CRC_BYTES: u64 = 4;
+const CRC_BYTES: usize = 4;
+
+/// Chunks of so many bytes are put on the disk as soon as they are written, smaller ones with all
+/// other files.
+const SYNCED: usize = 1 << 20;
 
 type OpenArray = Array<FilesystemStore>;
 
@@ -393,14 +447,16 @@ fn open(
     Ok((array, grid, element_type))
 }
 
+/// Reads the elements of a chunk, every byte checked.
 fn read_chunk(
     array: &OpenArray,
     directory: &Path,
-    grid: &Grid,
     index: &[u64],
     record: &FileRecord,
-) -> Result<Vec<u8>, Fault> {
+    elements: &mut [u8],
+) -> Result<(), Fault> {
     let fault = |problem: String| Fault::new(&record.file, problem);
+    let unreadable = |e: io::Error| Fault::unreadable(&record.file, &e);
     if record.file != chunk_file(array, index) {
         return Err(Fault::new(
             super::commit::FILE,
@@ -408,24 +464,25 @@ fn read_chunk(
         ));
     }
     record.check_length(directory)?;
-    let elements = array
-        .retrieve_chunk_if_exists(index)
-        .map_err(|e| fault(e.to_string()))?
-        .ok_or_else(|| fault("it is missing".to_owned()))?
-        .into_fixed()
-        .map_err(|e| fault(e.to_string()))?
-        .into_owned();
-    if elements.len() != grid.chunk_bytes() {
+    let expected = (elements.len() + CRC_BYTES) as u64;
+    if record.bytes != expected {
         return Err(fault(format!(
-            "expected {} bytes of elements, found {}",
-            grid.chunk_bytes(),
-            elements.len()
+            "expected {expected} bytes, and commit.json lists {}",
+            record.bytes
         )));
     }
-    match Checksum::of(&elements) == record.crc32c {
-        true => Ok(elements),
+    let mut file = File::open(directory.join(&record.file)).map_err(unreadable)?;
+    let mut own = [0; CRC_BYTES];
+    file.read_exact(elements).map_err(unreadable)?;
+    file.read_exact(&mut own).map_err(unreadable)?;
+    let crc32c = Checksum::of(elements);
+    if own != crc32c.to_le_bytes() {
+        return Err(fault("its contents do not match its own checksum".into()));
+    }
+    match crc32c == record.crc32c {
+        true => Ok(()),
         false => Err(fault(
-            "its contents do not match the checksum in commit.json".to_owned(),
+            "its contents do not match the checksum in commit.json".into(),
         )),
     }
 }

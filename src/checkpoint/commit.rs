@@ -72,6 +72,11 @@ impl Checksum {
     pub fn of(bytes: &[u8]) -> Checksum {
         Checksum(crc32c::crc32c(bytes))
     }
+
+    /// As the codec `crc32c` of Zarr appends it.
+    pub fn to_le_bytes(self) -> [u8; 4] {
+        self.0.to_le_bytes()
+    }
 }
 
 impl From<Checksum> for String {

@@ -6,6 +6,9 @@ use std::thread;
 /// More threads than this wait for the disk rather than for each other.
 const MOST: usize = 8;
 
+/// So many are worth it however few cores there are: one computes while others wait for the disk.
+const LEAST: usize = 4;
+
 /// The results of `job(0)` to `job(count - 1)` in order, or the error of the first job that has
 /// one; after an error no further job is started.
 pub(super) fn in_parallel<T: Send, E: Send>(
@@ -13,8 +16,7 @@ pub(super) fn in_parallel<T: Send, E: Send>(
     job: impl Fn(usize) -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, E> {
     let workers = thread::available_parallelism()
-        .map_or(1, |n| n.get())
-        .min(MOST)
+        .map_or(LEAST, |n| n.get().clamp(LEAST, MOST))
         .min(count);
     if workers <= 1 {
         return (0..count).map(job).collect();

@@ -1,6 +1,8 @@
 //! Compares a number among the hosts of a run: its minimum and maximum are reduced over all
 //! devices.
 
+use std::borrow::Cow;
+
 use ankh_hlo::{ArraySpec, AxisName, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
 
@@ -31,7 +33,7 @@ impl DeviceMesh {
         let spec: &ArraySpec = &program.parameters()[0];
         let numbers = self.assemble(spec, |position, _| {
             let number = i32::try_from(own(position)).unwrap_or(i32::MAX);
-            Ok::<_, DeviceError>(HostTensor::new::<i32>([1], &[number]))
+            Ok::<_, DeviceError>(Cow::Owned(HostTensor::new::<i32>([1], &[number])))
         })?;
         let results = program.execute(vec![Input::Keep(&numbers)])?;
         let read = |i: usize| -> Result<u64, DeviceError> {

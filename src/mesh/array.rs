@@ -1,5 +1,6 @@
 //! Arrays on the devices: made of shards, one for each device, given to programs and read back.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use ankh_hlo::ArraySpec;
@@ -137,16 +138,16 @@ impl DeviceMesh {
                 expected,
             });
         }
-        self.assemble(spec, |_, part| Ok(tensor.part(part)?))
+        self.assemble(spec, |_, part| Ok(Cow::Owned(tensor.part(part)?)))
     }
 
     /// Makes an array from what `part` returns for each device of this process: it is called with
     /// the device's position in the mesh and the ranges of its shard. JAX:
     /// `make_array_from_callback`.
-    pub fn assemble<E: From<DeviceError>>(
+    pub fn assemble<'t, E: From<DeviceError>>(
         &self,
         spec: &ArraySpec,
-        mut part: impl FnMut(usize, &[Range<i64>]) -> Result<HostTensor, E>,
+        mut part: impl FnMut(usize, &[Range<i64>]) -> Result<Cow<'t, HostTensor>, E>,
     ) -> Result<ShardedArray, E> {
         let shards = self.local.iter().map(|local| {
             let tensor = part(local.position, &shard_range(spec, local.position))?;

@@ -4,6 +4,7 @@
 //! sharding of the batch, so devices that compute the same rows (those along `model`) get the same
 //! rows, also on different hosts.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -218,7 +219,7 @@ impl Prefetcher<'_> {
                 let host = host.expect("each device of this process belongs to one of its hosts");
                 let mut part = part.to_vec();
                 part[0] = self.loader.hosts[host].local(&part[0]);
-                Ok::<_, DeviceError>(hosts[host][number].part(&part)?)
+                Ok::<_, DeviceError>(Cow::Owned(hosts[host][number].part(&part)?))
             })
         };
         let arrays = self.loader.specs.iter().enumerate().map(upload);

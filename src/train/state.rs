@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::mpsc::sync_channel;
 
 use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
@@ -60,32 +61,47 @@ impl State {
         kept: impl Fn(&str) -> bool,
     ) -> Result<State, TrainError> {
         let specs = programs.state_specs();
-        let mut arrays = Vec::new();
-        for specs in in_groups(&specs) {
-            let mut wanted = Vec::new();
-            for spec in specs.iter().filter(|spec| kept(&spec.name)) {
-                check(spec, reader)?;
-                let parts = mesh.distinct_parts(spec);
-                wanted.extend(parts.into_iter().map(|part| (spec.name.as_str(), part)));
-            }
-            let read = reader.parts(&wanted)?;
-            for spec in specs {
-                let part_of = |part: &[Range<i64>]| {
-                    let is_it =
-                        |(name, range): &(&str, Vec<_>)| *name == spec.name && range == part;
-                    wanted.iter().position(is_it).map(|i| &read[i])
-                };
-                let array = match kept(&spec.name) {
-                    false => zeros(mesh, spec)?,
-                    true => mesh.assemble(spec, |_, part| {
-                        let tensor = part_of(part).expect("each part of a device was read");
-                        Ok::<_, DeviceError>(tensor.clone())
-                    })?,
-                };
-                arrays.push(array);
-            }
+        for spec in specs.iter().filter(|spec| kept(&spec.name)) {
+            check(spec, reader)?;
         }
-        Ok(State::of(programs, arrays))
+        // Of each group, the parts of its arrays.
+        let groups = in_groups(&specs).into_iter().map(|specs| {
+            let parts = |spec| {
+                let parts = mesh.distinct_parts(spec).into_iter();
+                parts.map(|part| (spec.name.as_str(), part))
+            };
+            let kept = specs.iter().filter(|spec| kept(&spec.name));
+            (specs, kept.flat_map(parts).collect())
+        });
+        let groups: Vec<(&[ArraySpec], Vec<Part<'_>>)> = groups.collect();
+        let mut arrays = Vec::new();
+        std::thread::scope(|scope| {
+            // One group is read while the one before goes to the devices.
+            let (sender, read) = sync_channel(0);
+            let groups = &groups;
+            scope.spawn(move || {
+                let read = groups.iter().map(|(_, parts)| reader.parts(parts));
+                // What nobody waits for any more is not read.
+                read.map_while(|read| sender.send(read).ok()).for_each(drop);
+            });
+            for (specs, parts) in groups {
+                let read = read.recv().expect("each group is read or its error told")?;
+                for spec in *specs {
+                    let array = match kept(&spec.name) {
+                        false => zeros(mesh, spec)?,
+                        true => mesh.assemble(spec, |_, part| {
+                            let is_it =
+                                |(name, range): &Part<'_>| *name == spec.name && range == part;
+                            let place = parts.iter().position(is_it);
+                            let place = place.expect("each part of a device is read");
+                            Ok::<_, DeviceError>(Cow::Borrowed(&read[place]))
+                        })?,
+                    };
+                    arrays.push(array);
+                }
+            }
+            Ok(State::of(programs, arrays))
+        })
     }
 
     fn of(programs: &Programs<'_>, arrays: Vec<ShardedArray>) -> State {
@@ -163,7 +179,10 @@ const SMALL: u64 = 1 << 16;
 
 /// Arrays are loaded together up to so many bytes, so that small ones are read at once and large
 /// ones are not all in the host's memory.
-const GROUP: u64 = 1 << 29;
+const GROUP: u64 = 1 << 28;
+
+/// A part of an array that is read: the array's name, and a range for each dimension.
+type Part<'a> = (&'a str, Vec<Range<i64>>);
 
 /// The arrays in groups, in order.
 fn in_groups(specs: &[ArraySpec]) -> Vec<&[ArraySpec]> {
@@ -207,10 +226,8 @@ fn missing_array(spec: &ArraySpec) -> TrainError {
 fn zeros(mesh: &DeviceMesh, spec: &ArraySpec) -> Result<ShardedArray, DeviceError> {
     mesh.assemble(spec, |_, part| {
         let dims = part.iter().map(|range| range.end - range.start);
-        Ok(HostTensor::zeros(
-            element_type(spec),
-            dims.collect::<Vec<_>>(),
-        ))
+        let zeros = HostTensor::zeros(element_type(spec), dims.collect::<Vec<_>>());
+        Ok(Cow::Owned(zeros))
     })
 }
 
