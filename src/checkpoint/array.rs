@@ -190,8 +190,8 @@ pub(super) fn write(
     })
 }
 
-/// Writes a chunk as the codecs `bytes` and `crc32c` of Zarr do, without a copy of it: the elements,
-/// little-endian, and their checksum.
+/// Writes a chunk as the codecs `bytes` and `crc32c` of Zarr do, without a copy of it: the
+/// elements, little-endian, and their checksum.
 fn write_chunk(path: &Path, elements: &[u8], crc32c: Checksum) -> io::Result<()> {
     let mut file = match File::create(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
