@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The structure of the house, and two rules of its words: `make structure`, part of `make lint`.
+"""The structure of the house, and three rules of its words: `make structure`, part of `make lint`.
 
     python3 tests/house.py           draws the crates and the modules, each with what it uses
     python3 tests/house.py check     fails on a circle, on a picture in ARCHITECTURE.md that is not
-                                     this one, on a name that has been replaced, and on long lines
+                                     this one, on a name that has been replaced, on long lines, and
+                                     on a test that docs/operations.md names and nobody has written
     python3 tests/house.py write     puts the picture into ARCHITECTURE.md
 """
 
@@ -167,6 +168,17 @@ def long_lines():
                 yield f"{path.relative_to(ROOT)}:{number}: {len(line)} columns"
 
 
+def missing_tests():
+    """Tests that the page on operations names and nobody has written."""
+    page = ROOT / "docs/operations.md"
+    named = set(re.findall(r"`((?:[a-z0-9]+_){3,}[a-z0-9]+)`", page.read_text()))
+    written = set()
+    for path in files("*.rs"):
+        written.update(re.findall(r"\bfn (\w+)\(", path.read_text()))
+    for name in sorted(named - written):
+        yield f"{page.relative_to(ROOT)}: there is no test `{name}`"
+
+
 def main():
     page = ROOT / "ARCHITECTURE.md"
     text, drawing = page.read_text(), picture()
@@ -179,7 +191,7 @@ def main():
         case ["write"]:
             page.write_text(whole)
         case ["check"]:
-            faults = [*circles(), *replaced_names(), *long_lines()]
+            faults = [*circles(), *replaced_names(), *long_lines(), *missing_tests()]
             if text != whole:
                 faults.append("ARCHITECTURE.md: the picture is not `make structure`'s: make picture")
             if faults:

@@ -104,6 +104,7 @@ fn a_plan_for_reading_names_the_mesh_the_memory_and_the_exchanges() {
         "data 2 x fsdp 2 x model 2",
         "encoder.layers.mlp.wo ",
         "optimizer state",
+        "memory of a host",
         "all-reduce",
         "not known",
     ] {

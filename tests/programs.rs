@@ -252,6 +252,32 @@ fn clipping_bounds_the_norm_of_what_the_optimizer_sees() {
 }
 
 #[test]
+fn a_step_whose_loss_is_not_finite_changes_nothing() {
+    let config = tiny();
+    let good = Batch::random(&config);
+    // Without a target the mean loss is 0 / 0.
+    let poisoned = Batch {
+        targets: vec![],
+        ..good.clone()
+    };
+    let before = weights(&config);
+    let step = Step::from(&config, before.clone(), &poisoned);
+    assert!(step.metrics.loss.is_nan(), "{}", step.metrics.loss);
+    assert_eq!((step.metrics.skipped, step.metrics.non_finite), (1.0, 0.0));
+    assert!(step.updates.iter().flatten().all(|update| *update == 0.0));
+    // It is the batch that is to blame.
+    let step = Step::from(&config, before.clone(), &good);
+    assert_eq!((step.metrics.skipped, step.metrics.non_finite), (0.0, 0.0));
+    // And here the state, which is counted before and after.
+    let mut bad = before;
+    let mut values = bad[0].to_vec::<f32>().unwrap();
+    values[..3].fill(f32::NAN);
+    bad[0] = HostTensor::new::<f32>(bad[0].dims.clone(), &values);
+    let step = Step::from(&config, bad, &good);
+    assert_eq!(step.metrics.non_finite, 3.0);
+}
+
+#[test]
 fn bfloat16_stays_near_float32() {
     let mut config = tiny();
     config.train.compute = Compute::Bfloat16;

@@ -230,8 +230,14 @@ fn describe(client: &Client) -> Result<String, ankh_pjrt::Error> {
 }
 
 fn memory(config: &Config) -> Check {
-    let needed = state_bytes(config) + 4 * config.model.parameters();
-    let needed_text = format!("weights, gradients and optimizer take {}", bytes(needed));
+    let state = state_bytes(config);
+    // A save copies the state once.
+    let needed = 2 * state + 4 * config.model.parameters();
+    let needed_text = format!(
+        "weights, gradients and optimizer take {}, {} of it while a state is saved",
+        bytes(needed),
+        bytes(state)
+    );
     match available_memory() {
         None => Check::warn(
             "memory",

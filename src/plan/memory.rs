@@ -36,6 +36,8 @@ pub struct Memory {
     pub peak: u64,
     /// What there is, where that is known.
     pub limit: Option<u64>,
+    /// The most that a save takes of a host's memory: what the host's chips hold of the state.
+    pub host_save: u64,
 }
 
 impl Memory {
@@ -44,6 +46,7 @@ impl Memory {
         stats: &CompileStats,
         optimized: &HloModuleProto,
         limit: Option<u64>,
+        chips_per_host: usize,
     ) -> Memory {
         let sum = |role: Role| {
             arrays
@@ -57,9 +60,10 @@ impl Memory {
         let total = |shapes: &[&ShapeProto]| shapes.iter().map(|shape| bytes(shape)).sum::<u64>();
         let activations = total(&stacks.activations).min(stats.temporary);
         let gradients = total(&stacks.gradients).min(stats.temporary - activations);
+        let (parameters, optimizer) = (sum(Role::Parameter), sum(Role::Optimizer));
         Memory {
-            parameters: sum(Role::Parameter),
-            optimizer: sum(Role::Optimizer),
+            parameters,
+            optimizer,
             batch: sum(Role::Batch),
             arguments: stats.arguments,
             activations,
@@ -69,6 +73,7 @@ impl Memory {
             code: stats.code,
             peak: stats.peak,
             limit,
+            host_save: (parameters + optimizer) * chips_per_host as u64,
         }
     }
 

@@ -187,7 +187,11 @@ impl Memory {
         ] {
             writeln!(f, "  {name:18} {:>10}", bytes(size))?;
         }
-        Ok(())
+        writeln!(
+            f,
+            "memory of a host   {} at most while a state is saved",
+            bytes(self.host_save)
+        )
     }
 }
 
