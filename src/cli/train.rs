@@ -210,6 +210,7 @@ fn as_json(summary: &Summary, exit: Exit) -> serde_json::Value {
         "stopped": exit == Exit::Stopped,
         "steps": summary.steps,
         "seconds": summary.seconds,
+        "time": summary.time,
         "training_loss": pair(training.map(|loss| loss.0.into()), training.map(|loss| loss.1.into())),
         "held_out_loss": pair(held_out.map(|loss| loss.0), held_out.map(|loss| loss.1)),
         "frequency_loss": summary.frequency_loss,
@@ -241,6 +242,9 @@ fn in_words(summary: &Summary, exit: Exit, run: &Path, program: &str) -> String 
             "                 {loss:.4} is what token frequencies alone give"
         ));
     }
+    if let Some(time) = &summary.time {
+        lines.push(format!("  time           {time}"));
+    }
     if summary.steps > 0 {
         lines.push(format!("  metrics        {}", summary.metrics.display()));
     }
@@ -268,6 +272,7 @@ mod tests {
         Summary {
             steps: 300,
             seconds: 58.4,
+            time: None,
             training_loss: Some((4.75, 2.25)),
             held_out_loss: Some((4.5, 2.5)),
             frequency_loss: Some(2.875),

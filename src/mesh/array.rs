@@ -1,6 +1,7 @@
 //! Arrays on the devices: made of shards, one for each device, given to programs and read back.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use ankh_hlo::ArraySpec;
@@ -205,18 +206,17 @@ impl DeviceMesh {
     /// once.
     pub fn fetch_own(&self, array: &ShardedArray) -> Result<OwnParts, DeviceError> {
         let spec = &array.spec;
-        let mut parts: Vec<Vec<Range<i64>>> = Vec::new();
+        let mut seen = HashSet::new();
         let mut own = Vec::new();
         for position in 0..self.ids.len() {
             let part = shard_range(spec, position);
-            if parts.contains(&part) {
+            if !seen.insert(part.clone()) {
                 continue;
             }
             let local = self.local.iter().position(|l| l.position == position);
             if let Some(local) = local {
-                own.push((part.clone(), array.shards[local].to_host_async()?));
+                own.push((part, array.shards[local].to_host_async()?));
             }
-            parts.push(part);
         }
         Ok(OwnParts {
             element_type: array.shards[0].element_type(),

@@ -180,7 +180,10 @@ fn tag(name: &str) -> String {
     if let Some(name) = name.strip_prefix("validation_") {
         return format!("validation/{name}");
     }
-    let speed = name == "mfu" || name.ends_with("_second") || name.ends_with("_seconds");
+    let speed = name == "mfu"
+        || name == "goodput"
+        || name.ends_with("_second")
+        || name.ends_with("_seconds");
     format!("{}/{name}", if speed { "speed" } else { "train" })
 }
 

@@ -29,6 +29,9 @@ pub struct Metrics {
     pub padding_efficiency: f64,
     /// Updates skipped since the line before, for their loss or gradients were not finite.
     pub skipped_updates: u64,
+    /// Share of the process's time up to now that trained and was not lost: see
+    /// [`super::TimeShares`].
+    pub goodput: f64,
     /// How fast the steps since the line before were.
     #[serde(flatten)]
     pub rates: Rates,
@@ -174,6 +177,7 @@ pub(super) mod tests {
             },
             padding_efficiency: 0.75,
             skipped_updates: 0,
+            goodput: 0.9,
             rates: Rates {
                 step_seconds: 0.5,
                 examples_per_second: 16.0,
@@ -229,6 +233,7 @@ pub(super) mod tests {
             "epoch",
             "residues",
             "skipped_updates",
+            "goodput",
             "data_wait_seconds",
         ] {
             assert!(text.contains(&format!("\"{field}\":")), "{field} in {text}");

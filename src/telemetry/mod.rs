@@ -6,12 +6,14 @@
 
 mod append;
 mod events;
+mod goodput;
 mod log;
 mod metrics;
 mod progress;
 mod throughput;
 
 pub use events::EventLog;
+pub use goodput::{Goodput, Lost, TimeShares};
 pub use log::{Log, print_line};
 pub use metrics::{Metrics, MetricsLog, Validation};
 pub use progress::StepProgress;

@@ -94,6 +94,11 @@ impl InFlight {
         Ok(metrics.expect("a step's last result is its metrics"))
     }
 
+    /// Whether the devices still work on a step.
+    pub fn is_busy(&self) -> bool {
+        self.steps.back().is_some_and(|last| !last.ended.is_ready())
+    }
+
     /// Waits until the devices have ended the newest step.
     pub fn wait_for_last(&self) -> Result<(), TrainError> {
         if let Some(last) = self.steps.back() {

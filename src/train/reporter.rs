@@ -9,7 +9,9 @@ use super::summary::Summary;
 use crate::config::Config;
 use crate::programs::{BatchShape, StepMetrics};
 use crate::run_dir::RunDirectory;
-use crate::telemetry::{EventLog, Meter, Metrics, MetricsLog, StepProgress, Validation};
+use crate::telemetry::{
+    EventLog, Goodput, Lost, Meter, Metrics, MetricsLog, StepProgress, Validation,
+};
 
 /// Where the metrics of steps go.
 pub(super) struct Reporter {
@@ -21,6 +23,7 @@ pub(super) struct Reporter {
     /// Skipped updates since the last line.
     skipped: u64,
     meter: Meter,
+    goodput: Goodput,
     metrics: MetricsLog,
     events: EventLog,
     progress: StepProgress,
@@ -30,13 +33,15 @@ pub(super) struct Reporter {
 
 impl Reporter {
     /// For the steps after `step`, up to which the run has shown `residues`. `peak_flops` is that
-    /// of all devices together, where it is known.
+    /// of all devices together, where it is known. `goodput` has counted what the process did so
+    /// far.
     pub fn open(
         config: &Config,
         run: &RunDirectory,
         peak_flops: Option<f64>,
         step: u64,
         residues: u64,
+        goodput: Goodput,
     ) -> Result<Reporter, TrainError> {
         Ok(Reporter {
             size: BatchShape::of(config),
@@ -45,6 +50,7 @@ impl Reporter {
             residues,
             skipped: 0,
             meter: Meter::start(config.step_flops(), peak_flops),
+            goodput,
             metrics: MetricsLog::after(step, run.metrics())?,
             events: EventLog::after(step, run.path())?,
             progress: StepProgress::start(step, config.train.steps),
@@ -87,6 +93,7 @@ impl Reporter {
             numbers,
             padding_efficiency: tokens / self.size.positions() as f64,
             skipped_updates: std::mem::take(&mut self.skipped),
+            goodput: self.goodput.shares().training,
             rates: self.meter.read(),
             validation,
         };
@@ -143,9 +150,25 @@ impl Reporter {
         self.meter.read();
     }
 
-    /// Leaves a time (of an evaluation, of a save) out of the rates.
-    pub fn skip(&mut self, duration: Duration) {
+    /// Leaves a time out of the rates, and counts what took it.
+    pub fn skip(&mut self, what: Lost, duration: Duration) {
         self.meter.skip(duration);
+        self.goodput.lose(what, duration);
+    }
+
+    /// Counts time that passed between steps.
+    pub fn lose(&mut self, what: Lost, duration: Duration) {
+        self.goodput.lose(what, duration);
+    }
+
+    /// The state was saved: the steps up to now are not lost any more.
+    pub fn keep(&mut self) {
+        self.goodput.keep();
+    }
+
+    /// The run goes back: the steps since its state was last saved or loaded are lost.
+    pub fn roll_back(&mut self) {
+        self.goodput.roll_back();
     }
 
     /// Retries what there was no room for; the log reports what is missing.
@@ -164,6 +187,7 @@ impl Reporter {
         Summary {
             steps: step,
             seconds: self.began.elapsed().as_secs_f64(),
+            time: Some(self.goodput.shares()),
             ..self.summary
         }
     }

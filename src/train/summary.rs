@@ -6,6 +6,7 @@ use ankh_data::{Batches, TokenFrequencies};
 
 use super::TrainError;
 use crate::run_dir::Requests;
+use crate::telemetry::TimeShares;
 
 /// The first and last figures of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +15,8 @@ pub struct Summary {
     pub steps: u64,
     /// Seconds this process trained, compilation excluded.
     pub seconds: f64,
+    /// How this process's time was spent, compilation included.
+    pub time: Option<TimeShares>,
     /// Mean training loss of the first and the last logged step of this process.
     pub training_loss: Option<(f32, f32)>,
     /// Loss on the held-out split at this process's first and last evaluation.

@@ -29,7 +29,7 @@ use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
 use crate::model::AttentionImplementation;
 use crate::programs::{self, NoKernel, Programs};
 use crate::run_dir::{Fence, Requests, RunDirectory, RunError};
-use crate::telemetry::{Log, Validation};
+use crate::telemetry::{Goodput, Log, Lost, Validation};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,18 +148,25 @@ impl<'a> Trainer<'a> {
         let Job {
             config, run, mesh, ..
         } = job;
+        let began = Instant::now();
+        let mut goodput = Goodput::start();
         let store = job.store()?;
         let from = job.resume_point(&store)?;
         let programs = from.programs(programs);
         let held_out = evaluation::held_out(&programs, mesh)?;
         let module = programs.step()?;
         let (program, evaluation) = job.compile(&programs, &module, held_out, executable)?;
+        let compiled = Instant::now();
+        goodput.lose(Lost::Compiling, compiled - began);
         let (from, state) = job.load(from, &store, &programs)?;
+        goodput.lose(Lost::Loading, compiled.elapsed());
         // Not before the first step can run: an attempt that fails leaves the run as it was.
         job.record(&module)?;
         let team = job.team()?;
         let step = from.step;
-        let reporter = Reporter::open(config, run, mesh.peak_flops(), step, from.residues)?;
+        goodput.keep();
+        let peak = mesh.peak_flops();
+        let reporter = Reporter::open(config, run, peak, step, from.residues, goodput)?;
         let mut trainer = Trainer {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
             saves: Saves::new(store, &config.checkpoint, team, from.checkpoint()),
@@ -180,7 +187,9 @@ impl<'a> Trainer<'a> {
             reporter,
         };
         if step < config.train.steps {
+            let start = Instant::now();
             trainer.evaluate()?;
+            trainer.reporter.lose(Lost::Evaluating, start.elapsed());
         }
         trainer.reporter.restart_meter();
         Ok(trainer)
@@ -224,6 +233,8 @@ impl<'a> Trainer<'a> {
         } = self.job;
         // What the steps under way give is void.
         self.in_flight = InFlight::new();
+        self.reporter.roll_back();
+        let start = Instant::now();
         self.saves.wait()?;
         // Each host has written what it was writing, and sees what the one that leads has done.
         mesh.all_reduce_min_max(0)?;
@@ -270,6 +281,8 @@ impl<'a> Trainer<'a> {
         self.save_is_owed = false;
         self.loaded = from.checkpoint();
         self.rollbacks += 1;
+        self.reporter.lose(Lost::Loading, start.elapsed());
+        self.reporter.keep();
         self.reporter.go_back(run, from.step, from.residues)
     }
 
@@ -286,18 +299,31 @@ impl<'a> Trainer<'a> {
 
     /// The next batch; `None` on a request to stop while waiting for it.
     fn next_batch(&mut self) -> Result<Option<DeviceBatch>, TrainError> {
+        let mut idle = None;
         while !self.batches.wait(POLL) {
+            if !self.in_flight.is_busy() {
+                idle.get_or_insert_with(Instant::now);
+            }
             if self.job.requests.stop() {
                 return Ok(None);
             }
             if self.is_save_wanted()? {
+                self.lose_waiting(&mut idle);
                 self.save()?;
             }
             // No step will tell more of it soon.
             self.saves.judge(self.step, true);
         }
+        self.lose_waiting(&mut idle);
         let batch = self.batches.next(self.job.mesh)?;
         Ok(Some(batch.expect("training batches never end")))
+    }
+
+    /// Counts the time since the devices had nothing to do, if they have.
+    fn lose_waiting(&mut self, idle: &mut Option<Instant>) {
+        if let Some(idle) = idle.take() {
+            self.reporter.lose(Lost::Waiting, idle.elapsed());
+        }
     }
 
     /// Starts a step; the devices work on while this returns.
@@ -380,7 +406,7 @@ impl<'a> Trainer<'a> {
         self.in_flight.wait_for_last()?;
         let start = Instant::now();
         let validation = self.evaluate()?;
-        self.reporter.skip(start.elapsed());
+        self.reporter.skip(Lost::Evaluating, start.elapsed());
         self.in_flight.resume();
         Ok(validation)
     }
@@ -466,7 +492,8 @@ impl<'a> Trainer<'a> {
         let fetch = || self.state.own_parts(self.job.mesh);
         self.saves.save(self.step, metadata, fetch)?;
         self.last_save = start;
-        self.reporter.skip(start.elapsed());
+        self.reporter.skip(Lost::Saving, start.elapsed());
+        self.reporter.keep();
         self.in_flight.resume();
         Ok(())
     }
