@@ -82,7 +82,9 @@ impl Remote {
     /// arrays.
     fn computed(&self, run: &str) -> (Vec<Map<String, Value>>, Files) {
         let timed = |name: &str| {
-            name == "mfu" || name.ends_with("_seconds") || name.ends_with("_per_second")
+            ["mfu", "goodput"].contains(&name)
+                || name.ends_with("_seconds")
+                || name.ends_with("_per_second")
         };
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         let lines = text.lines().map(|line| {

@@ -160,7 +160,9 @@ fn resuming_equals_never_stopping() {
 
     let untimed = |run: &str| {
         let timed = |name: &str| {
-            name == "mfu" || name.ends_with("_seconds") || name.ends_with("_per_second")
+            ["mfu", "goodput"].contains(&name)
+                || name.ends_with("_seconds")
+                || name.ends_with("_per_second")
         };
         let lines = bench.metrics(run).into_iter();
         lines
