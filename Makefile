@@ -106,7 +106,7 @@ fuzz: ## throw RUNS mutated files, and as many manifests, at what reads them
 SAVES ?= 3
 
 .PHONY: bench-checkpoint
-bench-checkpoint: plugin ## compare saving and restoring a billion parameters with dd on the same disk (needs 8 GB of it)
+bench-checkpoint: plugin ## compare saving and restoring a state with dd (needs 8 GB of disk)
 	cargo run --quiet --example checkpoint_speed -- target $(SAVES) ankh-large model.encoder_layers=24 model.decoder_layers=12
 
 .PHONY: bench-data

@@ -37,6 +37,12 @@ const DATA_TYPES: [(ElementType, &str); 13] = [
     (ElementType::F64, "float64"),
 ];
 
+/// The element type that Zarr calls so, of those that a checkpoint can hold.
+pub(super) fn element_type(data_type: &str) -> Option<ElementType> {
+    let named = DATA_TYPES.iter().find(|(_, name)| *name == data_type);
+    named.map(|(element, _)| *element)
+}
+
 /// Whether `name` can be the path of a Zarr array, and of files.
 pub(super) fn check_name(name: &str) -> Result<()> {
     let reserved = ["", ".", "..", "zarr.json", super::commit::FILE];
@@ -290,18 +296,32 @@ pub(super) fn read(
         })?;
         return Ok((tensor, bytes.iter().sum()));
     }
-    let to = Mutex::new(&mut tensor.bytes);
+    let tensor = Mutex::new(tensor);
     let bytes = in_parallel(numbers.len(), |job| {
         let index = grid.index(numbers[job]);
         let chunk = &record.chunks[numbers[job]];
-        let mut elements = vec![0; grid.chunk_bytes()];
-        read_chunk(&array, directory, &index, chunk, &mut elements)?;
-        // Reading and checking take longer than copying.
-        let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
-        copy_overlap(&grid, &grid.ranges(&index), &elements, part, &mut to);
+        let dims = grid.chunk.iter().map(|&size| size as i64);
+        let mut elements = HostTensor::zeros(element_type, dims.collect::<Vec<_>>());
+        read_chunk(&array, directory, &index, chunk, &mut elements.bytes)?;
+        let (in_chunk, in_part) = common(&grid.ranges(&index), part);
+        let elements = elements.part(&in_chunk);
+        let mut tensor = tensor.lock().unwrap_or_else(PoisonError::into_inner);
+        let copied = elements.and_then(|elements| tensor.set_part(&in_part, &elements));
+        copied.map_err(|e| Fault::new(&chunk.file, e.to_string()))?;
         Ok(chunk.bytes)
     })?;
+    let tensor = tensor.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((tensor, bytes.iter().sum()))
+}
+
+/// What a chunk and a part of an array have in common, counted from the beginning of each.
+fn common(chunk: &[Range<u64>], part: &[Range<u64>]) -> (Vec<Range<i64>>, Vec<Range<i64>>) {
+    let axes = chunk.iter().zip(part).map(|(chunk, part)| {
+        let (start, end) = (chunk.start.max(part.start), chunk.end.min(part.end));
+        let from = |origin: u64| (start - origin) as i64..(end - origin) as i64;
+        (from(chunk.start), from(part.start))
+    });
+    axes.unzip()
 }
 
 /// The bytes of each chunk of a part in those of the part, where the part consists of whole chunks
@@ -320,51 +340,6 @@ fn in_a_row<'t>(
     };
     let whole = !bytes.is_empty() && axes.into_iter().all(fits);
     whole.then(|| bytes.chunks_exact_mut(grid.chunk_bytes()))
-}
-
-/// Copies what a chunk and a part of an array have in common from the chunk's elements to the
-/// part's.
-fn copy_overlap(
-    grid: &Grid,
-    chunk: &[Range<u64>],
-    elements: &[u8],
-    part: &[Range<u64>],
-    to: &mut [u8],
-) {
-    let common: Vec<Range<u64>> = chunk
-        .iter()
-        .zip(part)
-        .map(|(a, b)| a.start.max(b.start)..a.end.min(b.end))
-        .collect();
-    // The dimensions behind `split` are whole in both, so that a run covers them.
-    let rank = common.len();
-    let whole = |axis: usize| {
-        let length = common[axis].end - common[axis].start;
-        length == grid.chunk[axis] && length == part[axis].end - part[axis].start
-    };
-    let split = (0..rank).rev().find(|&axis| !whole(axis)).unwrap_or(0);
-    let outer = &common[..split.min(rank)];
-    let sizes = |ranges: &[Range<u64>]| -> Vec<u64> {
-        ranges.iter().map(|range| range.end - range.start).collect()
-    };
-    let (outer_sizes, part_sizes) = (sizes(outer), sizes(part));
-    let run: u64 = sizes(&common[split.min(rank)..]).iter().product();
-    let length = (run * grid.width) as usize;
-    for number in 0..outer_sizes.iter().product::<u64>() {
-        let mut rest = number;
-        let mut place: Vec<u64> = common.iter().map(|range| range.start).collect();
-        for axis in (0..outer.len()).rev() {
-            place[axis] += rest % outer_sizes[axis];
-            rest /= outer_sizes[axis];
-        }
-        let offset = |start: &[Range<u64>], sizes: &[u64]| {
-            let axes = place.iter().zip(start).zip(sizes);
-            let elements = axes.fold(0, |sum, ((&at, from), &size)| sum * size + at - from.start);
-            (elements * grid.width) as usize
-        };
-        let (from, at) = (offset(chunk, &grid.chunk), offset(part, &part_sizes));
-        to[at..at + length].copy_from_slice(&elements[from..from + length]);
-    }
 }
 
 /// Reads every byte of an array and keeps none.
@@ -404,15 +379,12 @@ fn open(
     record.metadata.read(directory)?;
     let array = Array::open(storage.clone(), &format!("/{}", record.name))
         .map_err(|e| Fault::new(file, e.to_string()))?;
-    let element_type = DATA_TYPES
-        .iter()
-        .find_map(|(element, data_type)| (*data_type == record.data_type).then_some(*element))
-        .ok_or_else(|| {
-            Fault::new(
-                super::commit::FILE,
-                format!("unknown data type `{}`", record.data_type),
-            )
-        })?;
+    let element_type = element_type(&record.data_type).ok_or_else(|| {
+        Fault::new(
+            super::commit::FILE,
+            format!("unknown data type `{}`", record.data_type),
+        )
+    })?;
     if array.shape() != record.shape || array.data_type().name() != record.data_type {
         let found = format!("{} {:?}", array.data_type().name(), array.shape());
         return Err(Fault::new(

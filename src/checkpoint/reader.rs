@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ankh_pjrt::HostTensor;
+use ankh_pjrt::{ElementType, HostTensor};
 use serde_json::Value;
 use zarrs::filesystem::FilesystemStore;
 
@@ -105,6 +105,11 @@ impl Reader {
     /// The element type of a tensor, as Zarr calls it: `float32`, `int32` ...
     pub fn data_type(&self, name: &str) -> Result<&str> {
         Ok(&self.record(name)?.data_type)
+    }
+
+    /// The same as a type; none for one that no checkpoint can hold.
+    pub fn element_type(&self, name: &str) -> Result<Option<ElementType>> {
+        Ok(array::element_type(self.data_type(name)?))
     }
 
     /// Reads one tensor.

@@ -107,21 +107,21 @@ impl Config {
     pub fn target_length(&self) -> usize {
         match self.data.target_length {
             TargetLength::Tokens(tokens) => tokens,
-            TargetLength::Auto => self.longest_target().next_multiple_of(TARGET_UNIT),
+            TargetLength::Auto => self.largest_target_room().next_multiple_of(TARGET_UNIT),
         }
     }
 
     /// The room that any of the objectives needs for a target, in tokens, where a target may be as
     /// long as an input.
-    fn longest_target(&self) -> usize {
-        let longest = |objective: &Objective| {
+    fn largest_target_room(&self) -> usize {
+        let room = |objective: &Objective| {
             let length = self.data.input_length;
             self.target_room(objective, objective.window(length, length))
         };
         let components = self.components().into_iter();
-        let components = components.map(|component| longest(&component.objective));
+        let components = components.map(|component| room(&component.objective));
         // What evaluation uses, and training too if there is no mixture.
-        components.fold(longest(&self.objective), usize::max)
+        components.fold(room(&self.objective), usize::max)
     }
 
     /// The decoder positions that the target of so many residues needs in a row of its own or, in

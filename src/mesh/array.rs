@@ -1,7 +1,7 @@
 //! Arrays on the devices: made of shards, one for each device, given to programs and read back.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use ankh_hlo::ArraySpec;
@@ -164,13 +164,7 @@ impl DeviceMesh {
     /// Starts copying a whole array to the host. Where other processes hold parts of it, each of
     /// them has to do the same.
     pub fn fetch(&self, array: &ShardedArray) -> Result<Fetch, DeviceError> {
-        let mut parts: Vec<(Vec<Range<i64>>, &Buffer)> = Vec::new();
-        for (local, buffer) in self.local.iter().zip(&array.shards) {
-            let part = shard_range(&array.spec, local.position);
-            if parts.iter().all(|(other, _)| *other != part) {
-                parts.push((part, buffer));
-            }
-        }
+        let parts = self.distinct_parts(&array.spec);
         let cut = array.spec.sharding.as_ref().map_or(1, |sharding| {
             (0..sharding.rank())
                 .map(|dim| sharding.shards(dim))
@@ -181,7 +175,7 @@ impl DeviceMesh {
         }
         let events = parts
             .into_iter()
-            .map(|(part, buffer)| Ok((part, buffer.to_host_async()?)));
+            .map(|(part, shard)| Ok((part, array.shards[shard].to_host_async()?)));
         let element_type = array.shards[0].element_type();
         Ok(Fetch {
             whole: HostTensor::zeros(element_type, array.spec.shape.dims.clone()),
@@ -189,16 +183,15 @@ impl DeviceMesh {
         })
     }
 
-    /// The parts of an array that this process's devices hold, each once.
-    pub fn distinct_parts(&self, spec: &ArraySpec) -> Vec<Vec<Range<i64>>> {
-        let mut parts = Vec::new();
-        for local in &self.local {
-            let part = shard_range(spec, local.position);
-            if !parts.contains(&part) {
-                parts.push(part);
-            }
-        }
+    /// The parts of an array that this process's devices hold, each once, with the number of a
+    /// shard that is it.
+    pub fn distinct_parts(&self, spec: &ArraySpec) -> Vec<(Vec<Range<i64>>, usize)> {
+        let mut seen = HashSet::new();
+        let shards = self.local.iter().enumerate();
+        let parts = shards.map(|(shard, local)| (shard_range(spec, local.position), shard));
         parts
+            .filter(|(part, _)| seen.insert(part.clone()))
+            .collect()
     }
 
     /// Starts copying the parts of an array to the host that this process has to save: those that
@@ -206,23 +199,18 @@ impl DeviceMesh {
     /// once.
     pub fn fetch_own(&self, array: &ShardedArray) -> Result<OwnParts, DeviceError> {
         let spec = &array.spec;
-        let mut seen = HashSet::new();
-        let mut own = Vec::new();
+        let mut first = HashMap::new();
         for position in 0..self.ids.len() {
-            let part = shard_range(spec, position);
-            if !seen.insert(part.clone()) {
-                continue;
-            }
-            let local = self.local.iter().position(|l| l.position == position);
-            if let Some(local) = local {
-                own.push((part, array.shards[local].to_host_async()?));
-            }
+            first.entry(shard_range(spec, position)).or_insert(position);
         }
+        let parts = self.distinct_parts(spec).into_iter();
+        let own = parts.filter(|(part, shard)| first[part] == self.local[*shard].position);
+        let own = own.map(|(part, shard)| Ok((part, array.shards[shard].to_host_async()?)));
         Ok(OwnParts {
             element_type: array.shards[0].element_type(),
             dims: spec.shape.dims.clone(),
             part_dims: array.shards[0].dims().to_vec(),
-            parts: own,
+            parts: own.collect::<Result<_, DeviceError>>()?,
         })
     }
 

@@ -68,7 +68,7 @@ impl State {
         let groups = in_groups(&specs).into_iter().map(|specs| {
             let parts = |spec| {
                 let parts = mesh.distinct_parts(spec).into_iter();
-                parts.map(|part| (spec.name.as_str(), part))
+                parts.map(|(part, _)| (spec.name.as_str(), part))
             };
             let kept = specs.iter().filter(|spec| kept(&spec.name));
             (specs, kept.flat_map(parts).collect())
@@ -203,14 +203,14 @@ fn check(spec: &ArraySpec, reader: &Reader) -> Result<(), TrainError> {
     let Ok(shape) = reader.shape(&spec.name) else {
         return Err(missing_array(spec));
     };
-    let (found, expected) = (reader.data_type(&spec.name)?, data_type(spec));
+    let is_type = reader.element_type(&spec.name)? == Some(element_type(spec));
     let dims = spec.shape.dims.iter().map(|&size| size as u64);
-    match found == expected && dims.eq(shape.iter().copied()) {
+    match is_type && dims.eq(shape.iter().copied()) {
         true => Ok(()),
         false => Err(DeviceError::WrongArray {
             name: spec.name.clone(),
-            found: format!("{found}{shape:?}"),
-            expected: format!("{expected}{:?}", spec.shape.dims),
+            found: format!("{}{shape:?}", reader.data_type(&spec.name)?),
+            expected: format!("{}{:?}", spec.shape.dtype.name(), spec.shape.dims),
         }
         .into()),
     }
@@ -249,13 +249,5 @@ fn element_type(spec: &ArraySpec) -> ElementType {
         DType::S32 => ElementType::S32,
         // The state holds float32 arrays and a counter.
         _ => ElementType::F32,
-    }
-}
-
-/// What Zarr calls the type of an array's elements.
-fn data_type(spec: &ArraySpec) -> &'static str {
-    match element_type(spec) {
-        ElementType::S32 => "int32",
-        _ => "float32",
     }
 }

@@ -101,10 +101,8 @@ impl<T: HidesResidues> ObjectiveKind for T {
             Count::Bernoulli => residues,
             // A mask hides `ngram` residues behind one sentinel; those that touch share it at most.
             Count::Exact => {
-                let count = rounded(masks.masking_rate / masks.ngram as f64, residues);
-                let most = masks.hiding(tokenizer, self.target()).most;
-                let count = count.min(residues / masks.ngram).min(most);
-                residues - count * (masks.ngram - 1)
+                let hiding = masks.hiding(tokenizer, self.target());
+                residues - masks.exact_spans(hiding, residues) * (masks.ngram - 1)
             }
         }
     }
@@ -177,6 +175,12 @@ impl ResidueMasks {
         Hiding::new(tokenizer, target, self.touching == Touching::Merged)
     }
 
+    /// How many spans are hidden where their number is exact.
+    fn exact_spans(&self, hiding: Hiding, residues: usize) -> usize {
+        let spans = rounded(self.masking_rate / self.ngram as f64, residues);
+        spans.min(residues / self.ngram).min(hiding.most)
+    }
+
     /// The longest target where so many residues are chosen.
     fn target_tokens(
         &self,
@@ -207,9 +211,7 @@ impl ResidueMasks {
     /// `X`, and bounds the probability of `t` tokens more by `exp(-t)` (Chernoff).
     fn usual_target(&self, tokenizer: Tokenizer, residues: usize) -> usize {
         let hiding = self.hiding(tokenizer, Target::Format(TargetFormat::Runs));
-        let spans = rounded(self.masking_rate / self.ngram as f64, residues)
-            .min(residues / self.ngram)
-            .min(hiding.most);
+        let spans = self.exact_spans(hiding, residues);
         let masked = spans * self.ngram;
         let (mean, variance) = unmasked_runs(spans, residues - masked);
         // To the nearest, so that rounding evens out over a row. At most as many as residues.

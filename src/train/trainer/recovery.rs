@@ -1,0 +1,162 @@
+//! How a run goes back: from numbers that are not finite to its last saved state, and from saved
+//! states that are damaged or bad to earlier ones.
+
+use std::time::Instant;
+
+use super::{Job, STEPS_AHEAD, Trainer};
+use crate::checkpoint::{self, Store};
+use crate::programs::Programs;
+use crate::telemetry::Lost;
+use crate::train::TrainError;
+use crate::train::health::{Fault, Health};
+use crate::train::in_flight::InFlight;
+use crate::train::resume::ResumePoint;
+use crate::train::saving::Saves;
+use crate::train::state::State;
+
+impl Trainer<'_> {
+    /// What is wrong with the state, as far as all hosts of the run know: each has read the metrics
+    /// of the steps that are `STEPS_AHEAD` behind, and of all at the last step.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        match self.step == self.job.config.train.steps {
+            true => self.health.doubt(),
+            false => self
+                .health
+                .fault_until(self.step.saturating_sub(STEPS_AHEAD as u64)),
+        }
+    }
+
+    /// Goes back to the last saved state, or the first where none is saved, and goes on with the
+    /// batches behind those that the run has seen.
+    pub(super) fn roll_back(&mut self, fault: Fault) -> Result<(), TrainError> {
+        let Job {
+            config, run, mesh, ..
+        } = self.job;
+        // What the steps under way give is void.
+        self.in_flight = InFlight::new();
+        self.reporter.roll_back();
+        let start = Instant::now();
+        self.saves.wait()?;
+        // Each host has written what it was writing, and sees what the one that leads has done.
+        mesh.all_reduce_min_max(0)?;
+        let seen = self.batches.rows_before(self.step);
+        let store = self.job.store()?;
+        let saved = store.list()?;
+        if saved.last().copied() != self.loaded {
+            self.rollbacks = 0;
+        }
+        let diverged = TrainError::Diverged {
+            fault,
+            saved: saved.last().copied(),
+            rollbacks: self.rollbacks,
+        };
+        let bad = self.loaded.filter(|_| self.is_loaded_to_blame(fault));
+        if self.rollbacks == config.recovery.rollbacks || (bad.is_some() && saved.len() == 1) {
+            return Err(diverged);
+        }
+        if let Some(step) = bad.filter(|_| run.saves()) {
+            let rejected = store.reject(step)?;
+            tracing::error!(
+                "no step from saved step {step} was good: it is set aside as {}",
+                rejected.display()
+            );
+        }
+        mesh.all_reduce_min_max(0)?;
+        let from = self.job.resume_point(&store)?;
+        tracing::error!(
+            "{fault}: the run goes back to step {} and goes on behind the {seen} rows seen",
+            from.step
+        );
+        // There may be no room on the devices for both.
+        self.state.clear();
+        let (from, state) = self.job.load(from, &store, &self.programs)?;
+        self.state = state;
+        self.step = from.step;
+        let batches = self
+            .job
+            .loader
+            .after_rows(from.step, seen, config.data.prefetch);
+        std::mem::replace(&mut self.batches, batches).abandon();
+        self.saves = Saves::new(store, &config.checkpoint, self.team, from.checkpoint());
+        self.health = Health::new(config.recovery.skipped_updates);
+        self.save_is_owed = false;
+        self.loaded = from.checkpoint();
+        self.rollbacks += 1;
+        self.reporter.lose(Lost::Loading, start.elapsed());
+        self.reporter.keep();
+        self.reporter.go_back(run, from.step, from.residues)
+    }
+
+    /// Whether the saved state that was loaded last is bad: no step from it was good, and it is not
+    /// finite or other batches did not help.
+    fn is_loaded_to_blame(&self, fault: Fault) -> bool {
+        let would_blame = match fault {
+            Fault::WasNotFinite { .. } => true,
+            Fault::Skipped { .. } => self.rollbacks > 0,
+            Fault::NotFinite { .. } | Fault::HeldOut { .. } => false,
+        };
+        would_blame && !self.health.any_good()
+    }
+}
+
+impl Job<'_> {
+    /// Where the run resumes: after the newest saved state that is whole.
+    pub(super) fn resume_point(&self, store: &Store) -> Result<ResumePoint, TrainError> {
+        for directory in store.incomplete()? {
+            tracing::warn!(
+                "{} has no commit.json: it is no saved state",
+                directory.display()
+            );
+        }
+        loop {
+            let point = ResumePoint::of(self.config, self.run, store, self.mesh, self.loader);
+            match point {
+                Err(error) => self.fall_back(error, store)?,
+                point => return point,
+            }
+        }
+    }
+
+    /// The state of a point, or of an earlier one where its files turn out to be damaged.
+    pub(super) fn load(
+        &self,
+        mut from: ResumePoint,
+        store: &Store,
+        programs: &Programs<'_>,
+    ) -> Result<(ResumePoint, State), TrainError> {
+        loop {
+            match from.state(programs, self.mesh) {
+                Ok(state) => return Ok((from, state)),
+                Err(error) => self.fall_back(error, store)?,
+            }
+            from = self.resume_point(store)?;
+            if from.optimizer_start != programs.optimizer_start {
+                return Err(TrainError::OtherOptimizer { step: from.step });
+            }
+        }
+    }
+
+    /// Sets saved states that are damaged aside, where an earlier one is whole; any other error is
+    /// given back. Hosts of a run that see only a part of it could not agree on what they saw.
+    fn fall_back(&self, error: TrainError, store: &Store) -> Result<(), TrainError> {
+        let TrainError::Checkpoint(checkpoint::Error::Damaged(damage)) = &error else {
+            return Err(error);
+        };
+        let alone = self.run.saves() && self.mesh.is_fully_addressable();
+        let rejected = match alone {
+            true => store.fall_back(damage)?,
+            false => Vec::new(),
+        };
+        if rejected.is_empty() {
+            return Err(error);
+        }
+        tracing::error!("{}", damage.finding());
+        for directory in rejected {
+            tracing::error!(
+                "it is not resumed from, and set aside as {}",
+                directory.display()
+            );
+        }
+        Ok(())
+    }
+}
