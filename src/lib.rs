@@ -15,8 +15,8 @@
 //! Beside the loop stand [`checkpoint`] (named tensors, saved whole or not at all), [`run_dir`]
 //! (the directory of a run, and who may write to it), [`telemetry`] (metrics and logs) and
 //! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be
-//! here and reports its memory and time. [`cli`] is the command line: arguments in, exit codes and
-//! advice out.
+//! here and reports its memory and time. [`supervision`] keeps a training process running. [`cli`]
+//! is the command line: arguments in, exit codes and advice out.
 
 pub mod checkpoint;
 pub mod cli;
@@ -32,6 +32,7 @@ pub mod plan;
 pub mod programs;
 mod row_fill;
 pub mod run_dir;
+pub mod supervision;
 pub mod telemetry;
 pub mod train;
 pub mod validation;

@@ -21,6 +21,7 @@ pub use contents::Contents;
 pub(crate) use identity::saved_config;
 pub use identity::{Damage, Difference, Recorded};
 pub use lease::{Fence, Holder, Lost};
+pub(crate) use requests::is_ignored;
 pub use requests::{Request, Requests};
 
 use identity::{Changes, check_same, listed};

@@ -196,7 +196,7 @@ fn say(words: impl FnOnce() + Send + 'static) {
 }
 
 /// Whether this process was started with a signal ignored. Only Linux reports it.
-fn is_ignored(signal: i32) -> bool {
+pub(crate) fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status
         .lines()
