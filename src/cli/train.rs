@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use ankh_pjrt::Platform;
 use clap::Args;
 use serde_json::json;
+use signal_hook::consts::SIGUSR2;
+use signal_hook::low_level;
 
 use super::configuration::{ConfigArgs, DataArgs, data_locations, settle_batch_size};
 use super::output::{json, line_of};
@@ -16,6 +18,7 @@ use crate::config::{Config, OnSigusr1, resolve_over};
 use crate::huge_pages::run_with_huge_pages;
 use crate::mesh::Hosts;
 use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
+use crate::supervision::{Pulse, Restart};
 use crate::telemetry::Log;
 use crate::train::{Outcome, Summary, open_mesh, train};
 
@@ -27,7 +30,7 @@ pub(super) struct TrainArgs {
     data: DataArgs,
     /// What to compute on.
     #[arg(long, value_name = "SPEC", default_value_t)]
-    slice: Slice,
+    pub slice: Slice,
     /// Simulate this many hosts on the devices of this machine, each with batches of its own: a
     /// test of a larger slice.
     #[arg(long, value_name = "N")]
@@ -48,7 +51,7 @@ pub(super) struct TrainArgs {
     /// Continue the run in the run directory, with its configuration unless another is given; start
     /// it if there is none.
     #[arg(long)]
-    resume: bool,
+    pub resume: bool,
     /// With --resume: continue although train.batch_size or the optimizer differs. Weights are
     /// kept, data continues after the rows already seen, and another optimizer starts from nothing.
     #[arg(long, requires = "resume")]
@@ -87,6 +90,7 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
         tracing::warn!("{warning}");
     }
     let requests = listen(&config, &run, arguments.json).map_err(CliError::failed)?;
+    follow_launcher();
     let hosts = arguments
         .simulate_hosts
         .map_or(Hosts::Real, Hosts::Simulated);
@@ -135,6 +139,24 @@ fn listen(config: &Config, run: &RunDirectory, json: bool) -> std::io::Result<Re
     })
 }
 
+/// Says to the launcher, if there is one, that this process lives, and stops when it is gone.
+fn follow_launcher() {
+    if let Some(restart) = Restart::of_this_process() {
+        tracing::warn!(
+            "restart {}, {:.1} s after the last sign of the process before: {}",
+            restart.number,
+            restart.seconds_lost,
+            restart.reason
+        );
+    }
+    Pulse::start(|| {
+        tracing::error!("the launcher is gone");
+        // Not SIGTERM: if the launcher has passed one on before its end, a second one would end
+        // this process at once. It fails for signals only that there are not.
+        let _ = low_level::raise(SIGUSR2);
+    });
+}
+
 /// Prints the summary.
 fn show(summary: &Summary, exit: Exit, run: &Path, as_object: bool) -> Result<(), CliError> {
     if as_object {
@@ -146,7 +168,8 @@ fn show(summary: &Summary, exit: Exit, run: &Path, as_object: bool) -> Result<()
 }
 
 impl TrainArgs {
-    fn run_directory(&self) -> PathBuf {
+    /// Where the run's files go.
+    pub fn run_directory(&self) -> PathBuf {
         let named = |config: &String| {
             let name = config.strip_suffix(".toml").unwrap_or(config);
             let name = Path::new(name).file_name().unwrap_or_default();

@@ -20,13 +20,18 @@ pub enum Lost {
     Saving,
     /// Steps that the run went back behind.
     RolledBack,
+    /// Nothing ran: the process before had crashed or hung, until this one was started.
+    Restarting,
 }
+
+/// How many there are.
+const KINDS: usize = Lost::Restarting as usize + 1;
 
 /// The time of a process, by what took it.
 #[derive(Debug)]
 pub struct Goodput {
     began: Instant,
-    lost: [Duration; 6],
+    lost: [Duration; KINDS],
     /// When the state was last loaded or saved, and all that was lost before.
     kept: (Instant, Duration),
 }
@@ -48,17 +53,26 @@ pub struct TimeShares {
     pub saving: f64,
     /// See [`Lost::RolledBack`].
     pub rolled_back: f64,
+    /// See [`Lost::Restarting`].
+    pub restarting: f64,
 }
 
 impl Goodput {
-    /// Begins to count now.
-    pub fn start() -> Goodput {
+    /// Begins to count now, after a time in which nothing ran.
+    pub fn start_after(restarting: Duration) -> Goodput {
         let now = Instant::now();
-        Goodput {
+        let mut goodput = Goodput {
             began: now,
-            lost: [Duration::ZERO; 6],
+            lost: [Duration::ZERO; KINDS],
             kept: (now, Duration::ZERO),
+        };
+        // A clock that began later than that time leaves it out.
+        if let Some(began) = now.checked_sub(restarting) {
+            goodput.began = began;
+            goodput.lose(Lost::Restarting, restarting);
+            goodput.keep();
         }
+        goodput
     }
 
     /// Counts time that trained nothing.
@@ -85,22 +99,30 @@ impl Goodput {
     }
 }
 
-fn shares(all: Duration, lost: &[Duration; 6]) -> TimeShares {
+fn shares(all: Duration, lost: &[Duration; KINDS]) -> TimeShares {
     let all = all.as_secs_f64();
     if all == 0.0 {
         return TimeShares::default();
     }
-    let [compiling, loading, waiting, evaluating, saving, rolled_back] =
-        lost.map(|time| time.as_secs_f64() / all);
-    let lost = compiling + loading + waiting + evaluating + saving + rolled_back;
-    TimeShares {
-        training: (1.0 - lost).max(0.0),
+    let lost = lost.map(|time| time.as_secs_f64() / all);
+    let [
         compiling,
         loading,
         waiting,
         evaluating,
         saving,
         rolled_back,
+        restarting,
+    ] = lost;
+    TimeShares {
+        training: (1.0 - lost.iter().sum::<f64>()).max(0.0),
+        compiling,
+        loading,
+        waiting,
+        evaluating,
+        saving,
+        rolled_back,
+        restarting,
     }
 }
 
@@ -114,6 +136,7 @@ impl fmt::Display for TimeShares {
             (self.evaluating, "evaluating"),
             (self.saving, "saving"),
             (self.rolled_back, "rolled back"),
+            (self.restarting, "restarting"),
         ] {
             // What rounds to nothing is not listed.
             if share >= 0.0005 {
@@ -131,7 +154,7 @@ mod tests {
     #[test]
     fn shares_add_up_and_say_what_took_the_time() {
         let second = Duration::from_secs(1);
-        let mut lost = [Duration::ZERO; 6];
+        let mut lost = [Duration::ZERO; KINDS];
         lost[Lost::Compiling as usize] = second;
         lost[Lost::RolledBack as usize] = 2 * second;
         let shares = shares(10 * second, &lost);
@@ -146,8 +169,18 @@ mod tests {
     }
 
     #[test]
+    fn what_passed_before_a_restart_is_counted_once() {
+        let minute = Duration::from_secs(60);
+        let mut goodput = Goodput::start_after(minute);
+        let shares = goodput.shares();
+        assert!(shares.restarting > 0.99, "{shares:?}");
+        goodput.roll_back();
+        assert!(goodput.lost[Lost::RolledBack as usize] < minute / 2);
+    }
+
+    #[test]
     fn steps_are_lost_from_where_the_state_was_kept() {
-        let mut goodput = Goodput::start();
+        let mut goodput = Goodput::start_after(Duration::ZERO);
         let pause = Duration::from_millis(20);
         std::thread::sleep(pause);
         goodput.keep();

@@ -9,6 +9,7 @@ use super::TrainError;
 use super::data_loader::DataLoader;
 use crate::mesh::{DeviceError, DeviceMesh, Input, LoadedExecutable, ShardedArray};
 use crate::programs::{EvaluationSums, Programs};
+use crate::supervision::{Phase, Pulse};
 use crate::telemetry::Validation;
 
 /// The program of an evaluation, and the sequences it is run on.
@@ -90,6 +91,7 @@ impl Evaluation {
             let vector = outputs[0].addressable_shards()[0].to_host();
             let vector = vector.and_then(|vector| vector.to_vec::<f32>());
             let of_batch = EvaluationSums::from_slice(&vector.map_err(DeviceError::from)?);
+            Pulse::phase(Phase::Evaluating);
             sums.add(of_batch.expect("an evaluation's result is its sums"));
         }
         let EvaluationSums {

@@ -9,6 +9,7 @@ use super::summary::Summary;
 use crate::config::Config;
 use crate::programs::{BatchShape, StepMetrics};
 use crate::run_dir::RunDirectory;
+use crate::supervision::{Phase, Pulse};
 use crate::telemetry::{
     EventLog, Goodput, Lost, Meter, Metrics, MetricsLog, StepProgress, Validation,
 };
@@ -72,6 +73,7 @@ impl Reporter {
         batch: BatchInfo,
         validation: Option<Validation>,
     ) {
+        Pulse::step(step);
         let loss = numbers.loss;
         let tokens = f64::from(numbers.input_tokens) + f64::from(numbers.target_tokens);
         let BatchInfo {
@@ -150,14 +152,15 @@ impl Reporter {
         self.meter.read();
     }
 
-    /// Leaves a time out of the rates, and counts what took it.
+    /// Leaves a time out of the rates, and counts what took it. Training goes on.
     pub fn skip(&mut self, what: Lost, duration: Duration) {
         self.meter.skip(duration);
-        self.goodput.lose(what, duration);
+        self.lose(what, duration);
     }
 
-    /// Counts time that passed between steps.
+    /// Counts time that passed between steps. Training goes on.
     pub fn lose(&mut self, what: Lost, duration: Duration) {
+        Pulse::phase(Phase::Training);
         self.goodput.lose(what, duration);
     }
 
@@ -168,6 +171,7 @@ impl Reporter {
 
     /// The run goes back: the steps since its state was last saved or loaded are lost.
     pub fn roll_back(&mut self) {
+        Pulse::phase(Phase::Loading);
         self.goodput.roll_back();
     }
 

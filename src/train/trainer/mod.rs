@@ -31,6 +31,7 @@ use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
 use crate::model::AttentionImplementation;
 use crate::programs::{self, NoKernel, Programs};
 use crate::run_dir::{Fence, Requests, RunDirectory, RunError};
+use crate::supervision::{Phase, Pulse, Restart};
 use crate::telemetry::{Goodput, Log, Lost, Validation};
 
 /// How a run ended.
@@ -155,7 +156,7 @@ impl<'a> Trainer<'a> {
             config, run, mesh, ..
         } = job;
         let began = Instant::now();
-        let mut goodput = Goodput::start();
+        let mut goodput = Goodput::start_after(Restart::time_lost());
         let store = job.store()?;
         let from = job.resume_point(&store)?;
         let programs = from.programs(programs);
@@ -226,7 +227,10 @@ impl<'a> Trainer<'a> {
         let mut idle = None;
         while !self.batches.wait(POLL) {
             if !self.in_flight.is_busy() {
-                idle.get_or_insert_with(Instant::now);
+                idle.get_or_insert_with(|| {
+                    Pulse::phase(Phase::Waiting);
+                    Instant::now()
+                });
             }
             if self.job.requests.stop() {
                 return Ok(None);
@@ -342,6 +346,7 @@ impl<'a> Trainer<'a> {
         let Some(evaluation) = &self.evaluation else {
             return Ok(None);
         };
+        Pulse::phase(Phase::Evaluating);
         let (saves, job, step) = (&mut self.saves, &self.job, self.step);
         let poll = || -> Result<_, TrainError> {
             saves.poll()?;
@@ -405,6 +410,7 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let start = Instant::now();
+        Pulse::phase(Phase::Saving);
         let whole = &self.job.loader.whole;
         let metadata = json!({
             "config": self.job.config,
@@ -449,6 +455,7 @@ impl<'a> Trainer<'a> {
 
     /// Saves what can be saved of a run that ends with an error; the log reports what is lost.
     fn rescue(&mut self, error: &TrainError) {
+        Pulse::phase(Phase::Ending);
         // The state is whole where only the next batch is missing.
         let whole = matches!(error, TrainError::Data(_) | TrainError::Batch(_));
         let kept = match whole && self.job.mesh.is_fully_addressable() {
@@ -462,6 +469,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn finish(mut self) -> Result<Summary, TrainError> {
+        Pulse::phase(Phase::Ending);
         let saved = self.save_last();
         self.reporter.flush();
         self.reporter.end_progress();
@@ -531,6 +539,7 @@ impl Job<'_> {
         executable: Option<&Path>,
     ) -> Result<(LoadedExecutable, Option<Evaluation>), TrainError> {
         let mesh = self.mesh;
+        Pulse::phase(Phase::Compiling);
         tracing::info!(
             "compiling the training step for {}, mesh {}",
             mesh.platform(),

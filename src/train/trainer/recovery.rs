@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::{Job, STEPS_AHEAD, Trainer};
 use crate::checkpoint::{self, Store};
 use crate::programs::Programs;
+use crate::supervision::{Phase, Pulse};
 use crate::telemetry::Lost;
 use crate::train::TrainError;
 use crate::train::health::{Fault, Health};
@@ -124,6 +125,7 @@ impl Job<'_> {
         store: &Store,
         programs: &Programs<'_>,
     ) -> Result<(ResumePoint, State), TrainError> {
+        Pulse::phase(Phase::Loading);
         loop {
             match from.state(programs, self.mesh) {
                 Ok(state) => return Ok((from, state)),
