@@ -8,6 +8,7 @@ mod compile;
 mod configuration;
 mod doctor;
 mod error;
+mod launch;
 mod listing;
 mod output;
 mod plan;
@@ -47,6 +48,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Launch(launch::LaunchArgs),
     Prepare(prepare::PrepareArgs),
     Batches(batches::BatchesArgs),
     Plan(plan::PlanArgs),
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
     ankh_pjrt::quiet_logs();
     let done = match cli.command {
         None => train::run(cli.train),
+        Some(Command::Launch(arguments)) => launch::run(arguments),
         Some(Command::Prepare(arguments)) => prepare::run(arguments),
         Some(Command::Batches(arguments)) => batches::run(arguments),
         Some(Command::Plan(arguments)) => plan::run(arguments),
