@@ -6,18 +6,18 @@ mod runs;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
 fn pretrain(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    let mut command = runs::pretrain();
     command.args(arguments).output().expect("the binary runs")
 }
 
 /// Runs in a directory, on a machine that says this of itself.
 fn pretrain_on(machine: &[(&str, &str)], directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    let mut command = runs::pretrain();
     let command = command.args(arguments).current_dir(directory);
     for name in [
         "TPU_ACCELERATOR_TYPE",
@@ -606,7 +606,7 @@ fn the_doctor_finds_a_healthy_machine_healthy() {
 #[test]
 fn the_doctor_says_what_is_wrong_and_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    let mut command = runs::pretrain();
     command.env("ANKH_PJRT_PLUGIN", directory.path().join("none.so"));
     let arguments = [
         "doctor",

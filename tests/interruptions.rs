@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use ankh_proto::tensorboard::{Event, event};
 use prost::Message;
 use serde_json::{Map, Value};
-use support::runs::{Bench, pretrain};
+use support::runs::{Bench, pretrain, run_by};
 
 /// A run under way.
 struct Run {
@@ -60,9 +60,8 @@ fn train_on(bench: &Bench, data: &str, settings: &[&str]) -> Command {
 /// The command, hearing SIGHUP even where these tests run under `nohup`.
 fn hearing_sighup(command: Command) -> Command {
     let mut env = Command::new("env");
-    env.arg("--default-signal=HUP").arg(command.get_program());
-    env.args(command.get_args());
-    env
+    env.arg("--default-signal=HUP");
+    run_by(env, &command)
 }
 
 impl Run {
@@ -346,7 +345,7 @@ fn sighup_stays_ignored_under_nohup() {
     let command = train(&bench, &[ENDLESS, "evaluation.every=0"]);
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
-    shell.arg(command.get_program()).args(command.get_args());
+    let mut shell = run_by(shell, &command);
     let mut run = Run::start(&bench, &mut shell);
     run.wait_for("a few steps", |run| run.metrics().len() > 3);
     run.signal("-HUP");
@@ -396,7 +395,7 @@ fn training_goes_on_while_the_disk_is_full_and_saves_when_there_is_room() {
     let mut shell = Command::new("sh");
     // The system ends a program that does not ignore that a file is too long.
     shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
-    shell.arg(command.get_program()).args(command.get_args());
+    let mut shell = run_by(shell, &command);
     let mut run = Run::start(&bench, &mut shell);
     run.wait_for("the first save", |run| run.steps_saved().contains(&40));
     let room = |run: &Run, room: &str| {

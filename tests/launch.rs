@@ -39,6 +39,8 @@ fn train(bench: &Bench, launch: &[&str], run: &str, steps: &str) -> Command {
     ] {
         command.args(["--set", setting]);
     }
+    // What one process has compiled the next one loads.
+    command.env("ANKH_COMPILATION_CACHE", bench.path("cache"));
     // What a debugger prints takes long.
     command.env("PATH", "/nowhere");
     command
@@ -155,6 +157,7 @@ fn a_run_whose_process_is_killed_trains_what_an_undisturbed_one_does() {
     signal("-KILL", run.trainers()[0]);
     let said = run.ends_with(0);
     assert!(said.contains("ended by SIGKILL"), "{said}");
+    assert!(said.contains("loaded what was compiled before"), "{said}");
     assert_eq!(run.trainers().len(), 2, "{said}");
     run.assert_saved_to_the_last_step();
     assert!(run.log().contains("restart 1, "), "{}", run.log());

@@ -8,7 +8,10 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn pretrain() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_pretrain"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    // Training keeps nothing among the user's compiled programs.
+    command.env("ANKH_COMPILATION_CACHE", "");
+    command
 }
 
 fn plan(arguments: &[&str]) -> Output {

@@ -17,7 +17,7 @@ use support::runs::{Bench, expect, fasta, files};
 
 /// Runs the binary with nothing of the credentials of whoever runs the tests.
 fn pretrain(environment: &BTreeMap<String, String>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    let mut command = support::runs::pretrain();
     for (name, _) in std::env::vars() {
         if name.starts_with("AWS_") || name.starts_with("GOOGLE_") {
             command.env_remove(name);

@@ -16,7 +16,7 @@ use super::{CliError, Exit, Slice};
 use crate::checkpoint::Store;
 use crate::config::{Config, OnSigusr1, resolve_over};
 use crate::huge_pages::run_with_huge_pages;
-use crate::mesh::Hosts;
+use crate::mesh::{Entries, Hosts, ProgramCache};
 use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
 use crate::supervision::{Pulse, Restart};
 use crate::telemetry::Log;
@@ -98,6 +98,9 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     if let Some(directory) = &arguments.dump_hlo {
         mesh.dump_to(directory.clone());
     }
+    if let Some(directory) = config.compiler.cache.directory() {
+        mesh.keep_programs_in(ProgramCache::at(&directory, entries()));
+    }
     let outcome = train(
         &config,
         &run,
@@ -155,6 +158,18 @@ fn follow_launcher() {
         // this process at once. It fails for signals only that there are not.
         let _ = low_level::raise(SIGUSR2);
     });
+}
+
+/// What is done with programs that were compiled before: if processes fail again and again, one of
+/// those may be why.
+fn entries() -> Entries {
+    match Restart::of_this_process() {
+        Some(restart) if restart.in_vain > 1 => {
+            tracing::warn!("no new step since the last restart: all programs are compiled anew");
+            Entries::Replaced
+        }
+        _ => Entries::Used,
+    }
 }
 
 /// Prints the summary.

@@ -93,6 +93,6 @@ impl Config {
             && self.train.compute == preset.train.compute
             && self.train.attention == preset.train.attention
             && self.sharding.rules == preset.sharding.rules
-            && self.compiler == preset.compiler
+            && self.compiler.flags == preset.compiler.flags
     }
 }

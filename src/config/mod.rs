@@ -8,6 +8,7 @@
 //! devices.
 
 mod amounts;
+mod compilation_cache;
 mod error;
 mod keys;
 mod layout;
@@ -36,6 +37,7 @@ pub use crate::validation::Problem;
 pub use amounts::{BatchSize, InvalidAmount, TargetLength};
 pub use ankh_data::{LongSequences, Objective, Packing, Vocabulary};
 pub use ankh_storage::Location;
+pub use compilation_cache::CompilationCache;
 pub use error::{ConfigError, Origin};
 pub use layout::Layout;
 pub use layouts::{KnownLayout, Layouts};

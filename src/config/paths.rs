@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ankh_storage::Location;
 
-use super::{Config, ConfigError};
+use super::{CompilationCache, Config, ConfigError};
 
 impl Config {
     /// Takes each relative path from the present working directory. Links are left as they are, and
@@ -19,6 +19,9 @@ impl Config {
         }
         if let Some(cache) = &mut self.data.cache {
             *cache = path(cache, "data.cache")?;
+        }
+        if let CompilationCache::At(cache) = &mut self.compiler.cache {
+            *cache = path(cache, "compiler.cache")?;
         }
         for (name, part) in &mut self.mixture {
             if let Some(dir) = &mut part.dir {
@@ -64,6 +67,7 @@ mod tests {
         let set = [
             "data.dir=data/set",
             "data.cache=../cache",
+            "compiler.cache=programs",
             "mixture.near.dir=./near",
             "mixture.far.dir=s3://bucket/far",
             "mixture.same.weight=2",
@@ -78,6 +82,10 @@ mod tests {
         };
         assert_eq!(local(&config.data.dir), Some(here.join("data/set")));
         assert_eq!(config.data.cache, Some(here.join("../cache")));
+        assert_eq!(
+            config.compiler.cache,
+            CompilationCache::At(here.join("programs"))
+        );
         assert_eq!(local(&config.mixture["near"].dir), Some(here.join("near")));
         let far = config.mixture["far"].dir.as_ref().unwrap();
         assert_eq!(far.to_string(), "s3://bucket/far");

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::CompilationCache;
 use crate::model::LogicalAxis;
 use crate::named_variants::named_variants;
 
@@ -134,4 +135,7 @@ pub struct Compiler {
     /// XLA's flags for this program, each `name=value`, such as
     /// `xla_tpu_scoped_vmem_limit_kib=32768`.
     pub flags: Vec<String>,
+    /// Where compiled programs are kept, so that a run that starts again does not compile: `true`,
+    /// `false` or a directory. See [`CompilationCache::directory`].
+    pub cache: CompilationCache,
 }

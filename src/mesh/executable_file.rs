@@ -6,9 +6,11 @@
 //! which flags and plugin, and for which devices. A plugin trusts the bytes that it is given, so a
 //! file whose header differs from the run in any point is refused.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use ankh_hlo::Module;
 use ankh_pjrt::Plugin;
@@ -136,14 +138,29 @@ impl Identity {
 
 /// What identifies a plugin: its API version and the SHA-256 of its file.
 pub fn version(plugin: &Plugin) -> Result<String, ExecutableFileError> {
-    let file = plugin.path();
+    let (major, minor) = plugin.api_version();
+    Ok(format!(
+        "API {major}.{minor}, {}",
+        library_digest(plugin.path())?
+    ))
+}
+
+/// SHA-256 of a plugin's file, which is some hundred megabytes and read once in a process: what was
+/// loaded stays what it was then.
+fn library_digest(file: &Path) -> Result<String, ExecutableFileError> {
+    static KNOWN: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(digest) = known.get(file) {
+        return Ok(digest.clone());
+    }
     let library = fs::read(file).map_err(|source| ExecutableFileError::File {
         action: "read",
         path: file.to_owned(),
         source,
     })?;
-    let (major, minor) = plugin.api_version();
-    Ok(format!("API {major}.{minor}, {}", digest(&library)))
+    let digest = digest(&library);
+    known.insert(file.to_owned(), digest.clone());
+    Ok(digest)
 }
 
 /// SHA-256 of a program, without its source locations.

@@ -16,6 +16,7 @@ mod error;
 pub mod executable_file;
 mod gather;
 mod memory;
+mod program_cache;
 pub mod slice;
 pub mod tpu_vm;
 
@@ -33,6 +34,7 @@ use crate::mesh_shape::MeshShape;
 pub use array::{Input, OwnParts, ShardedArray, shard_range};
 pub use error::DeviceError;
 use executable_file::{ExecutableFileError, Identity};
+pub use program_cache::{Entries, ProgramCache};
 use slice::Slice;
 use tpu_vm::check_devices;
 
@@ -56,6 +58,7 @@ pub struct DeviceMesh {
     hosts: Vec<Host>,
     flags: Vec<String>,
     dump: Option<PathBuf>,
+    cache: Option<ProgramCache>,
     compilations: AtomicUsize,
 }
 
@@ -166,6 +169,7 @@ impl DeviceMesh {
             ids: order.iter().map(|&i| descriptions[i].id).collect(),
             flags,
             dump: None,
+            cache: None,
             compilations: AtomicUsize::new(0),
             client,
             platform,
@@ -241,10 +245,13 @@ impl DeviceMesh {
         self.compilations.load(Ordering::Relaxed)
     }
 
-    /// Compiles a program, and checks that it will fit before anything runs.
+    /// Compiles a program, or loads it where it was kept, and checks that it will fit before
+    /// anything runs.
     pub fn compile(&self, module: &Module) -> Result<LoadedExecutable, DeviceError> {
         if let Some(directory) = &self.dump {
             dump::before_optimizations(module, directory)?;
+        } else if let Some(program) = self.kept(module) {
+            return Ok(program);
         }
         self.compilations.fetch_add(1, Ordering::Relaxed);
         let name = module.proto().name.clone();
@@ -268,7 +275,9 @@ impl DeviceMesh {
             let optimized = executable.program().optimized_program()?.module()?;
             dump::after_optimizations(module, &optimized, directory)?;
         }
-        self.ready(module, executable)
+        let program = self.ready(module, executable)?;
+        self.keep(&program);
+        Ok(program)
     }
 
     /// Loads a program that was compiled before, if it was compiled from this module and for these
@@ -280,18 +289,24 @@ impl DeviceMesh {
 
     /// Writes a compiled program to a file, for [`DeviceMesh::load`].
     pub fn save(&self, program: &LoadedExecutable, file: &Path) -> Result<(), DeviceError> {
-        // Measured with PJRT C API 0.115: a program that the CPU plugin has read back starts the
-        // collectives of a step in any order, and devices that begin with different ones wait for
-        // each other for ever.
-        if self.platform == "cpu" && self.ids.len() > 1 {
-            return Err(ExecutableFileError::SeveralCpuDevices.into());
-        }
+        self.check_keeps_programs()?;
         let identity = self.identity(&program.module)?;
         Ok(executable_file::save(
             file,
             &identity,
             &program.executable.program().serialize()?,
         )?)
+    }
+
+    /// Whether the plugin loads what it has compiled for this mesh.
+    fn check_keeps_programs(&self) -> Result<(), ExecutableFileError> {
+        // Measured with PJRT C API 0.115: a program that the CPU plugin has read back starts the
+        // collectives of a step in any order, and devices that begin with different ones wait for
+        // each other for ever.
+        match self.platform == "cpu" && self.ids.len() > 1 {
+            true => Err(ExecutableFileError::SeveralCpuDevices),
+            false => Ok(()),
+        }
     }
 
     fn identity(&self, module: &Module) -> Result<Identity, DeviceError> {

@@ -159,6 +159,7 @@ impl Launch {
             }
             restart = Some(Restart {
                 number: back_off.restarts(),
+                in_vain: back_off.in_vain(),
                 reason,
                 seconds_lost: (watch.silent() + ended.elapsed()).as_secs_f64(),
             });
@@ -362,7 +363,7 @@ mod tests {
         assert!(!lock.exists());
         let told = std::fs::read_to_string(directory.path().join("again")).unwrap();
         let restart: Restart = serde_json::from_str(told.strip_prefix("again ").unwrap()).unwrap();
-        assert_eq!(restart.number, 1);
+        assert_eq!((restart.number, restart.in_vain), (1, 1));
         assert!(restart.reason.contains("SIGKILL"), "{restart:?}");
         assert!(restart.seconds_lost >= 1.0, "{restart:?}");
     }

@@ -115,6 +115,8 @@ fn line(beat: Beat) -> Vec<u8> {
 pub struct Restart {
     /// How often its launcher has started one again.
     pub number: u64,
+    /// How many of these have followed each other without a step that was new.
+    pub in_vain: u32,
     /// How the one before ended.
     pub reason: String,
     /// Seconds from the last sign of life of the one before to the start of this one.

@@ -7,8 +7,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+/// The binary. It keeps no compiled programs, unless told where: not among the user's, nor where
+/// another test would find them.
 pub fn pretrain() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_pretrain"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
+    command.env("ANKH_COMPILATION_CACHE", "");
+    command
+}
+
+/// A command that is run by another one, which comes with arguments of its own.
+pub fn run_by(mut outer: Command, inner: &Command) -> Command {
+    let set = inner.get_envs();
+    outer.envs(set.filter_map(|(name, value)| Some((name, value?))));
+    outer.arg(inner.get_program()).args(inner.get_args());
+    outer
 }
 
 pub fn text(bytes: &[u8]) -> String {

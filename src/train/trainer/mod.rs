@@ -545,14 +545,18 @@ impl Job<'_> {
             mesh.platform(),
             mesh.shape()
         );
-        let began = Instant::now();
+        let (began, compilations) = (Instant::now(), mesh.compilations());
         let program = match executable {
             Some(file) => mesh.load(step, file)?,
             None => mesh.compile(step)?,
         };
         let evaluation = held_out.map(|loader| Evaluation::compile(programs, mesh, loader));
         let evaluation = evaluation.transpose()?;
-        tracing::info!(seconds = began.elapsed().as_secs_f64(), "compiled");
+        let done = match mesh.compilations() == compilations {
+            true => "loaded what was compiled before",
+            false => "compiled",
+        };
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "{done}");
         Ok((program, evaluation))
     }
 
