@@ -161,10 +161,10 @@ fn follow_launcher() {
 }
 
 /// What is done with programs that were compiled before: if processes fail again and again, one of
-/// those may be why.
+/// those may be why. Once is enough: the next process loads what this one has compiled.
 fn entries() -> Entries {
     match Restart::of_this_process() {
-        Some(restart) if restart.in_vain > 1 => {
+        Some(restart) if restart.in_vain == 2 => {
             tracing::warn!("no new step since the last restart: all programs are compiled anew");
             Entries::Replaced
         }

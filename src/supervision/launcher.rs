@@ -145,9 +145,10 @@ impl Launch {
                 });
             };
             tracing::error!(
-                "training failed: {reason}; it is started again in {} s, {} more such failures without a new step end it",
+                "training failed: {reason}; it is started again in {} s (restart {} of {} without a new step)",
                 pause.as_secs(),
-                self.max_restarts - back_off.in_vain() + 1,
+                back_off.in_vain(),
+                self.max_restarts,
             );
             self.clear_lock();
             while ended.elapsed() < pause {
