@@ -1,0 +1,262 @@
+//! Carries messages between the hosts and the coordinator.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::Server as Transport;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::coordinator::{Coordinator, Notice, hosts};
+use crate::errors::ServeError;
+use crate::identity::Identity;
+use crate::incoming::{Guest, Incoming};
+use crate::meeting_place::{Invitation, MeetingPlace, SECRET, Secret};
+use crate::wire::coordinator_server::{Coordinator as Service, CoordinatorServer};
+use crate::{Timing, wire};
+
+/// No message is longer.
+const LONGEST: usize = 1 << 20;
+
+/// How long the server stays for hosts that have not left.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long what was last said may take to be heard.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The coordinator of a run, served to its hosts until this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    place: MeetingPlace,
+    invitation: Invitation,
+    session: Session,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens on an address (a port of 0 is any free one), and says in the meeting place where.
+    pub fn start(
+        address: SocketAddr,
+        place: MeetingPlace,
+        identity: &Identity,
+        timing: Timing,
+    ) -> Result<Server, ServeError> {
+        let failed = |source| ServeError::Listen { address, source };
+        let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let publish = |source| ServeError::Publish {
+            path: place.directory().to_owned(),
+            source,
+        };
+        let secret = Secret::draw().map_err(publish)?;
+        let now = Instant::now();
+        let facts = identity.wire_facts();
+        let coordinator = Coordinator::new(identity.hosts, facts, secret.number(), timing, now);
+        let session = Session(Arc::new(Mutex::new(Shared {
+            coordinator,
+            calls: HashMap::new(),
+            last: 0,
+        })));
+        let own = secret.clone();
+        let invitation = Invitation { address, secret };
+        place.publish(&invitation).map_err(publish)?;
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(ServeError::Thread)?;
+        let served = session.clone();
+        let thread = std::thread::Builder::new().name("coordinator".into());
+        let thread = thread
+            .spawn(move || runtime.block_on(serve(listener, served, own, timing, stopped)))
+            .map_err(ServeError::Thread)?;
+        Ok(Server {
+            address,
+            place,
+            invitation,
+            session,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < FAREWELL && !self.session.lock().is_done() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.place.withdraw(&self.invitation);
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Session(Arc<Mutex<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    coordinator: Coordinator,
+    calls: HashMap<u64, UnboundedSender<Result<wire::ToHost, Status>>>,
+    last: u64,
+}
+
+impl Session {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // A thread that died holding it left it whole: the coordinator does not panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Sends and logs what the coordinator has to say.
+    fn flush(&mut self) {
+        for (connection, kind) in self.coordinator.take_outbox() {
+            let ends = matches!(kind, wire::to_host::Kind::Ended(_));
+            if let Some(call) = self.calls.get(&connection) {
+                // A call that has just ended is reported by its other half.
+                let _ = call.send(Ok(wire::ToHost { kind: Some(kind) }));
+            }
+            if ends {
+                self.calls.remove(&connection);
+            }
+        }
+        for notice in self.coordinator.take_notices() {
+            log(notice);
+        }
+    }
+
+    /// Whether no host is left to be told anything.
+    fn is_done(&self) -> bool {
+        self.calls.is_empty() || self.coordinator.is_over()
+    }
+}
+
+fn log(notice: Notice) {
+    match notice {
+        Notice::Missing(missing) => tracing::warn!(
+            "waiting for {}: has the program started there, with the same run directory, and can it reach this host's port?",
+            hosts(&missing)
+        ),
+        Notice::Met => tracing::info!("all hosts have come"),
+        Notice::TurnedAway(message) => tracing::warn!("{message}"),
+        Notice::Slow(slow, name) => tracing::warn!(
+            "{name} is the slowest: it starts its programs {:.2} s after the first host, of {:.2} s that each takes",
+            slow.late.as_secs_f64(),
+            slow.interval.as_secs_f64()
+        ),
+        Notice::Ended(message) => tracing::info!("the hosts part: {message}"),
+    }
+}
+
+struct Attendance {
+    session: Session,
+    secret: Secret,
+}
+
+#[tonic::async_trait]
+impl Service for Attendance {
+    type AttendStream = UnboundedReceiverStream<Result<wire::ToHost, Status>>;
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<wire::FromHost>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        let guest = request.extensions().get::<Guest>().cloned();
+        let shown = request.metadata().get(SECRET);
+        if !shown.is_some_and(|shown| self.secret.is(shown.as_bytes())) {
+            if let Some(guest) = guest {
+                guest.report(match shown {
+                    None => "shows no secret",
+                    Some(_) => "shows another secret",
+                });
+            }
+            return Err(Status::unauthenticated("this is not the run's secret"));
+        }
+        if let Some(guest) = guest {
+            guest.admit();
+        }
+        let (sender, receiver) = unbounded_channel();
+        let connection = {
+            let mut shared = self.session.lock();
+            shared.last += 1;
+            let connection = shared.last;
+            shared.calls.insert(connection, sender);
+            connection
+        };
+        let session = self.session.clone();
+        let mut incoming = request.into_inner();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = incoming.message().await {
+                if let Some(kind) = message.kind {
+                    let mut shared = session.lock();
+                    shared.coordinator.receive(connection, kind, Instant::now());
+                    shared.flush();
+                }
+            }
+            let mut shared = session.lock();
+            shared.coordinator.disconnected(connection, Instant::now());
+            shared.flush();
+            shared.calls.remove(&connection);
+        });
+        Ok(Response::new(UnboundedReceiverStream::new(receiver)))
+    }
+}
+
+async fn serve(
+    listener: std::net::TcpListener,
+    session: Session,
+    secret: Secret,
+    timing: Timing,
+    stopped: oneshot::Receiver<()>,
+) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("the coordinator cannot listen: {error}"),
+    };
+    let ticking = session.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(timing.heartbeat()).await;
+            let mut shared = ticking.lock();
+            shared.coordinator.tick(Instant::now());
+            shared.flush();
+        }
+    });
+    let (stopping, stops) = oneshot::channel();
+    let attendance = Attendance { session, secret };
+    let service = CoordinatorServer::new(attendance).max_decoding_message_size(LONGEST);
+    let served = Transport::builder()
+        .max_concurrent_streams(4)
+        .serve_with_incoming_shutdown(service, Incoming::new(listener), async move {
+            let _ = stopped.await;
+            let _ = stopping.send(());
+        });
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::error!("the coordinator has ended: {error}");
+        },
+        // What was to be said is said by then, to all who listen.
+        _ = async move {
+            let _ = stops.await;
+            tokio::time::sleep(LAST_WORDS).await;
+        } => {}
+    }
+}
