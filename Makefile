@@ -53,6 +53,14 @@ ROUNDS ?= 50
 check-trainers: plugin ## start two trainers in one run directory ROUNDS times, and compare every step they save
 	ROUNDS=$(ROUNDS) cargo test --workspace --test run_directory of_two_trainers -- --nocapture
 
+# How many processes are killed. Each start of 4 hosts takes some 20 seconds on two cores.
+KILLS ?= 200
+
+.PHONY: torture
+torture: plugin ## stop and kill processes of 4 hosts, KILLS of them at random moments, and compare every step they save
+	HOSTS=4 KILLS=$(KILLS) XLA_FLAGS=--xla_backend_optimization_level=0 \
+	cargo test --test hosts -- --nocapture --test-threads=1
+
 # tests/valgrind.supp excludes what happens inside the plugin. The test of memory is excluded too:
 # it measures the memory of the process, which differs under valgrind.
 VALGRIND := 'valgrind', '--quiet', '--error-exitcode=1', '--leak-check=full', '--show-leak-kinds=definite', \

@@ -9,7 +9,7 @@
 //!   update).
 //! - [`mesh::DeviceMesh`] opens the devices of a slice, compiles programs for them and holds their
 //!   [`mesh::ShardedArray`]s, as a `jax.sharding.Mesh` does.
-//! - [`train::train`] is the loop. Read `src/train/trainer.rs` and `src/programs/step.rs`: the
+//! - [`train::train`] is the loop. Read `src/train/trainer/mod.rs` and `src/programs/step.rs`: the
 //!   order of things in a step, and what a step computes.
 //!
 //! Beside the loop stand [`checkpoint`] (named tensors, saved whole or not at all), [`run_dir`]

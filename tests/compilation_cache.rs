@@ -11,7 +11,7 @@ use ankh::config::{Config, resolve};
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Entries, Hosts, MeshOptions, ProgramCache, executable_file};
 use ankh::run_dir::{Requests, RunDirectory, RunMode};
-use ankh::train::{open_mesh, train};
+use ankh::train::{Processes, open_mesh, train};
 use ankh_hlo::{DType, Graph, Module, Shape};
 use ankh_pjrt::HostTensor;
 use support::runs::{Bench, expect};
@@ -51,7 +51,8 @@ fn train_in(run: &Path, config: &Config, cache: &Path) -> (usize, Vec<(String, H
     let mut mesh = open_mesh(config, Slice::default(), Hosts::Real).unwrap();
     mesh.keep_programs_in(ProgramCache::at(cache, Entries::Used));
     let run = RunDirectory::open(run, config, RunMode::New).unwrap();
-    train(config, &run, &mesh, None, &Requests::default()).unwrap();
+    let processes = Processes::alone(Requests::default());
+    train(config, &run, &mesh, None, &processes).unwrap();
     let store = Store::open(run.checkpoints());
     let state = store.load(config.train.steps).unwrap().tensors;
     (mesh.compilations(), state)

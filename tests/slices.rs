@@ -14,7 +14,7 @@ use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Host, Hosts, Input, shard_range};
 use ankh::programs::{self, Array, Programs};
 use ankh::run_dir::{Requests, RunDirectory, RunMode};
-use ankh::train::{MissingSlots, Outcome, State, open_mesh, train};
+use ankh::train::{MissingSlots, Outcome, Processes, State, open_mesh, train};
 use ankh_hlo::{ArraySpec, AxisName, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
 use serde_json::json;
@@ -76,7 +76,8 @@ fn run_with(config: &Config, devices: usize, hosts: Hosts, executable: Option<&P
     let slice: Slice = format!("cpu-{devices}").parse().unwrap();
     let mesh = open_mesh(config, slice, hosts).unwrap();
     let run = RunDirectory::open(directory.path(), config, RunMode::New).unwrap();
-    let outcome = train(config, &run, &mesh, executable, &Requests::default()).unwrap();
+    let processes = Processes::alone(Requests::default());
+    let outcome = train(config, &run, &mesh, executable, &processes).unwrap();
     assert!(matches!(outcome, Outcome::Finished(_)));
     let metrics = fs::read_to_string(run.metrics()).unwrap();
     let loss = |line: &str| {

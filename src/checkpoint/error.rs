@@ -113,6 +113,11 @@ pub struct Damage {
 }
 
 impl Damage {
+    /// The step to go on with, where it is certain that this one cannot be used.
+    pub fn fallback(&self) -> Option<u64> {
+        self.intact.filter(|_| self.certain)
+    }
+
     /// What is wrong, without advice.
     pub fn finding(&self) -> String {
         let array = match &self.array {

@@ -197,14 +197,10 @@ impl Store {
         Ok(rejected)
     }
 
-    /// Sets aside every step that is newer than the intact one that `damage` names, so that this
-    /// one is the newest. Returns where they are; nothing where none is intact, or where it is not
-    /// certain that anything is wrong.
-    pub fn fall_back(&self, damage: &Damage) -> Result<Vec<PathBuf>> {
-        let Some(intact) = damage.intact.filter(|_| damage.certain) else {
-            return Ok(Vec::new());
-        };
-        let newer = self.list()?.into_iter().filter(|step| *step > intact);
+    /// Sets aside every step that is newer than this one, so that this one is the newest. Returns
+    /// where they are.
+    pub fn fall_back_to(&self, step: u64) -> Result<Vec<PathBuf>> {
+        let newer = self.list()?.into_iter().filter(|newer| *newer > step);
         newer.map(|step| self.reject(step)).collect()
     }
 

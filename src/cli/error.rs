@@ -404,8 +404,13 @@ impl From<TrainError> for CliError {
                     choices.concat()
                 ))
             }
+            error @ TrainError::DataOfHosts { .. } => {
+                Self::usage(error).help("give every host a copy of the same prepared data")
+            }
             error @ TrainError::OtherStep { .. } => Self::usage(error)
                 .help("give every host the same --run-dir on storage that all of them share"),
+            // The end is told by the thread that heard of it.
+            TrainError::Parted(_) => super::hosts::await_end(),
             error @ TrainError::Unsaved { .. } => Self::failed(error).help(
                 "make room, or see why the directory cannot be written, and go on from the last saved step with --resume",
             ),

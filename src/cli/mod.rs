@@ -8,6 +8,7 @@ mod compile;
 mod configuration;
 mod doctor;
 mod error;
+mod hosts;
 mod launch;
 mod listing;
 mod output;

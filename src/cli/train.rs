@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ankh_cluster::Leaving;
 use ankh_pjrt::Platform;
 use clap::Args;
 use serde_json::json;
@@ -10,17 +11,19 @@ use signal_hook::consts::SIGUSR2;
 use signal_hook::low_level;
 
 use super::configuration::{ConfigArgs, DataArgs, data_locations, settle_batch_size};
+use super::hosts::{Place, Ties};
 use super::output::{json, line_of};
 use super::readiness::ready;
 use super::{CliError, Exit, Slice};
 use crate::checkpoint::Store;
 use crate::config::{Config, OnSigusr1, resolve_over};
 use crate::huge_pages::run_with_huge_pages;
+use crate::mesh::tpu_vm::TpuVm;
 use crate::mesh::{Entries, Hosts, ProgramCache};
 use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
 use crate::supervision::{Pulse, Restart};
 use crate::telemetry::Log;
-use crate::train::{Outcome, Summary, open_mesh, train};
+use crate::train::{Outcome, Processes, Summary, open_mesh, train};
 
 #[derive(Args)]
 pub(super) struct TrainArgs {
@@ -35,6 +38,10 @@ pub(super) struct TrainArgs {
     /// test of a larger slice.
     #[arg(long, value_name = "N")]
     simulate_hosts: Option<usize>,
+    /// With --simulate-hosts: be this one of them. Start a process for each, all with one run
+    /// directory; each computes what all of them do, and saves and acts as its host.
+    #[arg(long, value_name = "I", requires = "simulate_hosts")]
+    host: Option<usize>,
     /// A training step compiled by `pretrain plan --output`, to load instead of compiling it.
     #[arg(long, value_name = "FILE")]
     executable: Option<PathBuf>,
@@ -68,7 +75,8 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let directory = arguments.run_directory();
     let (mut config, restored) = arguments.configuration(&directory)?;
     let vm = ready(arguments.slice, &config, arguments.config.config.as_deref())?;
-    let worker = vm.map_or(0, |vm| vm.worker);
+    let place = arguments.place(vm.as_ref())?;
+    let worker = place.as_ref().map_or(0, |place| place.host);
     data_locations(&config)?;
     // Errors about paths as they were typed come before.
     config.make_paths_absolute()?;
@@ -82,37 +90,34 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     if let Some(layout) = arguments.config.lay_out(&mut config, arguments.slice) {
         tracing::info!("{layout}");
     }
-    let run = RunDirectory::open_for(worker, directory, &config, start)?;
+    let run = RunDirectory::open_for(worker, &directory, &config, start)?;
     if let Some(restored) = restored {
         tracing::warn!("{restored}");
     }
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let requests = listen(&config, &run, arguments.json).map_err(CliError::failed)?;
+    let ties = Ties::with_goodbye(goodbye(&run, &directory, arguments.json));
+    let requests = listen(&config, ties.clone()).map_err(CliError::failed)?;
     follow_launcher();
-    let hosts = arguments
-        .simulate_hosts
-        .map_or(Hosts::Real, Hosts::Simulated);
-    let mut mesh = open_mesh(&config, arguments.slice, hosts)?;
-    if let Some(directory) = &arguments.dump_hlo {
-        mesh.dump_to(directory.clone());
-    }
-    if let Some(directory) = config.compiler.cache.directory() {
-        mesh.keep_programs_in(ProgramCache::at(&directory, entries()));
-    }
-    let outcome = train(
-        &config,
-        &run,
-        &mesh,
-        arguments.executable.as_deref(),
-        &requests,
-    )?;
+    let processes = match place {
+        None => Processes::alone(requests),
+        Some(place) => {
+            let (member, session) = ties.meet(&place, &config, arguments.slice, &directory)?;
+            Processes::together(requests, member, session)
+        }
+    };
+    let outcome = arguments.train(&config, &run, &processes);
+    ties.leave(match &outcome {
+        Ok(_) => Leaving::Done,
+        Err(error) => Leaving::Failed(error.message()),
+    });
+    let outcome = outcome?;
     let (summary, exit) = match &outcome {
         Outcome::Finished(summary) => (summary, Exit::Done),
         Outcome::Stopped(summary) => (summary, Exit::Stopped),
     };
-    match show(summary, exit, run.path(), arguments.json) {
+    match show(summary, exit, &directory, arguments.json) {
         // Whoever asked to stop may have taken the terminal along, and is to learn that the state
         // is saved.
         Err(error) if exit == Exit::Stopped => error.report(),
@@ -121,25 +126,31 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-/// Listens for requests. A request to stop before the first step ends the process at once.
-fn listen(config: &Config, run: &RunDirectory, json: bool) -> std::io::Result<Requests> {
+/// Listens for requests. A request to stop before the first step ends the process at once, and the
+/// other hosts' with it.
+fn listen(config: &Config, ties: Ties) -> std::io::Result<Requests> {
     let on_sigusr1 = match config.checkpoint.on_sigusr1 {
         OnSigusr1::Save => Request::Save,
         OnSigusr1::Stop => Request::Stop,
     };
+    Requests::from_signals(on_sigusr1, Exit::Stopped as u8, move || ties.stop())
+}
+
+/// Prints the summary of a run that stops before its first step.
+fn goodbye(run: &RunDirectory, directory: &Path, json: bool) -> impl Fn() + Send + Sync + 'static {
     let store = Store::open(run.checkpoints());
-    let (run, metrics) = (run.path().to_owned(), run.metrics());
-    Requests::from_signals(on_sigusr1, Exit::Stopped as u8, move || {
+    let (directory, metrics) = (directory.to_owned(), run.metrics());
+    move || {
         let saved = store.latest().ok().flatten();
         let summary = Summary {
             steps: saved.unwrap_or(0),
             checkpoint: saved.map(|step| store.directory_of(step)),
-            metrics,
+            metrics: metrics.clone(),
             ..Summary::default()
         };
         // Nobody is left to tell about a standard output that cannot be written.
-        let _ = show(&summary, Exit::Stopped, &run, json);
-    })
+        let _ = show(&summary, Exit::Stopped, &directory, json);
+    }
 }
 
 /// Says to the launcher, if there is one, that this process lives, and stops when it is gone.
@@ -183,6 +194,42 @@ fn show(summary: &Summary, exit: Exit, run: &Path, as_object: bool) -> Result<()
 }
 
 impl TrainArgs {
+    /// Trains on the devices of the slice.
+    fn train(
+        &self,
+        config: &Config,
+        run: &RunDirectory,
+        processes: &Processes,
+    ) -> Result<Outcome, CliError> {
+        let hosts = match (self.simulate_hosts, self.host) {
+            (None, _) => Hosts::Real,
+            (Some(hosts), None) => Hosts::Simulated(hosts),
+            (Some(hosts), Some(host)) => Hosts::One { host, hosts },
+        };
+        let mut mesh = open_mesh(config, self.slice, hosts)?;
+        if let Some(directory) = &self.dump_hlo {
+            mesh.dump_to(directory.clone());
+        }
+        if let Some(directory) = config.compiler.cache.directory() {
+            mesh.keep_programs_in(ProgramCache::at(&directory, entries()));
+        }
+        let executable = self.executable.as_deref();
+        Ok(train(config, run, &mesh, executable, processes)?)
+    }
+
+    /// Which of several hosts this is.
+    fn place(&self, vm: Option<&TpuVm>) -> Result<Option<Place>, CliError> {
+        let (Some(hosts), Some(host)) = (self.simulate_hosts, self.host) else {
+            return Ok(vm.and_then(Place::of));
+        };
+        if host >= hosts {
+            let error = format!("there is no host {host}: {hosts} hosts are counted from 0");
+            return Err(CliError::usage(error));
+        }
+        let first = None;
+        Ok(Some(Place { host, hosts, first }))
+    }
+
     /// Where the run's files go.
     pub fn run_directory(&self) -> PathBuf {
         let named = |config: &String| {

@@ -25,6 +25,7 @@ mod size;
 mod tests;
 mod validate;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,8 @@ pub struct Config {
     pub checkpoint: Checkpoint,
     /// What a run does about losses, gradients and states that are not finite.
     pub recovery: Recovery,
+    /// How the hosts of a run wait for each other.
+    pub cluster: Cluster,
     /// How arrays are split over the devices of a slice.
     pub sharding: Sharding,
     /// What the compiler is told.
@@ -300,14 +303,40 @@ impl Default for Evaluation {
     }
 }
 
+/// How the processes of a run on several hosts wait for each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// How long the hosts that have come wait for the others before they give up.
+    pub rendezvous_seconds: f64,
+    /// A host that is not heard for so long counts as lost, and the run ends on all hosts.
+    pub lost_after_seconds: f64,
+    /// The address of the interface that host 0 listens on; otherwise the one that the slice knows
+    /// it by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The port that host 0 listens on; 0 takes any that is free.
+    pub port: u16,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            rendezvous_seconds: 600.0,
+            lost_after_seconds: 30.0,
+            address: None,
+            port: 0,
+        }
+    }
+}
+
 /// Saving the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoint {
     /// Steps between two saves; the last step is always saved. 0 leaves the saves to `minutes`.
     pub every: u64,
-    /// Minutes between two saves, also between those by steps; 0 leaves them to `every`. Where each
-    /// host has a process of its own, saves go by steps alone.
+    /// Minutes between two saves, also between those by steps; 0 leaves them to `every`.
     pub minutes: f64,
     /// Saved steps kept, the newest first; 0 keeps all.
     pub keep: usize,

@@ -84,7 +84,12 @@ pub fn resolve_over(base: Config, set: &[String]) -> Result<Config, ConfigError>
 }
 
 impl Config {
-    /// The configuration as a file that [`resolve`] reads back, with the versions that ran it.
+    /// The configuration as a file that [`resolve`] reads back.
+    pub fn to_text(&self) -> String {
+        toml::to_string(self).expect("structs of numbers, strings and named variants are TOML")
+    }
+
+    /// The same, with the versions that ran it.
     pub fn to_toml(&self, versions: &Versions) -> String {
         #[derive(Serialize)]
         struct File<'a> {

@@ -264,6 +264,9 @@ impl Config {
         if checkpoint.minutes == 0.0 {
             found.positive("checkpoint.every", checkpoint.every);
         }
+        let cluster = &self.cluster;
+        found.positive_number("cluster.rendezvous_seconds", cluster.rendezvous_seconds);
+        found.positive_number("cluster.lost_after_seconds", cluster.lost_after_seconds);
         found.positive("recovery.skipped_updates", self.recovery.skipped_updates);
         // The step counter on the device is a signed 32-bit integer.
         found.unless(

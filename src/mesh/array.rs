@@ -203,8 +203,13 @@ impl DeviceMesh {
         for position in 0..self.ids.len() {
             first.entry(shard_range(spec, position)).or_insert(position);
         }
+        let own = self.own_host();
+        let is_own = |position| own.is_none_or(|own| own.positions.contains(&position));
         let parts = self.distinct_parts(spec).into_iter();
-        let own = parts.filter(|(part, shard)| first[part] == self.local[*shard].position);
+        let own = parts.filter(|(part, shard)| {
+            let position = self.local[*shard].position;
+            first[part] == position && is_own(position)
+        });
         let own = own.map(|(part, shard)| Ok((part, array.shards[shard].to_host_async()?)));
         Ok(OwnParts {
             element_type: array.shards[0].element_type(),

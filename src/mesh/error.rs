@@ -34,6 +34,9 @@ pub enum DeviceError {
     /// Simulated hosts cannot split the devices.
     #[error("{hosts} hosts cannot split {devices} devices equally")]
     SimulatedHosts { hosts: usize, devices: usize },
+    /// There are not so many hosts.
+    #[error("there is no host {host}: the {hosts} hosts are counted from 0")]
+    NoHost { host: usize, hosts: usize },
     /// The program needs more memory than there is.
     #[error(
         "{program} needs {} of memory on each of {devices} devices and {} are available",

@@ -9,7 +9,6 @@
 //! This module takes mesh shapes, rules, compiler flags and HLO modules. It knows neither the
 //! configuration nor what the programs compute.
 
-mod all_reduce;
 mod array;
 pub mod dump;
 mod error;
@@ -56,6 +55,8 @@ pub struct DeviceMesh {
     local: Vec<Local>,
     /// The hosts that this process is or simulates.
     hosts: Vec<Host>,
+    /// The one of them that it acts for, where other processes act for the others.
+    own: Option<usize>,
     flags: Vec<String>,
     dump: Option<PathBuf>,
     cache: Option<ProgramCache>,
@@ -85,6 +86,13 @@ pub enum Hosts {
     Real,
     /// It simulates this many, each with an equal share of its devices.
     Simulated(usize),
+    /// The same, for the sake of one of them: it computes as all of them do, and saves as this one.
+    One {
+        /// The host.
+        host: usize,
+        /// How many there are.
+        hosts: usize,
+    },
 }
 
 /// A compiled program on the devices of a mesh.
@@ -165,6 +173,11 @@ impl DeviceMesh {
         }
         let platform = client.platform_name()?.to_ascii_lowercase();
         Ok(DeviceMesh {
+            own: match hosts {
+                Hosts::One { host, .. } => Some(host),
+                Hosts::Real if local.len() < order.len() => Some(0),
+                Hosts::Real | Hosts::Simulated(_) => None,
+            },
             hosts: split_hosts(&local, hosts, process)?,
             ids: order.iter().map(|&i| descriptions[i].id).collect(),
             flags,
@@ -209,12 +222,9 @@ impl DeviceMesh {
         self.local.len() == self.ids.len()
     }
 
-    /// The number of this process's host and how many there are, where each has a process of its
-    /// own; nothing where this process drives all devices.
-    pub fn process(&self) -> Option<(usize, usize)> {
-        let own = &self.hosts[0];
-        let hosts = self.ids.len() / own.positions.len().max(1);
-        (!self.is_fully_addressable()).then_some((own.index, hosts))
+    /// The host that this process acts for, where other processes act for the others.
+    pub fn own_host(&self) -> Option<&Host> {
+        self.own.map(|own| &self.hosts[own])
     }
 
     /// The hosts that this process is or simulates.
@@ -379,9 +389,14 @@ fn split_hosts(local: &[Local], hosts: Hosts, process: usize) -> Result<Vec<Host
         index,
         positions: devices.iter().map(|l| l.position).collect(),
     };
+    if let Hosts::One { host, hosts } = hosts
+        && host >= hosts
+    {
+        return Err(DeviceError::NoHost { host, hosts });
+    }
     match hosts {
         Hosts::Real => Ok(vec![host((process, local.iter().collect()))]),
-        Hosts::Simulated(count) => {
+        Hosts::Simulated(count) | Hosts::One { hosts: count, .. } => {
             if count == 0 || !local.len().is_multiple_of(count) {
                 return Err(DeviceError::SimulatedHosts {
                     hosts: count,

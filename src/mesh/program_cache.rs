@@ -49,8 +49,8 @@ pub enum Entries {
 #[derive(Serialize)]
 struct Key<'a> {
     identity: &'a Identity,
-    /// The host among how many, where each has a process of its own.
-    process: Option<(usize, usize)>,
+    /// The host, where each has a process of its own.
+    host: Option<usize>,
     environment: [Option<String>; FLAGS.len()],
     processor: &'a str,
 }
@@ -189,7 +189,7 @@ impl DeviceMesh {
         let identity = self.identity(module).ok()?;
         let key = Key {
             identity: &identity,
-            process: self.process(),
+            host: self.own_host().map(|host| host.index),
             environment: FLAGS.map(|name| std::env::var(name).ok()),
             processor: &PROCESSOR,
         };

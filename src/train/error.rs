@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ankh_cluster::Ended;
+
 use super::data_loader::BatchError;
 use super::data_order::OrderDifference;
 use super::health::Fault;
@@ -74,6 +76,9 @@ pub enum TrainError {
         change: RateChange,
         choices: Vec<String>,
     },
+    /// The hosts of a run read different data.
+    #[error("host {host} has other data than host 0, or another order of it")]
+    DataOfHosts { host: usize },
     /// The hosts of a run would begin at different steps.
     #[error(
         "this host would begin at step {begins}, after what it finds in {}, while the hosts of the run would begin at steps from {first} to {last}",
@@ -85,6 +90,9 @@ pub enum TrainError {
         first: u64,
         last: u64,
     },
+    /// The hosts of the run have parted.
+    #[error(transparent)]
+    Parted(#[from] Ended),
     /// The state that a run ends with could not be saved.
     #[error(
         "the run ends at step {step}, which cannot be saved; {}",

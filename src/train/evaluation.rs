@@ -21,6 +21,15 @@ pub(super) struct Evaluation {
     prefetch: usize,
 }
 
+/// Whether the next batch of an evaluation is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Batch {
+    /// It is still being made.
+    Awaited,
+    /// The program starts next.
+    Here,
+}
+
 /// The held-out sequences, where the run is configured to evaluate.
 pub(super) fn held_out(
     programs: &Programs<'_>,
@@ -61,20 +70,22 @@ impl Evaluation {
         self.loader.abandon();
     }
 
-    /// Evaluates `parameters`. `poll` is called again and again; none where it breaks.
+    /// Evaluates `parameters`. `poll` is called again and again while a batch is waited for, and
+    /// once when it is there; no result where it breaks.
     pub fn run(
         &self,
         mesh: &DeviceMesh,
         parameters: &[ShardedArray],
         every: Duration,
-        mut poll: impl FnMut() -> Result<ControlFlow<()>, TrainError>,
+        mut poll: impl FnMut(Batch) -> Result<ControlFlow<()>, TrainError>,
     ) -> Result<Option<Validation>, TrainError> {
         let mut batches = self.loader.after(0, self.prefetch);
         let mut sums = EvaluationSums::default();
         for _ in 0..self.limit {
             loop {
                 let here = batches.wait(every);
-                if poll()?.is_break() {
+                let batch = if here { Batch::Here } else { Batch::Awaited };
+                if poll(batch)?.is_break() {
                     batches.abandon();
                     return Ok(None);
                 }

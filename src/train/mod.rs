@@ -4,7 +4,8 @@
 //! [`crate::programs`]. The other files serve the loop: `resume` finds where a run continues,
 //! `data_loader` moves batches to the devices, `in_flight` holds the steps that the devices still
 //! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences,
-//! `health` tells whether a state is good, and `saving` writes checkpoints.
+//! `health` tells whether a state is good, `saving` writes checkpoints, and `processes` is how
+//! several hosts decide as one.
 
 mod data_loader;
 mod data_order;
@@ -15,6 +16,7 @@ pub mod forward;
 mod health;
 mod in_flight;
 mod pace;
+mod processes;
 mod rate_change;
 mod reporter;
 mod resume;
@@ -28,6 +30,7 @@ pub use data_order::OrderDifference;
 pub use devices::open_mesh;
 pub use error::TrainError;
 pub use health::Fault;
+pub use processes::Processes;
 pub use rate_change::RateChange;
 pub use state::{MissingSlots, State};
 pub use summary::Summary;

@@ -10,6 +10,7 @@ use serde::Deserialize as _;
 use super::TrainError;
 use super::data_loader::DataLoader;
 use super::data_order::DataOrder;
+use super::processes::Processes;
 use super::rate_change::RateChange;
 use super::state::State;
 use crate::checkpoint::{Reader, Store};
@@ -52,12 +53,14 @@ impl ResumePoint {
         config: &Config,
         run: &RunDirectory,
         store: &Store,
-        mesh: &DeviceMesh,
+        processes: &Processes,
         training: &DataLoader,
     ) -> Result<ResumePoint, TrainError> {
         let latest = store.latest()?;
         let begins = latest.unwrap_or(0);
-        let (first, last) = mesh.all_reduce_min_max(begins)?;
+        let all = processes.all_gather("where to resume", begins)?;
+        let first = all.iter().copied().min().unwrap_or(begins);
+        let last = all.iter().copied().max().unwrap_or(begins);
         if first != last {
             return Err(TrainError::OtherStep {
                 checkpoints: run.checkpoints(),

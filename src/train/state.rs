@@ -149,12 +149,10 @@ impl State {
                 part_dims: own.part_dims,
                 parts: parts.collect::<Result<_, TrainError>>()?,
             };
-            Ok(
-                match mesh.is_fully_addressable() && parts.bytes() <= SMALL {
-                    true => parts.joined().map_err(DeviceError::from)?,
-                    false => parts,
-                },
-            )
+            Ok(match mesh.own_host().is_none() && parts.bytes() <= SMALL {
+                true => parts.joined().map_err(DeviceError::from)?,
+                false => parts,
+            })
         });
         parts.collect()
     }

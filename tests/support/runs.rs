@@ -59,6 +59,15 @@ impl Bench {
         Self::holding(64, "0.2")
     }
 
+    /// The same in memory, where saving is quick.
+    pub fn in_memory() -> Self {
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let directory = directory.unwrap();
+        let bench = Self { directory };
+        bench.prepare("data", 64);
+        bench
+    }
+
     /// With so many proteins, of which this fraction is held out.
     pub fn holding(proteins: usize, held_out: &str) -> Self {
         let bench = Self::empty();

@@ -18,9 +18,10 @@ use serde_json::json;
 use super::TrainError;
 use super::data_loader::{DataLoader, DeviceBatch, Prefetcher};
 use super::data_order::DataOrder;
-use super::evaluation::{self, Evaluation};
+use super::evaluation::{self, Batch, Evaluation};
 use super::health::Health;
 use super::in_flight::{InFlight, StartedStep};
+use super::processes::Processes;
 use super::reporter::Reporter;
 use super::saving::{SCORE, Saves};
 use super::state::State;
@@ -30,7 +31,7 @@ use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
 use crate::model::AttentionImplementation;
 use crate::programs::{self, NoKernel, Programs};
-use crate::run_dir::{Fence, Requests, RunDirectory, RunError};
+use crate::run_dir::{Fence, Request, RunDirectory, RunError};
 use crate::supervision::{Phase, Pulse, Restart};
 use crate::telemetry::{Goodput, Log, Lost, Validation};
 
@@ -75,7 +76,7 @@ pub fn train(
     run: &RunDirectory,
     mesh: &DeviceMesh,
     executable: Option<&Path>,
-    requests: &Requests,
+    processes: &Processes,
 ) -> Result<Outcome, TrainError> {
     let programs = Programs::of(config, mesh.platform(), mesh.rules());
     log_attention(&programs, mesh);
@@ -88,7 +89,7 @@ pub fn train(
         run,
         mesh,
         loader: &loader,
-        requests,
+        processes,
         fence: run.fence(),
     };
     let mut trainer = Trainer::start(job, &programs, executable)?;
@@ -113,7 +114,7 @@ struct Job<'a> {
     run: &'a RunDirectory,
     mesh: &'a DeviceMesh,
     loader: &'a DataLoader,
-    requests: &'a Requests,
+    processes: &'a Processes,
     fence: Fence,
 }
 
@@ -157,6 +158,7 @@ impl<'a> Trainer<'a> {
         } = job;
         let began = Instant::now();
         let mut goodput = Goodput::start_after(Restart::time_lost());
+        job.compare_data()?;
         let store = job.store()?;
         let from = job.resume_point(&store)?;
         let programs = from.programs(programs);
@@ -169,7 +171,7 @@ impl<'a> Trainer<'a> {
         goodput.lose(Lost::Loading, compiled.elapsed());
         // Not before the first step can run: an attempt that fails leaves the run as it was.
         job.record(&module)?;
-        let team = job.team()?;
+        let team = job.team();
         let step = from.step;
         goodput.keep();
         let peak = mesh.peak_flops();
@@ -193,6 +195,7 @@ impl<'a> Trainer<'a> {
             step,
             reporter,
         };
+        trainer.job.processes.begin()?;
         if step < config.train.steps {
             let start = Instant::now();
             trainer.evaluate()?;
@@ -204,11 +207,14 @@ impl<'a> Trainer<'a> {
 
     /// Trains until the last step, or until a request to stop.
     fn train(&mut self) -> Result<(), TrainError> {
-        while self.step < self.job.config.train.steps && !self.job.requests.stop() {
+        while self.step < self.job.config.train.steps && !self.job.processes.stop() {
             self.job.fence.known().map_err(RunError::from)?;
             let Some(batch) = self.next_batch()? else {
                 break;
             };
+            if self.pass()?.is_break() {
+                break;
+            }
             self.start_step(batch)?;
             let evaluated = self.evaluate_if_due()?;
             self.report(evaluated)?;
@@ -219,6 +225,17 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Does what all processes do before the next step; breaks where they stop.
+    fn pass(&mut self) -> Result<ControlFlow<()>, TrainError> {
+        loop {
+            match self.job.processes.pass()? {
+                None => return Ok(ControlFlow::Continue(())),
+                Some(Request::Stop) => return Ok(ControlFlow::Break(())),
+                Some(Request::Save) => self.save_if_wanted()?,
+            }
+        }
     }
 
     /// The next batch; `None` on a request to stop while waiting for it.
@@ -232,14 +249,13 @@ impl<'a> Trainer<'a> {
                     Instant::now()
                 });
             }
-            if self.job.requests.stop() {
+            if self.job.processes.stop() {
                 return Ok(None);
             }
-            if self.is_save_wanted()? {
-                self.lose_waiting(&mut idle);
-                self.save()?;
-            }
-            if start.elapsed() > VERDICT_PATIENCE {
+            self.lose_waiting(&mut idle);
+            self.save_if_wanted()?;
+            // Where hosts save together, all have to say the same.
+            if start.elapsed() > VERDICT_PATIENCE && self.job.processes.is_alone() {
                 self.saves.judge(self.step, true);
             }
         }
@@ -259,7 +275,7 @@ impl<'a> Trainer<'a> {
     fn start_step(&mut self, batch: DeviceBatch) -> Result<(), TrainError> {
         let DeviceBatch { arrays, info } = batch;
         // From here on this loop handles requests to stop.
-        self.job.requests.begin();
+        self.job.processes.requests().begin();
         let mut metrics = None;
         let program = &self.program;
         self.state.replace(|state| {
@@ -313,7 +329,7 @@ impl<'a> Trainer<'a> {
                 self.report_step(ended, None)?;
             }
             let wait = self.in_flight.wait_to_start();
-            if wait.is_zero() || self.job.requests.stop() {
+            if wait.is_zero() || self.job.processes.stop() {
                 return Ok(());
             }
             self.saves.poll()?;
@@ -347,10 +363,15 @@ impl<'a> Trainer<'a> {
             return Ok(None);
         };
         Pulse::phase(Phase::Evaluating);
-        let (saves, job, step) = (&mut self.saves, &self.job, self.step);
-        let poll = || -> Result<_, TrainError> {
+        let (saves, processes, step) = (&mut self.saves, self.job.processes, self.step);
+        let poll = |batch: Batch| -> Result<_, TrainError> {
             saves.poll()?;
-            Ok(match job.is_wanted_elsewhere() {
+            // What all processes do before the next program, they do before this one.
+            let is_request = match batch {
+                Batch::Here => processes.pass()?.is_some(),
+                Batch::Awaited => processes.stop(),
+            };
+            Ok(match is_request || processes.save() {
                 true => {
                     tracing::info!("the evaluation at step {step} is given up");
                     ControlFlow::Break(())
@@ -358,7 +379,8 @@ impl<'a> Trainer<'a> {
                 false => ControlFlow::Continue(()),
             })
         };
-        let validation = evaluation.run(job.mesh, self.state.parameters(), POLL, poll)?;
+        let mesh = self.job.mesh;
+        let validation = evaluation.run(mesh, self.state.parameters(), POLL, poll)?;
         if let Some(validation) = &validation {
             self.held_out_loss = Some((step, validation.validation_loss));
             self.health.evaluation(step, validation.validation_loss);
@@ -377,24 +399,33 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Whether to save at any step: somebody asks for it, or a save that failed is to be tried
-    /// again. Hears of saves that ended.
+    fn save_if_wanted(&mut self) -> Result<(), TrainError> {
+        match self.is_save_wanted()? {
+            true => self.save(),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether to save at any step: somebody asks for it, a save that failed is to be tried again,
+    /// or it is time. Hears of saves that ended.
     fn is_save_wanted(&mut self) -> Result<bool, TrainError> {
         self.saves.poll()?;
-        let asked = self.job.requests.take_save();
-        // The processes of a run save together, at steps that all of them know.
-        if !self.job.mesh.is_fully_addressable() {
-            if asked {
-                let every = self.job.config.checkpoint.every;
-                tracing::info!("the hosts of a run save together, every {every} steps");
-            }
-            return Ok(false);
+        let processes = self.job.processes;
+        if processes.take_save()? {
+            return Ok(true);
         }
         let minutes = self.job.config.checkpoint.minutes;
         let is_time = minutes > 0.0 && self.last_save.elapsed().as_secs_f64() >= 60.0 * minutes;
         let is_new =
             self.saves.fetched() != Some(self.step) && self.loaded.unwrap_or(0) < self.step;
-        Ok(asked || self.saves.is_retry_due() || (is_time && is_new))
+        if self.saves.is_retry_due() {
+            return Ok(processes.ask_to_save("a save has failed"));
+        }
+        // One clock is enough.
+        if is_time && is_new && processes.leads() {
+            return Ok(processes.ask_to_save("it is time to save"));
+        }
+        Ok(false)
     }
 
     /// Copies the state to the host and writes it in the background, after the save that may be
@@ -437,8 +468,13 @@ impl<'a> Trainer<'a> {
         for pause in LAST_TRIES {
             let saved = self.saves.saved() == Some(self.step) || self.step == begins;
             let fetched = self.saves.fetched() == Some(self.step);
-            let again = self.job.run.saves() && self.job.mesh.is_fully_addressable();
-            if saved || (fetched && !again) || self.save_is_owed {
+            let missing = !(saved || self.save_is_owed);
+            // All save again where one has to.
+            let all = self
+                .job
+                .processes
+                .all_gather("the last save", missing.into())?;
+            if all.into_iter().all(|missing| missing == 0) {
                 break;
             }
             if fetched {
@@ -447,10 +483,12 @@ impl<'a> Trainer<'a> {
             self.save()?;
             self.saves.wait()?;
         }
-        match self.saves.give_up(self.step) {
-            Some(error) => Err(error),
-            None => Ok(()),
+        if let Some(error) = self.saves.give_up(self.step) {
+            return Err(error);
         }
+        // None says that it has saved before all have.
+        self.job.processes.all_gather("saved", self.step)?;
+        Ok(())
     }
 
     /// Saves what can be saved of a run that ends with an error; the log reports what is lost.
@@ -458,9 +496,11 @@ impl<'a> Trainer<'a> {
         Pulse::phase(Phase::Ending);
         // The state is whole where only the next batch is missing.
         let whole = matches!(error, TrainError::Data(_) | TrainError::Batch(_));
-        let kept = match whole && self.job.mesh.is_fully_addressable() {
-            true => self.save_last(),
-            false => self.saves.wait(),
+        let kept = match (self.job.processes.is_alone(), whole) {
+            (true, true) => self.save_last(),
+            (true, false) => self.saves.wait(),
+            // The others end too, and wait for no save.
+            (false, _) => Ok(()),
         };
         if let Err(lost) = kept {
             tracing::error!("{lost}");
@@ -474,6 +514,7 @@ impl<'a> Trainer<'a> {
         self.reporter.flush();
         self.reporter.end_progress();
         saved?;
+        self.job.processes.part();
         let stopped = self.step < self.job.config.train.steps;
         let mut summary = self.reporter.into_summary(self.step);
         summary.checkpoint = Some(self.job.run.checkpoint(self.step)).filter(|p| p.exists());
@@ -485,7 +526,7 @@ impl<'a> Trainer<'a> {
                     &self.job.loader.whole,
                     &evaluation.loader().whole,
                     self.job.config.model.vocabulary,
-                    self.job.requests,
+                    self.job.processes.requests(),
                 );
                 // The run is finished and saved, whatever becomes of its summary.
                 summary.frequency_loss = loss.unwrap_or_else(|error| {
@@ -505,28 +546,35 @@ impl Job<'_> {
         let fence = self.fence.clone();
         let guard = Guard::new(self.fence.number(), move || fence.check());
         let store = Store::open(self.run.checkpoints()).guarded(guard);
-        if self.run.saves() {
+        if self.processes.leads() {
             store.clean()?;
         }
         Ok(store)
     }
 
+    /// Fails if the hosts have different data.
+    fn compare_data(&self) -> Result<(), TrainError> {
+        let order = DataOrder::of(&self.loader.whole);
+        // A tree of numbers and strings: serde_json has no way to fail on it.
+        let order = serde_json::to_vec(&order).expect("an order is plain JSON");
+        let rows = self.loader.whole.examples_per_epoch();
+        let own = rows ^ (u64::from(crc32c::crc32c(&order)) << 32);
+        let all = self.processes.all_gather("the data", own)?;
+        match all.iter().position(|other| *other != all[0]) {
+            None => Ok(()),
+            Some(host) => Err(TrainError::DataOfHosts { host }),
+        }
+    }
+
     /// The processes that save together, where they are several.
-    fn team(&self) -> Result<Option<Team>, TrainError> {
-        let Some((host, hosts)) = self.mesh.process() else {
-            return Ok(None);
-        };
-        let own = match self.run.saves() {
-            true => self.fence.number(),
-            false => 0,
-        };
-        let (_, launch) = self.mesh.all_reduce_min_max(own)?;
-        Ok(Some(Team {
+    fn team(&self) -> Option<Team> {
+        let (host, hosts, launch) = self.processes.place()?;
+        Some(Team {
             launch,
             host,
             hosts,
             patience: SAVE_PATIENCE,
-        }))
+        })
     }
 
     /// Compiles the training step, or loads it from a file, and the evaluation of held-out
@@ -573,11 +621,6 @@ impl Job<'_> {
             .record_program("train_step", &step.text(), &step.to_bytes())?;
         Log::record_to(&self.run.log())?;
         Ok(())
-    }
-
-    /// Whether there is a request that should not wait for an evaluation.
-    fn is_wanted_elsewhere(&self) -> bool {
-        self.requests.stop() || (self.requests.save() && self.mesh.is_fully_addressable())
     }
 }
 

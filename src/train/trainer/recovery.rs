@@ -31,7 +31,10 @@ impl Trainer<'_> {
     /// batches behind those that the run has seen.
     pub(super) fn roll_back(&mut self, fault: Fault) -> Result<(), TrainError> {
         let Job {
-            config, run, mesh, ..
+            config,
+            run,
+            processes,
+            ..
         } = self.job;
         // What the steps under way give is void.
         self.in_flight = InFlight::new();
@@ -39,7 +42,7 @@ impl Trainer<'_> {
         let start = Instant::now();
         self.saves.wait()?;
         // Each host has written what it was writing, and sees what the one that leads has done.
-        mesh.all_reduce_min_max(0)?;
+        processes.all_gather("go back", self.step)?;
         let seen = self.batches.rows_before(self.step);
         let store = self.job.store()?;
         let saved = store.list()?;
@@ -55,14 +58,14 @@ impl Trainer<'_> {
         if self.rollbacks == config.recovery.rollbacks || (bad.is_some() && saved.len() == 1) {
             return Err(diverged);
         }
-        if let Some(step) = bad.filter(|_| run.saves()) {
+        if let Some(step) = bad.filter(|_| processes.leads()) {
             let rejected = store.reject(step)?;
             tracing::error!(
                 "no step from saved step {step} was good: it is set aside as {}",
                 rejected.display()
             );
         }
-        mesh.all_reduce_min_max(0)?;
+        processes.all_gather("the saved states are in order", 0)?;
         let from = self.job.resume_point(&store)?;
         tracing::error!(
             "{fault}: the run goes back to step {} and goes on behind the {seen} rows seen",
@@ -110,10 +113,9 @@ impl Job<'_> {
             );
         }
         loop {
-            let point = ResumePoint::of(self.config, self.run, store, self.mesh, self.loader);
-            match point {
-                Err(error) => self.fall_back(error, store)?,
-                point => return point,
+            let point = ResumePoint::of(self.config, self.run, store, self.processes, self.loader);
+            if let Some(point) = self.settle(point, store)? {
+                return Ok(point);
             }
         }
     }
@@ -127,9 +129,8 @@ impl Job<'_> {
     ) -> Result<(ResumePoint, State), TrainError> {
         Pulse::phase(Phase::Loading);
         loop {
-            match from.state(programs, self.mesh) {
-                Ok(state) => return Ok((from, state)),
-                Err(error) => self.fall_back(error, store)?,
+            if let Some(state) = self.settle(from.state(programs, self.mesh), store)? {
+                return Ok((from, state));
             }
             from = self.resume_point(store)?;
             if from.optimizer_start != programs.optimizer_start {
@@ -138,27 +139,45 @@ impl Job<'_> {
         }
     }
 
-    /// Sets saved states that are damaged aside, where an earlier one is whole; any other error is
-    /// given back. Hosts of a run that see only a part of it could not agree on what they saw.
-    fn fall_back(&self, error: TrainError, store: &Store) -> Result<(), TrainError> {
-        let TrainError::Checkpoint(checkpoint::Error::Damaged(damage)) = &error else {
-            return Err(error);
+    /// What this host found in the saved states, if all hosts found what they need. Where one of
+    /// them found damage and an earlier state is whole, the newer ones are set aside, and there is
+    /// nothing; any other error is given back.
+    fn settle<T>(
+        &self,
+        found: Result<T, TrainError>,
+        store: &Store,
+    ) -> Result<Option<T>, TrainError> {
+        let fallback = match &found {
+            Ok(_) => None,
+            Err(TrainError::Checkpoint(checkpoint::Error::Damaged(damage))) => damage.fallback(),
+            Err(_) => return found.map(Some),
         };
-        let alone = self.run.saves() && self.mesh.is_fully_addressable();
-        let rejected = match alone {
-            true => store.fall_back(damage)?,
-            false => Vec::new(),
+        let found = match (found, fallback) {
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(_)) => {
+                if let TrainError::Checkpoint(checkpoint::Error::Damaged(damage)) = &error {
+                    tracing::error!("{}", damage.finding());
+                }
+                None
+            }
+            (Ok(found), _) => Some(found),
         };
-        if rejected.is_empty() {
-            return Err(error);
+        // A step is below this.
+        let own = fallback.unwrap_or(u64::MAX);
+        let all = self.processes.all_gather("the saved state is read", own)?;
+        let Some(intact) = all.into_iter().min().filter(|step| *step < u64::MAX) else {
+            return Ok(found);
+        };
+        if self.processes.leads() {
+            for directory in store.fall_back_to(intact)? {
+                tracing::error!(
+                    "it is not resumed from, and set aside as {}",
+                    directory.display()
+                );
+            }
         }
-        tracing::error!("{}", damage.finding());
-        for directory in rejected {
-            tracing::error!(
-                "it is not resumed from, and set aside as {}",
-                directory.display()
-            );
-        }
-        Ok(())
+        self.processes
+            .all_gather("the damaged state is set aside", intact)?;
+        Ok(None)
     }
 }

@@ -1,0 +1,237 @@
+//! Brings the processes of a run on several hosts together before anything else is done, and ends
+//! this one when they part.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ankh_cluster::{
+    EndReason, Ended, Identity, JoinError, Leaving, MeetingPlace, Member, ServeError, Server,
+    Timing,
+};
+use ankh_pjrt::Plugin;
+use signal_hook::low_level;
+
+use super::{CliError, Exit, Slice};
+use crate::config::Config;
+use crate::mesh::tpu_vm::TpuVm;
+
+/// Which of several hosts this process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its number; host 0 coordinates.
+    pub host: usize,
+    /// How many there are.
+    pub hosts: usize,
+    /// The address of host 0, if it has one of its own.
+    pub first: Option<String>,
+}
+
+impl Place {
+    /// The place of a machine of a slice; nothing where it is the only one.
+    pub fn of(vm: &TpuVm) -> Option<Place> {
+        (vm.peers.len() > 1).then(|| Place {
+            host: vm.worker,
+            hosts: vm.peers.len(),
+            first: vm.peers.first().cloned(),
+        })
+    }
+}
+
+/// What ties this process to those on the other hosts. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Ties(Arc<Tied>);
+
+#[derive(Default)]
+struct Tied {
+    /// What is said where the run stops before there is anything to save.
+    goodbye: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    member: OnceLock<Arc<Member>>,
+    server: Mutex<Option<Server>>,
+}
+
+impl Ties {
+    /// Ties that end with these words where the run stops before there is anything to save.
+    pub fn with_goodbye(goodbye: impl Fn() + Send + Sync + 'static) -> Ties {
+        let ties = Ties::default();
+        ties.0.goodbye.get_or_init(|| Box::new(goodbye));
+        ties
+    }
+
+    /// Says goodbye, and tells the other hosts that this one was asked to stop.
+    pub fn stop(&self) {
+        self.say_goodbye();
+        self.leave(Leaving::Stopped("it was asked to stop".into()));
+    }
+
+    fn say_goodbye(&self) {
+        if let Some(goodbye) = self.0.goodbye.get() {
+            goodbye();
+        }
+    }
+
+    /// Waits until the processes of all hosts have come, and returns this one's part and a number
+    /// that no other meeting has. From then on this process ends when they part.
+    pub fn meet(
+        &self,
+        place: &Place,
+        config: &Config,
+        slice: Slice,
+        shared: &Path,
+    ) -> Result<(Arc<Member>, u64), CliError> {
+        let timing = Timing {
+            rendezvous: Duration::from_secs_f64(config.cluster.rendezvous_seconds),
+            lost_after: Duration::from_secs_f64(config.cluster.lost_after_seconds),
+        };
+        let identity = identity(place, config, slice)?;
+        let meeting_place = MeetingPlace::of(shared.join(".cluster"));
+        if place.host == 0 {
+            let address = address(place, config)?;
+            let server = Server::start(address, meeting_place.clone(), &identity, timing)?;
+            tracing::info!("waiting for {} hosts on {}", place.hosts, server.address());
+            *self.server() = Some(server);
+        }
+        let ties = self.clone();
+        let on_end = move |ended: &Ended| ties.end(ended);
+        let member = Arc::new(Member::start(identity, meeting_place, timing, on_end)?);
+        let member = self.0.member.get_or_init(|| member).clone();
+        let session = member.meet();
+        // Whoever has been told the end ends by it.
+        if let Err(JoinError::Ended(_)) = session {
+            await_end();
+        }
+        let session = session?;
+        tracing::info!("this is host {} of {}", place.host, place.hosts);
+        Ok((member, session))
+    }
+
+    /// Tells the other hosts how this one leaves.
+    pub fn leave(&self, leaving: Leaving) {
+        if let Some(member) = self.0.member.get() {
+            member.leave(leaving);
+        }
+        // What it has been told, it passes on before it ends.
+        drop(self.server().take());
+    }
+
+    /// Ends this process as the others do: the thread that should is perhaps waiting for a device
+    /// that waits for a host that is gone.
+    fn end(&self, ended: &Ended) {
+        let exit = match ended.reason {
+            EndReason::Stopped => {
+                tracing::info!("{ended}: there is nothing to save yet");
+                self.say_goodbye();
+                Exit::Stopped
+            }
+            EndReason::Failed => {
+                let error = CliError::failed(ended.clone());
+                error
+                    .help("all hosts end; --resume on each goes on from the last saved step")
+                    .report();
+                Exit::Failed
+            }
+            EndReason::Refused => {
+                let error = CliError::usage(ended.clone());
+                error
+                    .help("start the same program with the same arguments on each host, once")
+                    .report();
+                Exit::Usage
+            }
+        };
+        drop(self.server().take());
+        low_level::exit(i32::from(exit as u8));
+    }
+
+    fn server(&self) -> std::sync::MutexGuard<'_, Option<Server>> {
+        self.0.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the end of this process, which another thread brings about.
+pub(super) fn await_end() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// What has to be the same on all hosts, and who this one is.
+fn identity(place: &Place, config: &Config, slice: Slice) -> Result<Identity, CliError> {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let program = std::env::current_exe().map_err(CliError::failed)?;
+    let plugin = Plugin::locate(slice.platform()).map_err(CliError::failed)?;
+    let facts = [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("program file", checksum(&program)?),
+        ("plugin file", checksum(&plugin)?),
+        ("slice", slice.to_string()),
+        // Set by whoever starts all processes of a run at once.
+        (
+            "ANKH_LAUNCH",
+            std::env::var("ANKH_LAUNCH").unwrap_or_default(),
+        ),
+        ("configuration", config.to_text()),
+    ];
+    let facts = facts
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
+    Ok(Identity {
+        host: place.host,
+        hosts: place.hosts,
+        name: format!("process {} on {}", std::process::id(), machine.trim()),
+        facts: facts.collect(),
+    })
+}
+
+fn checksum(file: &Path) -> Result<String, CliError> {
+    let contents = std::fs::read(file)
+        .map_err(|error| CliError::failed(format!("cannot read {}: {error}", file.display())))?;
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "{:08x} of {} bytes",
+        crc32c::crc32c(&contents),
+        contents.len()
+    );
+    Ok(text)
+}
+
+/// Where host 0 listens: on the configured interface, or on the one by which the others know it, or
+/// for this machine alone.
+fn address(place: &Place, config: &Config) -> Result<SocketAddr, CliError> {
+    let port = config.cluster.port;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    match (config.cluster.address, &place.first) {
+        (Some(address), _) => Ok((address, port).into()),
+        (None, None) => Ok((loopback, port).into()),
+        (None, Some(first)) => {
+            let unknown = |why: String| {
+                CliError::failed(format!(
+                    "the address `{first}` of host 0 is not known: {why}"
+                ))
+                .help("set cluster.address to the address of an interface of host 0")
+            };
+            let found = (first.as_str(), port).to_socket_addrs();
+            let mut found = found.map_err(|error| unknown(error.to_string()))?;
+            found.next().ok_or_else(|| unknown("there is none".into()))
+        }
+    }
+}
+
+impl From<ServeError> for CliError {
+    fn from(error: ServeError) -> Self {
+        match &error {
+            ServeError::Listen { .. } => Self::failed(error)
+                .help("set cluster.port to a free port (0 takes any), and cluster.address to an address of this host"),
+            ServeError::Publish { .. } | ServeError::Thread(_) => Self::failed(error),
+        }
+    }
+}
+
+impl From<JoinError> for CliError {
+    fn from(error: JoinError) -> Self {
+        Self::failed(error)
+    }
+}
