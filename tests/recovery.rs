@@ -15,7 +15,7 @@ struct Run(Bench);
 
 impl Run {
     fn new() -> Run {
-        let run = Run(Bench::new());
+        let run = Run(Bench::in_memory());
         expect(run.train(4, &[]), 0, &["done: step 4"]);
         run
     }
@@ -95,7 +95,7 @@ fn a_learning_rate_far_too_large_ends_with_the_step_to_go_back_to() {
 
 #[test]
 fn a_run_that_nothing_was_saved_of_begins_again_and_then_ends() {
-    let run = Run(Bench::new());
+    let run = Run(Bench::in_memory());
     let words = ["the run goes back to step 0", "no step is saved"];
     let settings = ["schedule.peak_learning_rate=1e30", "recovery.rollbacks=1"];
     expect(run.train(40, &settings), 1, &words);
@@ -213,4 +213,25 @@ fn saves_go_by_minutes_too_and_the_best_are_kept() {
     kept.dedup();
     let store = Store::open(bench.path("run/checkpoints"));
     assert_eq!(store.list().unwrap(), kept);
+}
+
+#[test]
+fn a_run_goes_back_where_its_loss_stays_far_above_what_it_was() {
+    let run = Run::new();
+    // Any loss is a spike, once 20 steps have shown what is usual.
+    let settings = [
+        "recovery.loss_spike=0.1",
+        "schedule.kind=constant",
+        "schedule.peak_learning_rate=0.0025",
+    ];
+    let said = expect(
+        run.train(30, &settings),
+        0,
+        &[
+            "the loss of steps 25 to 26 spikes: the last is",
+            "done: step 30",
+        ],
+    );
+    assert!(said.contains("the run goes back to step 24"), "{said}");
+    assert!(said.contains("step 25 is not saved"), "{said}");
 }

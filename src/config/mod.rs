@@ -376,9 +376,15 @@ impl Default for Checkpoint {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recovery {
-    /// Skipped updates in a row after which the run goes back to its last saved state, and goes on
-    /// with the batches behind those it has seen. It also does where a state is not finite.
+    /// Skipped updates or spikes in a row after which the run goes back to its last saved state,
+    /// and goes on with the batches behind those it has seen. It also does where a state is not
+    /// finite.
     pub skipped_updates: u64,
+    /// A loss of so many times the median of the last 100 good steps is a spike, and counts as a
+    /// skipped update does, though it is not skipped; 0 where none is.
+    pub loss_spike: f64,
+    /// The same for the norm of the gradients.
+    pub grad_norm_spike: f64,
     /// How often a run goes back before it ends with an error, without a newer state saved in
     /// between; 0 ends it at the first time.
     pub rollbacks: u64,
@@ -388,6 +394,8 @@ impl Default for Recovery {
     fn default() -> Self {
         Self {
             skipped_updates: 10,
+            loss_spike: 0.0,
+            grad_norm_spike: 0.0,
             rollbacks: 3,
         }
     }

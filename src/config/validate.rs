@@ -267,7 +267,10 @@ impl Config {
         let cluster = &self.cluster;
         found.positive_number("cluster.rendezvous_seconds", cluster.rendezvous_seconds);
         found.positive_number("cluster.lost_after_seconds", cluster.lost_after_seconds);
-        found.positive("recovery.skipped_updates", self.recovery.skipped_updates);
+        let recovery = &self.recovery;
+        found.positive("recovery.skipped_updates", recovery.skipped_updates);
+        found.not_negative("recovery.loss_spike", recovery.loss_spike);
+        found.not_negative("recovery.grad_norm_spike", recovery.grad_norm_spike);
         // The step counter on the device is a signed 32-bit integer.
         found.unless(
             train.steps <= i32::MAX as u64,

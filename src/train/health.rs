@@ -1,8 +1,10 @@
 //! Whether the state of a run is good: by what steps report, a state may be saved, or the run has
 //! to go back to one that was.
 
+use std::collections::VecDeque;
 use std::fmt;
 
+use crate::config::Recovery;
 use crate::programs::StepMetrics;
 
 /// What is wrong with a run.
@@ -17,6 +19,16 @@ pub enum Fault {
         to: u64,
         /// Its loss.
         loss: f32,
+    },
+    /// The losses, or the norms of the gradients, of so many steps in a row were far above those
+    /// before.
+    Spiked {
+        /// The first of them.
+        from: u64,
+        /// The last.
+        to: u64,
+        /// What it shows.
+        spike: Spike,
     },
     /// An update made numbers of the state that are not finite.
     NotFinite {
@@ -41,6 +53,17 @@ pub enum Fault {
     },
 }
 
+/// A number of a step that is far above those of the steps before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spike {
+    /// Which number.
+    pub what: &'static str,
+    /// The number.
+    pub value: f32,
+    /// The median of the steps before.
+    pub usual: f32,
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -54,6 +77,14 @@ impl fmt::Display for Fault {
                 f,
                 "the updates of steps {from} to {to} were skipped, for their losses (the last is {loss}) or their gradients are not finite"
             ),
+            Fault::Spiked { from, to, spike } => {
+                match from == to {
+                    true => write!(f, "the {} of step {to} spikes", spike.what)?,
+                    false => write!(f, "the {} of steps {from} to {to} spikes", spike.what)?,
+                }
+                let Spike { value, usual, .. } = spike;
+                write!(f, ": the last is {value}, where {usual} was usual")
+            }
             Fault::NotFinite { step, numbers } => write!(
                 f,
                 "the update of step {step} made {numbers} numbers of the state that are not finite"
@@ -72,31 +103,96 @@ impl fmt::Display for Fault {
 /// What the steps since the state was loaded say of it.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// Skipped updates in a row that are a fault.
+    /// Skipped updates or spikes in a row that are a fault.
     limit: u64,
+    loss: Usual,
+    grad_norm: Usual,
     /// The last step that was reported.
     last: u64,
-    /// The skipped updates up to it, if it is one.
-    skipped: Option<Skipped>,
+    /// The steps up to it that were skipped or spike, if it is one.
+    row: Option<Row>,
     /// The first fault, and the step that showed it.
     fault: Option<(u64, Fault)>,
     /// Whether any step was good.
     any_good: bool,
 }
 
+/// Steps in a row that are not good.
 #[derive(Clone, Copy, Debug)]
-struct Skipped {
+struct Row {
     from: u64,
-    loss: f32,
+    last: Bad,
+}
+
+/// Why a step is not good.
+#[derive(Clone, Copy, Debug)]
+enum Bad {
+    /// Its update was skipped, and its loss is this.
+    Skipped(f32),
+    /// A number of it spikes.
+    Spike(Spike),
+}
+
+/// What a number of a step usually is.
+#[derive(Debug)]
+struct Usual {
+    what: &'static str,
+    /// A number so many times the median is a spike; 0 where none is.
+    factor: f64,
+    /// Those of the last good steps.
+    recent: VecDeque<f32>,
+}
+
+/// Steps of which the median is taken.
+const RECENT: usize = 100;
+
+/// Fewer say nothing yet.
+const ENOUGH: usize = 20;
+
+impl Usual {
+    fn new(what: &'static str, factor: f64) -> Usual {
+        Usual {
+            what,
+            factor,
+            recent: VecDeque::new(),
+        }
+    }
+
+    fn spike(&self, value: f32) -> Option<Spike> {
+        if self.factor == 0.0 || self.recent.len() < ENOUGH {
+            return None;
+        }
+        let mut sorted: Vec<f32> = self.recent.iter().copied().collect();
+        sorted.sort_by(f32::total_cmp);
+        let usual = sorted[sorted.len() / 2];
+        let is_spike = f64::from(value) > self.factor * f64::from(usual);
+        is_spike.then_some(Spike {
+            what: self.what,
+            value,
+            usual,
+        })
+    }
+
+    fn add(&mut self, value: f32) {
+        if self.factor == 0.0 {
+            return;
+        }
+        self.recent.push_back(value);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+    }
 }
 
 impl Health {
-    /// For a state that was just loaded or drawn. So many skipped updates in a row are a fault.
-    pub fn new(limit: u64) -> Health {
+    /// For a state that was just loaded or drawn.
+    pub fn new(config: &Recovery) -> Health {
         Health {
-            limit,
+            limit: config.skipped_updates,
+            loss: Usual::new("loss", config.loss_spike),
+            grad_norm: Usual::new("gradient norm", config.grad_norm_spike),
             last: 0,
-            skipped: None,
+            row: None,
             fault: None,
             any_good: false,
         }
@@ -105,12 +201,23 @@ impl Health {
     /// Takes in what a step reports; steps come in their order.
     pub fn step(&mut self, step: u64, numbers: &StepMetrics<f32>) {
         let skipped = numbers.skipped != 0.0;
+        let bad = match skipped {
+            true => Some(Bad::Skipped(numbers.loss)),
+            false => {
+                let spike = self.loss.spike(numbers.loss);
+                spike
+                    .or_else(|| self.grad_norm.spike(numbers.grad_norm))
+                    .map(Bad::Spike)
+            }
+        };
+        if bad.is_none() {
+            self.loss.add(numbers.loss);
+            self.grad_norm.add(numbers.grad_norm);
+        }
         self.last = step;
-        self.skipped = skipped.then(|| Skipped {
-            from: self.skipped.map_or(step, |skipped| skipped.from),
-            loss: numbers.loss,
-        });
-        self.any_good |= !skipped && numbers.non_finite == 0.0;
+        let from = self.row.map_or(step, |row| row.from);
+        self.row = bad.map(|last| Row { from, last });
+        self.any_good |= bad.is_none() && numbers.non_finite == 0.0;
         if self.fault.is_some() {
             return;
         }
@@ -131,14 +238,17 @@ impl Health {
     }
 
     fn is_limit_reached(&self) -> bool {
-        self.skipped
-            .is_some_and(|skipped| self.last - skipped.from + 1 >= self.limit)
+        self.row
+            .is_some_and(|row| self.last - row.from + 1 >= self.limit)
     }
 
     fn in_a_row(&self) -> Option<Fault> {
-        let Skipped { from, loss } = self.skipped?;
+        let Row { from, last } = self.row?;
         let to = self.last;
-        Some(Fault::Skipped { from, to, loss })
+        Some(match last {
+            Bad::Skipped(loss) => Fault::Skipped { from, to, loss },
+            Bad::Spike(spike) => Fault::Spiked { from, to, spike },
+        })
     }
 
     /// The first fault, if a step up to this one showed it.
@@ -148,8 +258,8 @@ impl Health {
             .map(|(_, fault)| fault)
     }
 
-    /// Why the state after the last step may not be good: a fault, or that its update was skipped,
-    /// be it for the state or for the batch.
+    /// Why the state after the last step may not be good: a fault, or that its update was skipped
+    /// or its loss spikes, be it for the state or for the batch.
     pub fn doubt(&self) -> Option<Fault> {
         self.fault_until(u64::MAX).or_else(|| self.in_a_row())
     }
@@ -165,7 +275,12 @@ mod tests {
     use super::*;
 
     fn health(limit: u64, steps: &[(f32, f32)]) -> Health {
-        let mut health = Health::new(limit);
+        let mut health = Health::new(&Recovery {
+            skipped_updates: limit,
+            loss_spike: 3.0,
+            grad_norm_spike: 10.0,
+            ..Recovery::default()
+        });
         for (step, &(skipped, non_finite)) in (1..).zip(steps) {
             let numbers = StepMetrics {
                 loss: if skipped == 0.0 { 2.0 } else { f32::INFINITY },
@@ -209,6 +324,47 @@ mod tests {
             loss,
         });
         assert_eq!((health.fault_until(4), health.doubt()), (fault, fault));
+    }
+
+    #[test]
+    fn spikes_are_measured_by_the_steps_before_and_one_alone_is_no_fault() {
+        let mut health = health(3, &[GOOD; ENOUGH]);
+        let mut last = ENOUGH as u64;
+        let mut step = |loss: f32, grad_norm: f32| {
+            last += 1;
+            health.step(
+                last,
+                &StepMetrics {
+                    loss,
+                    grad_norm,
+                    ..StepMetrics::default()
+                },
+            );
+            (health.fault_until(last), health.doubt())
+        };
+        assert_eq!(step(5.9, 0.0), (None, None));
+        let (fault, doubt) = step(6.1, 0.0);
+        assert!(fault.is_none() && doubt.is_some());
+        assert_eq!(step(2.0, 0.0), (None, None));
+        step(7.0, 0.0);
+        step(8.0, 0.0);
+        let (fault, doubt) = step(9.0, 0.0);
+        let spike = Spike {
+            what: "loss",
+            value: 9.0,
+            usual: 2.0,
+        };
+        let expected = Fault::Spiked {
+            from: 24,
+            to: 26,
+            spike,
+        };
+        assert_eq!((fault, doubt), (Some(expected), Some(expected)));
+        let said = expected.to_string();
+        assert_eq!(
+            said,
+            "the loss of steps 24 to 26 spikes: the last is 9, where 2 was usual"
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use data_loader::{BatchError, batches, host_rows};
 pub use data_order::OrderDifference;
 pub use devices::open_mesh;
 pub use error::TrainError;
-pub use health::Fault;
+pub use health::{Fault, Spike};
 pub use processes::Processes;
 pub use rate_change::RateChange;
 pub use state::{MissingSlots, State};

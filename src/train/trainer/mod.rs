@@ -180,7 +180,7 @@ impl<'a> Trainer<'a> {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
             saves: Saves::new(store, &config.checkpoint, team, from.checkpoint()),
             team,
-            health: Health::new(config.recovery.skipped_updates),
+            health: Health::new(&config.recovery),
             held_out_loss: None,
             last_save: Instant::now(),
             save_is_owed: false,

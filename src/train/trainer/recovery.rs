@@ -82,7 +82,7 @@ impl Trainer<'_> {
             .after_rows(from.step, seen, config.data.prefetch);
         std::mem::replace(&mut self.batches, batches).abandon();
         self.saves = Saves::new(store, &config.checkpoint, self.team, from.checkpoint());
-        self.health = Health::new(config.recovery.skipped_updates);
+        self.health = Health::new(&config.recovery);
         self.save_is_owed = false;
         self.loaded = from.checkpoint();
         self.rollbacks += 1;
@@ -96,7 +96,7 @@ impl Trainer<'_> {
     fn is_loaded_to_blame(&self, fault: Fault) -> bool {
         let would_blame = match fault {
             Fault::WasNotFinite { .. } => true,
-            Fault::Skipped { .. } => self.rollbacks > 0,
+            Fault::Skipped { .. } | Fault::Spiked { .. } => self.rollbacks > 0,
             Fault::NotFinite { .. } | Fault::HeldOut { .. } => false,
         };
         would_blame && !self.health.any_good()
