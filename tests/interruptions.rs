@@ -5,11 +5,12 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -337,6 +338,94 @@ fn sigusr1_saves_and_goes_on_or_ends_as_configured() {
     run.signal("-USR1");
     run.ends(75, "SIGUSR1");
     expect_saved_to_the_last_step(&directory);
+}
+
+/// Compute Engine's metadata server, which says whether the machine is about to be taken away.
+struct MetadataServer {
+    address: String,
+    is_preempted: Arc<AtomicBool>,
+    answers: Arc<AtomicUsize>,
+}
+
+impl MetadataServer {
+    /// A server that fails for the first question.
+    fn start() -> MetadataServer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = MetadataServer {
+            address: listener.local_addr().unwrap().to_string(),
+            is_preempted: Arc::default(),
+            answers: Arc::default(),
+        };
+        let (is_preempted, answers) = (server.is_preempted.clone(), server.answers.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let status = match answers.load(Ordering::SeqCst) {
+                    0 => "503 Service Unavailable",
+                    _ => "200 OK",
+                };
+                let text = match is_preempted.load(Ordering::SeqCst) {
+                    false => "FALSE",
+                    true => "TRUE",
+                };
+                answer(&stream, status, text);
+                answers.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        server
+    }
+
+    /// From now on it says that the machine is about to be taken away.
+    fn preempt(&self) {
+        self.is_preempted.store(true, Ordering::SeqCst);
+    }
+
+    /// How many questions have been answered.
+    fn answers(&self) -> usize {
+        self.answers.load(Ordering::SeqCst)
+    }
+}
+
+fn answer(mut stream: &TcpStream, status: &str, text: &str) {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let question = lines.next().unwrap_or_default();
+    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    assert!(question.starts_with("GET /computeMetadata/v1/instance/preempted "));
+    let flavor = |line: &String| line.eq_ignore_ascii_case("metadata-flavor: google");
+    assert!(headers.iter().any(flavor));
+    let length = text.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nMetadata-Flavor: Google\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    let _ = stream.write_all((head + text).as_bytes());
+}
+
+#[test]
+fn a_notice_of_preemption_saves_the_last_step_and_ends() {
+    let bench = bench("0.2");
+    let settings = [ENDLESS, "evaluation.every=0", "checkpoint.every=1_000_000"];
+    let server = MetadataServer::start();
+    let mut command = train(&bench, &settings);
+    command.env_remove("TPU_SKIP_MDS_QUERY");
+    command.env("GCE_METADATA_HOST", &server.address);
+    let mut run = Run::start(&bench, &mut command);
+    run.wait_for("steps and answers", |run| {
+        run.metrics().len() > 3 && server.answers() > 2
+    });
+    server.preempt();
+    let directory = run.directory.clone();
+    let text = run.ends(75, "a notice of preemption");
+    assert!(text.contains("about to be taken away"), "{text}");
+    assert_eq!(text.matches("status 503").count(), 1, "{text}");
+    let last = expect_saved_to_the_last_step(&directory);
+    let words = format!("stopped on request after step {last}");
+    assert!(text.contains(&words) && last > 3, "{text}");
+
+    // Before the first step there is nothing to save.
+    fs::remove_dir_all(&directory).unwrap();
+    let run = Run::start(&bench, &mut command);
+    let text = run.ends(75, "a notice before the start");
+    assert!(text.contains("stopped on request after step 0"), "{text}");
+    assert!(steps_saved(&directory).is_empty());
 }
 
 #[test]

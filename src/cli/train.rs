@@ -18,7 +18,7 @@ use super::{CliError, Exit, Slice};
 use crate::checkpoint::Store;
 use crate::config::{Config, OnSigusr1, resolve_over};
 use crate::huge_pages::run_with_huge_pages;
-use crate::mesh::tpu_vm::TpuVm;
+use crate::mesh::tpu_vm::{TpuVm, on_preemption};
 use crate::mesh::{Entries, Hosts, ProgramCache};
 use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
 use crate::supervision::{Pulse, Restart};
@@ -100,6 +100,7 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let ties = Ties::with_goodbye(goodbye(&run, &directory, arguments.json));
     let requests = listen(&config, ties.clone()).map_err(CliError::failed)?;
     follow_launcher();
+    follow_machine(vm.as_ref()).map_err(CliError::failed)?;
     let processes = match place {
         None => Processes::alone(requests),
         Some(place) => {
@@ -169,6 +170,15 @@ fn follow_launcher() {
         // this process at once. It fails for signals only that there are not.
         let _ = low_level::raise(SIGUSR2);
     });
+}
+
+/// Stops when the machine is about to be taken away.
+fn follow_machine(vm: Option<&TpuVm>) -> std::io::Result<()> {
+    on_preemption(vm, || {
+        tracing::warn!("the metadata server says that this machine is about to be taken away");
+        // Not SIGTERM, as above: a machine that shuts down sends one to every process.
+        let _ = low_level::raise(SIGUSR2);
+    })
 }
 
 /// What is done with programs that were compiled before: if processes fail again and again, one of

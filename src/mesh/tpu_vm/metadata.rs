@@ -40,13 +40,15 @@ pub struct MetadataError {
     problem: String,
 }
 
-struct Server<'a> {
+/// The metadata server of a machine.
+pub(super) struct Server<'a> {
     host: &'a str,
     agent: Agent,
 }
 
 impl<'a> Server<'a> {
-    fn new(host: &'a str) -> Self {
+    /// The server at `host`.
+    pub fn new(host: &'a str) -> Self {
         let config = Agent::config_builder()
             .timeout_global(Some(PATIENCE))
             .http_status_as_error(false)
@@ -60,12 +62,20 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Whether this machine is about to be taken away; none if the server does not know.
+    pub fn is_preempted(&self) -> Result<Option<bool>, MetadataError> {
+        let answer = self.value("preempted")?;
+        Ok(answer.map(|answer| answer.eq_ignore_ascii_case("true")))
+    }
+
     /// An attribute of this machine; none if the server does not have it.
     fn attribute(&self, name: &str) -> Result<Option<String>, MetadataError> {
-        let url = format!(
-            "http://{}/computeMetadata/v1/instance/attributes/{name}",
-            self.host
-        );
+        self.value(&format!("attributes/{name}"))
+    }
+
+    /// What the server says of this machine under a name; none if it has nothing there.
+    fn value(&self, name: &str) -> Result<Option<String>, MetadataError> {
+        let url = format!("http://{}/computeMetadata/v1/instance/{name}", self.host);
         let failed = |problem: String| MetadataError {
             url: url.clone(),
             problem,

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod metadata;
+mod preemption;
 
 use std::collections::BTreeSet;
 
@@ -16,6 +17,7 @@ use ankh_pjrt::DeviceDescription;
 use super::slice::{Slice, SliceError};
 use attributes::Attributes;
 pub use metadata::MetadataError;
+pub use preemption::on_preemption;
 
 /// A machine of a TPU slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,12 +88,10 @@ impl TpuVm {
     /// metadata server from being asked, and `GCE_METADATA_HOST` is its address.
     pub fn read(environment: impl Fn(&str) -> Option<String>) -> Result<Option<TpuVm>, TpuVmError> {
         let mut attributes = Attributes::from_environment(&environment);
-        let skip = environment("TPU_SKIP_MDS_QUERY").unwrap_or_default();
-        let ask = matches!(skip.to_ascii_lowercase().as_str(), "" | "0" | "false");
-        if ask && !attributes.suffice() {
-            let host = environment("GCE_METADATA_HOST").filter(|host| !host.is_empty());
-            let host = host.as_deref().unwrap_or(metadata::HOST);
-            attributes = attributes.or(metadata::attributes(host)?);
+        if !attributes.suffice()
+            && let Some(host) = metadata_host(&environment, Some(metadata::HOST))
+        {
+            attributes = attributes.or(metadata::attributes(&host)?);
         }
         attributes.into_tpu_vm()
     }
@@ -106,6 +106,20 @@ impl TpuVm {
             found: self.slice,
         })
     }
+}
+
+/// The address of the metadata server, if it may be asked: the one that the environment names, or
+/// else the usual one.
+fn metadata_host(
+    environment: &impl Fn(&str) -> Option<String>,
+    usual: Option<&str>,
+) -> Option<String> {
+    let skip = environment("TPU_SKIP_MDS_QUERY").unwrap_or_default();
+    if !matches!(skip.to_ascii_lowercase().as_str(), "" | "0" | "false") {
+        return None;
+    }
+    let named = environment("GCE_METADATA_HOST").filter(|host| !host.is_empty());
+    named.or_else(|| usual.map(str::to_owned))
 }
 
 /// Checks that libtpu sees the devices and hosts of a slice: `devices` are those of all processes,
