@@ -3,12 +3,15 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::SystemTime;
 
 use ankh::checkpoint::{Checkpoint, Store};
 use ankh_pjrt::HostTensor;
-use support::runs::{Bench, expect};
+use support::runs::{Bench, expect, pretrain};
 
 /// A run of four good steps, each saved.
 struct Run(Bench);
@@ -234,4 +237,56 @@ fn a_run_goes_back_where_its_loss_stays_far_above_what_it_was() {
     );
     assert!(said.contains("the run goes back to step 24"), "{said}");
     assert!(said.contains("step 25 is not saved"), "{said}");
+}
+
+/// All files below a directory: their contents, and when they were written.
+fn files(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => {
+                let written = fs::metadata(&path).unwrap().modified().unwrap();
+                found.insert(path.clone(), (fs::read(&path).unwrap(), written));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_run_replays_bit_by_bit_and_is_left_as_it_was() {
+    let run = Run::new();
+    let directory = run.0.path("run");
+    let before = files(&directory);
+    let replay = |arguments: &[&str]| {
+        let mut command = pretrain();
+        command.arg("replay").arg("--run-dir").arg(&directory);
+        command.args(arguments).output().unwrap()
+    };
+    // On several devices, most of the state is on all of them.
+    let arguments = ["--slice", "cpu-2", "--steps", "2", "--json"];
+    let text = expect(replay(&arguments), 0, &["\"steps\":2", "\"step\":4"]);
+    assert!(text.contains("\"equal\":true"), "{text}");
+    assert_eq!(files(&directory), before);
+
+    // A damaged state is passed over, and left where it is.
+    fs::remove_file(run.0.checkpoint("run", 4).join("shared/c/0/0")).unwrap();
+    let first = replay(&[]);
+    let second = replay(&[]);
+    assert_eq!(first.stdout, second.stdout, "the fingerprint is another");
+    let words = [
+        "is damaged",
+        "bitwise equal: 1 steps, ",
+        "from step 3 to 4; fingerprint ",
+    ];
+    expect(first, 0, &words);
+    assert!(run.0.checkpoint("run", 4).is_dir());
+
+    let mut nothing = pretrain();
+    nothing
+        .args(["replay", "--run-dir"])
+        .arg(run.0.path("data"));
+    expect(nothing.output().unwrap(), 2, &["there is no run in"]);
 }

@@ -15,6 +15,7 @@ mod output;
 mod plan;
 mod prepare;
 mod readiness;
+mod replay;
 mod tensor_file;
 mod train;
 mod weights;
@@ -55,6 +56,7 @@ enum Command {
     Plan(plan::PlanArgs),
     #[command(hide = true)]
     Compile(compile::CompileArgs),
+    Replay(replay::ReplayArgs),
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Some(Command::Batches(arguments)) => batches::run(arguments),
         Some(Command::Plan(arguments)) => plan::run(arguments),
         Some(Command::Compile(arguments)) => compile::run(arguments),
+        Some(Command::Replay(arguments)) => replay::run(arguments),
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),

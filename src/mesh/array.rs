@@ -44,6 +44,16 @@ pub struct OwnParts {
     pub parts: Vec<(Vec<Range<i64>>, Event<HostTensor>)>,
 }
 
+/// What a device of this process holds of an array, on its way to the host.
+pub struct ShardFetch {
+    /// The device's id.
+    pub device: i32,
+    /// Where it lies in the array.
+    pub part: Vec<Range<i64>>,
+    /// Its elements.
+    pub tensor: Event<HostTensor>,
+}
+
 impl ShardedArray {
     /// Its shards on this process's devices, in the order of the mesh. There is at least one; each
     /// is the whole array where it is replicated.
@@ -217,6 +227,20 @@ impl DeviceMesh {
             part_dims: array.shards[0].dims().to_vec(),
             parts: own.collect::<Result<_, DeviceError>>()?,
         })
+    }
+
+    /// Starts copying to the host what each device of this process holds of an array, also where
+    /// several hold the same.
+    pub fn fetch_shards(&self, array: &ShardedArray) -> Result<Vec<ShardFetch>, DeviceError> {
+        let shards = self.local.iter().zip(&array.shards);
+        let fetches = shards.map(|(local, shard)| {
+            Ok(ShardFetch {
+                device: local.device.id(),
+                part: shard_range(&array.spec, local.position),
+                tensor: shard.to_host_async()?,
+            })
+        });
+        fetches.collect()
     }
 
     /// Copies a whole array to the host. Where other processes hold parts of it, each of them has

@@ -5,7 +5,8 @@
 //! `data_loader` moves batches to the devices, `in_flight` holds the steps that the devices still
 //! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences,
 //! `health` tells whether a state is good, `saving` writes checkpoints, and `processes` is how
-//! several hosts decide as one.
+//! several hosts decide as one. `replay` trains steps of a run twice, to see whether the devices
+//! compute the same.
 
 mod data_loader;
 mod data_order;
@@ -18,6 +19,7 @@ mod in_flight;
 mod pace;
 mod processes;
 mod rate_change;
+mod replay;
 mod reporter;
 mod resume;
 mod saving;
@@ -32,6 +34,7 @@ pub use error::TrainError;
 pub use health::{Fault, Spike};
 pub use processes::Processes;
 pub use rate_change::RateChange;
+pub use replay::{Difference, Reference, Replay, replay};
 pub use state::{MissingSlots, State};
 pub use summary::Summary;
 pub use trainer::{Outcome, train};

@@ -77,12 +77,21 @@ impl ResumePoint {
         }
         match latest {
             None => Ok(ResumePoint::default()),
-            Some(step) => ResumePoint::after(config, store.reader(step)?, training),
+            Some(step) => {
+                let point = ResumePoint::after(config, store.reader(step)?, training)?;
+                if step >= config.train.steps {
+                    tracing::info!(
+                        "the run has done {step} steps, and train.steps is {}: nothing is left to do",
+                        config.train.steps
+                    );
+                }
+                Ok(point)
+            }
         }
     }
 
     /// After a checkpoint, made by a run on the same data in the same order.
-    fn after(
+    pub fn after(
         config: &Config,
         reader: Reader,
         training: &DataLoader,
@@ -92,12 +101,6 @@ impl ResumePoint {
         let before = before.as_ref().unwrap_or(config);
         let step = reader.step();
         check_rate(before, config, step)?;
-        if step >= config.train.steps {
-            tracing::info!(
-                "the run has done {step} steps, and train.steps is {}: nothing is left to do",
-                config.train.steps
-            );
-        }
         let number = |name: &str| reader.metadata()[name].as_u64();
         let size = before.batch_rows();
         // Before rows were recorded, all batches of a run had one size.

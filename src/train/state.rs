@@ -117,6 +117,12 @@ impl State {
         &self.arrays[..self.parameters]
     }
 
+    /// All arrays with their names, in order.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&str, &ShardedArray)> {
+        let names = self.specs.iter().map(|spec| spec.name.as_str());
+        names.zip(&self.arrays)
+    }
+
     /// Passes the arrays to a step, which returns the next ones.
     pub(super) fn replace(
         &mut self,
