@@ -100,15 +100,17 @@ bench-tpu: libtpu $(REFERENCE)/ready ## compare a step's cycles with JAX's, no T
 	cargo build --bin pretrain
 	$(REFERENCE_PYTHON) benches/compare_tpu.py --depth $(DEPTHS)
 
-# Of each target; both together are some minutes.
+# Of each target; all together are some minutes.
 RUNS ?= 5000000
 FUZZ := -runs=$(RUNS) -max_len=4096 -timeout=30 -rss_limit_mb=1024 -artifact_prefix=artifacts/ -print_final_stats=1
 
 .PHONY: fuzz
-fuzz: ## throw RUNS mutated files, and as many manifests, at what reads them
+fuzz: ## throw RUNS mutated files, manifests and courses of a run's hosts at what reads them
 	mkdir -p data/fuzz/artifacts data/fuzz/corpus/fasta data/fuzz/corpus/manifest
 	cd data/fuzz && cargo run --quiet --bin fasta -- $(FUZZ) -dict=fasta.dict corpus/fasta seeds/fasta
 	cd data/fuzz && cargo run --quiet --bin manifest -- $(FUZZ) corpus/manifest seeds/manifest
+	mkdir -p cluster/fuzz/artifacts cluster/fuzz/corpus/coordinator
+	cd cluster/fuzz && cargo run --quiet --bin coordinator -- $(FUZZ) corpus/coordinator seeds/coordinator
 
 # How often the state of a billion parameters is saved and restored.
 SAVES ?= 3

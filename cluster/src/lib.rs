@@ -26,6 +26,11 @@ mod wire {
     tonic::include_proto!("ankh.cluster");
 }
 
+/// What the fuzz target of `cluster/fuzz` plays.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use coordinator::course::play;
+
 use std::time::Duration;
 
 pub use errors::{EndReason, Ended, JoinError, ServeError};

@@ -18,6 +18,9 @@ const REMIND: Duration = Duration::from_secs(5);
 /// The slow host is named this often.
 const NAME_SLOW: Duration = Duration::from_secs(60);
 
+/// Processes that wait for the place of one host, if that host is gone.
+const DOUBLES: usize = 4;
+
 /// What names a call of a host.
 pub(crate) type Connection = u64;
 
@@ -82,8 +85,10 @@ struct Host {
 /// A second process for one host: one of both is dead or a mistake.
 #[derive(Debug)]
 struct Double {
+    place: usize,
     connection: Connection,
-    join: wire::Join,
+    process: u64,
+    name: String,
     since: Instant,
 }
 
@@ -165,8 +170,9 @@ impl Coordinator {
         };
         let there = self.hosts[host].as_mut().expect("a host found is there");
         there.heard = now;
+        let has_left = there.left;
         self.expose_double(host, now);
-        if self.phase == Phase::Ended {
+        if self.phase == Phase::Ended || has_left {
             return;
         }
         match message {
@@ -189,12 +195,10 @@ impl Coordinator {
         match self.phase {
             Phase::Gathering => {
                 self.hosts[host] = None;
-                let second = |double: &Double| double.join.host as usize == host;
+                let second = |double: &Double| double.place == host;
                 if let Some(second) = self.doubles.iter().position(second) {
-                    let Double {
-                        connection, join, ..
-                    } = self.doubles.swap_remove(second);
-                    self.join(connection, join, now);
+                    let second = self.doubles.swap_remove(second);
+                    self.seat(second, now);
                 }
             }
             Phase::Met | Phase::Begun if !self.is_left(host) => {
@@ -239,13 +243,19 @@ impl Coordinator {
             let name = self.name(slow.host);
             self.notices.push(Notice::Slow(slow, name));
         }
-        self.broadcast(&to_host::Kind::Alive(wire::Alive {}));
+        if self.phase != Phase::Ended {
+            self.broadcast(&to_host::Kind::Alive(wire::Alive {}));
+        }
     }
 
     fn join(&mut self, connection: Connection, join: wire::Join, now: Instant) {
         if self.phase == Phase::Ended {
-            let over = ended(wire::EndReason::Over, "the session has ended");
-            self.outbox.push((connection, over));
+            self.outbox.push((connection, over()));
+            return;
+        }
+        let is_double = |double: &Double| double.connection == connection;
+        if self.host_of(connection).is_some() || self.doubles.iter().any(is_double) {
+            // A call is one process's, and it has said whose.
             return;
         }
         if let Err(difference) = self.check(&join) {
@@ -255,22 +265,34 @@ impl Coordinator {
             return;
         }
         let place = join.host as usize;
-        if self.hosts[place].is_some() {
-            self.doubles.push(Double {
-                connection,
-                join,
-                since: now,
-            });
-            return;
+        let second = Double {
+            place,
+            connection,
+            process: join.process,
+            name: clean(&join.name),
+            since: now,
+        };
+        if self.hosts[place].is_none() {
+            return self.seat(second, now);
         }
+        let waiting = self.doubles.iter().filter(|double| double.place == place);
+        match waiting.count() < DOUBLES {
+            true => self.doubles.push(second),
+            // It may try again.
+            false => self.outbox.push((connection, over())),
+        }
+    }
+
+    /// Gives a process the place that is free.
+    fn seat(&mut self, process: Double, now: Instant) {
         if self.phase != Phase::Gathering {
             // Its place is never empty from then on; it could only be a mistake.
             return;
         }
-        self.hosts[place] = Some(Host {
-            connection,
-            process: join.process,
-            name: clean(&join.name),
+        self.hosts[process.place] = Some(Host {
+            connection: process.connection,
+            process: process.process,
+            name: process.name,
             heard: now,
             left: false,
             vote: None,
@@ -331,17 +353,16 @@ impl Coordinator {
     /// If a host is heard after a second process came for its place, the second is a mistake.
     fn expose_double(&mut self, host: usize, now: Instant) {
         let wait = self.timing.heartbeat() / 2;
-        let exposed =
-            |double: &Double| double.join.host as usize == host && now > double.since + wait;
+        let exposed = |double: &Double| double.place == host && now > double.since + wait;
         while let Some(double) = self.doubles.iter().position(exposed) {
             let double = self.doubles.swap_remove(double);
             let there = self.hosts[host].as_ref();
-            let message = match there.is_some_and(|there| there.process == double.join.process) {
+            let message = match there.is_some_and(|there| there.process == double.process) {
                 true => format!("{} has joined twice", self.name(host)),
                 false => format!(
                     "host {host} came twice, as {} and as {}: each host starts once",
                     there.map_or("", |there| &there.name),
-                    clean(&double.join.name)
+                    double.name
                 ),
             };
             self.turn_away(double.connection, message);
@@ -538,12 +559,14 @@ impl Coordinator {
         }
     }
 
-    /// Tells all hosts that the session is over, and why.
+    /// Tells all hosts that the session is over, and why: once, for the first reason.
     fn end(&mut self, reason: wire::EndReason, message: String) {
+        if self.phase == Phase::Ended {
+            return;
+        }
         self.broadcast(&ended(reason, &message));
         for double in std::mem::take(&mut self.doubles) {
-            let over = ended(wire::EndReason::Over, "the session has ended");
-            self.outbox.push((double.connection, over));
+            self.outbox.push((double.connection, over()));
         }
         self.phase = Phase::Ended;
         self.notices.push(Notice::Ended(message));
@@ -586,6 +609,10 @@ impl Coordinator {
     }
 }
 
+fn over() -> to_host::Kind {
+    ended(wire::EndReason::Over, "the session has ended")
+}
+
 fn ended(reason: wire::EndReason, message: &str) -> to_host::Kind {
     let mut ended = wire::Ended {
         message: message.into(),
@@ -623,5 +650,7 @@ fn clean(text: &str) -> String {
     line.take(500).collect()
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod course;
 #[cfg(test)]
 mod tests;

@@ -394,3 +394,68 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn of_processes_that_want_one_place_only_some_are_remembered() {
+    let mut world = World::of(2);
+    world.join(0, 0, "1");
+    for connection in 1..100 {
+        world.join(connection, 0, "1");
+    }
+    let told = world.ends().into_iter();
+    let told: Vec<(Connection, wire::EndReason)> =
+        told.map(|(to, reason, _)| (to, reason)).collect();
+    assert_eq!(told.len(), 99 - DOUBLES);
+    assert!(
+        told.iter()
+            .all(|(_, reason)| *reason == wire::EndReason::Over)
+    );
+    // Nor does one that says again and again who it is count as several.
+    let mut world = World::of(2);
+    for _ in 0..100 {
+        world.join(0, 0, "1");
+    }
+    assert!(world.ends().is_empty() && world.coordinator.doubles.is_empty());
+}
+
+#[test]
+fn a_host_that_has_left_has_no_say() {
+    let mut world = World::begun(3);
+    world.leave(2, wire::LeaveReason::Done, "");
+    world.vote(2, "x", 5);
+    world.leave(2, wire::LeaveReason::Failed, "too late");
+    world.vote(0, "x", 1);
+    world.vote(1, "x", 2);
+    let sent = world.sent();
+    let votes = sent.iter().filter_map(|(_, message)| match message {
+        to_host::Kind::Votes(votes) => Some(votes.values.clone()),
+        _ => None,
+    });
+    assert_eq!(votes.collect::<Vec<_>>(), [vec![1, 2], vec![1, 2]]);
+    assert!(world.ends().is_empty());
+}
+
+#[test]
+fn a_session_ends_once() {
+    let mut world = World::of(2);
+    world.join(0, 0, "1");
+    // The time to come is over, and the host that came is silent too.
+    world.now += Duration::from_secs(60);
+    world.coordinator.tick(world.now);
+    assert_eq!(world.sent().len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn whatever_hosts_say_nothing_panics_or_grows(events in prop::collection::vec(any::<u8>(), 0..400)) {
+        course::play(&events);
+    }
+}
+
+#[test]
+fn what_the_fuzzer_begins_with_holds() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/coordinator");
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        course::play(&std::fs::read(seed.unwrap().path()).unwrap());
+    }
+}
