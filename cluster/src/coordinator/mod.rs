@@ -36,6 +36,8 @@ pub(crate) struct Coordinator {
     /// Processes that say they are a host that is there already.
     doubles: Vec<Double>,
     phase: Phase,
+    /// Why it ended.
+    end: Option<(wire::EndReason, String)>,
     since: Instant,
     reminded: Instant,
     holds: Holds,
@@ -133,6 +135,7 @@ impl Coordinator {
             hosts: (0..hosts).map(|_| None).collect(),
             doubles: Vec::new(),
             phase: Phase::Gathering,
+            end: None,
             since: now,
             reminded: now,
             holds: Holds::default(),
@@ -250,7 +253,8 @@ impl Coordinator {
 
     fn join(&mut self, connection: Connection, join: wire::Join, now: Instant) {
         if self.phase == Phase::Ended {
-            self.outbox.push((connection, over()));
+            let late = self.end_for_late(&join);
+            self.outbox.push((connection, late));
             return;
         }
         let is_double = |double: &Double| double.connection == connection;
@@ -569,7 +573,19 @@ impl Coordinator {
             self.outbox.push((double.connection, over()));
         }
         self.phase = Phase::Ended;
-        self.notices.push(Notice::Ended(message));
+        self.notices.push(Notice::Ended(message.clone()));
+        self.end = Some((reason, message));
+    }
+
+    /// What a process is told that comes after the end. Another session may follow, but not for the
+    /// process that this coordinator is in, nor for hosts that do not belong together.
+    fn end_for_late(&self, join: &wire::Join) -> to_host::Kind {
+        match &self.end {
+            Some((reason, message)) if join.host == 0 || *reason == wire::EndReason::Refused => {
+                ended(*reason, message)
+            }
+            _ => over(),
+        }
     }
 
     fn broadcast(&mut self, message: &to_host::Kind) {
