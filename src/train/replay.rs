@@ -278,9 +278,10 @@ mod tests {
     fn shards() -> Vec<Shard> {
         let half = |device: i32| {
             let start = i64::from(device / 2) * 8;
-            let values: Vec<f32> = (start..start + 8).map(|i| i as f32).collect();
+            let range = start..start + 8;
+            let values: Vec<f32> = range.clone().map(|i| i as f32).collect();
             let tensor = HostTensor::new::<f32>([8], &values);
-            Shard::of("halves", device, vec![start..start + 8], &tensor)
+            Shard::of("halves", device, vec![range], &tensor)
         };
         let whole = |device| Shard::of("step", device, vec![], &HostTensor::scalar::<i32>(4));
         (0..4).map(half).chain((0..4).map(whole)).collect()
