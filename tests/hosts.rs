@@ -264,6 +264,19 @@ fn hosts_that_do_not_belong_together_say_so_on_each() {
         2,
         "its ANKH_LAUNCH is `launch 1`, and host 0's is `launch 0`",
     );
+    // One path, and other data there.
+    let data = hosts.bench.path("data");
+    fs::remove_dir_all(&data).unwrap();
+    std::os::unix::fs::symlink("/proc/self/cwd/data", &data).unwrap();
+    let mut other: Vec<Process> = Vec::new();
+    for (host, proteins) in [(0, 32), (1, 64)] {
+        let place = format!("host-{host}");
+        hosts.bench.prepare(&format!("{place}/data"), proteins);
+        let mut command = hosts.command(Some(host), 4, &[]);
+        command.current_dir(hosts.bench.path(&place));
+        other.push(hosts.run_command(host, command));
+    }
+    expect(&mut other, 2, "host 1 has other data than host 0");
 }
 
 #[test]

@@ -327,9 +327,9 @@ impl From<DeviceError> for CliError {
             }
             DeviceError::ExecutableFile(error) => Self::usage(error)
                 .help("run without --executable to compile anew, or make it again with `pretrain plan --output`"),
-            error @ (DeviceError::DeviceAssignment(_) | DeviceError::SimulatedHosts { .. }) => {
-                Self::usage(error)
-            }
+            error @ (DeviceError::DeviceAssignment(_)
+            | DeviceError::SimulatedHosts { .. }
+            | DeviceError::NoHost { .. }) => Self::usage(error),
             error @ (DeviceError::DoesNotFit { .. } | DeviceError::Exhausted { .. }) => {
                 Self::new(Exit::Memory, error).help(LESS_MEMORY)
             }

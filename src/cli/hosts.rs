@@ -1,7 +1,6 @@
 //! Brings the processes of a run on several hosts together before anything else is done, and ends
 //! this one when they part.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,7 +15,9 @@ use signal_hook::low_level;
 
 use super::{CliError, Exit, Slice};
 use crate::config::Config;
+use crate::mesh::executable_file::file_digest;
 use crate::mesh::tpu_vm::TpuVm;
+use crate::run_dir::machine;
 
 /// Which of several hosts this process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,13 +159,13 @@ pub(super) fn await_end() -> ! {
 
 /// What has to be the same on all hosts, and who this one is.
 fn identity(place: &Place, config: &Config, slice: Slice) -> Result<Identity, CliError> {
-    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let program = std::env::current_exe().map_err(CliError::failed)?;
     let plugin = Plugin::locate(slice.platform()).map_err(CliError::failed)?;
+    let digest = |file: &Path| file_digest(file).map_err(CliError::failed);
     let facts = [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("program file", checksum(&program)?),
-        ("plugin file", checksum(&plugin)?),
+        ("program file", digest(&program)?),
+        ("plugin file", digest(&plugin)?),
         ("slice", slice.to_string()),
         // Set by whoever starts all processes of a run at once.
         (
@@ -179,23 +180,9 @@ fn identity(place: &Place, config: &Config, slice: Slice) -> Result<Identity, Cl
     Ok(Identity {
         host: place.host,
         hosts: place.hosts,
-        name: format!("process {} on {}", std::process::id(), machine.trim()),
+        name: format!("process {} on {}", std::process::id(), machine()),
         facts: facts.collect(),
     })
-}
-
-fn checksum(file: &Path) -> Result<String, CliError> {
-    let contents = std::fs::read(file)
-        .map_err(|error| CliError::failed(format!("cannot read {}: {error}", file.display())))?;
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = write!(
-        text,
-        "{:08x} of {} bytes",
-        crc32c::crc32c(&contents),
-        contents.len()
-    );
-    Ok(text)
 }
 
 /// Where host 0 listens: on the configured interface, or on the one by which the others know it, or

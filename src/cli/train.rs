@@ -19,7 +19,7 @@ use crate::checkpoint::Store;
 use crate::config::{Config, OnSigusr1, resolve_over};
 use crate::huge_pages::run_with_huge_pages;
 use crate::mesh::tpu_vm::{TpuVm, on_preemption};
-use crate::mesh::{Entries, Hosts, ProgramCache};
+use crate::mesh::{DeviceError, Entries, Hosts, ProgramCache};
 use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
 use crate::supervision::{Pulse, Restart};
 use crate::telemetry::Log;
@@ -233,8 +233,7 @@ impl TrainArgs {
             return Ok(vm.and_then(Place::of));
         };
         if host >= hosts {
-            let error = format!("there is no host {host}: {hosts} hosts are counted from 0");
-            return Err(CliError::usage(error));
+            return Err(DeviceError::NoHost { host, hosts }.into());
         }
         let first = None;
         Ok(Some(Place { host, hosts, first }))

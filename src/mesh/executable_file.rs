@@ -141,13 +141,13 @@ pub fn version(plugin: &Plugin) -> Result<String, ExecutableFileError> {
     let (major, minor) = plugin.api_version();
     Ok(format!(
         "API {major}.{minor}, {}",
-        library_digest(plugin.path())?
+        file_digest(plugin.path())?
     ))
 }
 
-/// SHA-256 of a plugin's file, which is some hundred megabytes and read once in a process: what was
-/// loaded stays what it was then.
-fn library_digest(file: &Path) -> Result<String, ExecutableFileError> {
+/// SHA-256 of a plugin's or a program's file, which is some hundred megabytes and read once in a
+/// process: what was loaded stays what it was then.
+pub fn file_digest(file: &Path) -> Result<String, ExecutableFileError> {
     static KNOWN: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(digest) = known.get(file) {

@@ -17,12 +17,14 @@ use ankh_storage::atomic;
 
 use crate::config::{Config, Versions};
 
+pub use ankh_cluster::Request;
 pub use contents::Contents;
 pub(crate) use identity::saved_config;
 pub use identity::{Damage, Difference, Recorded};
+pub(crate) use lease::machine;
 pub use lease::{Fence, Holder, Lost};
+pub use requests::Requests;
 pub(crate) use requests::is_ignored;
-pub use requests::{Request, Requests};
 
 use identity::{Changes, check_same, listed};
 use lease::{Lease, Refusal};

@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::run_dir::machine;
+
 /// Dumps of this machine that are kept.
 const KEPT: usize = 5;
 
@@ -21,7 +23,7 @@ const DEBUGGER: Duration = Duration::from_secs(30);
 pub(super) fn write(process: u32, why: &str, directory: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(directory)?;
     let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let host = host();
+    let host = machine();
     let file = directory.join(format!("{}_{host}_{process}.txt", time.replace(':', "")));
     let mut text = format!("{time}, process {process} on {host}: {why}\n\n");
     text += &threads(process);
@@ -31,11 +33,6 @@ pub(super) fn write(process: u32, why: &str, directory: &Path) -> io::Result<Pat
     fs::write(&file, text)?;
     keep_newest(directory, &host)?;
     Ok(file)
-}
-
-fn host() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 /// Removes all but the newest dumps of this machine.

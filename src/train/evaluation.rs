@@ -23,7 +23,7 @@ pub(super) struct Evaluation {
 
 /// Whether the next batch of an evaluation is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Batch {
+pub(super) enum NextBatch {
     /// It is still being made.
     Awaited,
     /// The program starts next.
@@ -77,14 +77,18 @@ impl Evaluation {
         mesh: &DeviceMesh,
         parameters: &[ShardedArray],
         every: Duration,
-        mut poll: impl FnMut(Batch) -> Result<ControlFlow<()>, TrainError>,
+        mut poll: impl FnMut(NextBatch) -> Result<ControlFlow<()>, TrainError>,
     ) -> Result<Option<Validation>, TrainError> {
         let mut batches = self.loader.after(0, self.prefetch);
         let mut sums = EvaluationSums::default();
         for _ in 0..self.limit {
             loop {
                 let here = batches.wait(every);
-                let batch = if here { Batch::Here } else { Batch::Awaited };
+                let batch = if here {
+                    NextBatch::Here
+                } else {
+                    NextBatch::Awaited
+                };
                 if poll(batch)?.is_break() {
                     batches.abandon();
                     return Ok(None);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ankh_cluster::{Leaving, Member, Next, Request};
 
 use super::TrainError;
-use crate::run_dir::{self, Requests};
+use crate::run_dir::Requests;
 
 /// Signals are passed on to the other hosts within this time.
 const POLL: Duration = Duration::from_millis(20);
@@ -120,7 +120,8 @@ impl Processes {
         Ok(all.member.begin(STARTING)?)
     }
 
-    /// All is done that the processes do together: from here on none waits for another.
+    /// All is done that the processes do together, or all of them know that they cannot go on: from
+    /// here on none waits for another.
     pub(super) fn part(&self) {
         if let Some(all) = &self.together {
             all.member.leave(Leaving::Done);
@@ -129,27 +130,21 @@ impl Processes {
 
     /// What all processes do before the next program that runs on all devices, which is counted as
     /// started where this says nothing.
-    pub(super) fn pass(&self) -> Result<Option<run_dir::Request>, TrainError> {
+    pub(super) fn pass(&self) -> Result<Option<Request>, TrainError> {
         let Some(all) = &self.together else {
-            return Ok(match self.requests.stop() {
-                true => Some(run_dir::Request::Stop),
-                false => None,
-            });
+            return Ok(self.requests.stop().then_some(Request::Stop));
         };
         if all.stopping.get() {
-            return Ok(Some(run_dir::Request::Stop));
+            return Ok(Some(Request::Stop));
         }
-        Ok(match all.member.pass()? {
-            Next::Go => None,
-            Next::Do(Request::Stop) => {
-                all.stopping.set(true);
-                Some(run_dir::Request::Stop)
-            }
-            Next::Do(Request::Save) => {
-                all.saving.set(true);
-                Some(run_dir::Request::Save)
-            }
-        })
+        let Next::Do(request) = all.member.pass()? else {
+            return Ok(None);
+        };
+        match request {
+            Request::Stop => all.stopping.set(true),
+            Request::Save => all.saving.set(true),
+        }
+        Ok(Some(request))
     }
 
     /// Whether the run is to stop here.

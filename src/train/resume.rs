@@ -62,6 +62,7 @@ impl ResumePoint {
         let first = all.iter().copied().min().unwrap_or(begins);
         let last = all.iter().copied().max().unwrap_or(begins);
         if first != last {
+            processes.part();
             return Err(TrainError::OtherStep {
                 checkpoints: run.checkpoints(),
                 begins,

@@ -21,6 +21,12 @@ pub struct Holder {
     pub(super) began: Option<u64>,
 }
 
+/// This machine's name.
+pub(crate) fn machine() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let age = seconds_since_1970().saturating_sub(self.since);
@@ -31,9 +37,8 @@ impl std::fmt::Display for Holder {
 
 impl Holder {
     pub(super) fn this_process() -> Holder {
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Holder {
-            host: host.trim().to_owned(),
+            host: machine(),
             process: process::id(),
             since: seconds_since_1970(),
             system: system(),

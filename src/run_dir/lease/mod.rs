@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 pub use holder::Holder;
+pub(crate) use holder::machine;
 
 /// Where the lock and the lease are in the directory they protect.
 pub(super) const DIRECTORY: &str = ".lease";

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::TrainError;
 use super::data_loader::{DataLoader, DeviceBatch, Prefetcher};
 use super::data_order::DataOrder;
-use super::evaluation::{self, Batch, Evaluation};
+use super::evaluation::{self, Evaluation, NextBatch};
 use super::health::Health;
 use super::in_flight::{InFlight, StartedStep};
 use super::processes::Processes;
@@ -233,7 +233,8 @@ impl<'a> Trainer<'a> {
             match self.job.processes.pass()? {
                 None => return Ok(ControlFlow::Continue(())),
                 Some(Request::Stop) => return Ok(ControlFlow::Break(())),
-                Some(Request::Save) => self.save_if_wanted()?,
+                Some(Request::Save) if self.is_save_wanted()? => self.save()?,
+                Some(Request::Save) => {}
             }
         }
     }
@@ -252,8 +253,10 @@ impl<'a> Trainer<'a> {
             if self.job.processes.stop() {
                 return Ok(None);
             }
-            self.lose_waiting(&mut idle);
-            self.save_if_wanted()?;
+            if self.is_save_wanted()? {
+                self.lose_waiting(&mut idle);
+                self.save()?;
+            }
             // Where hosts save together, all have to say the same.
             if start.elapsed() > VERDICT_PATIENCE && self.job.processes.is_alone() {
                 self.saves.judge(self.step, true);
@@ -364,12 +367,12 @@ impl<'a> Trainer<'a> {
         };
         Pulse::phase(Phase::Evaluating);
         let (saves, processes, step) = (&mut self.saves, self.job.processes, self.step);
-        let poll = |batch: Batch| -> Result<_, TrainError> {
+        let poll = |batch: NextBatch| -> Result<_, TrainError> {
             saves.poll()?;
             // What all processes do before the next program, they do before this one.
             let is_request = match batch {
-                Batch::Here => processes.pass()?.is_some(),
-                Batch::Awaited => processes.stop(),
+                NextBatch::Here => processes.pass()?.is_some(),
+                NextBatch::Awaited => processes.stop(),
             };
             Ok(match is_request || processes.save() {
                 true => {
@@ -397,13 +400,6 @@ impl<'a> Trainer<'a> {
             self.save()?;
         }
         Ok(())
-    }
-
-    fn save_if_wanted(&mut self) -> Result<(), TrainError> {
-        match self.is_save_wanted()? {
-            true => self.save(),
-            false => Ok(()),
-        }
     }
 
     /// Whether to save at any step: somebody asks for it, a save that failed is to be tried again,
@@ -560,10 +556,11 @@ impl Job<'_> {
         let rows = self.loader.whole.examples_per_epoch();
         let own = rows ^ (u64::from(crc32c::crc32c(&order)) << 32);
         let all = self.processes.all_gather("the data", own)?;
-        match all.iter().position(|other| *other != all[0]) {
-            None => Ok(()),
-            Some(host) => Err(TrainError::DataOfHosts { host }),
-        }
+        let Some(host) = all.iter().position(|other| *other != all[0]) else {
+            return Ok(());
+        };
+        self.processes.part();
+        Err(TrainError::DataOfHosts { host })
     }
 
     /// The processes that save together, where they are several.
