@@ -87,3 +87,18 @@ pub enum ServeError {
     #[error("the thread that serves the other hosts cannot be started")]
     Thread(#[source] io::Error),
 }
+
+/// Why a directory was not sent to another host.
+#[allow(missing_docs)]
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The other host was not reached, or did not keep it.
+    #[error("the copy was not sent to the host of {}: {problem}", place.display())]
+    NotSent { place: PathBuf, problem: String },
+    /// A thread for it cannot be started.
+    #[error("the thread that sends a copy cannot be started")]
+    Thread(#[source] io::Error),
+}

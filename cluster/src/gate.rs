@@ -7,13 +7,41 @@
 
 use std::collections::VecDeque;
 
+use crate::wire;
+
 /// What the hosts of a run do together at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Request {
+    /// They save to what each has at hand: see `checkpoint.local_minutes` of the application.
+    SaveLocally,
     /// They save.
     Save,
     /// They save and end.
     Stop,
+}
+
+impl From<Request> for wire::Action {
+    fn from(request: Request) -> wire::Action {
+        match request {
+            Request::SaveLocally => wire::Action::SaveLocally,
+            Request::Save => wire::Action::Save,
+            Request::Stop => wire::Action::Stop,
+        }
+    }
+}
+
+impl TryFrom<wire::Action> for Request {
+    /// An action that means nothing.
+    type Error = ();
+
+    fn try_from(action: wire::Action) -> Result<Request, ()> {
+        match action {
+            wire::Action::SaveLocally => Ok(Request::SaveLocally),
+            wire::Action::Save => Ok(Request::Save),
+            wire::Action::Stop => Ok(Request::Stop),
+            wire::Action::Unspecified => Err(()),
+        }
+    }
 }
 
 /// What a host does next.

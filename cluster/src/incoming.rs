@@ -1,4 +1,4 @@
-//! Connections to the coordinator. Strangers may connect too: one that does not show the secret in
+//! Connections to a server of the run. Strangers may connect too: one that does not show the secret in
 //! time is closed, and of too many the oldest goes first, so that they use up nothing that the
 //! hosts of the run need.
 
@@ -16,6 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
+use tonic::{Request, Status};
+
+use crate::meeting_place::{SECRET, Secret};
 
 /// A guest who has not shown the secret until then is sent away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +57,29 @@ struct State {
     admitted: AtomicBool,
     sent_away: AtomicBool,
     waker: std::sync::Mutex<Option<Waker>>,
+}
+
+/// Lets the guest stay whose call shows the secret, and sends others away.
+pub(crate) fn admit<T>(call: &Request<T>, secret: &Secret) -> Result<(), Status> {
+    let guest = call.extensions().get::<Guest>();
+    let shown = call.metadata().get(SECRET);
+    match shown.is_some_and(|shown| secret.is(shown.as_bytes())) {
+        true => {
+            if let Some(guest) = guest {
+                guest.admit();
+            }
+            Ok(())
+        }
+        false => {
+            if let Some(guest) = guest {
+                guest.report(match shown {
+                    None => "shows no secret",
+                    Some(_) => "shows another secret",
+                });
+            }
+            Err(Status::unauthenticated("this is not the run's secret"))
+        }
+    }
 }
 
 impl Incoming {
@@ -110,12 +136,12 @@ impl Stream for Incoming {
 
 impl Guest {
     /// The guest has shown the secret and may stay.
-    pub fn admit(&self) {
+    fn admit(&self) {
         self.state.admitted.store(true, Ordering::Relaxed);
     }
 
     /// Logs that the guest did not show the secret.
-    pub fn report(&self, what: &str) {
+    fn report(&self, what: &str) {
         let count = self.strangers.fetch_add(1, Ordering::Relaxed) + 1;
         if count <= LOG_FIRST || count.is_multiple_of(LOG_EVERY) {
             let from = self.state.from;

@@ -185,10 +185,7 @@ impl Member {
             reason: reason.into(),
             ..wire::Request::default()
         };
-        message.set_action(match request {
-            Request::Save => wire::Action::Save,
-            Request::Stop => wire::Action::Stop,
-        });
+        message.set_action(request.into());
         self.shared.lock().send(from_host::Kind::Request(message));
     }
 
@@ -450,10 +447,8 @@ impl Attendance {
                 state.send(from_host::Kind::Held(wire::Held { hold, passed }));
             }
             to_host::Kind::Agreed(agreed) => {
-                let request = match agreed.action() {
-                    wire::Action::Stop => Request::Stop,
-                    wire::Action::Save | wire::Action::Unspecified => Request::Save,
-                };
+                // One that this program does not know is none of its coordinator.
+                let request = agreed.action().try_into().unwrap_or(Request::Save);
                 state.gate.agree(agreed.hold, agreed.passed, request);
             }
             to_host::Kind::Votes(votes) => state.votes = Some(votes.values),

@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::coordinator::{Coordinator, Notice, hosts};
 use crate::errors::ServeError;
 use crate::identity::Identity;
-use crate::incoming::{Guest, Incoming};
-use crate::meeting_place::{Invitation, MeetingPlace, SECRET, Secret};
+use crate::incoming::{Incoming, admit};
+use crate::meeting_place::{Invitation, MeetingPlace, Secret};
 use crate::wire::coordinator_server::{Coordinator as Service, CoordinatorServer};
 use crate::{Timing, wire};
 
@@ -179,20 +179,7 @@ impl Service for Attendance {
         &self,
         request: Request<Streaming<wire::FromHost>>,
     ) -> Result<Response<Self::AttendStream>, Status> {
-        let guest = request.extensions().get::<Guest>().cloned();
-        let shown = request.metadata().get(SECRET);
-        if !shown.is_some_and(|shown| self.secret.is(shown.as_bytes())) {
-            if let Some(guest) = guest {
-                guest.report(match shown {
-                    None => "shows no secret",
-                    Some(_) => "shows another secret",
-                });
-            }
-            return Err(Status::unauthenticated("this is not the run's secret"));
-        }
-        if let Some(guest) = guest {
-            guest.admit();
-        }
+        admit(&request, &self.secret)?;
         let (sender, receiver) = unbounded_channel();
         let connection = {
             let mut shared = self.session.lock();

@@ -398,10 +398,8 @@ impl Coordinator {
     }
 
     fn request(&mut self, host: usize, request: wire::Request) {
-        let wanted = match request.action() {
-            wire::Action::Save => Request::Save,
-            wire::Action::Stop => Request::Stop,
-            wire::Action::Unspecified => return,
+        let Ok(wanted) = Request::try_from(request.action()) else {
+            return;
         };
         match (self.phase, wanted) {
             (Phase::Begun, _) => {
@@ -412,7 +410,7 @@ impl Coordinator {
                 let message = format!("{}: {}", self.name(host), clean(&request.reason));
                 self.end(wire::EndReason::Stopped, message);
             }
-            (_, Request::Save) => {}
+            (_, Request::Save | Request::SaveLocally) => {}
         }
     }
 
@@ -463,10 +461,7 @@ impl Coordinator {
             passed,
             ..wire::Agreed::default()
         };
-        agreed.set_action(match request {
-            Request::Save => wire::Action::Save,
-            Request::Stop => wire::Action::Stop,
-        });
+        agreed.set_action(request.into());
         self.broadcast(&to_host::Kind::Agreed(agreed));
         self.hold();
     }
