@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use ankh::checkpoint::{Retention, Saver, Store};
+use ankh::checkpoint::{Retention, Saver, Share, Store};
 use ankh::config::resolve;
-use ankh::mesh::Hosts;
 use ankh::mesh::slice::Slice;
+use ankh::mesh::{Hosts, WhichParts};
 use ankh::programs::Programs;
 use ankh::train::{State, open_mesh};
 use serde_json::json;
@@ -34,7 +34,7 @@ fn main() -> Result<(), Error> {
     let programs = Programs::of(&config, mesh.platform(), mesh.rules());
     let mut state = State::initial(&programs, &mesh)?;
     // The state is there when its parts are.
-    drop(state.own_parts(&mesh)?);
+    drop(state.parts_to_host(&mesh, WhichParts::Once)?);
     let place = directory.join("checkpoint_speed");
     fs::create_dir_all(&place)?;
     let file = place.join("dd");
@@ -43,10 +43,12 @@ fn main() -> Result<(), Error> {
     let mut bytes = 0;
     for _ in 0..rounds {
         let store = Store::open(place.join("checkpoints"));
-        let mut saver = Saver::new(store.clone(), Retention::last(1), None);
+        let mut saver = Saver::new(store.clone(), Retention::last(1), Share::Whole);
         let before = peak_memory_from_now()?;
         let start = Instant::now();
-        saver.save(1, json!({}), || state.own_parts(&mesh))?;
+        saver.save(1, json!({}), || {
+            state.parts_to_host(&mesh, WhichParts::Once)
+        })?;
         let stall = start.elapsed().as_secs_f64();
         saver.wait().ok_or("a save that began ends")?.saved?;
         let save = start.elapsed().as_secs_f64();
@@ -70,7 +72,7 @@ fn main() -> Result<(), Error> {
         drop(state);
         let before = peak_memory_from_now()?;
         let start = Instant::now();
-        state = State::from_checkpoint(&programs, &mesh, &reader, |_| true)?;
+        state = State::from_checkpoints(&programs, &mesh, std::slice::from_ref(&reader), |_| true)?;
         let restore = start.elapsed().as_secs_f64();
         let restore_memory = peak_memory()?.saturating_sub(before);
         let start = Instant::now();

@@ -8,10 +8,10 @@ mod runs;
 use std::fs;
 use std::path::Path;
 
-use ankh::checkpoint::{Retention, Saver, Store};
+use ankh::checkpoint::{Retention, Saver, Share, Store};
 use ankh::config::{Config, MeshAxis, resolve};
 use ankh::mesh::slice::Slice;
-use ankh::mesh::{DeviceMesh, Host, Hosts, Input, shard_range};
+use ankh::mesh::{DeviceMesh, Host, Hosts, Input, WhichParts, shard_range};
 use ankh::programs::{self, Array, Programs};
 use ankh::run_dir::{Requests, RunDirectory, RunMode};
 use ankh::train::{MissingSlots, Outcome, Processes, State, open_mesh, train};
@@ -339,8 +339,12 @@ fn a_state_saved_on_one_mesh_is_restored_on_any_each_host_reading_its_share() {
         let state = State::from_tensors(&programs, &mesh, &tensors, MissingSlots::Refused);
         let state = state.unwrap();
         let before = mesh.compilations();
-        let mut saver = Saver::new(store.clone(), Retention::last(1), None);
-        saver.save(7, json!({}), || state.own_parts(&mesh)).unwrap();
+        let mut saver = Saver::new(store.clone(), Retention::last(1), Share::Whole);
+        saver
+            .save(7, json!({}), || {
+                state.parts_to_host(&mesh, WhichParts::Once)
+            })
+            .unwrap();
         saver.wait().unwrap().saved.unwrap();
         assert_eq!(mesh.compilations(), before, "programs compiled to save");
         tensors
@@ -357,8 +361,15 @@ fn a_state_saved_on_one_mesh_is_restored_on_any_each_host_reading_its_share() {
         let mesh = open(&config, devices, hosts);
         let programs = Programs::of(&config, mesh.platform(), mesh.rules());
         let reader = store.reader(7).unwrap();
-        let state = State::from_checkpoint(&programs, &mesh, &reader, |_| true).unwrap();
-        for (parts, (name, expected)) in state.own_parts(&mesh).unwrap().into_iter().zip(&saved) {
+        let state =
+            State::from_checkpoints(&programs, &mesh, std::slice::from_ref(&reader), |_| true)
+                .unwrap();
+        for (parts, (name, expected)) in state
+            .parts_to_host(&mesh, WhichParts::Once)
+            .unwrap()
+            .into_iter()
+            .zip(&saved)
+        {
             assert_eq!(parts.name, *name);
             let whole = parts.joined().unwrap().parts.remove(0).1;
             assert!(*whole == *expected, "{name} on {settings:?}");

@@ -98,26 +98,38 @@ impl WrittenArray {
     }
 
     /// The record of the array; an error where part of it is not written, or written twice.
-    pub fn whole(mut self) -> Result<ArrayRecord> {
-        self.chunks.sort_by_key(|(number, _)| *number);
-        let numbers = self.chunks.iter().map(|(number, _)| *number);
-        if !numbers.eq(0..self.count) {
-            let problem = format!(
-                "{} chunks are written, and the array has {}",
-                self.chunks.len(),
-                self.count
-            );
-            return Err(self.refused(&problem));
+    pub fn whole(self) -> Result<ArrayRecord> {
+        let count = self.count;
+        let part = self.part()?;
+        match part.numbered().map(|(number, _)| number).eq(0..count) {
+            true => Ok(ArrayRecord {
+                numbers: None,
+                ..part
+            }),
+            false => Err(Error::Tensor {
+                problem: format!(
+                    "{} chunks are written, and the array has {count}",
+                    part.chunks.len()
+                ),
+                name: part.name,
+            }),
         }
+    }
+
+    /// The record of what is written of the array.
+    pub fn part(mut self) -> Result<ArrayRecord> {
         let Some(metadata) = self.metadata.take() else {
             return Err(self.refused("its zarr.json is not written"));
         };
+        self.chunks.sort_by_key(|(number, _)| *number);
+        let (numbers, chunks) = self.chunks.into_iter().unzip();
         Ok(ArrayRecord {
             name: self.name,
             data_type: self.data_type,
             shape: self.shape,
             metadata,
-            chunks: self.chunks.into_iter().map(|(_, chunk)| chunk).collect(),
+            numbers: Some(numbers),
+            chunks,
         })
     }
 
@@ -284,12 +296,16 @@ pub(super) fn read(
     let dims = part.iter().map(|range| (range.end - range.start) as i64);
     let mut tensor = HostTensor::zeros(element_type, dims.collect::<Vec<_>>());
     let numbers = grid.overlapping(part);
+    let chunk_of = |number| {
+        let absent = || Fault::new(super::commit::FILE, format!("it has no chunk {number}"));
+        record.chunk(number).ok_or_else(absent)
+    };
     if let Some(slices) = in_a_row(&grid, part, &mut tensor.bytes) {
         // Each chunk is read to where it belongs.
         let slices: Vec<Mutex<&mut [u8]>> = slices.map(Mutex::new).collect();
         let bytes = in_parallel(numbers.len(), |job| {
             let index = grid.index(numbers[job]);
-            let chunk = &record.chunks[numbers[job]];
+            let chunk = chunk_of(numbers[job])?;
             let mut slice = slices[job].lock().unwrap_or_else(PoisonError::into_inner);
             read_chunk(&array, directory, &index, chunk, &mut slice)?;
             Ok(chunk.bytes)
@@ -299,7 +315,7 @@ pub(super) fn read(
     let tensor = Mutex::new(tensor);
     let bytes = in_parallel(numbers.len(), |job| {
         let index = grid.index(numbers[job]);
-        let chunk = &record.chunks[numbers[job]];
+        let chunk = chunk_of(numbers[job])?;
         let dims = grid.chunk.iter().map(|&size| size as i64);
         let mut elements = HostTensor::zeros(element_type, dims.collect::<Vec<_>>());
         read_chunk(&array, directory, &index, chunk, &mut elements.bytes)?;
@@ -349,14 +365,25 @@ pub(super) fn verify(
     record: &ArrayRecord,
 ) -> Result<(), Fault> {
     let (array, grid, _) = open(storage, directory, record)?;
-    record
-        .chunks
-        .iter()
-        .enumerate()
-        .try_for_each(|(number, chunk)| {
-            let mut elements = vec![0; grid.chunk_bytes()];
-            read_chunk(&array, directory, &grid.index(number), chunk, &mut elements)
-        })
+    record.numbered().try_for_each(|(number, chunk)| {
+        let mut elements = vec![0; grid.chunk_bytes()];
+        read_chunk(&array, directory, &grid.index(number), chunk, &mut elements)
+    })
+}
+
+/// Whether all chunks are there that a part of an array lies in. `part` lies within the array.
+pub(super) fn holds(
+    storage: &Arc<FilesystemStore>,
+    directory: &Path,
+    record: &ArrayRecord,
+    part: &[Range<u64>],
+) -> Result<bool, Fault> {
+    if record.numbers.is_none() {
+        return Ok(true);
+    }
+    let (_, grid, _) = open(storage, directory, record)?;
+    let mut numbers = grid.overlapping(part).into_iter();
+    Ok(numbers.all(|number| record.chunk(number).is_some()))
 }
 
 /// The bytes the codec appends to a chunk.
@@ -406,7 +433,7 @@ fn open(
         chunk,
         width: element_type.byte_width() as u64,
     };
-    if record.chunks.len() != grid.len() {
+    if !record.fits(grid.len()) {
         return Err(Fault::new(
             file,
             format!(

@@ -45,6 +45,10 @@ pub(super) struct ArrayRecord {
     pub shape: Vec<u64>,
     /// The array's `zarr.json`.
     pub metadata: FileRecord,
+    /// The numbers of the chunks in the chunk grid, ascending, where these are all that is there: a
+    /// part of a state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<Vec<usize>>,
     /// Its chunks in row-major order of the chunk grid. The checksum is of the elements, without
     /// the four bytes the codec appends: the checksum of a text that ends with its own CRC is the
     /// same for every text.
@@ -97,6 +101,40 @@ impl TryFrom<String> for Checksum {
         match u32::from_str_radix(&text, 16) {
             Ok(value) if text.len() == 8 => Ok(Checksum(value)),
             _ => Err(InvalidChecksum(text)),
+        }
+    }
+}
+
+impl ArrayRecord {
+    /// The chunk of a number in the grid, if it is there.
+    pub fn chunk(&self, number: usize) -> Option<&FileRecord> {
+        let place = match &self.numbers {
+            None => number,
+            Some(numbers) => numbers.binary_search(&number).ok()?,
+        };
+        self.chunks.get(place)
+    }
+
+    /// The chunks that are there, with their numbers in the grid.
+    pub fn numbered(&self) -> impl Iterator<Item = (usize, &FileRecord)> {
+        let number = |place| {
+            self.numbers
+                .as_ref()
+                .map_or(place, |numbers| numbers[place])
+        };
+        let chunks = self.chunks.iter().enumerate();
+        chunks.map(move |(place, chunk)| (number(place), chunk))
+    }
+
+    /// Whether the chunks are those that there should be, of so many in the grid.
+    pub fn fits(&self, grid: usize) -> bool {
+        match &self.numbers {
+            None => self.chunks.len() == grid,
+            Some(numbers) => {
+                numbers.len() == self.chunks.len()
+                    && numbers.is_sorted_by(|a, b| a < b)
+                    && numbers.last().is_none_or(|last| *last < grid)
+            }
         }
     }
 }
@@ -227,6 +265,7 @@ mod tests {
             data_type: "uint8".into(),
             shape: vec![4],
             metadata: file,
+            numbers: None,
             chunks: vec![chunk],
         };
         let metadata = serde_json::json!({ "text": "\"\n}\n", "number": 1.5 });

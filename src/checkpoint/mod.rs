@@ -37,7 +37,7 @@ pub use parts::TensorParts;
 pub use reader::Reader;
 pub use retention::Retention;
 pub use saver::{Ended, Saver, Verdict};
-pub use writer::{Team, Writer};
+pub use writer::{Share, Team, Writer};
 
 use error::Fault;
 use files::Remains;
@@ -134,12 +134,12 @@ impl Store {
 
     /// Starts the checkpoint of `step` for a caller that makes its tensors one at a time.
     pub fn begin(&self, step: u64) -> Result<Writer> {
-        Writer::replace(self.directory_of(step), step, self.guard.clone())
+        self.begin_share(step, Share::Whole)
     }
 
-    /// The same as one of several processes that write it together.
-    pub fn begin_together(&self, step: u64, team: Team) -> Result<Writer> {
-        Writer::together(self.directory_of(step), step, self.guard.clone(), team)
+    /// The same for a caller that may have only a share of the tensors.
+    pub fn begin_share(&self, step: u64, share: Share) -> Result<Writer> {
+        Writer::begin(self.directory_of(step), step, self.guard.clone(), share)
     }
 
     /// Opens the checkpoint of `step` to read single tensors.
@@ -175,16 +175,27 @@ impl Store {
     pub fn keep(&self, retention: &Retention) -> Result<Vec<u64>> {
         let metadata = |step| Some(self.reader(step).ok()?.metadata().clone());
         let steps = retention.removed(&self.list()?, metadata);
-        for &step in &steps {
-            self.guard.check()?;
-            // Renamed first, so that a removal cut short leaves no step with half its files.
-            let directory = self.directory_of(step);
-            let removed = Remains::Removed.beside(&directory);
-            files::remove_tree(&removed)?;
-            files::rename(&directory, &removed)?;
-            files::remove_tree(&removed)?;
-        }
+        steps.iter().try_for_each(|&step| self.remove(step))?;
         Ok(steps)
+    }
+
+    /// Removes all complete steps but this one.
+    pub fn keep_only(&self, step: Option<u64>) -> Result<()> {
+        let mut steps = self.list()?.into_iter();
+        steps.try_for_each(|other| match step == Some(other) {
+            true => Ok(()),
+            false => self.remove(other),
+        })
+    }
+
+    fn remove(&self, step: u64) -> Result<()> {
+        self.guard.check()?;
+        // Renamed first, so that a removal cut short leaves no step with half its files.
+        let directory = self.directory_of(step);
+        let removed = Remains::Removed.beside(&directory);
+        files::remove_tree(&removed)?;
+        files::rename(&directory, &removed)?;
+        files::remove_tree(&removed)
     }
 
     /// Sets the checkpoint of `step` aside, so that no run goes on from it: its directory becomes

@@ -125,6 +125,26 @@ impl Reader {
     /// # Errors
     /// [`Error::Tensor`] for a part that does not lie in the tensor.
     pub fn part(&self, name: &str, part: &[Range<i64>]) -> Result<HostTensor> {
+        let (record, part) = self.locate_part(name, part)?;
+        self.read(record, &part)
+    }
+
+    /// Whether the checkpoint has a part of a tensor: always, unless it was written as a part of a
+    /// state ([`super::Share::Part`]).
+    ///
+    /// # Errors
+    /// Those of [`Reader::part`].
+    pub fn holds(&self, name: &str, part: &[Range<i64>]) -> Result<bool> {
+        let (record, part) = self.locate_part(name, part)?;
+        array::holds(&self.storage, &self.directory, record, &part)
+            .map_err(|fault| damaged(&self.directory, fault.of(name)))
+    }
+
+    fn locate_part(
+        &self,
+        name: &str,
+        part: &[Range<i64>],
+    ) -> Result<(&ArrayRecord, Vec<Range<u64>>)> {
         let record = self.record(name)?;
         let inside = part.len() == record.shape.len()
             && part.iter().zip(&record.shape).all(|(range, &size)| {
@@ -137,7 +157,7 @@ impl Reader {
             });
         }
         let range = |range: &Range<i64>| range.start as u64..range.end as u64;
-        self.read(record, &part.iter().map(range).collect::<Vec<_>>())
+        Ok((record, part.iter().map(range).collect()))
     }
 
     /// Reads parts of several tensors at once, in the order of `parts`.

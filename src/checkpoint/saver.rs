@@ -4,13 +4,16 @@
 //! whether a state is good is known only later, from the step that begins with it.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Error, Result, Retention, Store, Team, TensorParts};
+use super::{Error, Result, Retention, Share, Store, TensorParts};
 
 /// Saves checkpoints in the background and removes those that are not to be kept.
 ///
@@ -21,8 +24,8 @@ use super::{Error, Result, Retention, Store, Team, TensorParts};
 pub struct Saver {
     store: Store,
     retention: Retention,
-    /// The processes that save together, where they are several.
-    team: Option<Team>,
+    share: Share,
+    then: Option<Then>,
     running: Option<Running>,
     /// Saves that ended and nobody has heard of, oldest first.
     ended: VecDeque<Ended>,
@@ -39,6 +42,16 @@ pub struct Ended {
     pub tidied: Result<()>,
     /// What it took.
     pub took: Duration,
+}
+
+/// What is done with each step that is committed.
+#[derive(Clone)]
+struct Then(Arc<dyn Fn(u64, &Path) + Send + Sync>);
+
+impl fmt::Debug for Then {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Then")
+    }
 }
 
 #[derive(Debug)]
@@ -60,15 +73,24 @@ pub enum Verdict {
 }
 
 impl Saver {
-    /// A saver that leaves the checkpoints in `store` that these rules keep, alone or in a team.
-    pub fn new(store: Store, retention: Retention, team: Option<Team>) -> Saver {
+    /// A saver of what this process has of a state, that leaves the checkpoints in `store` that
+    /// these rules keep.
+    pub fn new(store: Store, retention: Retention, share: Share) -> Saver {
         Saver {
             store,
             retention,
-            team,
+            share,
+            then: None,
             running: None,
             ended: VecDeque::new(),
         }
+    }
+
+    /// With each step that is committed, and the directory it is in, `work` is done before its save
+    /// ends.
+    pub fn then(mut self, work: impl Fn(u64, &Path) + Send + Sync + 'static) -> Saver {
+        self.then = Some(Then(Arc::new(work)));
+        self
     }
 
     /// Accepts the save under way and waits for it, then fetches the state, starts saving it and
@@ -82,25 +104,27 @@ impl Saver {
         self.join();
         let since = Instant::now();
         let tensors = fetch()?;
-        let (store, retention, team) = (self.store.clone(), self.retention, self.team);
-        let tidies = team.is_none_or(|team| team.host == 0);
+        let (store, retention, share) = (self.store.clone(), self.retention, self.share);
+        let then = self.then.clone();
+        let tidies = !matches!(share, Share::OfTeam(team) if team.host > 0);
         let (sender, verdict) = channel();
         let work = move || {
             let write = || {
-                let mut writer = match team {
-                    None => store.begin(step)?,
-                    Some(team) => store.begin_together(step, team)?,
-                };
+                let mut writer = store.begin_share(step, share)?;
                 for tensor in tensors {
                     writer.add_parts(&tensor)?;
                 }
                 // One whose sender is gone without a word is accepted.
                 match verdict.recv().unwrap_or(Verdict::Accepted) {
-                    Verdict::Accepted => writer.commit(&metadata).map(drop),
+                    Verdict::Accepted => writer.commit(&metadata),
                     Verdict::Refused => Err(Error::Refused { step }),
                 }
             };
-            let saved = write();
+            let saved = write().map(|directory| {
+                if let Some(Then(work)) = then {
+                    work(step, &directory);
+                }
+            });
             let tidied = match &saved {
                 Ok(_) if tidies => store.keep(&retention).map(drop),
                 _ => Ok(()),

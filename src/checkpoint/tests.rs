@@ -245,7 +245,7 @@ fn retention_never_removes_the_newest_complete_step() {
 #[test]
 fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), Retention::last(2), None);
+    let mut saver = Saver::new(store.clone(), Retention::last(2), Share::Whole);
     for step in 1..=4 {
         let state = || Ok::<_, Error>(parts(step as u8));
         saver.save(step, metadata(), state).unwrap();
@@ -268,7 +268,7 @@ fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
 #[test]
 fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), Retention::last(2), None);
+    let mut saver = Saver::new(store.clone(), Retention::last(2), Share::Whole);
     // Where directories belong there is a file: neither root nor time can write below it.
     std::fs::create_dir_all(store.directory().parent().unwrap()).unwrap();
     std::fs::write(store.directory(), "in the way").unwrap();
@@ -296,7 +296,7 @@ fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
 #[test]
 fn no_state_is_fetched_while_another_is_being_saved() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), Retention::last(0), None);
+    let mut saver = Saver::new(store.clone(), Retention::last(0), Share::Whole);
     for step in 1..=4 {
         // The save before has not only been waited for: its state is gone, since what held it has
         // ended.
@@ -320,7 +320,9 @@ fn nothing_is_committed_before_every_host_has_written_its_part() {
     let whole = tensor(ElementType::F32, &[4, 6], 1);
     let shares = shares(&whole, &[2, 3], 3);
     let write = |host: usize, patience| {
-        let mut writer = store.begin_together(5, team(host, 3, patience)).unwrap();
+        let mut writer = store
+            .begin_share(5, Share::OfTeam(team(host, 3, patience)))
+            .unwrap();
         writer.add_parts(&shares[host]).unwrap();
         writer.commit(&metadata())
     };
@@ -369,7 +371,7 @@ fn parts_that_are_missing_or_do_not_fit_are_refused() {
 #[test]
 fn a_state_that_cannot_be_fetched_is_the_callers_error() {
     let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), Retention::last(2), None);
+    let mut saver = Saver::new(store.clone(), Retention::last(2), Share::Whole);
     saver
         .save(1, metadata(), || Ok::<_, &str>(parts(1)))
         .unwrap();
@@ -658,7 +660,7 @@ proptest! {
         let place = place();
         let write = |(host, share): (usize, &TensorParts<'static>)| {
             let team = team(host, hosts, Duration::from_secs(60));
-            let mut writer = place.store.begin_together(7, team).unwrap();
+            let mut writer = place.store.begin_share(7, Share::OfTeam(team)).unwrap();
             writer.add_parts(share).unwrap();
             writer.commit(&metadata()).unwrap();
         };

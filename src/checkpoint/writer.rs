@@ -38,6 +38,17 @@ pub struct Team {
     pub patience: Duration,
 }
 
+/// What of a state one process writes to a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// All of it, alone.
+    Whole,
+    /// What it has; the others of a team write the rest of the same checkpoint.
+    OfTeam(Team),
+    /// What it has: the checkpoint holds no more.
+    Part,
+}
+
 /// How often it looks.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -45,7 +56,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// without [`Writer::commit`] it leaves nothing.
 #[derive(Debug)]
 pub struct Writer {
-    team: Option<Team>,
+    share: Share,
     target: PathBuf,
     partial: PathBuf,
     step: u64,
@@ -63,35 +74,22 @@ impl Writer {
     pub fn create(target: impl Into<PathBuf>, step: u64) -> Result<Writer> {
         let target = target.into();
         match files::is_vacant(&target)? {
-            true => Writer::replace(target, step, Guard::default()),
+            true => Writer::begin(target, step, Guard::default(), Share::Whole),
             false => Err(Error::Occupied(target)),
         }
     }
 
     /// Like [`Writer::create`], but takes the place of what is there.
-    pub(super) fn replace(target: PathBuf, step: u64, guard: Guard) -> Result<Writer> {
-        // One that was paused until another took its place may go on writing: each has its own.
-        let partial = match guard.writer() {
-            None => Remains::Partial.beside(&target),
-            Some(writer) => Remains::Partial.beside_for(&target, writer),
+    pub(super) fn begin(target: PathBuf, step: u64, guard: Guard, share: Share) -> Result<Writer> {
+        let partial = match (share, guard.writer()) {
+            (Share::OfTeam(team), _) => Remains::Partial.beside_for(&target, team.launch),
+            // One that was paused until another took its place may go on writing: each has its own.
+            (_, Some(writer)) => Remains::Partial.beside_for(&target, writer),
+            (_, None) => Remains::Partial.beside(&target),
         };
-        files::remove_tree(&partial)?;
-        Writer::into(target, partial, step, guard, None)
-    }
-
-    /// Like [`Writer::replace`], as one of several processes.
-    pub(super) fn together(target: PathBuf, step: u64, guard: Guard, team: Team) -> Result<Writer> {
-        let partial = Remains::Partial.beside_for(&target, team.launch);
-        Writer::into(target, partial, step, guard, Some(team))
-    }
-
-    fn into(
-        target: PathBuf,
-        partial: PathBuf,
-        step: u64,
-        guard: Guard,
-        team: Option<Team>,
-    ) -> Result<Writer> {
+        if !matches!(share, Share::OfTeam(_)) {
+            files::remove_tree(&partial)?;
+        }
         files::create(&partial)?;
         let storage = FilesystemStore::new(&partial).map_err(|e| Error::Io {
             action: "open",
@@ -99,7 +97,7 @@ impl Writer {
             source: std::io::Error::other(e),
         })?;
         Ok(Writer {
-            team,
+            share,
             target,
             partial,
             step,
@@ -142,7 +140,7 @@ impl Writer {
     }
 
     fn leads(&self) -> bool {
-        self.team.is_none_or(|team| team.host == 0)
+        !matches!(self.share, Share::OfTeam(team) if team.host > 0)
     }
 
     /// Where a process lists what it wrote.
@@ -201,7 +199,7 @@ impl Writer {
     /// Of several processes, the one that leads waits for what the others wrote; the others return
     /// as soon as theirs is written.
     pub fn commit(mut self, metadata: &Value) -> Result<PathBuf> {
-        if let Some(team) = self.team {
+        if let Share::OfTeam(team) = self.share {
             if team.host > 0 {
                 self.hand_in(team.host)?;
                 return Ok(self.target.clone());
@@ -209,7 +207,11 @@ impl Writer {
             self.collect(team.hosts, team.patience)?;
         }
         let arrays = std::mem::take(&mut self.arrays);
-        let arrays = arrays.into_iter().map(WrittenArray::whole);
+        let record = match self.share {
+            Share::Whole | Share::OfTeam(_) => WrittenArray::whole,
+            Share::Part => WrittenArray::part,
+        };
+        let arrays = arrays.into_iter().map(record);
         let arrays: Vec<ArrayRecord> = arrays.collect::<Result<_>>()?;
         let groups = self
             .groups

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ankh_cluster::{
-    EndReason, Ended, Identity, JoinError, Leaving, MeetingPlace, Member, ServeError, Server,
-    Timing,
+    CopyServer, EndReason, Ended, Identity, JoinError, Leaving, MeetingPlace, Member, ServeError,
+    Server, Timing,
 };
 use ankh_pjrt::Plugin;
 use signal_hook::low_level;
@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::mesh::executable_file::file_digest;
 use crate::mesh::tpu_vm::TpuVm;
 use crate::run_dir::machine;
+use crate::train::Copies;
 
 /// Which of several hosts this process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(super) struct Place {
     pub host: usize,
     /// How many there are.
     pub hosts: usize,
-    /// The address of host 0, if it has one of its own.
-    pub first: Option<String>,
+    /// The addresses of all, by number, if they have such of their own.
+    pub peers: Vec<String>,
 }
 
 impl Place {
@@ -36,7 +37,7 @@ impl Place {
         (vm.peers.len() > 1).then(|| Place {
             host: vm.worker,
             hosts: vm.peers.len(),
-            first: vm.peers.first().cloned(),
+            peers: vm.peers.clone(),
         })
     }
 }
@@ -73,15 +74,15 @@ impl Ties {
         }
     }
 
-    /// Waits until the processes of all hosts have come, and returns this one's part and a number
-    /// that no other meeting has. From then on this process ends when they part.
+    /// Waits until the processes of all hosts have come. From then on this process ends when they
+    /// part.
     pub fn meet(
         &self,
         place: &Place,
         config: &Config,
         slice: Slice,
         shared: &Path,
-    ) -> Result<(Arc<Member>, u64), CliError> {
+    ) -> Result<Met, CliError> {
         let timing = Timing {
             rendezvous: Duration::from_secs_f64(config.cluster.rendezvous_seconds),
             lost_after: Duration::from_secs_f64(config.cluster.lost_after_seconds),
@@ -96,7 +97,12 @@ impl Ties {
         }
         let ties = self.clone();
         let on_end = move |ended: &Ended| ties.end(ended);
-        let member = Arc::new(Member::start(identity, meeting_place, timing, on_end)?);
+        let member = Arc::new(Member::start(
+            identity,
+            meeting_place.clone(),
+            timing,
+            on_end,
+        )?);
         let member = self.0.member.get_or_init(|| member).clone();
         let session = member.meet();
         // Whoever has been told the end ends by it.
@@ -105,7 +111,15 @@ impl Ties {
         }
         let session = session?;
         tracing::info!("this is host {} of {}", place.host, place.hosts);
-        Ok((member, session))
+        let copies = match config.checkpoint.local_minutes > 0.0 {
+            true => Some(copies(place, config, &meeting_place)?),
+            false => None,
+        };
+        Ok(Met {
+            member,
+            session,
+            copies,
+        })
     }
 
     /// Tells the other hosts how this one leaves.
@@ -150,6 +164,24 @@ impl Ties {
     }
 }
 
+/// What a process has when those of all hosts have come.
+pub(super) struct Met {
+    pub member: Arc<Member>,
+    /// A number that no other meeting has.
+    pub session: u64,
+    pub copies: Option<Copies>,
+}
+
+/// Begins to take in the copies that this host keeps for another.
+fn copies(place: &Place, config: &Config, places: &MeetingPlace) -> Result<Copies, CliError> {
+    // The configured interface and port are host 0's, and the coordinator has them.
+    let address = (own_address(place, config)?, 0).into();
+    Ok(Copies {
+        server: CopyServer::start(address, places.of_host(place.host))?,
+        places: places.clone(),
+    })
+}
+
 /// Waits for the end of this process, which another thread brings about.
 pub(super) fn await_end() -> ! {
     loop {
@@ -185,24 +217,32 @@ fn identity(place: &Place, config: &Config, slice: Slice) -> Result<Identity, Cl
     })
 }
 
-/// Where host 0 listens: on the configured interface, or on the one by which the others know it, or
-/// for this machine alone.
+/// Where host 0 listens.
 fn address(place: &Place, config: &Config) -> Result<SocketAddr, CliError> {
-    let port = config.cluster.port;
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    match (config.cluster.address, &place.first) {
-        (Some(address), _) => Ok((address, port).into()),
-        (None, None) => Ok((loopback, port).into()),
-        (None, Some(first)) => {
+    Ok((own_address(place, config)?, config.cluster.port).into())
+}
+
+/// The interface that a host listens on: host 0 on the configured one; each on the one by which the
+/// others know it, or for this machine alone.
+fn own_address(place: &Place, config: &Config) -> Result<IpAddr, CliError> {
+    let host = place.host;
+    let configured = config.cluster.address.filter(|_| host == 0);
+    match (configured, place.peers.get(host)) {
+        (Some(address), _) => Ok(address),
+        (None, None) => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        (None, Some(peer)) => {
             let unknown = |why: String| {
                 CliError::failed(format!(
-                    "the address `{first}` of host 0 is not known: {why}"
+                    "the address `{peer}` of host {host} is not known: {why}"
                 ))
                 .help("set cluster.address to the address of an interface of host 0")
             };
-            let found = (first.as_str(), port).to_socket_addrs();
+            let found = (peer.as_str(), 0).to_socket_addrs();
             let mut found = found.map_err(|error| unknown(error.to_string()))?;
-            found.next().ok_or_else(|| unknown("there is none".into()))
+            let found = found
+                .next()
+                .ok_or_else(|| unknown("there is none".into()))?;
+            Ok(found.ip())
         }
     }
 }

@@ -11,7 +11,7 @@ use signal_hook::consts::SIGUSR2;
 use signal_hook::low_level;
 
 use super::configuration::{ConfigArgs, DataArgs, data_locations, settle_batch_size};
-use super::hosts::{Place, Ties};
+use super::hosts::{Met, Place, Ties};
 use super::output::{json, line_of};
 use super::readiness::ready;
 use super::{CliError, Exit, Slice};
@@ -104,8 +104,12 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     let processes = match place {
         None => Processes::alone(requests),
         Some(place) => {
-            let (member, session) = ties.meet(&place, &config, arguments.slice, &directory)?;
-            Processes::together(requests, member, session)
+            let Met {
+                member,
+                session,
+                copies,
+            } = ties.meet(&place, &config, arguments.slice, &directory)?;
+            Processes::together(requests, member, session, copies)
         }
     };
     let outcome = arguments.train(&config, &run, &processes);
@@ -235,8 +239,8 @@ impl TrainArgs {
         if host >= hosts {
             return Err(DeviceError::NoHost { host, hosts }.into());
         }
-        let first = None;
-        Ok(Some(Place { host, hosts, first }))
+        let peers = Vec::new();
+        Ok(Some(Place { host, hosts, peers }))
     }
 
     /// Where the run's files go.

@@ -344,6 +344,12 @@ pub struct Checkpoint {
     pub keep_every: u64,
     /// So many saved steps are kept too, those with the lowest held-out loss.
     pub keep_best: usize,
+    /// Minutes between two local saves: each host keeps what its devices hold of the state in
+    /// `local_directory`, and a copy of what the host before it keeps, so that a run goes on from
+    /// there after a crash or the loss of a host. 0 for none.
+    pub local_minutes: f64,
+    /// A directory of each host for local saves, in its memory or on a disk of its own.
+    pub local_directory: PathBuf,
     /// What SIGUSR1 asks for, which batch systems send before a time limit.
     pub on_sigusr1: OnSigusr1,
 }
@@ -366,6 +372,8 @@ impl Default for Checkpoint {
             keep: 3,
             keep_every: 0,
             keep_best: 0,
+            local_minutes: 0.0,
+            local_directory: "/dev/shm".into(),
             on_sigusr1: OnSigusr1::Save,
         }
     }

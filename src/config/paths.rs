@@ -20,6 +20,8 @@ impl Config {
         if let Some(cache) = &mut self.data.cache {
             *cache = path(cache, "data.cache")?;
         }
+        let local = &mut self.checkpoint.local_directory;
+        *local = path(local, "checkpoint.local_directory")?;
         if let CompilationCache::At(cache) = &mut self.compiler.cache {
             *cache = path(cache, "compiler.cache")?;
         }

@@ -261,6 +261,7 @@ impl Config {
         found.positive("train.log_every", train.log_every);
         let checkpoint = &self.checkpoint;
         found.not_negative("checkpoint.minutes", checkpoint.minutes);
+        found.not_negative("checkpoint.local_minutes", checkpoint.local_minutes);
         if checkpoint.minutes == 0.0 {
             found.positive("checkpoint.every", checkpoint.every);
         }

@@ -32,6 +32,15 @@ pub struct Fetch {
     parts: Vec<(Vec<Range<i64>>, Event<HostTensor>)>,
 }
 
+/// Which parts of an array a host copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhichParts {
+    /// Those that no device before its own in the mesh has: all hosts together have each part once.
+    Once,
+    /// All that its own devices hold, each once.
+    Held,
+}
+
 /// Parts of an array on their way to the host.
 pub struct OwnParts {
     /// The type of its elements.
@@ -204,21 +213,27 @@ impl DeviceMesh {
             .collect()
     }
 
-    /// Starts copying the parts of an array to the host that this process has to save: those that
-    /// no device before its own in the mesh has. The processes of a run together have each part
-    /// once.
-    pub fn fetch_own(&self, array: &ShardedArray) -> Result<OwnParts, DeviceError> {
+    /// Starts copying parts of an array to the host.
+    pub fn fetch_parts(
+        &self,
+        array: &ShardedArray,
+        which: WhichParts,
+    ) -> Result<OwnParts, DeviceError> {
         let spec = &array.spec;
-        let mut first = HashMap::new();
-        for position in 0..self.ids.len() {
-            first.entry(shard_range(spec, position)).or_insert(position);
-        }
         let own = self.own_host();
         let is_own = |position| own.is_none_or(|own| own.positions.contains(&position));
-        let parts = self.distinct_parts(spec).into_iter();
+        // The first device that has each part: of all, or of this host.
+        let mut first = HashMap::new();
+        for position in 0..self.ids.len() {
+            if which == WhichParts::Once || is_own(position) {
+                first.entry(shard_range(spec, position)).or_insert(position);
+            }
+        }
+        let shards = self.local.iter().enumerate();
+        let parts = shards.map(|(shard, local)| (shard_range(spec, local.position), shard));
         let own = parts.filter(|(part, shard)| {
             let position = self.local[*shard].position;
-            first[part] == position && is_own(position)
+            is_own(position) && first[part] == position
         });
         let own = own.map(|(part, shard)| Ok((part, array.shards[shard].to_host_async()?)));
         Ok(OwnParts {

@@ -30,7 +30,7 @@ use ankh_pjrt::{
 
 use crate::mesh_shape::MeshShape;
 
-pub use array::{Input, OwnParts, ShardedArray, shard_range};
+pub use array::{Input, OwnParts, ShardedArray, WhichParts, shard_range};
 pub use error::DeviceError;
 use executable_file::{ExecutableFileError, Identity};
 pub use program_cache::{Entries, ProgramCache};

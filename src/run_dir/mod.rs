@@ -10,6 +10,7 @@ mod lease;
 mod requests;
 
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -17,14 +18,13 @@ use ankh_storage::atomic;
 
 use crate::config::{Config, Versions};
 
-pub use ankh_cluster::Request;
 pub use contents::Contents;
 pub(crate) use identity::saved_config;
 pub use identity::{Damage, Difference, Recorded};
 pub(crate) use lease::machine;
 pub use lease::{Fence, Holder, Lost};
-pub use requests::Requests;
 pub(crate) use requests::is_ignored;
+pub use requests::{Request, Requests};
 
 use identity::{Changes, check_same, listed};
 use lease::{Lease, Refusal};
@@ -34,6 +34,8 @@ use lease::{Lease, Refusal};
 pub struct RunDirectory {
     paths: Paths,
     lease: Lease,
+    /// The name of the run that is there, if there is one.
+    earlier: Option<String>,
 }
 
 /// Where the files of one worker of a run are.
@@ -43,6 +45,8 @@ struct Paths {
     own: PathBuf,
     /// Where the saved states of the whole run are.
     checkpoints: PathBuf,
+    /// The file with the run's name.
+    name: PathBuf,
     worker: usize,
 }
 
@@ -146,7 +150,14 @@ impl RunDirectory {
         })?;
         paths.check_contents(config, start)?;
         paths.check_writable()?;
-        Ok(Self { paths, lease })
+        // What was named and began no run is none.
+        let is_run = paths.holds_run() || !paths.saves();
+        let earlier = is_run.then(|| paths.run_name()).flatten();
+        Ok(Self {
+            paths,
+            lease,
+            earlier,
+        })
     }
 
     /// Whether [`RunDirectory::open`] would resume or begin a run of `config` at `path` now. Takes
@@ -172,9 +183,23 @@ impl RunDirectory {
         self.lease.fence()
     }
 
-    /// Writes the resolved configuration and the versions that run it.
+    /// Writes the resolved configuration, the versions that run it and, where the run has none yet,
+    /// its name.
     pub fn record(&self, config: &Config, versions: &Versions) -> Result<(), RunError> {
+        if self.saves() && self.earlier.is_none() {
+            write(&self.paths.name, drawn_name().as_bytes())?;
+        }
         write(&self.config(), config.to_toml(versions).as_bytes())
+    }
+
+    /// A name that no other run has, wherever its directory is; nothing before it is recorded.
+    pub fn name(&self) -> Option<String> {
+        self.paths.run_name()
+    }
+
+    /// The same of the run that was there when this was opened.
+    pub fn earlier_name(&self) -> Option<&str> {
+        self.earlier.as_deref()
     }
 
     /// Writes a program as text and as a serialised `HloModuleProto` to `hlo/`.
@@ -233,6 +258,7 @@ impl Paths {
         }
         Ok(Self {
             checkpoints: path.join("checkpoints"),
+            name: path.join(".run"),
             own: match worker {
                 0 => path,
                 worker => path.join(format!("worker-{worker}")),
@@ -251,6 +277,13 @@ impl Paths {
 
     fn saves(&self) -> bool {
         self.worker == 0
+    }
+
+    fn run_name(&self) -> Option<String> {
+        let name = fs::read_to_string(&self.name).ok()?;
+        // It becomes part of a path.
+        let is_name = |c: char| c.is_ascii_hexdigit();
+        (!name.is_empty() && name.chars().all(is_name)).then_some(name)
     }
 
     /// Whether a run of `config` may live here.
@@ -298,6 +331,10 @@ impl Paths {
                 source,
             })
     }
+}
+
+fn drawn_name() -> String {
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 fn who(holder: &Option<Holder>) -> String {
@@ -419,6 +456,21 @@ mod tests {
         RunDirectory::open(directory.path(), &smaller, RunMode::New).unwrap();
         fs::create_dir_all(directory.path().join("checkpoints/step_00000010")).unwrap();
         RunDirectory::open(directory.path(), &smaller, RunMode::New).unwrap_err();
+    }
+
+    #[test]
+    fn a_run_keeps_its_name_and_the_next_one_has_another() {
+        let directory = recorded(&tiny(&[]));
+        let open = || RunDirectory::open(directory.path(), &tiny(&[]), RunMode::Resume).unwrap();
+        let first = open().name().unwrap();
+        assert_eq!(open().earlier_name(), Some(first.as_str()));
+        open().record(&tiny(&[]), &versions()).unwrap();
+        assert_eq!(open().name(), Some(first.clone()));
+        // Somebody makes room for a run that begins anew.
+        fs::remove_file(directory.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(open().earlier_name(), None);
+        open().record(&tiny(&[]), &versions()).unwrap();
+        assert_ne!(open().name().unwrap(), first);
     }
 
     #[test]

@@ -11,10 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ankh_cluster::Request;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
+
+/// What can be asked of a process from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To save.
+    Save,
+    /// To save and end.
+    Stop,
+}
 
 /// What has been asked and not been done yet.
 #[derive(Clone, Debug, Default)]

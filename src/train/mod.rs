@@ -4,8 +4,8 @@
 //! [`crate::programs`]. The other files serve the loop: `resume` finds where a run continues,
 //! `data_loader` moves batches to the devices, `in_flight` holds the steps that the devices still
 //! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences,
-//! `health` tells whether a state is good, `saving` writes checkpoints, and `processes` is how
-//! several hosts decide as one. `replay` trains steps of a run twice, to see whether the devices
+//! `health` tells whether a state is good, `saving` writes checkpoints, `local_states` keeps
+//! states in the memory of each host, and `processes` is how several hosts decide as one. `replay` trains steps of a run twice, to see whether the devices
 //! compute the same.
 
 mod data_loader;
@@ -16,6 +16,7 @@ mod evaluation;
 pub mod forward;
 mod health;
 mod in_flight;
+mod local_states;
 mod pace;
 mod processes;
 mod rate_change;
@@ -32,7 +33,7 @@ pub use data_order::OrderDifference;
 pub use devices::open_mesh;
 pub use error::TrainError;
 pub use health::{Fault, Spike};
-pub use processes::Processes;
+pub use processes::{Copies, Processes};
 pub use rate_change::RateChange;
 pub use replay::{Difference, Reference, Replay, replay};
 pub use state::{MissingSlots, State};

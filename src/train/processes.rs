@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ankh_cluster::{Leaving, Member, Next, Request};
+use ankh_cluster::{CopyServer, Leaving, MeetingPlace, Member, Next, Request};
 
 use super::TrainError;
 use crate::run_dir::Requests;
@@ -37,6 +37,18 @@ struct Together {
     saving: Cell<bool>,
     /// It has asked all to save, and they have not yet.
     asked: Cell<bool>,
+    /// The same for local saves.
+    saving_locally: Cell<bool>,
+    asked_locally: Cell<bool>,
+    copies: Option<Copies>,
+}
+
+/// The copies that hosts keep for each other.
+pub struct Copies {
+    /// Takes in what the host before this one keeps.
+    pub server: CopyServer,
+    /// Where the hosts' servers are.
+    pub places: MeetingPlace,
 }
 
 impl Processes {
@@ -50,7 +62,12 @@ impl Processes {
 
     /// One of several processes, whose hosts have met in this session. The requests that reach it
     /// are passed on to all.
-    pub fn together(requests: Requests, member: Arc<Member>, session: u64) -> Processes {
+    pub fn together(
+        requests: Requests,
+        member: Arc<Member>,
+        session: u64,
+        copies: Option<Copies>,
+    ) -> Processes {
         let (own, weak) = (requests.clone(), Arc::downgrade(&member));
         std::thread::spawn(move || {
             let mut stop = false;
@@ -73,6 +90,9 @@ impl Processes {
                 stopping: Cell::new(false),
                 saving: Cell::new(false),
                 asked: Cell::new(false),
+                saving_locally: Cell::new(false),
+                asked_locally: Cell::new(false),
+                copies,
             }),
         }
     }
@@ -143,6 +163,7 @@ impl Processes {
         match request {
             Request::Stop => all.stopping.set(true),
             Request::Save => all.saving.set(true),
+            Request::SaveLocally => all.saving_locally.set(true),
         }
         Ok(Some(request))
     }
@@ -174,8 +195,38 @@ impl Processes {
         let taken = all.saving.replace(false);
         if taken {
             all.asked.set(false);
+            // The coordinator forgets what is asked of it meanwhile that is less.
+            all.asked_locally.set(false);
         }
         Ok(taken)
+    }
+
+    /// Takes a request to save locally, which the processes have agreed on at an earlier
+    /// [`Processes::pass`].
+    pub(super) fn take_local_save(&self) -> bool {
+        let all = self.together.as_ref();
+        let taken = all.is_some_and(|all| all.saving_locally.replace(false));
+        if let Some(all) = all.filter(|_| taken) {
+            all.asked_locally.set(false);
+        }
+        taken
+    }
+
+    /// Asks all processes to save locally as soon as they can; a process alone is told whether to
+    /// do so now.
+    pub(super) fn ask_to_save_locally(&self) -> bool {
+        let Some(all) = &self.together else {
+            return true;
+        };
+        if !all.asked_locally.replace(true) {
+            all.member.request(Request::SaveLocally, "it is time to");
+        }
+        false
+    }
+
+    /// What the hosts keep for each other; nothing where this process is alone.
+    pub(super) fn copies(&self) -> Option<&Copies> {
+        self.together.as_ref()?.copies.as_ref()
     }
 
     /// Asks all processes to save as soon as they can; a process alone is told whether to do so

@@ -142,11 +142,6 @@ impl Reporter {
         self.residues
     }
 
-    /// The step that this process began after.
-    pub fn first_step(&self) -> u64 {
-        self.summary.steps
-    }
-
     /// Begins to count rates anew.
     pub fn restart_meter(&mut self) {
         self.meter.read();

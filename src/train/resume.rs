@@ -31,12 +31,15 @@ pub(super) struct ResumePoint {
     /// The step at which the optimizer's slots start.
     pub optimizer_start: u64,
     saved: Option<Saved>,
+    /// The newest step in the run directory.
+    checkpoint: Option<u64>,
 }
 
-/// A checkpoint to resume from.
+/// A state to resume from.
 #[derive(Debug)]
 struct Saved {
-    reader: Reader,
+    /// Its checkpoint, or those that hold its parts.
+    readers: Vec<Reader>,
     optimizer: Kept,
 }
 
@@ -91,14 +94,47 @@ impl ResumePoint {
         }
     }
 
+    /// From a local state that is newer than all in the run directory.
+    pub fn of_local(
+        self,
+        config: &Config,
+        parts: Vec<Reader>,
+        training: &DataLoader,
+    ) -> Result<ResumePoint, TrainError> {
+        let checkpoint = self.checkpoint;
+        let point = ResumePoint::after_parts(config, parts, training)?;
+        Ok(ResumePoint {
+            checkpoint,
+            ..point
+        })
+    }
+
     /// After a checkpoint, made by a run on the same data in the same order.
     pub fn after(
         config: &Config,
         reader: Reader,
         training: &DataLoader,
     ) -> Result<ResumePoint, TrainError> {
-        check_data(&reader, training)?;
-        let before = saved_config(&reader);
+        let checkpoint = Some(reader.step());
+        let point = ResumePoint::after_parts(config, vec![reader], training)?;
+        Ok(ResumePoint {
+            checkpoint,
+            ..point
+        })
+    }
+
+    /// The same after a state whose parts are in several checkpoints.
+    ///
+    /// # Panics
+    /// Where there is none.
+    fn after_parts(
+        config: &Config,
+        readers: Vec<Reader>,
+        training: &DataLoader,
+    ) -> Result<ResumePoint, TrainError> {
+        let reader = readers.first().expect("a state has a part");
+        check_data(reader, training)?;
+        let before = saved_config(reader);
         let before = before.as_ref().unwrap_or(config);
         let step = reader.step();
         check_rate(before, config, step)?;
@@ -126,13 +162,19 @@ impl ResumePoint {
             rows,
             residues: number("residues").unwrap_or(0),
             optimizer_start,
-            saved: Some(Saved { reader, optimizer }),
+            saved: Some(Saved { readers, optimizer }),
+            checkpoint: None,
         })
     }
 
-    /// The step of the checkpoint to resume from.
+    /// The newest step in the run directory, which is this point's unless it is local.
     pub fn checkpoint(&self) -> Option<u64> {
-        self.saved.as_ref().map(|_| self.step)
+        self.checkpoint
+    }
+
+    /// Whether the state is not in the run directory.
+    pub fn is_local(&self) -> bool {
+        self.saved.is_some() && self.checkpoint != Some(self.step)
     }
 
     /// The programs of the run from here on.
@@ -145,14 +187,15 @@ impl ResumePoint {
 
     /// The state to begin with, on the devices.
     pub fn state(&self, programs: &Programs<'_>, mesh: &DeviceMesh) -> Result<State, TrainError> {
-        let Some(Saved { reader, optimizer }) = &self.saved else {
+        let Some(Saved { readers, optimizer }) = &self.saved else {
             return State::initial(programs, mesh);
         };
         tracing::info!(step = self.step, "resuming");
         // What two rules keep may have one name and mean different things.
         let kept = |name: &str| *optimizer == Kept::All || !name.contains('/');
-        let state = State::from_checkpoint(programs, mesh, reader, kept)?;
-        tracing::info!("read {} MiB", reader.bytes_read() >> 20);
+        let state = State::from_checkpoints(programs, mesh, readers, kept)?;
+        let bytes: u64 = readers.iter().map(Reader::bytes_read).sum();
+        tracing::info!("read {} MiB", bytes >> 20);
         Ok(state)
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::TrainError;
-use crate::checkpoint::{self, Ended, Retention, Saver, Store, Team, TensorParts, Verdict};
+use crate::checkpoint::{self, Ended, Retention, Saver, Share, Store, TensorParts, Verdict};
 use crate::config;
 
 /// The saves of a run.
@@ -49,7 +49,7 @@ impl Saves {
     pub fn new(
         store: Store,
         config: &config::Checkpoint,
-        team: Option<Team>,
+        share: Share,
         saved: Option<u64>,
     ) -> Saves {
         let retention = Retention {
@@ -59,7 +59,7 @@ impl Saves {
             score: |metadata| metadata[SCORE].as_f64(),
         };
         Saves {
-            saver: Saver::new(store, retention, team),
+            saver: Saver::new(store, retention, share),
             saved,
             fetched: None,
             failing: None,

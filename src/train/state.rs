@@ -8,8 +8,8 @@ use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
 
 use super::TrainError;
-use crate::checkpoint::{Reader, TensorParts};
-use crate::mesh::{DeviceError, DeviceMesh, Input, OwnParts, ShardedArray};
+use crate::checkpoint::{self, Reader, TensorParts};
+use crate::mesh::{DeviceError, DeviceMesh, Input, OwnParts, ShardedArray, WhichParts};
 use crate::model::Weights;
 use crate::programs::Programs;
 
@@ -52,17 +52,17 @@ impl State {
         Ok(State::of(programs, arrays))
     }
 
-    /// Loads a state from a checkpoint: of each array the parts that this process's devices hold.
-    /// An array that is not `kept` starts from zeros.
-    pub fn from_checkpoint(
+    /// Loads a state from a checkpoint, or from the checkpoints that hold its parts: of each array
+    /// the parts that this process's devices hold. An array that is not `kept` starts from zeros.
+    pub fn from_checkpoints(
         programs: &Programs<'_>,
         mesh: &DeviceMesh,
-        reader: &Reader,
+        readers: &[Reader],
         kept: impl Fn(&str) -> bool,
     ) -> Result<State, TrainError> {
         let specs = programs.state_specs();
         for spec in specs.iter().filter(|spec| kept(&spec.name)) {
-            check(spec, reader)?;
+            readers.iter().try_for_each(|reader| check(spec, reader))?;
         }
         // Of each group, the parts of its arrays.
         let groups = in_groups(&specs).into_iter().map(|specs| {
@@ -80,7 +80,7 @@ impl State {
             let (sender, read) = sync_channel(0);
             let groups = &groups;
             scope.spawn(move || {
-                let read = groups.iter().map(|(_, parts)| reader.parts(parts));
+                let read = groups.iter().map(|(_, parts)| read_parts(readers, parts));
                 // What nobody waits for any more is not read.
                 read.map_while(|read| sender.send(read).ok()).for_each(drop);
             });
@@ -137,10 +137,15 @@ impl State {
         self.arrays.clear();
     }
 
-    /// Copies the parts of all arrays to the host that this process has to save.
-    pub fn own_parts(&self, mesh: &DeviceMesh) -> Result<Vec<TensorParts<'static>>, TrainError> {
+    /// Copies the parts of all arrays to the host.
+    pub fn parts_to_host(
+        &self,
+        mesh: &DeviceMesh,
+        which: WhichParts,
+    ) -> Result<Vec<TensorParts<'static>>, TrainError> {
         // All transfers are under way before the first is waited for.
-        let fetches = self.arrays.iter().map(|array| mesh.fetch_own(array));
+        let fetch = |array| mesh.fetch_parts(array, which);
+        let fetches = self.arrays.iter().map(fetch);
         let fetches: Vec<OwnParts> = fetches.collect::<Result<_, _>>()?;
         let named = self.specs.iter().zip(fetches);
         let parts = named.map(|(spec, own)| {
@@ -187,6 +192,33 @@ const GROUP: u64 = 1 << 28;
 
 /// A part of an array that is read: the array's name, and a range for each dimension.
 type Part<'a> = (&'a str, Vec<Range<i64>>);
+
+/// Reads each part from the first checkpoint that has it.
+fn read_parts(readers: &[Reader], parts: &[Part<'_>]) -> checkpoint::Result<Vec<HostTensor>> {
+    // One that none has is missed by the last.
+    let last = readers.len().saturating_sub(1);
+    let holder = |(name, range): &Part<'_>| {
+        for (place, reader) in readers[..last].iter().enumerate() {
+            if reader.holds(name, range)? {
+                return Ok(place);
+            }
+        }
+        Ok(last)
+    };
+    let holders: Vec<usize> = parts
+        .iter()
+        .map(holder)
+        .collect::<checkpoint::Result<_>>()?;
+    let mut read: Vec<(usize, HostTensor)> = Vec::new();
+    for (holder, reader) in readers.iter().enumerate() {
+        let places = (0..parts.len()).filter(|&place| holders[place] == holder);
+        let places: Vec<usize> = places.collect();
+        let wanted: Vec<Part<'_>> = places.iter().map(|&place| parts[place].clone()).collect();
+        read.extend(places.into_iter().zip(reader.parts(&wanted)?));
+    }
+    read.sort_by_key(|(place, _)| *place);
+    Ok(read.into_iter().map(|(_, tensor)| tensor).collect())
+}
 
 /// The arrays in groups, in order.
 fn in_groups(specs: &[ArraySpec]) -> Vec<&[ArraySpec]> {

@@ -11,9 +11,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ankh_cluster::Request;
 use ankh_data::Split;
 use ankh_hlo::Module;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::TrainError;
 use super::data_loader::{DataLoader, DeviceBatch, Prefetcher};
@@ -21,17 +22,18 @@ use super::data_order::DataOrder;
 use super::evaluation::{self, Evaluation, NextBatch};
 use super::health::Health;
 use super::in_flight::{InFlight, StartedStep};
+use super::local_states::LocalStates;
 use super::processes::Processes;
 use super::reporter::Reporter;
 use super::saving::{SCORE, Saves};
 use super::state::State;
 use super::summary::{self, Summary};
-use crate::checkpoint::{Guard, Store, Team};
+use crate::checkpoint::{Guard, Share, Store, Team};
 use crate::config::{Config, Versions};
-use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
+use crate::mesh::{DeviceMesh, Input, LoadedExecutable, WhichParts};
 use crate::model::AttentionImplementation;
 use crate::programs::{self, NoKernel, Programs};
-use crate::run_dir::{Fence, Request, RunDirectory, RunError};
+use crate::run_dir::{Fence, RunDirectory, RunError};
 use crate::supervision::{Phase, Pulse, Restart};
 use crate::telemetry::{Goodput, Log, Lost, Validation};
 
@@ -131,8 +133,9 @@ struct Trainer<'a> {
     in_flight: InFlight,
     reporter: Reporter,
     saves: Saves,
-    /// The processes that save together, where they are several.
-    team: Option<Team>,
+    local: Option<LocalStates<'a>>,
+    /// What this process saves of a state.
+    share: Share,
     health: Health,
     /// The step last evaluated, and the held-out loss after it.
     held_out_loss: Option<(u64, f64)>,
@@ -160,31 +163,34 @@ impl<'a> Trainer<'a> {
         let mut goodput = Goodput::start_after(Restart::time_lost());
         job.compare_data()?;
         let store = job.store()?;
-        let from = job.resume_point(&store)?;
+        let mut local = LocalStates::open(&config.checkpoint, run, job.processes);
+        let from = job.newest_point(&store, &local)?;
         let programs = from.programs(programs);
         let held_out = evaluation::held_out(&programs, mesh)?;
         let module = programs.step()?;
         let (program, evaluation) = job.compile(&programs, &module, held_out, executable)?;
         let compiled = Instant::now();
         goodput.lose(Lost::Compiling, compiled - began);
-        let (from, state) = job.load(from, &store, &programs)?;
+        let (from, state) = job.load(from, &store, &mut local, &programs)?;
         goodput.lose(Lost::Loading, compiled.elapsed());
         // Not before the first step can run: an attempt that fails leaves the run as it was.
         job.record(&module)?;
-        let team = job.team();
+        let share = job.share();
         let step = from.step;
+        let is_local = from.is_local();
         goodput.keep();
         let peak = mesh.peak_flops();
         let reporter = Reporter::open(config, run, peak, step, from.residues, goodput)?;
         let mut trainer = Trainer {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
-            saves: Saves::new(store, &config.checkpoint, team, from.checkpoint()),
-            team,
+            saves: Saves::new(store, &config.checkpoint, share, from.checkpoint()),
+            local,
+            share,
             health: Health::new(&config.recovery),
             held_out_loss: None,
             last_save: Instant::now(),
             save_is_owed: false,
-            loaded: from.checkpoint(),
+            loaded: from.checkpoint().filter(|_| !is_local),
             rollbacks: 0,
             in_flight: InFlight::new(),
             job,
@@ -196,6 +202,9 @@ impl<'a> Trainer<'a> {
             reporter,
         };
         trainer.job.processes.begin()?;
+        if let Some(local) = &mut trainer.local {
+            local.begin(run, is_local.then_some(step));
+        }
         if step < config.train.steps {
             let start = Instant::now();
             trainer.evaluate()?;
@@ -219,6 +228,7 @@ impl<'a> Trainer<'a> {
             let evaluated = self.evaluate_if_due()?;
             self.report(evaluated)?;
             self.save_if_due()?;
+            self.save_locally_if_due()?;
             match self.fault() {
                 Some(fault) => self.roll_back(fault)?,
                 None => self.keep_pace()?,
@@ -235,6 +245,7 @@ impl<'a> Trainer<'a> {
                 Some(Request::Stop) => return Ok(ControlFlow::Break(())),
                 Some(Request::Save) if self.is_save_wanted()? => self.save()?,
                 Some(Request::Save) => {}
+                Some(Request::SaveLocally) => self.save_locally_if_due()?,
             }
         }
     }
@@ -320,7 +331,11 @@ impl<'a> Trainer<'a> {
         }
         self.health.step(step, &numbers);
         // Its loss and gradients are those of the state before.
-        self.saves.judge(step - 1, numbers.skipped == 0.0);
+        let is_good = numbers.skipped == 0.0;
+        self.saves.judge(step - 1, is_good);
+        if let Some(local) = &mut self.local {
+            local.judge(step - 1, is_good);
+        }
         self.reporter.step(step, numbers, batch, validation);
         Ok(())
     }
@@ -371,7 +386,13 @@ impl<'a> Trainer<'a> {
             saves.poll()?;
             // What all processes do before the next program, they do before this one.
             let is_request = match batch {
-                NextBatch::Here => processes.pass()?.is_some(),
+                // A local save waits for the end of the evaluation.
+                NextBatch::Here => loop {
+                    match processes.pass()? {
+                        Some(Request::SaveLocally) => {}
+                        request => break request.is_some(),
+                    }
+                },
                 NextBatch::Awaited => processes.stop(),
             };
             Ok(match is_request || processes.save() {
@@ -438,17 +459,8 @@ impl<'a> Trainer<'a> {
         }
         let start = Instant::now();
         Pulse::phase(Phase::Saving);
-        let whole = &self.job.loader.whole;
-        let metadata = json!({
-            "config": self.job.config,
-            "examples_per_epoch": whole.examples_per_epoch(),
-            "order": DataOrder::of(whole),
-            "rows": self.batches.rows_before(self.step),
-            "residues": self.reporter.residues(),
-            "optimizer_start": self.programs.optimizer_start,
-            SCORE: self.held_out_loss.filter(|(step, _)| *step == self.step).map(|(_, loss)| loss),
-        });
-        let fetch = || self.state.own_parts(self.job.mesh);
+        let metadata = self.metadata();
+        let fetch = || self.state.parts_to_host(self.job.mesh, WhichParts::Once);
         self.saves.save(self.step, metadata, fetch)?;
         self.last_save = start;
         self.reporter.skip(Lost::Saving, start.elapsed());
@@ -457,12 +469,54 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// What is saved with the state.
+    fn metadata(&self) -> Value {
+        let whole = &self.job.loader.whole;
+        json!({
+            "config": self.job.config,
+            "examples_per_epoch": whole.examples_per_epoch(),
+            "order": DataOrder::of(whole),
+            "rows": self.batches.rows_before(self.step),
+            "residues": self.reporter.residues(),
+            "optimizer_start": self.programs.optimizer_start,
+            SCORE: self.held_out_loss.filter(|(step, _)| *step == self.step).map(|(_, loss)| loss),
+        })
+    }
+
+    /// Saves what this host's devices hold in its own memory, where it is time to.
+    fn save_locally_if_due(&mut self) -> Result<(), TrainError> {
+        if !self.local.as_mut().is_some_and(LocalStates::is_due) {
+            return Ok(());
+        }
+        // As before a save to the run directory.
+        while let Some(started) = self.in_flight.pop_beyond(0) {
+            self.report_step(started, None)?;
+        }
+        if let Some(fault) = self.health.doubt() {
+            tracing::warn!("step {} is not saved locally: {fault}", self.step);
+            return Ok(());
+        }
+        let start = Instant::now();
+        Pulse::phase(Phase::Saving);
+        let metadata = self.metadata();
+        if let Some(local) = &mut self.local {
+            let fetch = || self.state.parts_to_host(self.job.mesh, WhichParts::Held);
+            local.save(self.step, metadata, fetch)?;
+        }
+        self.reporter.skip(Lost::Saving, start.elapsed());
+        self.reporter.keep();
+        self.in_flight.resume();
+        Ok(())
+    }
+
     /// Saves the state that the run ends with.
     fn save_last(&mut self) -> Result<(), TrainError> {
+        if let Some(local) = &mut self.local {
+            local.wait();
+        }
         self.saves.wait()?;
-        let begins = self.reporter.first_step();
         for pause in LAST_TRIES {
-            let saved = self.saves.saved() == Some(self.step) || self.step == begins;
+            let saved = self.saves.saved() == Some(self.step) || self.step == 0;
             let fetched = self.saves.fetched() == Some(self.step);
             let missing = !(saved || self.save_is_owed);
             // All save again where one has to.
@@ -511,6 +565,9 @@ impl<'a> Trainer<'a> {
         self.reporter.end_progress();
         saved?;
         self.job.processes.part();
+        if let Some(local) = self.local.take() {
+            local.end();
+        }
         let stopped = self.step < self.job.config.train.steps;
         let mut summary = self.reporter.into_summary(self.step);
         summary.checkpoint = Some(self.job.run.checkpoint(self.step)).filter(|p| p.exists());
@@ -563,15 +620,17 @@ impl Job<'_> {
         Err(TrainError::DataOfHosts { host })
     }
 
-    /// The processes that save together, where they are several.
-    fn team(&self) -> Option<Team> {
-        let (host, hosts, launch) = self.processes.place()?;
-        Some(Team {
-            launch,
-            host,
-            hosts,
-            patience: SAVE_PATIENCE,
-        })
+    /// What this process saves of a state.
+    fn share(&self) -> Share {
+        match self.processes.place() {
+            None => Share::Whole,
+            Some((host, hosts, launch)) => Share::OfTeam(Team {
+                launch,
+                host,
+                hosts,
+                patience: SAVE_PATIENCE,
+            }),
+        }
     }
 
     /// Compiles the training step, or loads it from a file, and the evaluation of held-out

@@ -11,6 +11,7 @@ use crate::telemetry::Lost;
 use crate::train::TrainError;
 use crate::train::health::{Fault, Health};
 use crate::train::in_flight::InFlight;
+use crate::train::local_states::LocalStates;
 use crate::train::resume::ResumePoint;
 use crate::train::saving::Saves;
 use crate::train::state::State;
@@ -43,6 +44,9 @@ impl Trainer<'_> {
         self.saves.wait()?;
         // Each host has written what it was writing, and sees what the one that leads has done.
         processes.all_gather("go back", self.step)?;
+        if let Some(local) = &mut self.local {
+            local.discard();
+        }
         let seen = self.batches.rows_before(self.step);
         let store = self.job.store()?;
         let saved = store.list()?;
@@ -73,7 +77,9 @@ impl Trainer<'_> {
         );
         // There may be no room on the devices for both.
         self.state.clear();
-        let (from, state) = self.job.load(from, &store, &self.programs)?;
+        let (from, state) = self
+            .job
+            .load(from, &store, &mut self.local, &self.programs)?;
         self.state = state;
         self.step = from.step;
         let batches = self
@@ -81,7 +87,7 @@ impl Trainer<'_> {
             .loader
             .after_rows(from.step, seen, config.data.prefetch);
         std::mem::replace(&mut self.batches, batches).abandon();
-        self.saves = Saves::new(store, &config.checkpoint, self.team, from.checkpoint());
+        self.saves = Saves::new(store, &config.checkpoint, self.share, from.checkpoint());
         self.health = Health::new(&config.recovery);
         self.save_is_owed = false;
         self.loaded = from.checkpoint();
@@ -120,16 +126,45 @@ impl Job<'_> {
         }
     }
 
+    /// The same, or after a local state that is newer.
+    pub(super) fn newest_point(
+        &self,
+        store: &Store,
+        local: &Option<LocalStates<'_>>,
+    ) -> Result<ResumePoint, TrainError> {
+        let from = self.resume_point(store)?;
+        let parts = match local {
+            Some(local) => local.newest(from.step, self.mesh)?,
+            None => None,
+        };
+        match parts {
+            Some(parts) => from.of_local(self.config, parts, self.loader),
+            None => Ok(from),
+        }
+    }
+
     /// The state of a point, or of an earlier one where its files turn out to be damaged.
     pub(super) fn load(
         &self,
         mut from: ResumePoint,
         store: &Store,
+        local: &mut Option<LocalStates<'_>>,
         programs: &Programs<'_>,
     ) -> Result<(ResumePoint, State), TrainError> {
         Pulse::phase(Phase::Loading);
         loop {
-            if let Some(state) = self.settle(from.state(programs, self.mesh), store)? {
+            let state = from.state(programs, self.mesh);
+            let state = match local {
+                Some(local) if from.is_local() => {
+                    let state = local.agree(state)?;
+                    if state.is_none() {
+                        local.discard();
+                    }
+                    state
+                }
+                _ => self.settle(state, store)?,
+            };
+            if let Some(state) = state {
                 return Ok((from, state));
             }
             from = self.resume_point(store)?;
