@@ -326,7 +326,14 @@ fn whatever_is_killed_no_saved_step_is_lost_or_wrong() {
     let steps = 100 + 12 * kills;
     let mut hosts = Hosts::new(count());
     let expected = undisturbed(&mut hosts, steps);
-    let settings = ["checkpoint.every=1", "checkpoint.keep=2"];
+    let memory = hosts.bench.path("memory");
+    let memory = format!("checkpoint.local_directory={}", memory.display());
+    let settings = [
+        "checkpoint.every=1",
+        "checkpoint.keep=2",
+        "checkpoint.local_minutes=0.02",
+        &memory,
+    ];
     let launch = |host| {
         let training = hosts.command(Some(host), steps, &settings);
         let mut command = Command::new(training.get_program());

@@ -245,3 +245,13 @@ fn what_is_damaged_or_gone_in_memory_is_not_gone_on_from() {
         said[1]
     );
 }
+
+#[test]
+fn a_run_goes_on_where_there_is_no_room_for_local_states() {
+    let run = Run::of(1);
+    // A file is where the directory should be.
+    fs::write(run.bench.path("memory"), "in the way").unwrap();
+    let said = run.finish(run.start(8, &[])).remove(0);
+    assert!(said.contains("is not saved locally"), "{said}");
+    run.compare(8);
+}

@@ -101,13 +101,15 @@ fn a_plan_says_where_every_array_lies_and_agrees_with_the_compiler() {
 
 #[test]
 fn a_plan_for_reading_names_the_mesh_the_memory_and_the_exchanges() {
-    let output = plan(&CPU_8);
+    let local = ["--set", "checkpoint.local_minutes=5"];
+    let output = plan(&[&CPU_8[..], &local].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     for words in [
         "data 2 x fsdp 2 x model 2",
         "encoder.layers.mlp.wo ",
         "optimizer state",
         "memory of a host",
+        "local saves",
         "all-reduce",
         "not known",
     ] {

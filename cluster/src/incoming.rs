@@ -1,5 +1,5 @@
-//! Connections to a server of the run. Strangers may connect too: one that does not show the secret in
-//! time is closed, and of too many the oldest goes first, so that they use up nothing that the
+//! Connections to a server of the run. Strangers may connect too: one that does not show the secret
+//! in time is closed, and of too many the oldest goes first, so that they use up nothing that the
 //! hosts of the run need.
 
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
-//! Where the hosts find the coordinator and each other: files in a directory that all of them share,
-//! each with an address and a secret. Who can read them may take part.
+//! Where the hosts find the coordinator and each other: files in a directory that all of them
+//! share, each with an address and a secret. Who can read them may take part.
 
 use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};

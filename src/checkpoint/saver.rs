@@ -46,7 +46,9 @@ pub struct Ended {
 
 /// What is done with each step that is committed.
 #[derive(Clone)]
-struct Then(Arc<dyn Fn(u64, &Path) + Send + Sync>);
+struct Then(Arc<Work>);
+
+type Work = dyn Fn(u64, &Path) + Send + Sync;
 
 impl fmt::Debug for Then {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

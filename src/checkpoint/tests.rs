@@ -341,6 +341,49 @@ fn nothing_is_committed_before_every_host_has_written_its_part() {
 }
 
 #[test]
+fn a_part_of_a_state_has_what_was_written_and_misses_the_rest() {
+    let Place { _root, store } = place();
+    let whole = tensor(ElementType::F32, &[4, 6], 1);
+    let shares = shares(&whole, &[2, 3], 2);
+    let mut writer = store.begin_share(5, Share::Part).unwrap();
+    writer.add_parts(&shares[1]).unwrap();
+    writer.commit(&metadata()).unwrap();
+    let reader = store.reader(5).unwrap();
+    reader.verify().unwrap();
+    let mut held = 0;
+    for (host, share) in shares.iter().enumerate() {
+        for (range, part) in &share.parts {
+            assert_eq!(reader.holds("cut", range).unwrap(), host == 1);
+            match reader.part("cut", range) {
+                Ok(read) => {
+                    assert_eq!(read, part.clone().into_owned());
+                    held += 1;
+                }
+                Err(error) => {
+                    assert!(host == 0, "{error}");
+                    assert!(error.to_string().contains("it has no chunk"), "{error}");
+                }
+            }
+        }
+    }
+    assert_eq!(held, shares[1].parts.len());
+    assert!(reader.tensor("cut").is_err());
+    // What is damaged is found here as elsewhere.
+    let number = shares[1].parts[0]
+        .0
+        .iter()
+        .map(|r| r.start / 2)
+        .collect::<Vec<i64>>();
+    let chunk = store
+        .directory_of(5)
+        .join(format!("cut/c/{}/{}", number[0], number[1]));
+    let mut bytes = fs::read(&chunk).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&chunk, bytes).unwrap();
+    assert!(matches!(reader.verify(), Err(Error::Damaged(_))));
+}
+
+#[test]
 fn parts_that_are_missing_or_do_not_fit_are_refused() {
     let Place { _root, store } = place();
     let whole = tensor(ElementType::F32, &[4, 6], 1);

@@ -101,6 +101,7 @@ pub(super) fn run(arguments: DoctorArgs) -> Result<Exit, CliError> {
     );
     let storage_at = arguments.run_dir.as_deref().unwrap_or(Path::new("."));
     checks.push(storage(storage_at, &config));
+    checks.extend(local_saves(&config));
 
     let failed = checks.iter().any(|check| check.status == Status::Fail);
     if arguments.json {
@@ -371,6 +372,34 @@ fn storage(path: &Path, config: &Config) -> Check {
             format!("{} free in {}; {text}", bytes(free), path.display()),
         ),
     }
+}
+
+/// Whether there is room for what a host keeps of the state, if it has all of it.
+fn local_saves(config: &Config) -> Option<Check> {
+    let checkpoint = &config.checkpoint;
+    if checkpoint.local_minutes == 0.0 {
+        return None;
+    }
+    let directory = &checkpoint.local_directory;
+    // The newest, and the next on its way.
+    let needed = 2 * state_bytes(config);
+    let place = directory.display();
+    let text = format!(
+        "two states take {} over all hosts, and twice that with copies",
+        bytes(needed)
+    );
+    Some(match free_space(directory) {
+        Some(free) if free >= needed => Check::ok(
+            "local saves",
+            format!("{} free in {place}; {text}", bytes(free)),
+        ),
+        Some(free) => Check::warn(
+            "local saves",
+            format!("{} free in {place}, and {text}", bytes(free)),
+            "see in `plan` what a host has of them; choose another checkpoint.local_directory",
+        ),
+        None => Check::warn("local saves", text, format!("see that {place} has room")),
+    })
 }
 
 /// Free bytes on the file system of the nearest existing ancestor, as POSIX `df` tells.

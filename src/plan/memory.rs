@@ -38,6 +38,30 @@ pub struct Memory {
     pub limit: Option<u64>,
     /// The most that a save takes of a host's memory: what the host's chips hold of the state.
     pub host_save: u64,
+    /// The most that local saves take of it; 0 where there are none.
+    pub host_local: u64,
+}
+
+/// What the memory of a host depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hosts {
+    /// The chips of each.
+    pub chips: usize,
+    /// There are others.
+    pub are_several: bool,
+    pub save_locally: bool,
+}
+
+impl Hosts {
+    /// How often a local save has what the host's chips hold: on its way, in the newest state and
+    /// in the one before, and these two of another host too.
+    fn local_copies(self) -> usize {
+        match (self.save_locally, self.are_several) {
+            (false, _) => 0,
+            (true, false) => 3,
+            (true, true) => 5,
+        }
+    }
 }
 
 impl Memory {
@@ -46,7 +70,7 @@ impl Memory {
         stats: &CompileStats,
         optimized: &HloModuleProto,
         limit: Option<u64>,
-        chips_per_host: usize,
+        hosts: Hosts,
     ) -> Memory {
         let sum = |role: Role| {
             arrays
@@ -73,7 +97,8 @@ impl Memory {
             code: stats.code,
             peak: stats.peak,
             limit,
-            host_save: (parameters + optimizer) * chips_per_host as u64,
+            host_save: (parameters + optimizer) * hosts.chips as u64,
+            host_local: (parameters + optimizer) * (hosts.chips * hosts.local_copies()) as u64,
         }
     }
 

@@ -28,6 +28,7 @@ pub use estimate::Estimate;
 pub use fit::{MemoryShortfall, Remedy};
 pub use flops::Flops;
 pub use kernels::{KernelCycles, Schedule, Schedules};
+use memory::Hosts;
 pub use memory::Memory;
 pub use profile::{Profile, ScopeCycles};
 pub use scope::Pass;
@@ -243,7 +244,11 @@ impl<'c> LoweredStep<'c> {
                 &compilation.stats,
                 optimized,
                 limit,
-                self.slice.devices_per_host(),
+                Hosts {
+                    chips: self.slice.devices_per_host(),
+                    are_several: self.slice.devices() > self.slice.devices_per_host(),
+                    save_locally: self.config.checkpoint.local_minutes > 0.0,
+                },
             ),
             arrays: self.arrays.clone(),
             replicated: self.replicated.clone(),

@@ -191,7 +191,11 @@ impl Memory {
             f,
             "memory of a host   {} at most while a state is saved",
             bytes(self.host_save)
-        )
+        )?;
+        match self.host_local {
+            0 => Ok(()),
+            local => writeln!(f, "local saves        {} at most", bytes(local)),
+        }
     }
 }
 

@@ -4,9 +4,9 @@
 //! [`crate::programs`]. The other files serve the loop: `resume` finds where a run continues,
 //! `data_loader` moves batches to the devices, `in_flight` holds the steps that the devices still
 //! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences,
-//! `health` tells whether a state is good, `saving` writes checkpoints, `local_states` keeps
-//! states in the memory of each host, and `processes` is how several hosts decide as one. `replay` trains steps of a run twice, to see whether the devices
-//! compute the same.
+//! `health` tells whether a state is good, `saving` writes checkpoints, `local_states` keeps states
+//! in the memory of each host, and `processes` is how several hosts decide as one. `replay` trains
+//! steps of a run twice, to see whether the devices compute the same.
 
 mod data_loader;
 mod data_order;
