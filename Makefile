@@ -119,6 +119,11 @@ SAVES ?= 3
 bench-checkpoint: plugin ## compare saving and restoring a state with dd (needs 8 GB of disk)
 	cargo run --quiet --example checkpoint_speed -- target $(SAVES) ankh-large model.encoder_layers=24 model.decoder_layers=12
 
+.PHONY: bench-restart
+bench-restart: plugin ## time a restart of a billion parameters from memory (needs 16 GB of it)
+	cargo build --bin pretrain
+	$(PYTHON) benches/restart.py target/debug/pretrain $(SAMPLE) target/bench/restart
+
 .PHONY: bench-data
 bench-data: $(REFERENCE)/ready ## compare masked batches a second with PyArrow's, Grain's and T5's recipe
 	cargo build --bin pretrain

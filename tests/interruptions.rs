@@ -15,10 +15,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ankh::checkpoint::Store;
 use ankh_proto::tensorboard::{Event, event};
 use prost::Message;
 use serde_json::{Map, Value};
-use support::runs::{Bench, pretrain, run_by};
+use support::runs::{Bench, expect, pretrain, run_by};
 
 /// A run under way.
 struct Run {
@@ -257,6 +258,7 @@ fn a_stop_while_evaluating_gives_the_evaluation_up_and_saves() {
         "evaluation.batches=0",
         "model.d_model=64",
         "model.d_ff=256",
+        "schedule.steps=1000",
     ];
     // Before the first step there is an evaluation too, with nothing to save.
     let mut run = Run::start(&bench, &mut train(&bench, &settings));
@@ -277,6 +279,51 @@ fn a_stop_while_evaluating_gives_the_evaluation_up_and_saves() {
         !last.contains_key("validation_loss"),
         "the evaluation was too fast to be given up"
     );
+
+    // It is not given up for good: the next process makes up for it.
+    let brief = [
+        "train.steps=4",
+        "evaluation.every=2",
+        "evaluation.batches=2",
+    ];
+    let settings = [&settings[3..], &brief].concat();
+    let resumed = train(&bench, &settings).arg("--resume").output();
+    expect(resumed.unwrap(), 0, &[]);
+    let lines = metrics(&directory);
+    let of = |line: &Map<String, Value>| {
+        let step = line["step"].as_u64().unwrap();
+        (step, line.contains_key("validation_loss"))
+    };
+    let found: Vec<(u64, bool)> = lines.iter().map(of).collect();
+    assert_eq!(found, [(1, false), (2, true), (3, false), (4, true)]);
+}
+
+#[test]
+fn a_save_while_evaluating_comes_first_and_the_evaluation_after_it() {
+    let bench = bench("0.9");
+    let settings = [
+        "train.steps=3",
+        "evaluation.every=2",
+        "evaluation.batches=0",
+        "checkpoint.every=3",
+        "model.d_model=64",
+        "model.d_ff=256",
+    ];
+    let mut run = Run::start(&bench, &mut train(&bench, &settings));
+    run.wait_for("the second evaluation", |run| !run.metrics().is_empty());
+    run.signal("-USR1");
+    let directory = run.directory.clone();
+    run.wait_for("an evaluation given up", |run| {
+        run.has_said("the evaluation at step 2 is given up")
+    });
+    run.wait_for("the last step", |run| run.metrics().len() == 3);
+    run.ends(0, "the last step");
+    let store = Store::open(directory.join("checkpoints"));
+    assert_eq!(store.list().unwrap(), [2, 3]);
+    let lines = metrics(&directory);
+    let evaluated = |line: &Map<String, Value>| line.contains_key("validation_loss");
+    let evaluated: Vec<bool> = lines.iter().map(evaluated).collect();
+    assert_eq!(evaluated, [false, true, true]);
 }
 
 #[test]

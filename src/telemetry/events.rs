@@ -19,7 +19,7 @@ use prost::Message;
 
 use super::append::Appending;
 use super::metrics::{finish, tell};
-use super::{Metrics, TelemetryError};
+use super::{Metrics, TelemetryError, Validation};
 
 /// An event file of its own for each start of a run, as TensorBoard expects.
 pub struct EventLog {
@@ -91,15 +91,24 @@ impl EventLog {
     /// Writes each number of a line of metrics under its group: `train/loss`, `validation/loss`,
     /// `speed/mfu`. What there is no room for is written when there is.
     pub fn write(&mut self, metrics: &Metrics) {
+        self.write_scalars(metrics.step, metrics.scalars());
+    }
+
+    /// Writes an evaluation that came later than the other numbers of its step.
+    pub fn write_evaluation(&mut self, step: u64, validation: &Validation) {
+        self.write_scalars(step, validation.scalars());
+    }
+
+    fn write_scalars(&mut self, step: u64, scalars: Vec<(String, f64)>) {
         let value = |(name, value): (String, f64)| summary::Value {
             tag: tag(&name),
             value: Some(summary::value::Value::SimpleValue(value as f32)),
             ..summary::Value::default()
         };
         self.record(Event {
-            step: metrics.step as i64,
+            step: step as i64,
             what: Some(event::What::Summary(Summary {
-                value: metrics.scalars().into_iter().map(value).collect(),
+                value: scalars.into_iter().map(value).collect(),
             })),
             ..Event::default()
         });

@@ -62,18 +62,31 @@ impl Validation {
     }
 }
 
+impl Validation {
+    /// Names and values of all numbers.
+    pub fn scalars(&self) -> Vec<(String, f64)> {
+        numbers_of(self)
+    }
+}
+
 impl Metrics {
     /// Names and values of all numbers that are known, for displays that plot each.
     pub fn scalars(&self) -> Vec<(String, f64)> {
-        match serde_json::to_value(self) {
-            Ok(serde_json::Value::Object(fields)) => fields
-                .into_iter()
-                .filter(|(name, _)| name != "step")
-                .filter_map(|(name, value)| Some((name, value.as_f64()?)))
-                .collect(),
-            // A struct with named fields is an object.
-            other => unreachable!("metrics serialise to an object: {other:?}"),
-        }
+        let mut numbers = numbers_of(self);
+        numbers.retain(|(name, _)| name != "step");
+        numbers
+    }
+}
+
+/// The fields of a struct that are numbers.
+fn numbers_of(fields: &impl Serialize) -> Vec<(String, f64)> {
+    match serde_json::to_value(fields) {
+        Ok(serde_json::Value::Object(fields)) => fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_f64()?)))
+            .collect(),
+        // A struct with named fields is an object.
+        other => unreachable!("metrics serialise to an object: {other:?}"),
     }
 }
 
@@ -89,9 +102,7 @@ impl MetricsLog {
     pub fn after(step: u64, path: impl Into<PathBuf>) -> Result<Self, TelemetryError> {
         let path = path.into();
         keep_until(step, &path).map_err(TelemetryError::on("rewrite", &path))?;
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.and_then(Appending::to);
-        let file = file.map_err(TelemetryError::on("open", &path))?;
+        let file = open(&path)?;
         Ok(Self { path, file })
     }
 
@@ -104,10 +115,72 @@ impl MetricsLog {
         tell(turn, &self.path);
     }
 
+    /// Whether there is a line of `step`, and it has no evaluation.
+    pub fn lacks_evaluation(&self, step: u64) -> bool {
+        let last = last_line(&self.path).ok().flatten();
+        last.is_some_and(|(_, line)| {
+            line.get("step") == Some(&step.into()) && !line.contains_key(VALIDATION_LOSS)
+        })
+    }
+
+    /// Adds an evaluation to the line of `step`, if that is the last one and lacks it. The line is
+    /// replaced in one atomic step.
+    pub fn add_evaluation(
+        &mut self,
+        step: u64,
+        validation: &Validation,
+    ) -> Result<(), TelemetryError> {
+        tell(self.file.flush(), &self.path);
+        if !self.lacks_evaluation(step) {
+            return Ok(());
+        }
+        let replace = || -> io::Result<()> {
+            let Some((start, mut line)) = last_line(&self.path)? else {
+                return Ok(());
+            };
+            if let serde_json::Value::Object(added) = serde_json::to_value(validation)? {
+                line.extend(added);
+            }
+            let mut text = fs::read(&self.path)?;
+            text.truncate(start);
+            serde_json::to_writer(&mut text, &line)?;
+            text.push(b'\n');
+            ankh_storage::atomic::replace_file(&self.path, &text)
+        };
+        replace().map_err(TelemetryError::on("rewrite", &self.path))?;
+        self.file = open(&self.path)?;
+        Ok(())
+    }
+
     /// Retries what there was no room for; the log reports what is missing.
     pub fn finish(&mut self) {
         finish(&mut self.file, &self.path);
     }
+}
+
+/// The field by which a line that has an evaluation is known.
+const VALIDATION_LOSS: &str = "validation_loss";
+
+fn open(path: &Path) -> Result<Appending, TelemetryError> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let file = file.and_then(Appending::to);
+    file.map_err(TelemetryError::on("open", path))
+}
+
+/// The last line of a file of metrics, if it is whole, and where it begins.
+fn last_line(
+    path: &Path,
+) -> io::Result<Option<(usize, serde_json::Map<String, serde_json::Value>)>> {
+    let text = fs::read(path)?;
+    let Some(whole) = text.strip_suffix(b"\n") else {
+        return Ok(None);
+    };
+    let start = whole
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |end| end + 1);
+    let line = serde_json::from_slice(&whole[start..]).ok();
+    Ok(line.map(|line| (start, line)))
 }
 
 /// Logs that a file takes no more records, or takes them again.

@@ -32,6 +32,17 @@ pub(super) struct Reporter {
     began: Instant,
 }
 
+/// What is known of the evaluation after a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Evaluated {
+    /// There is to be none.
+    NotDue,
+    /// Its result.
+    Here(Validation),
+    /// There is to be one, and it has been put off.
+    Later,
+}
+
 impl Reporter {
     /// For the steps after `step`, up to which the run has shown `residues`. `peak_flops` is that
     /// of all devices together, where it is known. `goodput` has counted what the process did so
@@ -71,8 +82,12 @@ impl Reporter {
         step: u64,
         numbers: StepMetrics<f32>,
         batch: BatchInfo,
-        validation: Option<Validation>,
+        evaluation: Evaluated,
     ) {
+        let validation = match evaluation {
+            Evaluated::Here(validation) => Some(validation),
+            Evaluated::NotDue | Evaluated::Later => None,
+        };
         Pulse::step(step);
         let loss = numbers.loss;
         let tokens = f64::from(numbers.input_tokens) + f64::from(numbers.target_tokens);
@@ -84,7 +99,9 @@ impl Reporter {
         self.residues += seen.residues;
         self.skipped += u64::from(numbers.skipped != 0.0);
         self.meter.step(seen.sequences, tokens as u64, waited);
-        let due = step.is_multiple_of(self.log_every) || validation.is_some() || step == self.steps;
+        let due = step.is_multiple_of(self.log_every)
+            || evaluation != Evaluated::NotDue
+            || step == self.steps;
         if !due {
             return;
         }
@@ -127,6 +144,20 @@ impl Reporter {
         self.metrics = MetricsLog::after(step, run.metrics())?;
         self.events = EventLog::after(step, run.path())?;
         self.restart_meter();
+        Ok(())
+    }
+
+    /// Whether the line of `step`, the last one, waits for an evaluation.
+    pub fn lacks_evaluation(&self, step: u64) -> bool {
+        self.metrics.lacks_evaluation(step)
+    }
+
+    /// Adds an evaluation to the line of `step`, the last one.
+    pub fn add_evaluation(&mut self, step: u64, validation: &Validation) -> Result<(), TrainError> {
+        if self.lacks_evaluation(step) {
+            self.events.write_evaluation(step, validation);
+            self.metrics.add_evaluation(step, validation)?;
+        }
         Ok(())
     }
 

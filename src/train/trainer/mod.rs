@@ -24,7 +24,7 @@ use super::health::Health;
 use super::in_flight::{InFlight, StartedStep};
 use super::local_states::LocalStates;
 use super::processes::Processes;
-use super::reporter::Reporter;
+use super::reporter::{Evaluated, Reporter};
 use super::saving::{SCORE, Saves};
 use super::state::State;
 use super::summary::{self, Summary};
@@ -141,6 +141,8 @@ struct Trainer<'a> {
     held_out_loss: Option<(u64, f64)>,
     /// When the last save began.
     last_save: Instant,
+    /// The evaluation after this step was given up.
+    evaluation_is_owed: bool,
     /// A save was due while the state was in doubt.
     save_is_owed: bool,
     /// The saved step that the state was loaded of; none where it was drawn.
@@ -189,6 +191,7 @@ impl<'a> Trainer<'a> {
             health: Health::new(&config.recovery),
             held_out_loss: None,
             last_save: Instant::now(),
+            evaluation_is_owed: false,
             save_is_owed: false,
             loaded: from.checkpoint().filter(|_| !is_local),
             rollbacks: 0,
@@ -205,7 +208,8 @@ impl<'a> Trainer<'a> {
         if let Some(local) = &mut trainer.local {
             local.begin(run, is_local.then_some(step));
         }
-        if step < config.train.steps {
+        trainer.evaluation_is_owed = trainer.is_evaluation_missing()?;
+        if step < config.train.steps && !trainer.evaluation_is_owed {
             let start = Instant::now();
             trainer.evaluate()?;
             trainer.reporter.lose(Lost::Evaluating, start.elapsed());
@@ -216,6 +220,7 @@ impl<'a> Trainer<'a> {
 
     /// Trains until the last step, or until a request to stop.
     fn train(&mut self) -> Result<(), TrainError> {
+        self.evaluate_late()?;
         while self.step < self.job.config.train.steps && !self.job.processes.stop() {
             self.job.fence.known().map_err(RunError::from)?;
             let Some(batch) = self.next_batch()? else {
@@ -228,6 +233,7 @@ impl<'a> Trainer<'a> {
             let evaluated = self.evaluate_if_due()?;
             self.report(evaluated)?;
             self.save_if_due()?;
+            self.evaluate_late()?;
             self.save_locally_if_due()?;
             match self.fault() {
                 Some(fault) => self.roll_back(fault)?,
@@ -305,12 +311,15 @@ impl<'a> Trainer<'a> {
 
     /// Reports steps that are `STEPS_AHEAD` behind; all, where this step was evaluated or is the
     /// last.
-    fn report(&mut self, validation: Option<Validation>) -> Result<(), TrainError> {
-        let all = validation.is_some() || self.step == self.job.config.train.steps;
+    fn report(&mut self, evaluated: Evaluated) -> Result<(), TrainError> {
+        let all = evaluated != Evaluated::NotDue || self.step == self.job.config.train.steps;
         let limit = if all { 0 } else { STEPS_AHEAD };
         while let Some(started) = self.in_flight.pop_beyond(limit) {
-            let validation = validation.filter(|_| started.step == self.step);
-            self.report_step(started, validation)?;
+            let evaluated = match started.step == self.step {
+                true => evaluated,
+                false => Evaluated::NotDue,
+            };
+            self.report_step(started, evaluated)?;
         }
         Ok(())
     }
@@ -318,7 +327,7 @@ impl<'a> Trainer<'a> {
     fn report_step(
         &mut self,
         started: StartedStep,
-        validation: Option<Validation>,
+        evaluated: Evaluated,
     ) -> Result<(), TrainError> {
         let numbers = self.in_flight.read(&started)?;
         let StartedStep { step, batch, .. } = started;
@@ -336,7 +345,7 @@ impl<'a> Trainer<'a> {
         if let Some(local) = &mut self.local {
             local.judge(step - 1, is_good);
         }
-        self.reporter.step(step, numbers, batch, validation);
+        self.reporter.step(step, numbers, batch, evaluated);
         Ok(())
     }
 
@@ -344,7 +353,7 @@ impl<'a> Trainer<'a> {
     fn keep_pace(&mut self) -> Result<(), TrainError> {
         loop {
             while let Some(ended) = self.in_flight.pop_ended() {
-                self.report_step(ended, None)?;
+                self.report_step(ended, Evaluated::NotDue)?;
             }
             let wait = self.in_flight.wait_to_start();
             if wait.is_zero() || self.job.processes.stop() {
@@ -355,23 +364,56 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn evaluate_if_due(&mut self) -> Result<Option<Validation>, TrainError> {
-        let every = self.job.config.evaluation.every;
-        let last = self.step == self.job.config.train.steps;
-        if every == 0 || !(self.step.is_multiple_of(every) || last) {
-            return Ok(None);
+    fn evaluate_if_due(&mut self) -> Result<Evaluated, TrainError> {
+        if !self.is_evaluation_due() {
+            return Ok(Evaluated::NotDue);
         }
         // The steps before are reported first, so that the evaluation's time is not counted as
         // theirs.
         while let Some(started) = self.in_flight.pop_before(self.step) {
-            self.report_step(started, None)?;
+            self.report_step(started, Evaluated::NotDue)?;
         }
         self.in_flight.wait_for_last()?;
         let start = Instant::now();
         let validation = self.evaluate()?;
         self.reporter.skip(Lost::Evaluating, start.elapsed());
         self.in_flight.resume();
-        Ok(validation)
+        self.evaluation_is_owed = validation.is_none();
+        Ok(validation.map_or(Evaluated::Later, Evaluated::Here))
+    }
+
+    fn is_evaluation_due(&self) -> bool {
+        let every = self.job.config.evaluation.every;
+        let last = self.step == self.job.config.train.steps;
+        let is_due = every > 0 && (self.step.is_multiple_of(every) || last);
+        is_due && self.evaluation.is_some()
+    }
+
+    /// Whether the process before ended between a step and its evaluation, as far as any host can
+    /// tell.
+    fn is_evaluation_missing(&self) -> Result<bool, TrainError> {
+        let own = self.is_evaluation_due() && self.reporter.lacks_evaluation(self.step);
+        let processes = self.job.processes;
+        let all = processes.all_gather("an evaluation that is missing", own.into())?;
+        Ok(all.into_iter().any(|missing| missing == 1))
+    }
+
+    /// Makes up for an evaluation after this step that was given up.
+    fn evaluate_late(&mut self) -> Result<(), TrainError> {
+        while self.evaluation_is_owed && !self.job.processes.stop() {
+            if self.is_save_wanted()? {
+                self.save()?;
+            }
+            let start = Instant::now();
+            let validation = self.evaluate()?;
+            self.reporter.skip(Lost::Evaluating, start.elapsed());
+            self.in_flight.resume();
+            self.evaluation_is_owed = validation.is_none();
+            if let Some(validation) = validation {
+                self.reporter.add_evaluation(self.step, &validation)?;
+            }
+        }
+        Ok(())
     }
 
     /// The held-out loss and accuracy under the present weights; none where a request cannot wait
@@ -450,7 +492,7 @@ impl<'a> Trainer<'a> {
     fn save(&mut self) -> Result<(), TrainError> {
         // Lines up to this step reach the file before a state that claims them does.
         while let Some(started) = self.in_flight.pop_beyond(0) {
-            self.report_step(started, None)?;
+            self.report_step(started, Evaluated::NotDue)?;
         }
         self.save_is_owed = self.health.doubt().is_some();
         if let Some(fault) = self.health.doubt() {
@@ -490,7 +532,7 @@ impl<'a> Trainer<'a> {
         }
         // As before a save to the run directory.
         while let Some(started) = self.in_flight.pop_beyond(0) {
-            self.report_step(started, None)?;
+            self.report_step(started, Evaluated::NotDue)?;
         }
         if let Some(fault) = self.health.doubt() {
             tracing::warn!("step {} is not saved locally: {fault}", self.step);

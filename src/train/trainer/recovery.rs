@@ -90,6 +90,7 @@ impl Trainer<'_> {
         self.saves = Saves::new(store, &config.checkpoint, self.share, from.checkpoint());
         self.health = Health::new(&config.recovery);
         self.save_is_owed = false;
+        self.evaluation_is_owed = false;
         self.loaded = from.checkpoint();
         self.rollbacks += 1;
         self.reporter.lose(Lost::Loading, start.elapsed());
