@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,12 +17,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Endpoint, Server as Transport};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::errors::{SendError, ServeError};
+use crate::errors::{CopiesError, Ended, SendError, ServeError};
 use crate::incoming::{Incoming, admit};
-use crate::meeting_place::{Invitation, MeetingPlace, SECRET, Secret};
+use crate::meeting_place::{SECRET, Secret};
+use crate::member::Member;
 use crate::wire;
 use crate::wire::copies_client::CopiesClient;
-use crate::wire::copies_server::{Copies, CopiesServer};
+use crate::wire::copies_server::{Copies as CopiesService, CopiesServer};
 use crate::wire::piece::Kind;
 
 /// The contents of a piece, in bytes.
@@ -38,39 +39,108 @@ const CONNECTING: Duration = Duration::from_secs(5);
 const SENDING: Duration = Duration::from_secs(60);
 const SLOWEST: u64 = 8 << 20;
 
-/// Takes in directories that other hosts send, until this is dropped.
+/// The copies that the hosts of a session keep for each other, as one of them sees them. It takes
+/// in what others send until this is dropped.
 #[derive(Debug)]
-pub struct CopyServer {
-    place: MeetingPlace,
-    invitation: Invitation,
-    root: Root,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+pub struct Copies {
+    server: Server,
+    senders: Vec<CopySender>,
+}
+
+/// Sends directories to one host.
+#[derive(Clone, Debug)]
+pub struct CopySender {
+    address: SocketAddr,
+    secret: Secret,
 }
 
 /// The directory below which those that come are kept.
 type Root = Arc<Mutex<Option<PathBuf>>>;
 
-impl CopyServer {
-    /// Listens on an address (a port of 0 is any free one), and says in the meeting place where. It
-    /// takes in nothing before [`CopyServer::keep_in`].
-    pub fn start(address: SocketAddr, place: MeetingPlace) -> Result<CopyServer, ServeError> {
+impl Copies {
+    /// Listens on an interface, on any free port, and tells the other hosts where; all have to do
+    /// the same. Nothing is taken in before [`Copies::keep_in`].
+    pub fn start(
+        interface: IpAddr,
+        member: &Member,
+        patience: Duration,
+    ) -> Result<Copies, CopiesError> {
+        let Some(secret) = member.secret() else {
+            return Err(Ended::failed("the hosts have not met").into());
+        };
+        let server = Server::start(interface, secret.clone())?;
+        let addresses = exchange(server.address, member, patience)?;
+        let sender = |address| CopySender {
+            address,
+            secret: secret.clone(),
+        };
+        Ok(Copies {
+            server,
+            senders: addresses.into_iter().map(sender).collect(),
+        })
+    }
+
+    /// Keeps what comes from now on below this directory.
+    pub fn keep_in(&self, root: impl Into<PathBuf>) {
+        *lock(&self.server.root) = Some(root.into());
+    }
+
+    /// What sends to a host.
+    ///
+    /// # Panics
+    /// For a host that there is not.
+    pub fn sender(&self, host: usize) -> &CopySender {
+        &self.senders[host]
+    }
+}
+
+/// Tells all hosts where this one listens, and learns it of all, in numbers of 64 bits.
+fn exchange(
+    own: SocketAddr,
+    member: &Member,
+    patience: Duration,
+) -> Result<Vec<SocketAddr>, Ended> {
+    let bits = match own.ip() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let gather = |number| member.gather("where copies go", number, patience);
+    let high = gather((bits >> 64) as u64)?;
+    let low = gather(bits as u64)?;
+    let ports = gather(own.port().into())?;
+    let address = |((high, low), port): ((u64, u64), u64)| {
+        let bits = u128::from(high) << 64 | u128::from(low);
+        let port = u16::try_from(port).map_err(|_| Ended::failed(format!("no port: {port}")))?;
+        Ok(SocketAddr::new(
+            Ipv6Addr::from_bits(bits).to_canonical(),
+            port,
+        ))
+    };
+    high.into_iter().zip(low).zip(ports).map(address).collect()
+}
+
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    root: Root,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(interface: IpAddr, secret: Secret) -> Result<Server, ServeError> {
+        let address = SocketAddr::new(interface, 0);
         let failed = |source| ServeError::Listen { address, source };
         let listener = std::net::TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let publish = |source| ServeError::Publish {
-            path: place.directory().to_owned(),
-            source,
-        };
-        let secret = Secret::draw().map_err(publish)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(ServeError::Thread)?;
         let root = Root::default();
         let keeper = Keeper {
-            secret: secret.clone(),
+            secret,
             root: root.clone(),
         };
         let (stop, stopped) = oneshot::channel();
@@ -78,26 +148,17 @@ impl CopyServer {
         let thread = thread
             .spawn(move || runtime.block_on(serve(listener, keeper, stopped)))
             .map_err(ServeError::Thread)?;
-        let invitation = Invitation { address, secret };
-        place.publish(&invitation).map_err(publish)?;
-        Ok(CopyServer {
-            place,
-            invitation,
+        Ok(Server {
+            address,
             root,
             stop: Some(stop),
             thread: Some(thread),
         })
     }
-
-    /// Keeps what comes from now on below this directory.
-    pub fn keep_in(&self, root: impl Into<PathBuf>) {
-        *lock(&self.root) = Some(root.into());
-    }
 }
 
-impl Drop for CopyServer {
+impl Drop for Server {
     fn drop(&mut self) {
-        self.place.withdraw(&self.invitation);
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -105,38 +166,57 @@ impl Drop for CopyServer {
     }
 }
 
-/// Sends a directory of files to the host whose [`CopyServer`] is at this place, which keeps it
-/// under `name`, a relative path, in place of what is there. Returns once that is done.
-pub fn send_copy(place: &MeetingPlace, directory: &Path, name: &str) -> Result<(), SendError> {
-    let unreadable = |source| SendError::Unreadable {
-        path: directory.to_owned(),
-        source,
-    };
-    let mut files = Vec::new();
-    list_files(directory, Path::new(""), &mut files).map_err(unreadable)?;
-    let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(SendError::Thread)?;
-    let (pieces, sent) = mpsc::channel(AHEAD);
-    std::thread::scope(|scope| {
-        // Dropped at its end, by which the other side knows that no more comes.
-        let reading = scope.spawn(move || read_pieces(directory, name, files, &pieces));
-        let time = SENDING + Duration::from_secs(bytes / SLOWEST);
-        let sending = runtime.block_on(async {
-            tokio::time::timeout(time, transmit(place, sent))
-                .await
-                .unwrap_or_else(|_| Err(format!("it took more than {} s", time.as_secs())))
-        });
-        let read = reading.join().unwrap_or(Ok(()));
-        // What cannot be read here is why what was sent is not whole.
-        read.map_err(unreadable)?;
-        sending.map_err(|problem| SendError::NotSent {
-            place: place.file(),
-            problem,
+impl CopySender {
+    /// Sends a directory of files, which the host keeps under `name`, a relative path, in place of
+    /// what is there. Returns once that is done.
+    pub fn send(&self, directory: &Path, name: &str) -> Result<(), SendError> {
+        let unreadable = |source| SendError::Unreadable {
+            path: directory.to_owned(),
+            source,
+        };
+        let mut files = Vec::new();
+        list_files(directory, Path::new(""), &mut files).map_err(unreadable)?;
+        let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(SendError::Thread)?;
+        let (pieces, sent) = mpsc::channel(AHEAD);
+        std::thread::scope(|scope| {
+            // Its sender is dropped at its end, by which the other side knows that no more comes.
+            let reading = scope.spawn(move || read_pieces(directory, name, files, &pieces));
+            let time = SENDING + Duration::from_secs(bytes / SLOWEST);
+            let sending = runtime.block_on(async {
+                tokio::time::timeout(time, self.transmit(sent))
+                    .await
+                    .unwrap_or_else(|_| Err(format!("it took more than {} s", time.as_secs())))
+            });
+            let read = reading.join().unwrap_or(Ok(()));
+            // What cannot be read here is why what was sent is not whole.
+            read.map_err(unreadable)?;
+            sending.map_err(|problem| SendError::NotSent {
+                address: self.address,
+                problem,
+            })
         })
-    })
+    }
+
+    async fn transmit(&self, pieces: mpsc::Receiver<wire::Piece>) -> Result<(), String> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
+        let endpoint = endpoint.map_err(|error| error.to_string())?;
+        let endpoint = endpoint.connect_timeout(CONNECTING).tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            format!("it cannot be reached ({error}): may this host connect to it (firewall)?")
+        })?;
+        let mut call = Request::new(ReceiverStream::new(pieces));
+        let shown = self.secret.reveal().parse();
+        let shown = shown.map_err(|_| "the secret is damaged".to_owned())?;
+        call.metadata_mut().insert(SECRET, shown);
+        let received = CopiesClient::new(channel).send(call).await;
+        received
+            .map(drop)
+            .map_err(|status| status.message().to_owned())
+    }
 }
 
 /// The files below a directory, by their paths there, and their lengths.
@@ -188,31 +268,13 @@ fn read_pieces(
     Ok(())
 }
 
-async fn transmit(place: &MeetingPlace, pieces: mpsc::Receiver<wire::Piece>) -> Result<(), String> {
-    let Invitation { address, secret } = place.read().map_err(|error| error.to_string())?;
-    let endpoint = Endpoint::from_shared(format!("http://{address}"));
-    let endpoint = endpoint.map_err(|error| error.to_string())?;
-    let endpoint = endpoint.connect_timeout(CONNECTING).tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|error| {
-        format!("{address} cannot be reached ({error}): may this host connect to it (firewall)?")
-    })?;
-    let mut call = Request::new(ReceiverStream::new(pieces));
-    let shown = secret.reveal().parse();
-    let shown = shown.map_err(|_| "its secret is damaged".to_owned())?;
-    call.metadata_mut().insert(SECRET, shown);
-    let received = CopiesClient::new(channel).send(call).await;
-    received
-        .map(drop)
-        .map_err(|status| format!("{address} did not keep it: {}", status.message()))
-}
-
 struct Keeper {
     secret: Secret,
     root: Root,
 }
 
 #[tonic::async_trait]
-impl Copies for Keeper {
+impl CopiesService for Keeper {
     async fn send(
         &self,
         request: Request<Streaming<wire::Piece>>,
@@ -322,4 +384,95 @@ async fn serve(listener: std::net::TcpListener, keeper: Keeper, stopped: oneshot
 fn lock(root: &Root) -> std::sync::MutexGuard<'_, Option<PathBuf>> {
     // Its only change is one assignment.
     root.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A server, and what sends to it.
+    fn server() -> (Server, CopySender) {
+        let secret = Secret::draw().unwrap();
+        let server = Server::start(LOOPBACK, secret.clone()).unwrap();
+        let address = server.address;
+        (server, CopySender { address, secret })
+    }
+
+    fn write(directory: &Path, path: &str, contents: &[u8]) {
+        let path = directory.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    #[test]
+    fn a_directory_comes_whole_and_takes_the_place_of_what_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, root) = (directory.path().join("from"), directory.path().join("root"));
+        let (server, sender) = server();
+        let large: Vec<u8> = (0..5_000_000u32).map(|i| (i % 251) as u8).collect();
+        write(&from, "commit.json", b"{}");
+        write(&from, "a/c/0/0", &large);
+        write(&from, "a/empty", b"");
+
+        let early = sender.send(&from, "copy/step_1").unwrap_err();
+        assert!(early.to_string().contains("keeps nothing yet"), "{early}");
+        *lock(&server.root) = Some(root.clone());
+        write(&root, "copy/step_1/older", b"older");
+        sender.send(&from, "copy/step_1").unwrap();
+        let there = root.join("copy/step_1");
+        assert_eq!(fs::read(there.join("commit.json")).unwrap(), b"{}");
+        assert_eq!(fs::read(there.join("a/c/0/0")).unwrap(), large);
+        assert_eq!(fs::read(there.join("a/empty")).unwrap(), b"");
+        assert!(!there.join("older").exists());
+        assert_eq!(fs::read_dir(root.join("copy")).unwrap().count(), 1);
+
+        drop(server);
+        let error = sender.send(&from, "copy/step_2").unwrap_err();
+        assert!(error.to_string().contains("cannot be reached"), "{error}");
+    }
+
+    #[test]
+    fn what_leads_elsewhere_or_comes_from_strangers_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, root) = (directory.path().join("from"), directory.path().join("root"));
+        let (server, sender) = server();
+        *lock(&server.root) = Some(root.clone());
+        write(&from, "file", b"contents");
+        for name in ["../elsewhere", "/tmp/elsewhere", "copy/../../elsewhere", ""] {
+            let error = sender.send(&from, name).unwrap_err();
+            assert!(error.to_string().contains("leads elsewhere"), "{error}");
+        }
+        let stranger = CopySender {
+            secret: Secret::draw().unwrap(),
+            ..sender.clone()
+        };
+        let error = stranger.send(&from, "copy/step_1").unwrap_err();
+        assert!(
+            error.to_string().contains("not the run's secret"),
+            "{error}"
+        );
+        let mut garbage = TcpStream::connect(sender.address).unwrap();
+        garbage.write_all(&[0x5a; 4096]).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+
+        // It still keeps what the run's hosts send.
+        sender.send(&from, "copy/step_1").unwrap();
+        assert!(root.join("copy/step_1/file").is_file());
+    }
+
+    #[test]
+    fn a_directory_that_breaks_off_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let mut coming = Coming::begin(root.path(), "copy/step_1").unwrap();
+        coming.file("a/b").unwrap();
+        coming.write(b"half").unwrap();
+        assert!(coming.file("../c").is_err());
+        assert!(coming.file("a/b").is_err(), "a file comes once");
+        drop(coming);
+        assert_eq!(fs::read_dir(root.path().join("copy")).unwrap().count(), 0);
+    }
 }

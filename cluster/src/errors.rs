@@ -88,6 +88,17 @@ pub enum ServeError {
     Thread(#[source] io::Error),
 }
 
+/// Why hosts keep no copies for each other.
+#[derive(Debug, thiserror::Error)]
+pub enum CopiesError {
+    /// They are together no longer.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// This one cannot take them in.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
 /// Why a directory was not sent to another host.
 #[allow(missing_docs)]
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +107,11 @@ pub enum SendError {
     #[error("cannot read {}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     /// The other host was not reached, or did not keep it.
-    #[error("the copy was not sent to the host of {}: {problem}", place.display())]
-    NotSent { place: PathBuf, problem: String },
+    #[error("{address} has not kept the copy: {problem}")]
+    NotSent {
+        address: SocketAddr,
+        problem: String,
+    },
     /// A thread for it cannot be started.
     #[error("the thread that sends a copy cannot be started")]
     Thread(#[source] io::Error),

@@ -6,7 +6,7 @@
 //! lost, all learn which and why. A request to save or stop that reaches one host is carried out by
 //! all of them at the same place: see [`Member::pass`].
 //!
-//! A host also keeps copies of directories for another: [`CopyServer`].
+//! A host also keeps copies of directories for another: [`Copies`].
 //!
 //! The crate does not know what a run is. The decisions are made in `coordinator`, which does no
 //! input or output and is given the time; `server` and `member` carry its messages.
@@ -35,8 +35,8 @@ pub use coordinator::course::play;
 
 use std::time::Duration;
 
-pub use copies::{CopyServer, send_copy};
-pub use errors::{EndReason, Ended, JoinError, SendError, ServeError};
+pub use copies::{Copies, CopySender};
+pub use errors::{CopiesError, EndReason, Ended, JoinError, SendError, ServeError};
 pub use gate::{Next, Request};
 pub use identity::Identity;
 pub use meeting_place::MeetingPlace;

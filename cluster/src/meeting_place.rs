@@ -1,5 +1,5 @@
-//! Where the hosts find the coordinator and each other: files in a directory that all of them
-//! share, each with an address and a secret. Who can read them may take part.
+//! Where the hosts find the coordinator: a file in a directory that all of them share, with its
+//! address and a secret. Who can read the file may take part.
 
 use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,15 +13,11 @@ use serde::{Deserialize, Serialize};
 /// The header in which a host shows the secret.
 pub(crate) const SECRET: &str = "x-ankh-secret";
 
-/// The file in which a server of a run says where it is.
+/// The directory in which a coordinator says where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeetingPlace {
-    directory: PathBuf,
-    /// Whose it is, as the file's name says it.
-    name: String,
-}
+pub struct MeetingPlace(PathBuf);
 
-/// Where a server is.
+/// Where a coordinator is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Invitation {
     pub address: SocketAddr,
@@ -40,32 +36,20 @@ impl std::fmt::Debug for Secret {
 }
 
 impl MeetingPlace {
-    /// That of the coordinator, in a directory that all hosts share.
+    /// In a directory that all hosts share.
     pub fn of(directory: impl Into<PathBuf>) -> MeetingPlace {
-        MeetingPlace {
-            directory: directory.into(),
-            name: "coordinator".into(),
-        }
-    }
-
-    /// That of a host's [`crate::CopyServer`], beside it.
-    pub fn of_host(&self, host: usize) -> MeetingPlace {
-        MeetingPlace {
-            directory: self.directory.clone(),
-            name: format!("host-{host}"),
-        }
+        MeetingPlace(directory.into())
     }
 
     /// The file.
     pub fn file(&self) -> PathBuf {
-        self.directory.join(format!("{}.json", self.name))
+        self.0.join("coordinator.json")
     }
 
     /// Writes the file, whole or not at all, readable for its owner alone.
     pub(crate) fn publish(&self, invitation: &Invitation) -> io::Result<()> {
-        std::fs::create_dir_all(&self.directory)?;
-        let new = format!(".{}-{}", self.name, std::process::id());
-        let new = self.directory.join(new);
+        std::fs::create_dir_all(&self.0)?;
+        let new = self.0.join(format!(".coordinator-{}", std::process::id()));
         let _ = std::fs::remove_file(&new);
         let mut options = OpenOptions::new();
         let mut file = options
@@ -92,7 +76,7 @@ impl MeetingPlace {
     }
 
     pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+        &self.0
     }
 }
 

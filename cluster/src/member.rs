@@ -60,6 +60,8 @@ struct State {
     /// To the coordinator, while a call is open.
     out: Option<UnboundedSender<wire::FromHost>>,
     session: Option<u64>,
+    /// What the hosts of the session know.
+    secret: Option<Secret>,
     gate: Gate,
     votes: Option<Vec<u64>>,
     ended: Option<Ended>,
@@ -133,6 +135,12 @@ impl Member {
             }
             state = self.shared.wait(state)?;
         }
+    }
+
+    /// What only the hosts of the session know, once they have met.
+    pub(crate) fn secret(&self) -> Option<Secret> {
+        let state = self.shared.lock();
+        state.secret.clone().filter(|_| state.session.is_some())
     }
 
     /// This host's number.
@@ -378,6 +386,7 @@ impl Attendance {
                 return Err("this host leaves".into());
             }
             state.out = Some(out);
+            state.secret = Some(secret.clone());
         }
         let answered = CoordinatorClient::new(channel).attend(call).await;
         let answered = answered.map_err(|status| match status.code() {

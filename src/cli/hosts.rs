@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ankh_cluster::{
-    CopyServer, EndReason, Ended, Identity, JoinError, Leaving, MeetingPlace, Member, ServeError,
-    Server, Timing,
+    Copies, CopiesError, EndReason, Ended, Identity, JoinError, Leaving, MeetingPlace, Member,
+    ServeError, Server, Timing,
 };
 use ankh_pjrt::Plugin;
 use signal_hook::low_level;
@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::mesh::executable_file::file_digest;
 use crate::mesh::tpu_vm::TpuVm;
 use crate::run_dir::machine;
-use crate::train::Copies;
 
 /// Which of several hosts this process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +111,7 @@ impl Ties {
         let session = session?;
         tracing::info!("this is host {} of {}", place.host, place.hosts);
         let copies = match config.checkpoint.local_minutes > 0.0 {
-            true => Some(copies(place, config, &meeting_place)?),
+            true => Some(copies(place, config, &member)?),
             false => None,
         };
         Ok(Met {
@@ -172,14 +171,19 @@ pub(super) struct Met {
     pub copies: Option<Copies>,
 }
 
+/// How long the hosts wait for each other to say where they take in copies.
+const EXCHANGING: Duration = Duration::from_secs(600);
+
 /// Begins to take in the copies that this host keeps for another.
-fn copies(place: &Place, config: &Config, places: &MeetingPlace) -> Result<Copies, CliError> {
-    // The configured interface and port are host 0's, and the coordinator has them.
-    let address = (own_address(place, config)?, 0).into();
-    Ok(Copies {
-        server: CopyServer::start(address, places.of_host(place.host))?,
-        places: places.clone(),
-    })
+fn copies(place: &Place, config: &Config, member: &Member) -> Result<Copies, CliError> {
+    // The configured port is host 0's, and the coordinator has it.
+    let interface = own_address(place, config)?;
+    match Copies::start(interface, member, EXCHANGING) {
+        Ok(copies) => Ok(copies),
+        // Whoever has been told the end ends by it.
+        Err(CopiesError::Ended(_)) => await_end(),
+        Err(CopiesError::Serve(error)) => Err(error.into()),
+    }
 }
 
 /// Waits for the end of this process, which another thread brings about.

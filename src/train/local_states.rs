@@ -11,7 +11,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ankh_cluster::{MeetingPlace, send_copy};
+use ankh_cluster::CopySender;
 use serde_json::Value;
 
 use super::TrainError;
@@ -89,7 +89,7 @@ impl<'a> LocalStates<'a> {
         });
         if let (Some(place), Some(copies)) = (&self.place, self.processes.copies()) {
             match place.create() {
-                Ok(()) => copies.server.keep_in(place.directory()),
+                Ok(()) => copies.keep_in(place.directory()),
                 Err(error) => tracing::error!("no copies can be kept here: {error}"),
             }
         }
@@ -154,7 +154,7 @@ impl<'a> LocalStates<'a> {
         {
             let before = place.before();
             let from = place.copies().directory_of(step);
-            match send_copy(&copies.places.of_host(before), &from, &name(OWN, &from)) {
+            match copies.sender(before).send(&from, &name(OWN, &from)) {
                 Ok(()) => tracing::info!("host {before} has its part of step {step} back"),
                 Err(error) => {
                     tracing::error!("host {before} does not get its part back: {error}");
@@ -210,7 +210,7 @@ impl<'a> LocalStates<'a> {
         self.saver = Some(match self.processes.copies() {
             None => saver,
             Some(copies) => {
-                let to = copies.places.of_host(place.after());
+                let to = copies.sender(place.after()).clone();
                 saver.then(move |step, directory| send_to(&to, step, directory))
             }
         });
@@ -346,8 +346,8 @@ fn name(kind: &str, directory: &Path) -> String {
     format!("{kind}/{}", step.to_string_lossy())
 }
 
-fn send_to(to: &MeetingPlace, step: u64, directory: &Path) {
-    if let Err(error) = send_copy(to, directory, &name(COPY, directory)) {
+fn send_to(to: &CopySender, step: u64, directory: &Path) {
+    if let Err(error) = to.send(directory, &name(COPY, directory)) {
         tracing::error!("no other host has a copy of this host's part of step {step}: {error}");
     }
 }

@@ -33,7 +33,7 @@ pub use data_order::OrderDifference;
 pub use devices::open_mesh;
 pub use error::TrainError;
 pub use health::{Fault, Spike};
-pub use processes::{Copies, Processes};
+pub use processes::Processes;
 pub use rate_change::RateChange;
 pub use replay::{Difference, Reference, Replay, replay};
 pub use state::{MissingSlots, State};

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ankh_cluster::{CopyServer, Leaving, MeetingPlace, Member, Next, Request};
+use ankh_cluster::{Copies, Leaving, Member, Next, Request};
 
 use super::TrainError;
 use crate::run_dir::Requests;
@@ -41,14 +41,6 @@ struct Together {
     saving_locally: Cell<bool>,
     asked_locally: Cell<bool>,
     copies: Option<Copies>,
-}
-
-/// The copies that hosts keep for each other.
-pub struct Copies {
-    /// Takes in what the host before this one keeps.
-    pub server: CopyServer,
-    /// Where the hosts' servers are.
-    pub places: MeetingPlace,
 }
 
 impl Processes {
