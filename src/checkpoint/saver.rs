@@ -91,9 +91,9 @@ impl Saver {
                     None => store.begin(step)?,
                     Some(team) => store.begin_together(step, team)?,
                 };
-                for tensor in tensors {
-                    writer.add_parts(&tensor)?;
-                }
+                writer.add_all(&tensors)?;
+                // It is written, whatever becomes of it.
+                drop(tensors);
                 // One whose sender is gone without a word is accepted.
                 match verdict.recv().unwrap_or(Verdict::Accepted) {
                     Verdict::Accepted => writer.commit(&metadata).map(drop),
@@ -123,7 +123,10 @@ impl Saver {
             }
             Err(error) => self.ended.push_back(Ended {
                 step,
-                saved: Err(Error::io("start a thread to write", self.store.directory())(error)),
+                saved: Err(Error::Thread {
+                    directory: self.store.directory().clone(),
+                    source: error,
+                }),
                 tidied: Ok(()),
                 took: since.elapsed(),
             }),

@@ -7,8 +7,9 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use ankh_storage::Location;
 use toml::{Table, Value};
 
 use super::RunError;
@@ -77,7 +78,7 @@ pub(super) enum Changes {
 /// `config` says.
 pub(super) fn check_same(
     path: &Path,
-    checkpoints: &Path,
+    checkpoints: &Location,
     config: &Config,
     changes: Changes,
 ) -> Result<(), RunError> {
@@ -126,7 +127,7 @@ pub enum Recorded {
         /// The configuration.
         config: Config,
         /// Which state carried it.
-        checkpoint: PathBuf,
+        checkpoint: Location,
         /// What is wrong with `config.toml`.
         damage: Damage,
     },
@@ -141,7 +142,7 @@ impl Recorded {
             Ok(config) => return Ok(Some(Self::Whole(config))),
             Err(damage) => damage,
         };
-        match (damage, saved(&directory.join("checkpoints"))) {
+        match (damage, saved(&directory.join("checkpoints").into())) {
             (damage @ Damage::Wrong { .. }, _) => Err(unreadable(directory, damage)),
             (Damage::Missing, None) => Ok(None),
             (damage, None) => Err(unreadable(directory, damage)),
@@ -241,13 +242,13 @@ fn writer(text: &str) -> Option<String> {
 /// A configuration, and the saved state that carries it.
 struct Saved {
     config: Config,
-    checkpoint: PathBuf,
+    checkpoint: Location,
 }
 
 /// The configuration that the newest saved state was made with. One that no run made (imported
 /// weights), or that is damaged, has none: what is wrong with it is said when it is read.
-fn saved(checkpoints: &Path) -> Option<Saved> {
-    let store = Store::open(checkpoints);
+fn saved(checkpoints: &Location) -> Option<Saved> {
+    let store = Store::at(checkpoints).ok()?;
     let step = store.latest().ok()??;
     let reader = store.reader(step).ok()?;
     Some(Saved {
@@ -362,7 +363,7 @@ mod tests {
                 }
                 other => panic!("cut at {cut}: {other:?}"),
             }
-            check_same(path, &path.join("checkpoints"), &config, Changes::Refused).unwrap();
+            check_same(path, &path.join("checkpoints").into(), &config, Changes::Refused).unwrap();
         }
         fs::write(&file, &whole).unwrap();
         let found = Recorded::of(path).unwrap();
@@ -391,7 +392,7 @@ mod tests {
                 error.contains("config.toml") && error.contains("emptied"),
                 "{error}"
             );
-            let checkpoints = path.join("checkpoints");
+            let checkpoints: Location = path.join("checkpoints").into();
             let same = || check_same(path, &checkpoints, &config, Changes::Refused);
             assert!(message(same().unwrap_err()).contains("emptied"));
             // Imported weights say nothing of a run.
@@ -454,7 +455,7 @@ mod tests {
     fn what_was_accepted_once_need_not_be_accepted_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let checkpoints = path.join("checkpoints");
+        let checkpoints: Location = path.join("checkpoints").into();
         let (before, now) = (
             tiny(&[]),
             tiny(&["train.batch_size=8", "optimizer.name=adamw"]),
@@ -497,7 +498,7 @@ mod tests {
         let found = Recorded::of(path).unwrap();
         assert!(matches!(found, Some(Recorded::Whole(found)) if found == config));
         let check =
-            |config: &Config| check_same(path, &path.join("checkpoints"), config, Changes::Refused);
+            |config: &Config| check_same(path, &path.join("checkpoints").into(), config, Changes::Refused);
         check(&config).unwrap();
         let error = check(&tiny(&[])).unwrap_err().to_string();
         assert!(

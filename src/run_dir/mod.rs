@@ -13,8 +13,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ankh_storage::atomic;
+use ankh_storage::{Location, atomic};
 
+use crate::checkpoint::{self, Store};
 use crate::config::{Config, Versions};
 
 pub use ankh_cluster::Request;
@@ -42,7 +43,7 @@ struct Paths {
     /// This worker's own files.
     own: PathBuf,
     /// Where the saved states of the whole run are.
-    checkpoints: PathBuf,
+    checkpoints: Location,
     worker: usize,
 }
 
@@ -103,6 +104,9 @@ pub enum RunError {
     /// There are traces of a run whose configuration cannot be told.
     #[error("cannot use {}, the configuration of this run", path.join("config.toml").display())]
     UnreadableConfig { path: PathBuf, source: Box<Damage> },
+    /// The saved states of the run cannot be looked at.
+    #[error(transparent)]
+    Checkpoints(#[from] checkpoint::Error),
     /// A file of the run cannot be written.
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -128,7 +132,7 @@ impl RunDirectory {
         config: &Config,
         start: RunMode,
     ) -> Result<Self, RunError> {
-        let paths = Paths::of(worker, path.into())?;
+        let paths = Paths::of(worker, path.into(), config)?;
         // Looked at before, since a directory that is something else is left as it is, and after,
         // since until then it may have been another process's.
         paths.check_contents(config, start)?;
@@ -152,7 +156,7 @@ impl RunDirectory {
     /// Whether [`RunDirectory::open`] would resume or begin a run of `config` at `path` now. Takes
     /// nothing.
     pub fn check(path: impl Into<PathBuf>, config: &Config) -> Result<(), RunError> {
-        let paths = Paths::of(0, path.into())?;
+        let paths = Paths::of(0, path.into(), config)?;
         paths.check_contents(config, RunMode::Resume)?;
         if let Some(holder) = lease::holder(&paths.own) {
             return Err(RunError::Held {
@@ -209,8 +213,8 @@ impl RunDirectory {
     }
 
     /// Holds one directory per saved step.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.paths.checkpoints.clone()
+    pub fn checkpoints(&self) -> &Location {
+        &self.paths.checkpoints
     }
 
     /// Whether this worker writes the saved states.
@@ -218,21 +222,17 @@ impl RunDirectory {
         self.paths.saves()
     }
 
-    /// The saved state after `step`.
-    pub fn checkpoint(&self, step: u64) -> PathBuf {
-        self.checkpoints().join(format!("step_{step:08}"))
-    }
 }
 
 impl Paths {
-    fn of(worker: usize, path: PathBuf) -> Result<Self, RunError> {
+    fn of(worker: usize, path: PathBuf, config: &Config) -> Result<Self, RunError> {
         match path.to_str() {
             None => return Err(RunError::NotUnicode { path }),
             Some(name) if name.contains("://") => return Err(RunError::Url { path }),
             Some(_) => {}
         }
         Ok(Self {
-            checkpoints: path.join("checkpoints"),
+            checkpoints: checkpoints_of(&path, config),
             own: match worker {
                 0 => path,
                 worker => path.join(format!("worker-{worker}")),
@@ -261,7 +261,7 @@ impl Paths {
                 contents,
             });
         }
-        if self.holds_run() {
+        if self.holds_run()? {
             let changes = match start {
                 RunMode::New | RunMode::Resume => Changes::Refused,
                 RunMode::ResumeChanged => Changes::Accepted,
@@ -278,13 +278,15 @@ impl Paths {
 
     /// Whether there is anything to lose. A run that ended before its first result, because its
     /// program did not fit or its data was not there, is not held against the next attempt.
-    fn holds_run(&self) -> bool {
+    fn holds_run(&self) -> Result<bool, RunError> {
         let metrics = fs::metadata(self.metrics()).is_ok_and(|file| file.len() > 0);
-        if !self.saves() {
-            return metrics;
+        if metrics || !self.saves() {
+            return Ok(metrics);
         }
-        let mut checkpoints = fs::read_dir(&self.checkpoints).into_iter().flatten();
-        metrics || checkpoints.next().is_some()
+        match self.checkpoints.local() {
+            Some(path) => Ok(fs::read_dir(path).into_iter().flatten().next().is_some()),
+            None => Ok(Store::at(&self.checkpoints)?.latest()?.is_some()),
+        }
     }
 
     /// Writes and removes a file: permissions alone do not tell (file systems are mounted
@@ -298,6 +300,12 @@ impl Paths {
                 source,
             })
     }
+}
+
+/// Where a run in `path` has its saved states.
+pub fn checkpoints_of(path: &Path, config: &Config) -> Location {
+    let elsewhere = config.checkpoint.directory.clone();
+    elsewhere.unwrap_or_else(|| path.join("checkpoints").into())
 }
 
 fn who(holder: &Option<Holder>) -> String {

@@ -64,7 +64,7 @@ impl ResumePoint {
         if first != last {
             processes.part();
             return Err(TrainError::OtherStep {
-                checkpoints: run.checkpoints(),
+                checkpoints: run.checkpoints().clone(),
                 begins,
                 first,
                 last,
@@ -163,7 +163,7 @@ fn check_data(reader: &Reader, training: &DataLoader) -> Result<(), TrainError> 
     let was = metadata["examples_per_epoch"].as_u64();
     if let Some(was) = was.filter(|was| *was != is) {
         return Err(TrainError::OtherData {
-            checkpoint: reader.directory().to_owned(),
+            checkpoint: reader.directory().clone(),
             was,
             is,
         });
@@ -173,7 +173,7 @@ fn check_data(reader: &Reader, training: &DataLoader) -> Result<(), TrainError> 
         let difference = DataOrder::of(&training.whole).difference(&before);
         if let Some(difference) = difference {
             return Err(TrainError::OtherOrder {
-                checkpoint: reader.directory().to_owned(),
+                checkpoint: reader.directory().clone(),
                 difference,
             });
         }

@@ -175,6 +175,16 @@ impl Location {
         }
     }
 
+    /// The service and the bucket of a remote one.
+    pub(crate) fn bucket(&self) -> Option<(Service, &str)> {
+        match &self.0 {
+            Address::Local(_) => None,
+            Address::Remote {
+                service, bucket, ..
+            } => Some((*service, bucket)),
+        }
+    }
+
     pub(crate) fn address(&self) -> &Address {
         &self.0
     }
