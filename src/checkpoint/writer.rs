@@ -205,7 +205,8 @@ impl Writer {
         let write_group = |i: usize| array::write_group(&self.unfinished, groups[i]);
         let groups = in_parallel(groups.len(), write_group)?;
         let marker = Commit::new(self.step, self.bytes, metadata.clone(), groups, arrays);
-        self.target.publish(&self.unfinished, &marker, &self.guard)?;
+        self.target
+            .publish(&self.unfinished, &marker, &self.guard)?;
         self.published = true;
         Ok(self.target.location().clone())
     }

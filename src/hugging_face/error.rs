@@ -162,11 +162,7 @@ fn some_of(names: &[String], separator: &str) -> String {
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: the tensors do not fit the model",
-            self.place
-        )?;
+        write!(f, "{}: the tensors do not fit the model", self.place)?;
         for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
             if !names.is_empty() {
                 write!(f, "; {what}: {}", some_of(names, ", "))?;

@@ -152,10 +152,7 @@ pub fn export(weights: &Weights, directory: &Path) -> Result<Vec<String>> {
 /// `pretrain import`: turns the Hugging Face directory `directory` into the checkpoint
 /// `checkpoint`, one parameter at a time. The checkpoint is of step 0, unless its directory is
 /// named after another.
-pub fn import_to_checkpoint(
-    directory: &Path,
-    checkpoint: impl Into<Location>,
-) -> Result<Imported> {
+pub fn import_to_checkpoint(directory: &Path, checkpoint: impl Into<Location>) -> Result<Imported> {
     let checkpoint = checkpoint.into();
     let source = Directory::open(directory)?;
     let tokenizer = tokenizer_files::of_size(source.model.vocabulary);
@@ -177,10 +174,7 @@ pub fn import_to_checkpoint(
 
 /// `pretrain export`: turns a checkpoint, or the newest one of a run directory, into the Hugging
 /// Face directory `directory`, one parameter at a time. Returns the names of the files written.
-pub fn export_checkpoint(
-    checkpoint: impl Into<Location>,
-    directory: &Path,
-) -> Result<Vec<String>> {
+pub fn export_checkpoint(checkpoint: impl Into<Location>, directory: &Path) -> Result<Vec<String>> {
     checkpoint::read(&checkpoint.into(), |reader| {
         let held = Held::of(reader)?;
         export::write(

@@ -359,11 +359,17 @@ mod tests {
                     ..
                 })) => {
                     assert_eq!(found, config);
-                    assert!(checkpoint.ends_with("step_00000020"));
+                    assert_eq!(checkpoint.name(), "step_00000020");
                 }
                 other => panic!("cut at {cut}: {other:?}"),
             }
-            check_same(path, &path.join("checkpoints").into(), &config, Changes::Refused).unwrap();
+            check_same(
+                path,
+                &path.join("checkpoints").into(),
+                &config,
+                Changes::Refused,
+            )
+            .unwrap();
         }
         fs::write(&file, &whole).unwrap();
         let found = Recorded::of(path).unwrap();
@@ -497,8 +503,14 @@ mod tests {
         fs::write(path.join("config.toml"), text).unwrap();
         let found = Recorded::of(path).unwrap();
         assert!(matches!(found, Some(Recorded::Whole(found)) if found == config));
-        let check =
-            |config: &Config| check_same(path, &path.join("checkpoints").into(), config, Changes::Refused);
+        let check = |config: &Config| {
+            check_same(
+                path,
+                &path.join("checkpoints").into(),
+                config,
+                Changes::Refused,
+            )
+        };
         check(&config).unwrap();
         let error = check(&tiny(&[])).unwrap_err().to_string();
         assert!(

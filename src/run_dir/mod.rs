@@ -221,7 +221,6 @@ impl RunDirectory {
     pub fn saves(&self) -> bool {
         self.paths.saves()
     }
-
 }
 
 impl Paths {

@@ -51,9 +51,7 @@ pub enum TrainError {
     )]
     NotABatch { name: String, dims: Vec<i64> },
     /// The checkpoint was made on other data.
-    #[error(
-        "{checkpoint} was trained on {was} examples an epoch and this data set gives {is}"
-    )]
+    #[error("{checkpoint} was trained on {was} examples an epoch and this data set gives {is}")]
     OtherData {
         checkpoint: Location,
         was: u64,

@@ -243,6 +243,18 @@ impl From<&Path> for Location {
     }
 }
 
+impl From<&PathBuf> for Location {
+    fn from(path: &PathBuf) -> Location {
+        path.as_path().into()
+    }
+}
+
+impl From<&Location> for Location {
+    fn from(location: &Location) -> Location {
+        location.clone()
+    }
+}
+
 /// Cuts a URL at its colon. A path with a colon is one unless it begins with a scheme that is known
 /// or goes on with `//`.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {

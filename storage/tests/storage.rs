@@ -183,6 +183,7 @@ fn big_objects_go_in_parts_and_come_in_pieces() {
         seed: 3,
         share: 0.3,
         kinds: vec![Fault::Unavailable, Fault::Reset, Fault::Short],
+        first: 0,
     });
     bench.options.timeout = Duration::from_secs(20);
     let storage = bench.open();

@@ -33,7 +33,6 @@ impl Disk {
             location: path.into(),
         }
     }
-
 }
 
 impl Files for Disk {
