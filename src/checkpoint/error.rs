@@ -110,6 +110,11 @@ impl Error {
         )
     }
 
+    /// Whether a service was not reached, or did not do what it was asked to.
+    pub(super) fn is_unreached(&self) -> bool {
+        matches!(self, Error::Storage(_))
+    }
+
     /// An [`Error::Io`] maker for `map_err`.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io {

@@ -49,6 +49,8 @@ pub struct Writer {
     names: BTreeSet<String>,
     groups: BTreeSet<String>,
     published: bool,
+    /// A service did not answer.
+    unreached: bool,
 }
 
 impl Writer {
@@ -85,6 +87,7 @@ impl Writer {
             // The root group's path is empty.
             groups: BTreeSet::from([String::new()]),
             published: false,
+            unreached: false,
         })
     }
 
@@ -104,7 +107,8 @@ impl Writer {
         for tensor in tensors {
             self.check_name(&tensor.name)?;
         }
-        let written = array::write(&self.unfinished, tensors, self.leads())?;
+        let written = array::write(&self.unfinished, tensors, self.leads());
+        let written = written.inspect_err(|error| self.unreached |= error.is_unreached())?;
         self.bytes += tensors.iter().map(TensorParts::bytes).sum::<u64>();
         self.arrays.extend(written);
         Ok(())
@@ -191,6 +195,13 @@ impl Writer {
     /// Of several processes, the one that leads waits for what the others wrote; the others return
     /// as soon as theirs is written.
     pub fn commit(mut self, metadata: &Value) -> Result<Location> {
+        let committed = self.commit_plainly(metadata);
+        self.published = committed.is_ok();
+        self.unreached |= committed.as_ref().is_err_and(Error::is_unreached);
+        committed
+    }
+
+    fn commit_plainly(&mut self, metadata: &Value) -> Result<Location> {
         if let Some(team) = self.team {
             if team.host > 0 {
                 self.hand_in(team)?;
@@ -207,7 +218,6 @@ impl Writer {
         let marker = Commit::new(self.step, self.bytes, metadata.clone(), groups, arrays);
         self.target
             .publish(&self.unfinished, &marker, &self.guard)?;
-        self.published = true;
         Ok(self.target.location().clone())
     }
 }
@@ -221,7 +231,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // After a failure, the failure is reported.
         if self.leads() && !self.published {
-            let _ = self.unfinished.discard();
+            let _ = self.unfinished.discard(self.unreached);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! finish.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ankh_storage::{Error as StorageError, Location, Storage, StorageOptions};
 
@@ -30,6 +30,8 @@ pub(super) struct Bucket {
     location: Location,
     storage: Storage,
     transfers: Arc<Permits>,
+    /// What was begun, will not be published and is still to be removed.
+    discarded: Arc<Mutex<BTreeSet<Location>>>,
 }
 
 impl Bucket {
@@ -38,6 +40,7 @@ impl Bucket {
             location: location.clone(),
             storage: Storage::open(location, options)?,
             transfers: Arc::new(Permits::new(TRANSFERS)),
+            discarded: Arc::default(),
         })
     }
 
@@ -48,6 +51,7 @@ impl Bucket {
             // What is beside a directory of a bucket, or in it, is in that bucket.
             storage: storage.unwrap_or_else(|| self.storage.clone()),
             transfers: self.transfers.clone(),
+            discarded: self.discarded.clone(),
         }
     }
 
@@ -91,6 +95,23 @@ impl Bucket {
             listed.insert(&record.file);
         }
         self.delete(found.keys().filter(|file| !listed.contains(file)))
+    }
+
+    /// Removes what could not be removed when its save failed. What cannot be removed now either is
+    /// left to the next save, or to [`Files::clean`].
+    fn discard_earlier(&self) {
+        let earlier = std::mem::take(&mut *self.discarded());
+        for location in earlier.into_iter().filter(|of| *of != self.location) {
+            if self.at(&location).discard(false).is_err() {
+                self.discarded().insert(location);
+            }
+        }
+    }
+
+    fn discarded(&self) -> MutexGuard<'_, BTreeSet<Location>> {
+        // No code that can panic holds it.
+        let discarded = self.discarded.lock();
+        discarded.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a whole checkpoint that has a hidden name into this place.
@@ -200,10 +221,14 @@ impl Files for Bucket {
         self.delete(self.files()?.keys())
     }
 
-    fn discard(&self) -> Result<()> {
-        // A replacement that is whole may be all there is of its step: `clean` finishes it.
-        let is_hidden = Remains::parse(self.location.name()).is_some();
-        match is_hidden && self.is_marked()? {
+    fn discard(&self, later: bool) -> Result<()> {
+        if later {
+            self.discarded().insert(self.location.clone());
+            return Ok(());
+        }
+        // Its marker may have arrived though the answer did not, and a replacement that is whole
+        // may be all there is of its step: `clean` finishes that.
+        match self.is_marked()? {
             true => Ok(()),
             false => self.remove_all(),
         }
@@ -228,10 +253,11 @@ impl Files for Bucket {
         written.settle(marker)?;
         guard.check()?;
         written.write(commit::FILE, &[marker.to_text().as_bytes()])?;
-        match written.location == self.location {
-            true => Ok(()),
-            false => self.take(&written),
+        if written.location != self.location {
+            self.take(&written)?;
         }
+        self.discard_earlier();
+        Ok(())
     }
 
     fn remove_checkpoint(&self) -> Result<()> {

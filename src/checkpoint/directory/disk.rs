@@ -121,6 +121,10 @@ impl Files for Disk {
         files::remove_tree(&self.path)
     }
 
+    fn discard(&self, _: bool) -> Result<()> {
+        self.remove_all()
+    }
+
     fn begin(&self, writer: Option<u64>, alone: bool) -> Result<Directory> {
         // One that was paused until another took its place may go on writing: each has its own.
         let partial = Remains::Partial.beside_for(&self.path, writer);

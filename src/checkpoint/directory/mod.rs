@@ -85,10 +85,9 @@ pub(super) trait Files: fmt::Debug + Send + Sync {
     /// Removes it with everything in it; a missing one is no error.
     fn remove_all(&self) -> Result<()>;
 
-    /// Removes what was begun and will not be published, unless only its last move failed.
-    fn discard(&self) -> Result<()> {
-        self.remove_all()
-    }
+    /// Removes what was begun and will not be published: now, or `later` where a service does not
+    /// answer, when something else was published.
+    fn discard(&self, later: bool) -> Result<()>;
 
     /// Where a new checkpoint that will be here is written until [`Files::publish`]. `writer` is a
     /// number that no other writer has, `alone` whether no other process writes the same

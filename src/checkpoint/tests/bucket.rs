@@ -36,7 +36,7 @@ fn a_bucket_holds_the_bytes_that_a_disk_would() {
             .collect::<BTreeMap<_, _>>()
     });
     let [on_disk, in_bucket] = contents;
-    assert!(on_disk.len() > 40);
+    assert!(on_disk.len() > 30);
     assert!(on_disk.keys().eq(in_bucket.keys()));
     for (name, bytes) in &on_disk {
         assert!(*bytes == in_bucket[name], "{name}");
@@ -108,8 +108,11 @@ fn saves_that_a_failing_server_ends_leave_no_step_and_say_where() {
         }
     }
     assert!(ended.iter().all(|count| *count > 0), "{ended:?}");
-    directly.clean().unwrap();
+    // What was left is removed when a save succeeds, or at the next start.
+    place.proxy.as_ref().unwrap().set(Faults::none());
+    place.store.save(13, &metadata(), small(13.0)).unwrap();
     place.expect_nothing_but(&directly.list().unwrap());
+    assert!(directly.clean().unwrap().is_empty());
 }
 
 /// A save whose process ends after this many requests: no later one arrives.
@@ -221,6 +224,58 @@ fn a_rejected_step_counts_no_more_and_stays_until_it_is_saved_again() {
 }
 
 #[test]
+fn lists_of_another_session_never_count() {
+    for place in places() {
+        let whole = tensor(ElementType::F32, &[4, 6], 1);
+        let shares = shares(&whole, &[2, 3], 2);
+        let write = |host: usize, launch| {
+            let team = Team {
+                launch,
+                ..team(host, 2, Duration::ZERO)
+            };
+            let mut writer = place.store.begin_together(5, team).unwrap();
+            writer.add_parts(&shares[host]).unwrap();
+            writer.commit(&metadata())
+        };
+        write(1, 3).unwrap();
+        let error = write(0, 4).unwrap_err();
+        assert!(matches!(error, Error::Late { host: 1, .. }), "{error}");
+        place.store.clean().unwrap();
+        place.expect_nothing_but(&[]);
+    }
+}
+
+#[test]
+fn any_object_missing_or_altered_is_damage_that_names_it() {
+    let place = in_bucket(Faults::none(), 3);
+    place.store.save(1, &json!({}), small(1.0)).unwrap();
+    place.store.save(2, &json!({}), small(2.0)).unwrap();
+    for name in place.names() {
+        let Some(file) = name.strip_prefix("step_00000002/") else {
+            continue;
+        };
+        let expect = |what: &str| match place.store.load(2) {
+            Err(Error::Damaged(damage)) => {
+                assert_eq!(damage.file, file, "{what}: {damage}");
+                assert_eq!(damage.fallback(), Some(1), "{what}: {damage}");
+            }
+            other => panic!("{what} of {file}: {other:?}"),
+        };
+        let contents = place.read(&name);
+        place.delete(&name);
+        expect("removal");
+        place.write(&name, &contents[..contents.len() - 1]);
+        expect("cut");
+        let mut altered = contents.clone();
+        altered[contents.len() / 2] ^= 1;
+        place.write(&name, &altered);
+        expect("flip");
+        place.write(&name, &contents);
+    }
+    assert_eq!(value_of(&place.store, 2), 2.0);
+}
+
+#[test]
 fn a_server_that_is_down_is_no_damage() {
     let place = in_bucket(Faults::none(), 2);
     place.store.save(1, &json!({}), small(1.0)).unwrap();
@@ -237,6 +292,9 @@ fn a_server_that_is_down_is_no_damage() {
         place.store.list().unwrap_err(),
     ] {
         assert!(matches!(error, Error::Storage(_)), "{error}");
-        assert!(error.to_string().contains("503 Slow Down"), "{error}");
+        assert!(
+            error.to_string().contains("the server answered 503"),
+            "{error}"
+        );
     }
 }
