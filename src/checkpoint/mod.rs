@@ -42,6 +42,7 @@ pub use retention::Retention;
 pub use saver::{Ended, Saver, Verdict};
 pub use writer::{Team, Writer};
 
+use commit::Commit;
 use directory::Directory;
 use error::Fault;
 use parallel::in_parallel;
@@ -121,9 +122,14 @@ impl Store {
 
     /// Directories of steps that have no marker: half written, or half removed by somebody.
     pub fn incomplete(&self) -> Result<Vec<Location>> {
-        let (_, incomplete) = self.steps()?;
-        let directories = incomplete.into_iter().map(|step| self.directory_of(step));
-        Ok(directories.collect())
+        let (_, unmarked) = self.steps()?;
+        let mut directories = Vec::new();
+        for step in unmarked {
+            if !self.step(step).is_rejected()? {
+                directories.push(self.directory_of(step));
+            }
+        }
+        Ok(directories)
     }
 
     /// The steps that have a marker, and those that have none.
@@ -198,6 +204,22 @@ impl Store {
         }
     }
 
+    /// What was saved beside the tensors of `step`, by its marker alone.
+    pub fn metadata(&self, step: u64) -> Result<Value> {
+        Ok(self.marker(step)?.metadata)
+    }
+
+    /// The names of the tensors of `step`, by its marker alone.
+    pub fn names(&self, step: u64) -> Result<Vec<String>> {
+        let arrays = self.marker(step)?.arrays.into_iter();
+        Ok(arrays.map(|array| array.name).collect())
+    }
+
+    fn marker(&self, step: u64) -> Result<Commit> {
+        let directory = self.step(step);
+        Commit::read(&directory).map_err(|fault| reader::damaged(&directory, fault))
+    }
+
     /// Loads the checkpoint of `step`.
     pub fn load(&self, step: u64) -> Result<Checkpoint> {
         self.reader(step)?.load()
@@ -206,7 +228,7 @@ impl Store {
     /// Removes the complete steps that no rule keeps, and never the newest; returns the steps
     /// removed.
     pub fn keep(&self, retention: &Retention) -> Result<Vec<u64>> {
-        let metadata = |step| Some(self.reader(step).ok()?.metadata().clone());
+        let metadata = |step| self.metadata(step).ok();
         let steps = retention.removed(&self.list()?, metadata);
         for &step in &steps {
             self.guard.check()?;

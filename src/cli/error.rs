@@ -183,6 +183,9 @@ impl From<RunError> for CliError {
             RunError::Lost(_) => {
                 Some("another process may be training there: look before you resume")
             }
+            RunError::StatesElsewhere { .. } => Some(
+                "set checkpoint.directory to where they are, or copy them there first, commit.json last",
+            ),
             RunError::Write { .. } | RunError::Checkpoints(_) => None,
         };
         let exit = match &error {

@@ -45,8 +45,8 @@ impl Contents {
         }
         // A damaged one is reported when it is loaded.
         let (store, step) = newest(checkpoints)?;
-        let reader = store.reader(step).ok()?;
-        let trained = reader.names().any(|name| name == "step");
+        let names = store.names(step).ok()?;
+        let trained = names.iter().any(|name| name == "step");
         (!trained).then_some(Contents::Weights { step })
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use ankh_storage::Location;
 use toml::{Table, Value};
 
-use super::RunError;
+use super::{RunError, checkpoints_of};
 use crate::checkpoint::{self, Store};
 use crate::config::{Config, ConfigError, RESOLVED_HEADER, recorded_in_json, resolve_recorded};
 
@@ -115,6 +115,23 @@ pub(super) fn check_same(
         }),
         Changes::Refused | Changes::Accepted => Ok(()),
     }
+}
+
+/// Where the run in `path` saved its states, if there are some, and none where `config` would look
+/// for them: the run would begin anew.
+pub(super) fn states_elsewhere(
+    path: &Path,
+    config: &Config,
+) -> Result<Option<Location>, checkpoint::Error> {
+    let Ok(recorded) = recorded(path) else {
+        return Ok(None);
+    };
+    if recorded.checkpoint.directory == config.checkpoint.directory {
+        return Ok(None);
+    }
+    let [there, here] = [&recorded, config].map(|config| checkpoints_of(path, config));
+    let has_states = |at: &Location| Ok::<_, checkpoint::Error>(Store::at(at)?.latest()?.is_some());
+    Ok((!has_states(&here)? && has_states(&there)?).then_some(there))
 }
 
 /// The configuration of the run in a directory.
@@ -250,16 +267,15 @@ struct Saved {
 fn saved(checkpoints: &Location) -> Option<Saved> {
     let store = Store::at(checkpoints).ok()?;
     let step = store.latest().ok()??;
-    let reader = store.reader(step).ok()?;
+    let metadata = store.metadata(step).ok()?;
     Some(Saved {
-        config: saved_config(&reader)?,
+        config: saved_config(&metadata)?,
         checkpoint: store.directory_of(step),
     })
 }
 
-/// The configuration that a saved state was made with, if a run made it.
-pub(crate) fn saved_config(reader: &checkpoint::Reader) -> Option<Config> {
-    let metadata = reader.metadata();
+/// The configuration that a saved state was made with, by its metadata, if a run made it.
+pub(crate) fn saved_config(metadata: &serde_json::Value) -> Option<Config> {
     // Imported weights have a model there, and nothing of a run.
     metadata.get("examples_per_epoch")?;
     recorded_in_json(metadata.get("config")?)

@@ -27,7 +27,7 @@ pub use lease::{Fence, Holder, Lost};
 pub use requests::Requests;
 pub(crate) use requests::is_ignored;
 
-use identity::{Changes, check_same, listed};
+use identity::{Changes, check_same, listed, states_elsewhere};
 use lease::{Lease, Refusal};
 
 /// A directory that holds a run, or is about to: this process's, until this is dropped.
@@ -104,6 +104,13 @@ pub enum RunError {
     /// There are traces of a run whose configuration cannot be told.
     #[error("cannot use {}, the configuration of this run", path.join("config.toml").display())]
     UnreadableConfig { path: PathBuf, source: Box<Damage> },
+    /// The run saved its states elsewhere, and none is where this configuration says.
+    #[error("the saved states of {} are in {there}, and there are none in {here}", path.display())]
+    StatesElsewhere {
+        path: PathBuf,
+        there: Location,
+        here: Location,
+    },
     /// The saved states of the run cannot be looked at.
     #[error(transparent)]
     Checkpoints(#[from] checkpoint::Error),
@@ -266,6 +273,15 @@ impl Paths {
                 RunMode::ResumeChanged => Changes::Accepted,
             };
             check_same(&self.own, &self.checkpoints, config, changes)?;
+            if self.saves()
+                && let Some(there) = states_elsewhere(&self.own, config)?
+            {
+                return Err(RunError::StatesElsewhere {
+                    path: self.own.clone(),
+                    there,
+                    here: self.checkpoints.clone(),
+                });
+            }
             if start == RunMode::New {
                 return Err(RunError::Occupied {
                     path: self.own.clone(),
@@ -358,6 +374,26 @@ mod tests {
         RunDirectory::open(directory.path(), &longer, RunMode::Resume).unwrap();
         let error = RunDirectory::open(directory.path(), &longer, RunMode::New).unwrap_err();
         assert!(matches!(error, RunError::Occupied { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_run_whose_states_are_elsewhere_does_not_begin_anew() {
+        let directory = recorded(&tiny(&[]));
+        let elsewhere = tempfile::tempdir().unwrap();
+        let moved = format!("checkpoint.directory={}", elsewhere.path().display());
+        let open = || RunDirectory::open(directory.path(), &tiny(&[&moved]), RunMode::Resume);
+        let save = |directory: &Path| {
+            let tensor = ankh_pjrt::HostTensor::new::<f32>([1], &[0.0]);
+            let tensors = [("step", &tensor)];
+            let metadata = serde_json::Value::Null;
+            Store::open(directory).save(2, &metadata, tensors).unwrap();
+        };
+        open().unwrap();
+        save(&directory.path().join("checkpoints"));
+        let error = open().unwrap_err();
+        assert!(matches!(error, RunError::StatesElsewhere { .. }), "{error}");
+        save(elsewhere.path());
+        open().unwrap();
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl ResumePoint {
         training: &DataLoader,
     ) -> Result<ResumePoint, TrainError> {
         check_data(&reader, training)?;
-        let before = saved_config(&reader);
+        let before = saved_config(reader.metadata());
         let before = before.as_ref().unwrap_or(config);
         let step = reader.step();
         check_rate(before, config, step)?;

@@ -275,6 +275,10 @@ impl Files for Bucket {
         Ok(self.location.join(REJECTED))
     }
 
+    fn is_rejected(&self) -> Result<bool> {
+        self.has(REJECTED)
+    }
+
     /// Finishes replacements that are whole, and removes what has neither a marker nor one of its
     /// rejection.
     fn clean(&self, is_step: fn(&str) -> bool, guard: &Guard) -> Result<Vec<Location>> {
@@ -291,7 +295,7 @@ impl Files for Bucket {
             {
                 guard.check()?;
                 self.at(&self.location.join(target)).take(&directory)?;
-            } else if !directory.is_marked()? && !directory.has(REJECTED)? {
+            } else if !directory.is_marked()? && !directory.is_rejected()? {
                 guard.check()?;
                 directory.remove_all()?;
                 removed.push(directory.location);

@@ -172,6 +172,11 @@ impl Files for Disk {
         Ok(rejected.into())
     }
 
+    fn is_rejected(&self) -> Result<bool> {
+        // It has another name.
+        Ok(false)
+    }
+
     /// Brings back a checkpoint whose replacement never came, and removes what has a hidden name.
     fn clean(&self, is_step: fn(&str) -> bool, guard: &Guard) -> Result<Vec<Location>> {
         let mut removed = Vec::new();

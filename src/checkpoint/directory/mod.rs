@@ -104,6 +104,9 @@ pub(super) trait Files: fmt::Debug + Send + Sync {
     /// Sets a checkpoint aside, so that it counts no more, and says as what.
     fn reject(&self) -> Result<Location>;
 
+    /// Whether this is what a rejected checkpoint became, under the name of its step.
+    fn is_rejected(&self) -> Result<bool>;
+
     /// Puts this directory of checkpoints in order after a writer that died, and says what was
     /// removed. `is_step` tells the names of checkpoints.
     fn clean(&self, is_step: fn(&str) -> bool, guard: &Guard) -> Result<Vec<Location>>;

@@ -218,6 +218,7 @@ fn a_rejected_step_counts_no_more_and_stays_until_it_is_saved_again() {
         let before = place.names();
         assert!(store.clean().unwrap().is_empty());
         assert_eq!(place.names(), before);
+        assert!(store.incomplete().unwrap().is_empty());
         store.save(2, &json!({}), small(3.0)).unwrap();
         assert_eq!(value_of(store, 2), 3.0);
     }
