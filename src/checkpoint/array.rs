@@ -182,9 +182,8 @@ impl<'t> Plan<'t> {
     fn of(directory: &Directory, tensor: &'t TensorParts<'_>) -> Result<Plan<'t>> {
         let name: &str = &tensor.name;
         let failed = |problem: String| Error::Zarr {
-            action: "write",
-            name: name.to_owned(),
-            checkpoint: directory.location().clone(),
+            action: "write array",
+            node: directory.location().join(name),
             problem,
         };
         let (grid, data_type) = grid_of(tensor)?;
@@ -272,8 +271,7 @@ pub(super) fn write_group(directory: &Directory, group: &str) -> Result<FileReco
     };
     let text = text().map_err(|problem| Error::Zarr {
         action: "write group",
-        name: format!("/{group}"),
-        checkpoint: directory.location().clone(),
+        node: directory.location().join(group),
         problem,
     })?;
     let record = FileRecord::of(file_of(group), &text);

@@ -84,11 +84,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The Zarr library refused an array.
-    #[error("cannot {action} array `{name}` of {checkpoint}: {problem}")]
+    #[error("cannot {action} {node}: {problem}")]
     Zarr {
         action: &'static str,
-        name: String,
-        checkpoint: Location,
+        node: Location,
         problem: String,
     },
 }

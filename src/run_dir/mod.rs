@@ -108,8 +108,8 @@ pub enum RunError {
     #[error("the saved states of {} are in {there}, and there are none in {here}", path.display())]
     StatesElsewhere {
         path: PathBuf,
-        there: Location,
-        here: Location,
+        there: Box<Location>,
+        here: Box<Location>,
     },
     /// The saved states of the run cannot be looked at.
     #[error(transparent)]
@@ -278,8 +278,8 @@ impl Paths {
             {
                 return Err(RunError::StatesElsewhere {
                     path: self.own.clone(),
-                    there,
-                    here: self.checkpoints.clone(),
+                    there: Box::new(there),
+                    here: Box::new(self.checkpoints.clone()),
                 });
             }
             if start == RunMode::New {

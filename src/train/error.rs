@@ -96,7 +96,7 @@ pub enum TrainError {
     Unsaved {
         step: u64,
         saved: Option<u64>,
-        source: checkpoint::Error,
+        source: Box<checkpoint::Error>,
     },
     /// The numbers of the run are not finite any more, and going back did not help.
     #[error("{fault}; {}{}", saving::Newest(*saved), gone_back(*rollbacks))]

@@ -144,7 +144,7 @@ impl Saves {
         Some(TrainError::Unsaved {
             step,
             saved: self.saved,
-            source: failing.error,
+            source: Box::new(failing.error),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Checkpoints in a bucket: an object appears whole, nothing is renamed, and the marker is put last.
+//! Checkpoints in a bucket: an object appears whole, none is renamed, and the marker is put last.
 //!
 //! A new step is written where it will be: without its marker it is none. One that takes the place
 //! of another is written under a hidden name first, its marker included. Only then are the old
