@@ -145,7 +145,9 @@ fn a_run_that_saves_to_a_bucket_through_faults_and_resumes_equals_an_undisturbed
     }
 
     // The weights go elsewhere from there.
+    let run = bench.path("run").display().to_string();
     for (name, checkpoint) in [
+        ("hf-run", run),
         ("hf", remote.directory.to_string()),
         (
             "hf-step",
@@ -159,8 +161,16 @@ fn a_run_that_saves_to_a_bucket_through_faults_and_resumes_equals_an_undisturbed
         expect(output.unwrap(), 0, &[]);
     }
     let weights = |name: &str| fs::read(bench.path(name).join("model.safetensors")).unwrap();
-    assert!(weights("hf") == weights("hf-local"));
-    assert!(weights("hf-step") == weights("hf-local"));
+    for name in ["hf-run", "hf", "hf-step"] {
+        assert!(weights(name) == weights("hf-local"), "{name}");
+    }
+    // And back, to another place in the bucket.
+    let imported = remote.directory.join("imported/step_00000000").to_string();
+    let mut import = pretrain();
+    import.args(["import", "--output", &imported, "--input"]);
+    let output = remote.reaching(import).arg(bench.path("hf")).output();
+    expect(output.unwrap(), 0, &[&imported]);
+    assert!(remote.steps().contains(&"imported/step_00000000".into()));
     let faults: usize = Fault::PASSING
         .map(|fault| remote.proxy.met(fault))
         .iter()

@@ -357,9 +357,6 @@ fn in_words(summary: &Summary, exit: Exit, run: &Path, program: &str) -> String 
             "next: start it again with the same arguments".into()
         }
         (Exit::Stopped, _) => format!("next: {program} --resume --run-dir {run}"),
-        (_, Some(checkpoint)) if checkpoint.local().is_none() => {
-            format!("next: {program} export --checkpoint {checkpoint} --output hf")
-        }
         (_, Some(_)) => format!("next: {program} export --checkpoint {run} --output hf"),
         (_, None) => format!("next: {program} --resume --run-dir {run} --steps MORE"),
     });

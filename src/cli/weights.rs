@@ -13,6 +13,7 @@ use crate::config::ScheduleKind;
 use crate::hugging_face::{self, Note};
 use crate::mesh::Hosts;
 use crate::programs::Gradients;
+use crate::run_dir::Recorded;
 use crate::telemetry::print_line;
 use crate::train::forward::forward as forward_pass;
 use crate::train::open_mesh;
@@ -83,7 +84,7 @@ pub(super) struct ExportArgs {
 
 pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
     let mut config = arguments.config.resolve()?;
-    let weights = hugging_face::load(arguments.weights)?;
+    let weights = hugging_face::load(states_of(arguments.weights))?;
     print_notes(&weights.notes);
     config.model = weights.model;
     config.schedule.kind = ScheduleKind::Constant;
@@ -134,6 +135,15 @@ pub(super) fn import(arguments: ImportArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// Where the states of a run are, if this is its directory and they are elsewhere; else itself.
+fn states_of(location: Location) -> Location {
+    let run = location.local().map(Recorded::of);
+    match run {
+        Some(Ok(Some(Recorded::Whole(config)))) => config.checkpoint.directory.unwrap_or(location),
+        _ => location,
+    }
+}
+
 /// Prints the notes of an import to standard error.
 fn print_notes(notes: &[Note]) {
     for note in notes {
@@ -142,7 +152,8 @@ fn print_notes(notes: &[Note]) {
 }
 
 pub(super) fn export(arguments: ExportArgs) -> Result<Exit, CliError> {
-    let files = hugging_face::export_checkpoint(arguments.checkpoint, &arguments.output)?;
+    let files =
+        hugging_face::export_checkpoint(states_of(arguments.checkpoint), &arguments.output)?;
     if arguments.json {
         json(&serde_json::json!({ "directory": arguments.output, "files": files }))?;
     } else {

@@ -7,6 +7,7 @@
 //! finish.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ankh_storage::{Error as StorageError, Location, Storage, StorageOptions};
@@ -21,7 +22,7 @@ use crate::checkpoint::parallel::{Permits, in_parallel};
 /// What the marker of a rejected checkpoint is called.
 const REJECTED: &str = "rejected.json";
 
-/// Files in memory at once, on their way to the bucket or from it: a chunk each at most.
+/// Files on their way to the bucket or from it at once: at most a chunk of each is in memory.
 const TRANSFERS: usize = 8;
 
 /// The objects of a bucket whose keys begin with that of a directory.
@@ -179,19 +180,27 @@ impl Files for Bucket {
 
     fn read_into(&self, file: &str, buffers: &mut [&mut [u8]]) -> Result<(), Fault> {
         let _permit = self.transfers.take();
-        let contents = self.storage.read(file);
-        let contents = contents.map_err(|error| Fault::unreachable(file, error))?;
-        let expected = buffers.iter().map(|buffer| buffer.len()).sum::<usize>();
-        if contents.len() != expected {
-            return Err(Fault::length(file, expected as u64, contents.len() as u64));
+        let unreachable = |error| Fault::unreachable(file, error);
+        let mut reader = self.storage.reader(file).map_err(unreachable)?;
+        let mut read = || {
+            buffers
+                .iter_mut()
+                .try_for_each(|buffer| reader.read_exact(buffer))?;
+            // It ends here.
+            Ok::<_, io::Error>(reader.read(&mut [0])? == 0)
+        };
+        match read() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => {
+                let location = self.storage.location(file);
+                return Err(unreachable(StorageError::reading(&location, error)));
+            }
         }
-        let mut rest = &contents[..];
-        for buffer in buffers {
-            let (own, others) = rest.split_at(buffer.len());
-            buffer.copy_from_slice(own);
-            rest = others;
-        }
-        Ok(())
+        let found = self.storage.size(file).map_err(unreachable)?;
+        let expected = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        Err(Fault::length(file, expected, found))
     }
 
     fn read_if_there(&self, file: &str) -> Result<Option<Vec<u8>>> {
