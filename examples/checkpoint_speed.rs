@@ -42,7 +42,8 @@ fn main() -> Result<(), Error> {
     let mut results = Vec::new();
     let mut bytes = 0;
     for _ in 0..rounds {
-        let store = Store::open(place.join("checkpoints"));
+        let checkpoints = place.join("checkpoints");
+        let store = Store::open(&checkpoints);
         let mut saver = Saver::new(store.clone(), Retention::last(1), Share::Whole);
         let before = peak_memory_from_now()?;
         let start = Instant::now();
@@ -67,7 +68,7 @@ fn main() -> Result<(), Error> {
         ])?;
         let dd_write = start.elapsed().as_secs_f64();
 
-        forget(&store.directory_of(1))?;
+        forget(&checkpoints.join("step_00000001"))?;
         forget(&file)?;
         drop(state);
         let before = peak_memory_from_now()?;
@@ -83,7 +84,7 @@ fn main() -> Result<(), Error> {
         ])?;
         let dd_read = start.elapsed().as_secs_f64();
         fs::remove_file(&file)?;
-        fs::remove_dir_all(store.directory())?;
+        fs::remove_dir_all(&checkpoints)?;
         results.push(json!({
             "save_seconds": save,
             "stall_seconds": stall,

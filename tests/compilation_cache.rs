@@ -53,7 +53,7 @@ fn train_in(run: &Path, config: &Config, cache: &Path) -> (usize, Vec<(String, H
     let run = RunDirectory::open(run, config, RunMode::New).unwrap();
     let processes = Processes::alone(Requests::default());
     train(config, &run, &mesh, None, &processes).unwrap();
-    let store = Store::open(run.checkpoints());
+    let store = Store::at(run.checkpoints()).unwrap();
     let state = store.load(config.train.steps).unwrap().tensors;
     (mesh.compilations(), state)
 }

@@ -214,7 +214,12 @@ fn what_is_damaged_or_gone_in_memory_is_not_gone_on_from() {
     let (first, step) = caught(2);
     let [own, _] = run.kept(1).unwrap();
     let chunk = own.directory_of(step).join("encoder.final_norm/c");
-    let file = fs::read_dir(chunk).unwrap().next().unwrap().unwrap().path();
+    let file = fs::read_dir(chunk.local().unwrap())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let mut bytes = fs::read(&file).unwrap();
     bytes[1] ^= 4;
     fs::write(&file, bytes).unwrap();

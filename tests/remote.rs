@@ -13,18 +13,11 @@ use std::process::{Command, Output};
 use ankh_storage::{Location, Storage, StorageOptions};
 use serde_json::{Map, Value};
 use servers::{Fault, Faults, Proxy, S3, server};
-use support::runs::{Bench, expect, fasta, files};
+use support::runs::{Bench, expect, fasta, files, with_service};
 
-/// Runs the binary with nothing of the credentials of whoever runs the tests.
+/// The binary, with a service.
 fn pretrain(environment: &BTreeMap<String, String>) -> Command {
-    let mut command = support::runs::pretrain();
-    for (name, _) in std::env::vars() {
-        if name.starts_with("AWS_") || name.starts_with("GOOGLE_") {
-            command.env_remove(name);
-        }
-    }
-    command.envs(environment);
-    command
+    with_service(support::runs::pretrain(), environment)
 }
 
 /// Prepared proteins in a directory and in a bucket.

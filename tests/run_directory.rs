@@ -314,7 +314,7 @@ fn exports_beside_a_run_that_removes_old_steps_find_the_newest() {
         }
         number += 1;
         let output = bench.path(&format!("hf{number}"));
-        let exported = ankh::hugging_face::export_checkpoint(&bench.path("run"), &output);
+        let exported = ankh::hugging_face::export_checkpoint(bench.path("run"), &output);
         exported.unwrap_or_else(|error| panic!("export {number}: {error}"));
         exports += 1;
         // Leave the run some of the machine.

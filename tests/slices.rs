@@ -86,7 +86,11 @@ fn run_with(config: &Config, devices: usize, hosts: Hosts, executable: Option<&P
     };
     Run {
         losses: metrics.lines().map(loss).collect(),
-        state: Store::open(run.checkpoints()).load(STEPS).unwrap().tensors,
+        state: Store::at(run.checkpoints())
+            .unwrap()
+            .load(STEPS)
+            .unwrap()
+            .tensors,
     }
 }
 

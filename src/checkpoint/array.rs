@@ -1,20 +1,19 @@
 //! One tensor as one Zarr array: data types, names, chunks out and in.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ankh_pjrt::{ElementType, HostTensor};
-use ankh_storage::atomic;
 use serde::{Deserialize, Serialize};
 use zarrs::array::codec::Crc32cCodec;
 use zarrs::array::{Array, ArrayBuilder, ArrayMetadataOptions, FillValue};
-use zarrs::filesystem::FilesystemStore;
+use zarrs::group::GroupBuilder;
+use zarrs::storage::store::MemoryStore;
+use zarrs::storage::{ReadableStorageTraits, StoreKey, WritableStorageTraits};
 
 use super::commit::{ArrayRecord, Checksum, FileRecord};
+use super::directory::Directory;
 use super::error::{Error, Fault, Result};
 use super::grid::{Grid, LIMIT};
 use super::parallel::in_parallel;
@@ -141,90 +140,171 @@ impl WrittenArray {
     }
 }
 
-/// Writes the parts of a tensor that there are to the array of its name in the checkpoint being
-/// written in `directory`, and the array's own file if `lead`.
+/// Writes the parts of tensors that there are to arrays of their names in `directory`, and the
+/// arrays' own files if `lead`.
 pub(super) fn write(
-    storage: &Arc<FilesystemStore>,
-    directory: &Path,
-    tensor: &TensorParts<'_>,
+    directory: &Directory,
+    tensors: &[TensorParts<'_>],
     lead: bool,
-) -> Result<WrittenArray> {
-    let TensorParts { name, .. } = tensor;
-    let failed = |problem: String| Error::Zarr {
-        action: "write",
-        name: name.to_string(),
-        checkpoint: directory.to_path_buf(),
-        problem,
-    };
-    let (grid, data_type) = grid_of(tensor)?;
+) -> Result<Vec<WrittenArray>> {
+    let plans = tensors.iter().map(|tensor| Plan::of(directory, tensor));
+    let plans = plans.collect::<Result<Vec<_>>>()?;
+    let files = plans.iter().enumerate().flat_map(|(number, plan)| {
+        let metadata = lead.then_some((number, None));
+        let chunks = (0..plan.chunks.len()).map(move |chunk| (number, Some(chunk)));
+        metadata.into_iter().chain(chunks)
+    });
+    let files: Vec<(usize, Option<usize>)> = files.collect();
+    let written = in_parallel(files.len(), |i| {
+        let (number, chunk) = files[i];
+        plans[number].write(directory, chunk)
+    })?;
+    let mut arrays: Vec<WrittenArray> = plans.into_iter().map(|plan| plan.array).collect();
+    for ((number, _), (place, record)) in files.into_iter().zip(written) {
+        match place {
+            Some(place) => arrays[number].chunks.push((place, record)),
+            None => arrays[number].metadata = Some(record),
+        }
+    }
+    Ok(arrays)
+}
+
+/// What is to be written of an array.
+struct Plan<'t> {
+    array: WrittenArray,
+    grid: Grid,
+    /// The text of the array's own file.
+    metadata: Vec<u8>,
+    /// The chunks of all parts.
+    chunks: Vec<Chunk<'t>>,
+}
+
+/// A chunk of a part of an array.
+struct Chunk<'t> {
+    part: &'t HostTensor,
+    /// The grid of the part, and the chunk's place in it.
+    own: Arc<Grid>,
+    inner: Vec<u64>,
+    /// Its place in the grid of the whole.
+    index: Vec<u64>,
+    file: String,
+}
+
+impl<'t> Plan<'t> {
+    fn of(directory: &Directory, tensor: &'t TensorParts<'_>) -> Result<Plan<'t>> {
+        let name: &str = &tensor.name;
+        let failed = |problem: String| Error::Zarr {
+            action: "write array",
+            node: directory.location().join(name),
+            problem,
+        };
+        let (grid, data_type) = grid_of(tensor)?;
+        let (array, metadata) = described(name, &grid, data_type).map_err(failed)?;
+        let mut chunks = Vec::new();
+        for (range, part) in &tensor.parts {
+            let (own, first) = grid.of_part(&unsigned(range));
+            let own = Arc::new(own);
+            for number in 0..own.len() {
+                let inner = own.index(number);
+                let index: Vec<u64> = inner.iter().zip(&first).map(|(i, f)| i + f).collect();
+                chunks.push(Chunk {
+                    part,
+                    own: own.clone(),
+                    file: chunk_file(&array, &index),
+                    inner,
+                    index,
+                });
+            }
+        }
+        Ok(Plan {
+            array: WrittenArray {
+                name: name.to_owned(),
+                data_type: data_type.to_owned(),
+                shape: grid.shape.clone(),
+                count: grid.len(),
+                metadata: None,
+                chunks: Vec::new(),
+            },
+            grid,
+            metadata,
+            chunks,
+        })
+    }
+
+    /// Writes a chunk, and says where in the grid it is; or the array's own file.
+    fn write(
+        &self,
+        directory: &Directory,
+        chunk: Option<usize>,
+    ) -> Result<(Option<usize>, FileRecord)> {
+        let Some(chunk) = chunk.map(|chunk| &self.chunks[chunk]) else {
+            let record = FileRecord::of(file_of(&self.array.name), &self.metadata);
+            directory.write(&record.file, &[&self.metadata])?;
+            return Ok((None, record));
+        };
+        // As the codecs `bytes` and `crc32c` of Zarr do: the elements, little-endian, and their
+        // checksum. A chunk of zeros is written like any other, so that a missing file is always a
+        // fault.
+        let elements = elements(&chunk.own, &chunk.inner, &chunk.part.bytes);
+        let record = FileRecord {
+            file: chunk.file.clone(),
+            bytes: elements.len() as u64 + CRC_BYTES as u64,
+            crc32c: Checksum::of(&elements),
+        };
+        directory.write(&record.file, &[&elements, &record.crc32c.to_le_bytes()])?;
+        Ok((Some(self.grid.number(&chunk.index)), record))
+    }
+}
+
+/// The array of a tensor, and the text of its own file.
+fn described(name: &str, grid: &Grid, data_type: &str) -> Result<(OpenArray, Vec<u8>), String> {
+    let storage = Arc::new(MemoryStore::new());
     let fill = FillValue::new(vec![0; grid.width as usize]);
     let array = ArrayBuilder::new(grid.shape.clone(), grid.chunk.clone(), data_type, fill)
         .bytes_to_bytes_codecs(vec![Arc::new(Crc32cCodec::new())])
         .build(storage.clone(), &format!("/{name}"))
-        .map_err(|e| failed(e.to_string()))?;
-    let metadata = lead.then(|| {
-        array
-            .store_metadata_opt(&ArrayMetadataOptions::default().with_include_zarrs_metadata(false))
-            .map_err(|e| failed(e.to_string()))?;
-        let file = format!("{name}/zarr.json");
-        let path = directory.join(&file);
-        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        Ok(FileRecord::of(file, &text))
-    });
-
-    // The chunks of all parts: the part, its own grid, the place there and in the whole grid.
-    let mut jobs = Vec::new();
-    let mut parts = Vec::new();
-    for (range, part) in &tensor.parts {
-        let (own, first) = grid.of_part(&unsigned(range));
-        for number in 0..own.len() {
-            let inner = own.index(number);
-            let index: Vec<u64> = inner.iter().zip(&first).map(|(i, f)| i + f).collect();
-            jobs.push((parts.len(), inner, index));
-        }
-        parts.push((own, part));
-    }
-    // A chunk of zeros is written like any other, so that a missing file is always a fault.
-    let chunks = in_parallel(jobs.len(), |job| {
-        let (part, inner, index) = &jobs[job];
-        let (own, part) = &parts[*part];
-        let elements = elements(own, inner, &part.bytes);
-        let record = FileRecord {
-            file: chunk_file(&array, index),
-            bytes: elements.len() as u64 + CRC_BYTES as u64,
-            crc32c: Checksum::of(&elements),
-        };
-        let path = directory.join(&record.file);
-        write_chunk(&path, &elements, record.crc32c).map_err(Error::io("write", &path))?;
-        Ok((grid.number(index), record))
-    })?;
-    Ok(WrittenArray {
-        name: name.to_string(),
-        data_type: data_type.to_owned(),
-        count: grid.len(),
-        shape: grid.shape,
-        metadata: metadata.transpose()?,
-        chunks,
-    })
+        .map_err(|e| e.to_string())?;
+    array
+        .store_metadata_opt(&ArrayMetadataOptions::default().with_include_zarrs_metadata(false))
+        .map_err(|e| e.to_string())?;
+    let metadata = stored(&storage, &file_of(name))?;
+    Ok((array, metadata))
 }
 
-/// Writes a chunk as the codecs `bytes` and `crc32c` of Zarr do, without a copy of it: the
-/// elements, little-endian, and their checksum.
-fn write_chunk(path: &Path, elements: &[u8], crc32c: Checksum) -> io::Result<()> {
-    let mut file = match File::create(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(atomic::parent(path))?;
-            File::create(path)?
-        }
-        file => file?,
+/// Writes the own file of a group.
+pub(super) fn write_group(directory: &Directory, group: &str) -> Result<FileRecord> {
+    let text = || {
+        let storage = Arc::new(MemoryStore::new());
+        let node = GroupBuilder::new()
+            .build(storage.clone(), &format!("/{group}"))
+            .map_err(|e| e.to_string())?;
+        node.store_metadata().map_err(|e| e.to_string())?;
+        stored(&storage, &file_of(group))
     };
-    file.write_all(elements)?;
-    file.write_all(&crc32c.to_le_bytes())?;
-    // The disk works on while other threads prepare their chunks.
-    match elements.len() >= SYNCED {
-        true => file.sync_all(),
-        false => Ok(()),
+    let text = text().map_err(|problem| Error::Zarr {
+        action: "write group",
+        node: directory.location().join(group),
+        problem,
+    })?;
+    let record = FileRecord::of(file_of(group), &text);
+    directory.write(&record.file, &[&text])?;
+    Ok(record)
+}
+
+/// The own file of an array or a group.
+fn file_of(name: &str) -> String {
+    match name {
+        "" => "zarr.json".to_owned(),
+        name => format!("{name}/zarr.json"),
     }
+}
+
+/// What the Zarr library wrote to memory.
+fn stored(storage: &MemoryStore, file: &str) -> Result<Vec<u8>, String> {
+    let key = StoreKey::new(file).map_err(|e| e.to_string())?;
+    let text = storage.get(&key).map_err(|e| e.to_string())?;
+    let text = text.ok_or_else(|| format!("{file} was not written"))?;
+    Ok(text.to_vec())
 }
 
 /// The grid of a tensor's array and its data type, if the parts are what they should be.
@@ -285,14 +365,14 @@ fn unsigned(part: &[Range<i64>]) -> Vec<Range<u64>> {
 }
 
 /// Reads a part of an array back, every byte checked, and says how many bytes of files that took.
-/// `part` lies within the array.
+/// `metadata` is the text of the array's own file, which was checked; `part` lies within the array.
 pub(super) fn read(
-    storage: &Arc<FilesystemStore>,
-    directory: &Path,
+    directory: &Directory,
     record: &ArrayRecord,
+    metadata: &[u8],
     part: &[Range<u64>],
 ) -> Result<(HostTensor, u64), Fault> {
-    let (array, grid, element_type) = open(storage, directory, record)?;
+    let (array, grid, element_type) = open(record, metadata)?;
     let dims = part.iter().map(|range| (range.end - range.start) as i64);
     let mut tensor = HostTensor::zeros(element_type, dims.collect::<Vec<_>>());
     let numbers = grid.overlapping(part);
@@ -360,11 +440,11 @@ fn in_a_row<'t>(
 
 /// Reads every byte of an array and keeps none.
 pub(super) fn verify(
-    storage: &Arc<FilesystemStore>,
-    directory: &Path,
+    directory: &Directory,
     record: &ArrayRecord,
+    metadata: &[u8],
 ) -> Result<(), Fault> {
-    let (array, grid, _) = open(storage, directory, record)?;
+    let (array, grid, _) = open(record, metadata)?;
     record.numbered().try_for_each(|(number, chunk)| {
         let mut elements = vec![0; grid.chunk_bytes()];
         read_chunk(&array, directory, &grid.index(number), chunk, &mut elements)
@@ -373,15 +453,14 @@ pub(super) fn verify(
 
 /// Whether all chunks are there that a part of an array lies in. `part` lies within the array.
 pub(super) fn holds(
-    storage: &Arc<FilesystemStore>,
-    directory: &Path,
     record: &ArrayRecord,
+    metadata: &[u8],
     part: &[Range<u64>],
 ) -> Result<bool, Fault> {
     if record.numbers.is_none() {
         return Ok(true);
     }
-    let (_, grid, _) = open(storage, directory, record)?;
+    let (_, grid, _) = open(record, metadata)?;
     let mut numbers = grid.overlapping(part).into_iter();
     Ok(numbers.all(|number| record.chunk(number).is_some()))
 }
@@ -389,23 +468,20 @@ pub(super) fn holds(
 /// The bytes the codec appends to a chunk.
 const CRC_BYTES: usize = 4;
 
-/// Chunks of so many bytes are put on the disk as soon as they are written, smaller ones with all
-/// other files.
-const SYNCED: usize = 1 << 20;
+type OpenArray = Array<MemoryStore>;
 
-type OpenArray = Array<FilesystemStore>;
-
-fn open(
-    storage: &Arc<FilesystemStore>,
-    directory: &Path,
-    record: &ArrayRecord,
-) -> Result<(OpenArray, Grid, ElementType), Fault> {
+/// The array that its own file describes. What passed the checksum is what was written, so the
+/// checks here are for a foreign writer's mistakes.
+fn open(record: &ArrayRecord, metadata: &[u8]) -> Result<(OpenArray, Grid, ElementType), Fault> {
     let file = &record.metadata.file;
-    // The file's own checksum comes first: what passes it is what was written, so the checks below
-    // are for a foreign writer's mistakes.
-    record.metadata.read(directory)?;
-    let array = Array::open(storage.clone(), &format!("/{}", record.name))
-        .map_err(|e| Fault::new(file, e.to_string()))?;
+    let opened = || {
+        let storage = Arc::new(MemoryStore::new());
+        let key = StoreKey::new(file_of(&record.name)).map_err(|e| e.to_string())?;
+        let set = storage.set(&key, metadata.to_vec().into());
+        set.map_err(|e| e.to_string())?;
+        Array::open(storage, &format!("/{}", record.name)).map_err(|e| e.to_string())
+    };
+    let array = opened().map_err(|problem| Fault::new(file, problem))?;
     let element_type = element_type(&record.data_type).ok_or_else(|| {
         Fault::new(
             super::commit::FILE,
@@ -449,39 +525,35 @@ fn open(
 /// Reads the elements of a chunk, every byte checked.
 fn read_chunk(
     array: &OpenArray,
-    directory: &Path,
+    directory: &Directory,
     index: &[u64],
     record: &FileRecord,
     elements: &mut [u8],
 ) -> Result<(), Fault> {
-    let fault = |problem: String| Fault::new(&record.file, problem);
-    let unreadable = |e: io::Error| Fault::unreadable(&record.file, &e);
+    let fault = |problem: &str| Fault::new(&record.file, problem);
     if record.file != chunk_file(array, index) {
         return Err(Fault::new(
             super::commit::FILE,
             format!("it lists `{}` in the place of chunk {index:?}", record.file),
         ));
     }
-    record.check_length(directory)?;
     let expected = (elements.len() + CRC_BYTES) as u64;
     if record.bytes != expected {
-        return Err(fault(format!(
+        return Err(fault(&format!(
             "expected {expected} bytes, and commit.json lists {}",
             record.bytes
         )));
     }
-    let mut file = File::open(directory.join(&record.file)).map_err(unreadable)?;
     let mut own = [0; CRC_BYTES];
-    file.read_exact(elements).map_err(unreadable)?;
-    file.read_exact(&mut own).map_err(unreadable)?;
+    directory.read_into(&record.file, &mut [&mut *elements, &mut own])?;
     let crc32c = Checksum::of(elements);
     if own != crc32c.to_le_bytes() {
-        return Err(fault("its contents do not match its own checksum".into()));
+        return Err(fault("its contents do not match its own checksum"));
     }
     match crc32c == record.crc32c {
         true => Ok(()),
         false => Err(fault(
-            "its contents do not match the checksum in commit.json".into(),
+            "its contents do not match the checksum in commit.json",
         )),
     }
 }

@@ -2,11 +2,10 @@
 //! its length and checksum and closes with a checksum of itself, so nothing in the directory can
 //! change unnoticed.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::directory::Directory;
 use super::error::Fault;
 
 /// The marker's file name.
@@ -149,33 +148,15 @@ impl FileRecord {
         }
     }
 
-    /// Reads the file under `directory` and compares it with this record.
-    pub fn read(&self, directory: &Path) -> Result<Vec<u8>, Fault> {
-        self.check_length(directory)?;
-        let contents = std::fs::read(directory.join(&self.file))
-            .map_err(|e| Fault::unreadable(&self.file, &e))?;
-        match contents.len() as u64 == self.bytes && Checksum::of(&contents) == self.crc32c {
+    /// Reads the file in `directory` and compares it with this record.
+    pub fn read(&self, directory: &Directory) -> Result<Vec<u8>, Fault> {
+        let mut contents = vec![0; self.bytes as usize];
+        directory.read_into(&self.file, &mut [&mut contents])?;
+        match Checksum::of(&contents) == self.crc32c {
             true => Ok(contents),
             false => Err(Fault::new(
                 &self.file,
                 "its contents do not match the checksum in commit.json",
-            )),
-        }
-    }
-
-    /// Compares the length of the file under `directory` with this record.
-    pub fn check_length(&self, directory: &Path) -> Result<(), Fault> {
-        let found = std::fs::metadata(directory.join(&self.file))
-            .map_err(|e| Fault::unreadable(&self.file, &e))?;
-        match found.is_file() && found.len() == self.bytes {
-            true => Ok(()),
-            false => Err(Fault::new(
-                &self.file,
-                format!(
-                    "expected a file of {} bytes, found {}",
-                    self.bytes,
-                    found.len()
-                ),
             )),
         }
     }
@@ -214,9 +195,15 @@ impl Commit {
     }
 
     /// Reads the marker of the checkpoint in `directory`.
-    pub fn read(directory: &Path) -> Result<Commit, Fault> {
-        let text = std::fs::read(directory.join(FILE)).map_err(|e| Fault::unreadable(FILE, &e))?;
-        Commit::parse(&text)
+    pub fn read(directory: &Directory) -> Result<Commit, Fault> {
+        Commit::parse(&directory.read(FILE)?)
+    }
+
+    /// All files but the marker itself.
+    pub fn files(&self) -> impl Iterator<Item = &FileRecord> {
+        let metadata = self.arrays.iter().map(|array| &array.metadata);
+        let chunks = self.arrays.iter().flat_map(|array| &array.chunks);
+        self.groups.iter().chain(metadata).chain(chunks)
     }
 
     fn parse(text: &[u8]) -> Result<Commit, Fault> {

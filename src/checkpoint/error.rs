@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ankh_storage::Location;
+
 /// The result of a checkpoint operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -16,21 +18,20 @@ pub enum Error {
     #[error("{0}")]
     Damaged(Box<Damage>),
     /// The step asked for is not in the directory.
-    #[error("no checkpoint of step {step} in {}: {}", .directory.display(), steps(.available))]
+    #[error("no checkpoint of step {step} in {directory}: {}", steps(.available))]
     NoStep {
         step: u64,
-        directory: PathBuf,
+        directory: Location,
         available: Vec<u64>,
     },
     /// A path holds no checkpoint at all.
     #[error(
-        "{} is not a checkpoint: expected a directory with commit.json, a run directory with checkpoints/, or a directory of step_<number> directories",
-        .0.display()
+        "{0} is not a checkpoint: expected a directory with commit.json, a run directory with checkpoints/, or a directory of step_<number> directories"
     )]
-    NotACheckpoint(PathBuf),
+    NotACheckpoint(Location),
     /// A checkpoint was removed while it was read.
-    #[error("checkpoint {} was removed while it was read", .0.display())]
-    Removed(PathBuf),
+    #[error("checkpoint {0} was removed while it was read")]
+    Removed(Location),
     /// Whoever decides who may write here refused.
     #[error("nothing was changed in the checkpoints: {0}")]
     NotAllowed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -44,12 +45,15 @@ pub enum Error {
         host: usize,
         seconds: u64,
     },
+    /// What another process lists of its part of a save is not to be used.
+    #[error("cannot use {list}: {problem}")]
+    List { list: Location, problem: String },
     /// A checkpoint has no tensor of this name.
-    #[error("checkpoint {} has no tensor `{name}`", .checkpoint.display())]
-    NoTensor { name: String, checkpoint: PathBuf },
+    #[error("checkpoint {checkpoint} has no tensor `{name}`")]
+    NoTensor { name: String, checkpoint: Location },
     /// The place to write to already holds something else.
-    #[error("{} exists and is not empty: give another directory, or remove this one", .0.display())]
-    Occupied(PathBuf),
+    #[error("{0} exists and is not empty: give another directory, or remove this one")]
+    Occupied(Location),
     /// A tensor's name cannot name a Zarr array, or clashes with another's.
     #[error("tensor name `{name}`: {problem}")]
     Name { name: String, problem: &'static str },
@@ -63,12 +67,27 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    /// A file or a bucket could not be reached, or refused something.
+    #[error(transparent)]
+    Storage(#[from] ankh_storage::Error),
+    /// What was written to a bucket is not there.
+    #[error("{file} was written with {bytes} bytes and {}", now(.found))]
+    Incomplete {
+        file: Location,
+        bytes: u64,
+        found: Option<u64>,
+    },
+    /// The system refused a thread to save with.
+    #[error("cannot start a thread to write {directory}: {source}")]
+    Thread {
+        directory: Location,
+        source: io::Error,
+    },
     /// The Zarr library refused an array.
-    #[error("cannot {action} array `{name}` of {}: {problem}", .checkpoint.display())]
+    #[error("cannot {action} {node}: {problem}")]
     Zarr {
         action: &'static str,
-        name: String,
-        checkpoint: PathBuf,
+        node: Location,
         problem: String,
     },
 }
@@ -80,8 +99,19 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Error::Io { .. } | Error::Zarr { .. } | Error::Late { .. }
+            Error::Io { .. }
+                | Error::Thread { .. }
+                | Error::Storage(_)
+                | Error::Incomplete { .. }
+                | Error::Zarr { .. }
+                | Error::Late { .. }
+                | Error::List { .. }
         )
+    }
+
+    /// Whether a service was not reached, or did not do what it was asked to.
+    pub(super) fn is_unreached(&self) -> bool {
+        matches!(self, Error::Storage(_))
     }
 
     /// An [`Error::Io`] maker for `map_err`.
@@ -98,7 +128,7 @@ impl Error {
 #[derive(Debug)]
 pub struct Damage {
     /// The checkpoint's directory.
-    pub checkpoint: PathBuf,
+    pub checkpoint: Location,
     /// The array the file belongs to, if it belongs to one.
     pub array: Option<String>,
     /// The file, relative to the checkpoint.
@@ -124,7 +154,7 @@ impl Damage {
             Some(array) => format!("array `{array}`, "),
             None => String::new(),
         };
-        let (checkpoint, file) = (self.checkpoint.display(), &self.file);
+        let (checkpoint, file) = (&self.checkpoint, &self.file);
         let problem = &self.problem;
         format!("checkpoint {checkpoint} is damaged: {array}file {file}: {problem}")
     }
@@ -154,6 +184,8 @@ pub(super) struct Fault {
     pub problem: String,
     /// Whether the file is not as it was written; else it only cannot be read.
     pub certain: bool,
+    /// Why nothing is known of the file, where a service did not answer.
+    pub unreached: Option<Box<ankh_storage::Error>>,
 }
 
 impl Fault {
@@ -163,6 +195,25 @@ impl Fault {
             file: file.into(),
             problem: problem.into(),
             certain: true,
+            unreached: None,
+        }
+    }
+
+    /// A file of another length.
+    pub fn length(file: impl Into<String>, expected: u64, found: u64) -> Fault {
+        let problem = format!("expected a file of {expected} bytes, found {found}");
+        Fault::new(file, problem)
+    }
+
+    /// An object that a service did not give.
+    pub fn unreachable(file: impl Into<String>, error: ankh_storage::Error) -> Fault {
+        match error {
+            ankh_storage::Error::NoSuchObject { .. } => Fault::new(file, "it is missing"),
+            error => Fault {
+                certain: false,
+                unreached: Some(Box::new(error)),
+                ..Fault::new(file, "it cannot be read")
+            },
         }
     }
 
@@ -182,6 +233,13 @@ impl Fault {
             array: Some(array.to_owned()),
             ..self
         }
+    }
+}
+
+fn now(found: &Option<u64>) -> String {
+    match found {
+        None => "is not there".to_owned(),
+        Some(bytes) => format!("has {bytes} now"),
     }
 }
 

@@ -33,14 +33,19 @@ impl Remains {
 
     /// Where these remains of `target` are.
     pub(crate) fn beside(self, target: &Path) -> PathBuf {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        target.with_file_name(format!(".{name}{}", self.suffix()))
+        self.beside_for(target, None)
     }
 
     /// Where one of several writers, each with a number of its own, has them.
-    pub(crate) fn beside_for(self, target: &Path, writer: u64) -> PathBuf {
+    pub(super) fn beside_for(self, target: &Path, writer: Option<u64>) -> PathBuf {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        target.with_file_name(format!(".{name}.{writer}{}", self.suffix()))
+        target.with_file_name(self.name_of(&name, writer))
+    }
+
+    /// What these remains of a directory of this name are called.
+    pub(super) fn name_of(self, target: &str, writer: Option<u64>) -> String {
+        let writer = writer.map_or_else(String::new, |writer| format!(".{writer}"));
+        format!(".{target}{writer}{}", self.suffix())
     }
 
     /// The reverse of [`Remains::beside`] and [`Remains::beside_for`] on a bare name without dots.

@@ -3,12 +3,14 @@
 //!
 //! Each step is a Zarr version 3 group that any Zarr reader opens, with one array per tensor, and a
 //! marker `commit.json` that is written last and lists every file with its length and checksum. The
-//! idea: a directory gets its final name by one rename, after everything in it is on disk. The
-//! argument is in `docs/design/checkpoints.md`. This module does not know what the tensors mean:
-//! parameters, optimizer state and counters are the same to it.
+//! idea: on a disk a directory gets its final name by one rename, after everything in it is on
+//! disk; in a bucket the marker is the last object. The argument is in
+//! `docs/design/checkpoints.md`. This module does not know what the tensors mean: parameters,
+//! optimizer state and counters are the same to it.
 
 mod array;
 mod commit;
+mod directory;
 mod error;
 pub(crate) mod files;
 mod grid;
@@ -28,6 +30,7 @@ use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 
 use ankh_pjrt::HostTensor;
+use ankh_storage::{Location, StorageOptions};
 use serde_json::Value;
 
 pub use error::{Damage, Error, Result};
@@ -39,8 +42,10 @@ pub use retention::Retention;
 pub use saver::{Ended, Saver, Verdict};
 pub use writer::{Share, Team, Writer};
 
+use commit::Commit;
+use directory::Directory;
 use error::Fault;
-use files::Remains;
+use parallel::in_parallel;
 
 /// A checkpoint in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,20 +58,39 @@ pub struct Checkpoint {
     pub tensors: Vec<(String, HostTensor)>,
 }
 
-/// A directory of checkpoints, `step_<8 digits>/` each.
+/// A directory of checkpoints, `step_<8 digits>/` each, on a disk or in a bucket.
 #[derive(Debug, Clone)]
 pub struct Store {
-    directory: PathBuf,
+    directory: Directory,
     guard: Guard,
 }
 
 impl Store {
-    /// The checkpoints in `directory`, which the first save creates.
+    /// The checkpoints in a directory of a disk, which the first save creates.
     pub fn open(directory: impl Into<PathBuf>) -> Store {
         Store {
-            directory: directory.into(),
+            directory: directory::on_disk(&directory.into()),
             guard: Guard::default(),
         }
+    }
+
+    /// The checkpoints at a location. No request is made yet.
+    ///
+    /// # Errors
+    /// Settings and credentials of a bucket's service that cannot be understood.
+    pub fn at(location: &Location) -> Result<Store> {
+        Store::with(location, &StorageOptions::default())
+    }
+
+    /// The same, with other ways to deal with a network.
+    ///
+    /// # Errors
+    /// As [`Store::at`].
+    pub fn with(location: &Location, options: &StorageOptions) -> Result<Store> {
+        Ok(Store {
+            directory: directory::open(location, options)?,
+            guard: Guard::default(),
+        })
     }
 
     /// The same, for one of several writers of which only one is allowed: what the guard refuses is
@@ -76,34 +100,47 @@ impl Store {
     }
 
     /// Where the checkpoints are.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn directory(&self) -> &Location {
+        self.directory.location()
     }
 
     /// Where the checkpoint of `step` is or would be.
-    pub fn directory_of(&self, step: u64) -> PathBuf {
-        self.directory.join(format!("step_{step:08}"))
+    pub fn directory_of(&self, step: u64) -> Location {
+        self.directory().join(&name_of(step))
+    }
+
+    fn step(&self, step: u64) -> Directory {
+        self.directory.child(&name_of(step))
     }
 
     /// The complete steps, ascending.
     pub fn list(&self) -> Result<Vec<u64>> {
-        let is_complete = |step: &u64| is_checkpoint(&self.directory_of(*step));
-        let mut steps: Vec<u64> = self
-            .names()?
-            .iter()
-            .filter_map(|name| parse_step(name))
-            .filter(is_complete)
-            .collect();
-        steps.sort_unstable();
-        Ok(steps)
+        let (mut complete, _) = self.steps()?;
+        complete.sort_unstable();
+        Ok(complete)
     }
 
     /// Directories of steps that have no marker: half written, or half removed by somebody.
-    pub fn incomplete(&self) -> Result<Vec<PathBuf>> {
-        let steps = self.names()?.into_iter();
-        let steps = steps.filter(|name| parse_step(name).is_some());
-        let directories = steps.map(|name| self.directory.join(name));
-        Ok(directories.filter(|path| !is_checkpoint(path)).collect())
+    pub fn incomplete(&self) -> Result<Vec<Location>> {
+        let (_, unmarked) = self.steps()?;
+        let mut directories = Vec::new();
+        for step in unmarked {
+            if !self.step(step).is_rejected()? {
+                directories.push(self.directory_of(step));
+            }
+        }
+        Ok(directories)
+    }
+
+    /// The steps that have a marker, and those that have none.
+    fn steps(&self) -> Result<(Vec<u64>, Vec<u64>)> {
+        let names = self.directory.names()?;
+        let steps: Vec<u64> = names.iter().filter_map(|name| parse_step(name)).collect();
+        let marked = in_parallel(steps.len(), |i| self.step(steps[i]).is_marked())?;
+        let marked = steps.into_iter().zip(marked);
+        let (complete, incomplete): (Vec<_>, Vec<_>) = marked.partition(|(_, marked)| *marked);
+        let numbers = |steps: Vec<(u64, bool)>| steps.into_iter().map(|(step, _)| step).collect();
+        Ok((numbers(complete), numbers(incomplete)))
     }
 
     /// The newest complete step.
@@ -120,7 +157,7 @@ impl Store {
         step: u64,
         metadata: &Value,
         tensors: impl IntoIterator<Item = (N, T)>,
-    ) -> Result<PathBuf>
+    ) -> Result<Location>
     where
         N: AsRef<str>,
         T: Borrow<HostTensor>,
@@ -139,20 +176,22 @@ impl Store {
 
     /// The same for a caller that may have only a share of the tensors.
     pub fn begin_share(&self, step: u64, share: Share) -> Result<Writer> {
-        Writer::begin(self.directory_of(step), step, self.guard.clone(), share)
+        Writer::begin(self.step(step), step, self.guard.clone(), share)
     }
 
     /// Opens the checkpoint of `step` to read single tensors.
     pub fn reader(&self, step: u64) -> Result<Reader> {
-        let directory = self.directory_of(step);
-        if !directory.is_dir() {
-            return Err(Error::NoStep {
-                step,
-                directory: self.directory.clone(),
-                available: self.list()?,
-            });
-        }
-        let reader = Reader::open(&directory)?;
+        let directory = self.step(step);
+        let reader = match Reader::at(&directory) {
+            Err(Error::NotACheckpoint(_)) => {
+                return Err(Error::NoStep {
+                    step,
+                    directory: self.directory().clone(),
+                    available: self.list()?,
+                });
+            }
+            reader => reader?,
+        };
         match reader.step() == step {
             true => Ok(reader),
             false => {
@@ -165,6 +204,22 @@ impl Store {
         }
     }
 
+    /// What was saved beside the tensors of `step`, by its marker alone.
+    pub fn metadata(&self, step: u64) -> Result<Value> {
+        Ok(self.marker(step)?.metadata)
+    }
+
+    /// The names of the tensors of `step`, by its marker alone.
+    pub fn names(&self, step: u64) -> Result<Vec<String>> {
+        let arrays = self.marker(step)?.arrays.into_iter();
+        Ok(arrays.map(|array| array.name).collect())
+    }
+
+    fn marker(&self, step: u64) -> Result<Commit> {
+        let directory = self.step(step);
+        Commit::read(&directory).map_err(|fault| reader::damaged(&directory, fault))
+    }
+
     /// Loads the checkpoint of `step`.
     pub fn load(&self, step: u64) -> Result<Checkpoint> {
         self.reader(step)?.load()
@@ -173,7 +228,7 @@ impl Store {
     /// Removes the complete steps that no rule keeps, and never the newest; returns the steps
     /// removed.
     pub fn keep(&self, retention: &Retention) -> Result<Vec<u64>> {
-        let metadata = |step| Some(self.reader(step).ok()?.metadata().clone());
+        let metadata = |step| self.metadata(step).ok();
         let steps = retention.removed(&self.list()?, metadata);
         steps.iter().try_for_each(|&step| self.remove(step))?;
         Ok(steps)
@@ -190,70 +245,31 @@ impl Store {
 
     fn remove(&self, step: u64) -> Result<()> {
         self.guard.check()?;
-        // Renamed first, so that a removal cut short leaves no step with half its files.
-        let directory = self.directory_of(step);
-        let removed = Remains::Removed.beside(&directory);
-        files::remove_tree(&removed)?;
-        files::rename(&directory, &removed)?;
-        files::remove_tree(&removed)
+        self.step(step).remove_checkpoint()
     }
 
-    /// Sets the checkpoint of `step` aside, so that no run goes on from it: its directory becomes
-    /// `rejected_<8 digits>`, in place of one of that name. Returns where it is.
-    pub fn reject(&self, step: u64) -> Result<PathBuf> {
+    /// Sets the checkpoint of `step` aside, so that no run goes on from it: on a disk its directory
+    /// becomes `rejected_<8 digits>`, in place of one of that name; in a bucket its marker becomes
+    /// `rejected.json`. Returns where that is.
+    pub fn reject(&self, step: u64) -> Result<Location> {
         self.guard.check()?;
-        let rejected = self.directory.join(format!("rejected_{step:08}"));
-        files::remove_tree(&rejected)?;
-        files::rename(&self.directory_of(step), &rejected)?;
-        Ok(rejected)
+        self.step(step).reject()
     }
 
     /// Sets aside every step that is newer than this one, so that this one is the newest. Returns
     /// where they are.
-    pub fn fall_back_to(&self, step: u64) -> Result<Vec<PathBuf>> {
+    pub fn fall_back_to(&self, step: u64) -> Result<Vec<Location>> {
         let newer = self.list()?.into_iter().filter(|newer| *newer > step);
         newer.map(|step| self.reject(step)).collect()
     }
 
     /// Puts the directory in order after a process that died while saving or removing: brings back
-    /// a checkpoint whose replacement never came, and removes what is half written. Returns the
-    /// directories removed. No other process may be saving here meanwhile.
-    pub fn clean(&self) -> Result<Vec<PathBuf>> {
-        let mut removed = Vec::new();
-        for name in self.names()? {
-            let Some((kind, target)) = Remains::parse(&name) else {
-                continue;
-            };
-            if parse_step(target).is_none() {
-                continue;
-            }
-            self.guard.check()?;
-            let (path, target) = (self.directory.join(&name), self.directory.join(target));
-            let replacement_came = is_checkpoint(&target);
-            match kind {
-                Remains::Replaced if !replacement_came => {
-                    files::rename(&path, &target)?;
-                }
-                _ => {
-                    files::remove_tree(&path)?;
-                    removed.push(path);
-                }
-            }
-        }
-        Ok(removed)
-    }
-
-    /// The names in the directory; none when it does not exist.
-    fn names(&self) -> Result<Vec<String>> {
-        let failed = || Error::io("list", &self.directory);
-        let entries = match std::fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(failed()(e)),
-        };
-        let names =
-            entries.map(|entry| Ok(entry.map_err(failed())?.file_name().into_string().ok()));
-        names.filter_map(Result::transpose).collect()
+    /// a checkpoint whose replacement never came, or finishes one that is whole, and removes what
+    /// is half written. Returns the directories removed. No other process may be saving here
+    /// meanwhile.
+    pub fn clean(&self) -> Result<Vec<Location>> {
+        let is_step = |name: &str| parse_step(name).is_some();
+        self.directory.clean(is_step, &self.guard)
     }
 }
 
@@ -262,28 +278,42 @@ pub fn is_checkpoint(path: &Path) -> bool {
     path.join(commit::FILE).is_file()
 }
 
-/// The checkpoint that `path` means: `path` itself, or the newest step of a run directory or of a
+/// The checkpoint that a location means: itself, or the newest step of a run directory or of a
 /// directory of steps.
-pub fn locate(path: &Path) -> Result<PathBuf> {
-    if is_checkpoint(path) || (step_of(path).is_some() && path.is_dir()) {
-        return Ok(path.to_path_buf());
+pub fn locate(location: &Location) -> Result<Location> {
+    let directory = directory::open(location, &StorageOptions::default())?;
+    Ok(located(&directory)?.location().clone())
+}
+
+fn located(directory: &Directory) -> Result<Directory> {
+    let is_step = || Ok::<_, Error>(step_of(directory.location()).is_some() && directory.exists()?);
+    if directory.is_marked()? || is_step()? {
+        return Ok(directory.clone());
     }
-    for directory in [path.join("checkpoints"), path.to_path_buf()] {
-        let store = Store::open(directory);
+    for directory in [directory.child("checkpoints"), directory.clone()] {
+        let store = Store {
+            directory,
+            guard: Guard::default(),
+        };
         if let Some(step) = store.latest()? {
-            return Ok(store.directory_of(step));
+            return Ok(store.step(step));
         }
     }
-    Err(Error::NotACheckpoint(path.to_path_buf()))
+    Err(Error::NotACheckpoint(directory.location().clone()))
 }
 
 /// The step that a checkpoint's directory is named after.
-pub(crate) fn step_of(directory: &Path) -> Option<u64> {
-    parse_step(directory.file_name()?.to_str()?)
+pub(crate) fn step_of(directory: &Location) -> Option<u64> {
+    parse_step(directory.name())
+}
+
+/// The name of the directory of a step.
+fn name_of(step: u64) -> String {
+    format!("step_{step:08}")
 }
 
 /// The step of a directory named as [`Store`] names it.
 fn parse_step(name: &str) -> Option<u64> {
     let step = name.strip_prefix("step_")?.parse().ok()?;
-    (name == format!("step_{step:08}")).then_some(step)
+    (name == name_of(step)).then_some(step)
 }

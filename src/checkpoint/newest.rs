@@ -4,40 +4,40 @@
 //! removed or replaced before reading ends. That is not damage: the reader looks for the newest one
 //! again.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use ankh_storage::{Location, StorageOptions};
 
+use super::directory::{self, Directory};
 use super::error::{Error, Result};
-use super::{Reader, commit, locate};
+use super::{Reader, located};
 
 /// How often a checkpoint may vanish while it is read: each time a run saved a newer one, which
 /// takes it as long as reading does.
 const ATTEMPTS: usize = 10;
 
-/// Gives `read` the checkpoint that `path` means: `path` itself, or the newest step of a run
-/// directory or of a directory of steps. If that one is removed or replaced meanwhile, `read` is
+/// Gives `read` the checkpoint that a location means: itself, or the newest step of a run directory
+/// or of a directory of steps. If that one is removed or replaced meanwhile, `read` is
 /// given the one that is newest then; so it must begin anew when it is called again.
 pub fn read<T, E: From<Error>>(
-    path: &Path,
+    location: &Location,
     mut read: impl FnMut(&Reader) -> Result<T, E>,
 ) -> Result<T, E> {
+    let place = directory::open(location, &StorageOptions::default())?;
     let mut attempt = 1;
     loop {
-        let found = Found::at(path)?;
-        let error = match Reader::open(&found.directory).map_err(E::from) {
+        let found = Found::at(&place)?;
+        let error = match Reader::at(&found.directory).map_err(E::from) {
             Ok(reader) => match read(&reader) {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             },
             Err(error) => error,
         };
-        match Found::at(path) {
-            Ok(now) if now == found || attempt == ATTEMPTS => return Err(error),
+        match Found::at(&place) {
+            Ok(now) if now.is(&found) || attempt == ATTEMPTS => return Err(error),
             Ok(_) => attempt += 1,
             // It was named itself, and is no more.
-            Err(_) if !found.directory.exists() => {
-                return Err(Error::Removed(found.directory).into());
+            Err(_) if matches!(found.directory.exists(), Ok(false)) => {
+                return Err(Error::Removed(found.directory.location().clone()).into());
             }
             Err(_) => return Err(error),
         }
@@ -45,20 +45,22 @@ pub fn read<T, E: From<Error>>(
 }
 
 /// A checkpoint as it was found.
-#[derive(PartialEq)]
 struct Found {
-    directory: PathBuf,
-    /// Its marker's file: another checkpoint of the same name has another, though it may hold the
-    /// same.
-    marker: Option<(u64, SystemTime)>,
+    directory: Directory,
+    /// What tells its marker from another's.
+    marker: Option<String>,
 }
 
 impl Found {
-    fn at(path: &Path) -> Result<Found> {
-        let directory = locate(path)?;
-        let file = std::fs::metadata(directory.join(commit::FILE)).ok();
-        let marker = file.and_then(|file| Some((file.ino(), file.modified().ok()?)));
+    fn at(place: &Directory) -> Result<Found> {
+        let directory = located(place)?;
+        let marker = directory.marker()?;
         Ok(Found { directory, marker })
+    }
+
+    /// Whether it is the same checkpoint.
+    fn is(&self, other: &Found) -> bool {
+        self.marker == other.marker && self.directory.location() == other.directory.location()
     }
 }
 
@@ -98,7 +100,7 @@ mod tests {
             });
             let mut last = 0;
             while !done.load(Ordering::Relaxed) {
-                let found = read(directory.path(), |reader| reader.load()).unwrap();
+                let found = read(&directory.path().into(), |reader| reader.load()).unwrap();
                 // While a step is replaced, the one before it is the newest.
                 assert!(found.step + 1 >= last, "{} after {last}", found.step);
                 last = found.step;
@@ -115,9 +117,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path());
         save(&store, 1, 1.0);
-        let path = store.directory_of(1);
-        let removed = read(&path, |reader| {
-            std::fs::remove_dir_all(&path).unwrap();
+        let step = store.directory_of(1);
+        let removed = read(&step, |reader| {
+            std::fs::remove_dir_all(step.local().unwrap()).unwrap();
             reader.load()
         });
         let error = removed.unwrap_err().to_string();
@@ -130,8 +132,8 @@ mod tests {
         let store = Store::open(directory.path());
         save(&store, 1, 1.0);
         let chunk = store.directory_of(1).join("tensor0/c/0");
-        std::fs::write(chunk, b"short").unwrap();
-        let error = read(directory.path(), |reader| reader.load()).unwrap_err();
+        std::fs::write(chunk.local().unwrap(), b"short").unwrap();
+        let error = read(&directory.path().into(), |reader| reader.load()).unwrap_err();
         assert!(matches!(error, Error::Damaged(_)), "{error}");
     }
 }

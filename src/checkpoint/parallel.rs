@@ -1,6 +1,7 @@
 //! Runs independent reads and writes on a few threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 /// More threads than this wait for the disk rather than for each other.
@@ -61,6 +62,42 @@ pub(super) fn in_parallel<T: Send, E: Send>(
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
+/// How many may do something at once, on whatever threads.
+#[derive(Debug)]
+pub(super) struct Permits {
+    free: Mutex<usize>,
+    given_back: Condvar,
+}
+
+/// Given back when it is dropped.
+pub(super) struct Permit<'p>(&'p Permits);
+
+impl Permits {
+    pub fn new(count: usize) -> Permits {
+        Permits {
+            free: Mutex::new(count),
+            given_back: Condvar::new(),
+        }
+    }
+
+    /// Waits for one.
+    pub fn take(&self) -> Permit<'_> {
+        // A number stays right whoever panics.
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.given_back.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Permit(self)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let Permits { free, given_back } = self.0;
+        *free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        given_back.notify_one();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +116,22 @@ mod tests {
         });
         assert_eq!(result, Err(10));
         assert!(started.into_inner() < 1_000_000);
+    }
+
+    #[test]
+    fn no_more_permits_are_out_than_there_are() {
+        let (permits, out, most) = (Permits::new(3), AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| {
+                    let _permit = permits.take();
+                    most.fetch_max(out.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    thread::sleep(std::time::Duration::from_millis(2));
+                    out.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.into_inner()));
     }
 
     #[test]

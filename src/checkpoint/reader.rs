@@ -2,79 +2,86 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ankh_pjrt::{ElementType, HostTensor};
+use ankh_storage::{Location, StorageOptions};
 use serde_json::Value;
-use zarrs::filesystem::FilesystemStore;
 
-use super::commit::{ArrayRecord, Commit};
+use super::commit::{ArrayRecord, Commit, FileRecord};
+use super::directory::{self, Directory};
 use super::error::{Damage, Error, Fault, Result};
+use super::guard::Guard;
 use super::parallel::in_parallel;
 use super::{Checkpoint, Store, array, step_of};
 
 /// An open checkpoint: its marker and small files are checked, its tensors are read on demand.
 #[derive(Debug)]
 pub struct Reader {
-    directory: PathBuf,
-    storage: Arc<FilesystemStore>,
+    directory: Directory,
     commit: Commit,
     /// Where in the marker each name is.
     places: HashMap<String, usize>,
+    /// The text of each array's own file.
+    metadata: Vec<Vec<u8>>,
     bytes_read: AtomicU64,
 }
 
 impl Reader {
     /// Opens the checkpoint in `directory`, the one with `commit.json` (see [`super::locate`] to
     /// find it).
-    pub fn open(directory: impl Into<PathBuf>) -> Result<Reader> {
-        let directory = directory.into();
-        Reader::open_plainly(&directory)?.map_err(|fault| damaged(&directory, fault))
+    pub fn open(directory: impl Into<Location>) -> Result<Reader> {
+        let options = StorageOptions::default();
+        Reader::at(&directory::open(&directory.into(), &options)?)
     }
 
-    /// Like [`Reader::open`], without looking for a step to recommend.
-    fn open_plainly(directory: &Path) -> Result<Result<Reader, Fault>> {
-        if !directory.is_dir() {
-            return Err(Error::NotACheckpoint(directory.to_path_buf()));
-        }
-        let storage = FilesystemStore::new(directory).map_err(|e| Error::Io {
-            action: "open",
-            path: directory.to_path_buf(),
-            source: std::io::Error::other(e),
-        })?;
-        let read = || {
-            let commit = Commit::read(directory)?;
-            for group in &commit.groups {
-                group.read(directory)?;
+    pub(super) fn at(directory: &Directory) -> Result<Reader> {
+        Reader::open_plainly(directory)?.map_err(|fault| damaged(directory, fault))
+    }
+
+    /// Like [`Reader::at`], without looking for a step to recommend.
+    fn open_plainly(directory: &Directory) -> Result<Result<Reader, Fault>> {
+        let commit = match Commit::read(directory) {
+            Ok(commit) => commit,
+            Err(_) if !directory.is_marked()? && !directory.exists()? => {
+                return Err(Error::NotACheckpoint(directory.location().clone()));
             }
-            for array in &commit.arrays {
-                array
-                    .metadata
-                    .read(directory)
-                    .map_err(|fault| fault.of(&array.name))?;
-            }
-            let places = commit
-                .arrays
-                .iter()
-                .enumerate()
-                .map(|(place, array)| (array.name.clone(), place))
-                .collect();
-            Ok(Reader {
-                directory: directory.to_path_buf(),
-                storage: Arc::new(storage),
-                commit,
-                places,
-                bytes_read: AtomicU64::new(0),
-            })
+            Err(fault) => return Ok(Err(fault)),
         };
-        Ok(read())
+        let groups = commit.groups.iter().map(|group| (None, group));
+        let arrays = commit.arrays.iter();
+        let arrays = arrays.map(|array| (Some(array.name.as_str()), &array.metadata));
+        let files: Vec<(Option<&str>, &FileRecord)> = groups.chain(arrays).collect();
+        let read = in_parallel(files.len(), |i| {
+            let (array, file) = files[i];
+            file.read(directory).map_err(|fault| match array {
+                Some(array) => fault.of(array),
+                None => fault,
+            })
+        });
+        let metadata = match read {
+            Ok(mut texts) => texts.split_off(commit.groups.len()),
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let names = commit.arrays.iter().enumerate();
+        let places = names.map(|(place, array)| (array.name.clone(), place));
+        Ok(Ok(Reader {
+            directory: directory.clone(),
+            places: places.collect(),
+            commit,
+            metadata,
+            bytes_read: AtomicU64::new(0),
+        }))
+    }
+
+    /// Opens it anew, by the same way.
+    pub fn reopen(&self) -> Result<Reader> {
+        Reader::at(&self.directory)
     }
 
     /// The directory read.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn directory(&self) -> &Location {
+        self.directory.location()
     }
 
     /// The training step.
@@ -114,9 +121,8 @@ impl Reader {
 
     /// Reads one tensor.
     pub fn tensor(&self, name: &str) -> Result<HostTensor> {
-        let record = self.record(name)?;
-        let whole: Vec<Range<u64>> = record.shape.iter().map(|&size| 0..size).collect();
-        self.read(record, &whole)
+        let whole = self.shape(name)?.iter().map(|&size| 0..size);
+        self.read(name, &whole.collect::<Vec<_>>())
     }
 
     /// Reads a part of a tensor, a range for each dimension. Files that hold nothing of it are not
@@ -125,8 +131,7 @@ impl Reader {
     /// # Errors
     /// [`Error::Tensor`] for a part that does not lie in the tensor.
     pub fn part(&self, name: &str, part: &[Range<i64>]) -> Result<HostTensor> {
-        let (record, part) = self.locate_part(name, part)?;
-        self.read(record, &part)
+        self.read(name, &self.within(name, part)?)
     }
 
     /// Whether the checkpoint has a part of a tensor: always, unless it was written as a part of a
@@ -135,16 +140,13 @@ impl Reader {
     /// # Errors
     /// Those of [`Reader::part`].
     pub fn holds(&self, name: &str, part: &[Range<i64>]) -> Result<bool> {
-        let (record, part) = self.locate_part(name, part)?;
-        array::holds(&self.storage, &self.directory, record, &part)
+        let (part, place) = (self.within(name, part)?, self.place(name)?);
+        array::holds(&self.commit.arrays[place], &self.metadata[place], &part)
             .map_err(|fault| damaged(&self.directory, fault.of(name)))
     }
 
-    fn locate_part(
-        &self,
-        name: &str,
-        part: &[Range<i64>],
-    ) -> Result<(&ArrayRecord, Vec<Range<u64>>)> {
+    /// A part of a tensor, if it lies in it.
+    fn within(&self, name: &str, part: &[Range<i64>]) -> Result<Vec<Range<u64>>> {
         let record = self.record(name)?;
         let inside = part.len() == record.shape.len()
             && part.iter().zip(&record.shape).all(|(range, &size)| {
@@ -157,7 +159,7 @@ impl Reader {
             });
         }
         let range = |range: &Range<i64>| range.start as u64..range.end as u64;
-        Ok((record, part.iter().map(range).collect()))
+        Ok(part.iter().map(range).collect())
     }
 
     /// Reads parts of several tensors at once, in the order of `parts`.
@@ -196,24 +198,28 @@ impl Reader {
     fn verify_plainly(&self) -> Result<(), Fault> {
         let arrays = &self.commit.arrays;
         let verify = |i: usize| {
-            array::verify(&self.storage, &self.directory, &arrays[i])
+            array::verify(&self.directory, &arrays[i], &self.metadata[i])
                 .map_err(|fault| fault.of(&arrays[i].name))
         };
         in_parallel(arrays.len(), verify).map(drop)
     }
 
     fn record(&self, name: &str) -> Result<&ArrayRecord> {
-        match self.places.get(name) {
-            Some(&place) => Ok(&self.commit.arrays[place]),
-            None => Err(Error::NoTensor {
-                name: name.to_owned(),
-                checkpoint: self.directory.clone(),
-            }),
-        }
+        Ok(&self.commit.arrays[self.place(name)?])
     }
 
-    fn read(&self, record: &ArrayRecord, part: &[Range<u64>]) -> Result<HostTensor> {
-        let (tensor, bytes) = array::read(&self.storage, &self.directory, record, part)
+    fn place(&self, name: &str) -> Result<usize> {
+        let place = self.places.get(name).copied();
+        place.ok_or_else(|| Error::NoTensor {
+            name: name.to_owned(),
+            checkpoint: self.directory().clone(),
+        })
+    }
+
+    fn read(&self, name: &str, part: &[Range<u64>]) -> Result<HostTensor> {
+        let place = self.place(name)?;
+        let (record, metadata) = (&self.commit.arrays[place], &self.metadata[place]);
+        let (tensor, bytes) = array::read(&self.directory, record, metadata, part)
             .map_err(|fault| damaged(&self.directory, fault.of(&record.name)))?;
         self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
         Ok(tensor)
@@ -221,10 +227,13 @@ impl Reader {
 }
 
 /// The error for a fault found in `directory`, with the newest earlier step beside it that is
-/// whole.
-pub(super) fn damaged(directory: &Path, fault: Fault) -> Error {
+/// whole; or why nothing is known of it.
+pub(super) fn damaged(directory: &Directory, fault: Fault) -> Error {
+    if let Some(error) = fault.unreached {
+        return Error::Storage(*error);
+    }
     Error::Damaged(Box::new(Damage {
-        checkpoint: directory.to_path_buf(),
+        checkpoint: directory.location().clone(),
         array: fault.array,
         file: fault.file,
         problem: fault.problem,
@@ -233,11 +242,15 @@ pub(super) fn damaged(directory: &Path, fault: Fault) -> Error {
     }))
 }
 
-fn newest_intact_before(directory: &Path) -> Option<u64> {
-    let step = step_of(directory)?;
-    let store = Store::open(ankh_storage::atomic::parent(directory));
+fn newest_intact_before(directory: &Directory) -> Option<u64> {
+    let step = step_of(directory.location())?;
+    let parent = directory.location().parent()?;
+    let store = Store {
+        directory: directory.beside(&parent),
+        guard: Guard::default(),
+    };
     let is_intact = |step: &u64| {
-        let reader = Reader::open_plainly(&store.directory_of(*step));
+        let reader = Reader::open_plainly(&store.step(*step));
         matches!(reader, Ok(Ok(reader)) if reader.step() == *step && reader.verify_plainly().is_ok())
     };
     store

@@ -5,12 +5,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ankh_storage::Location;
 use serde_json::Value;
 
 use super::{Error, Result, Retention, Share, Store, TensorParts};
@@ -48,7 +48,7 @@ pub struct Ended {
 #[derive(Clone)]
 struct Then(Arc<Work>);
 
-type Work = dyn Fn(u64, &Path) + Send + Sync;
+type Work = dyn Fn(u64, &Location) + Send + Sync;
 
 impl fmt::Debug for Then {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,7 +90,7 @@ impl Saver {
 
     /// With each step that is committed, and the directory it is in, `work` is done before its save
     /// ends.
-    pub fn then(mut self, work: impl Fn(u64, &Path) + Send + Sync + 'static) -> Saver {
+    pub fn then(mut self, work: impl Fn(u64, &Location) + Send + Sync + 'static) -> Saver {
         self.then = Some(Then(Arc::new(work)));
         self
     }
@@ -113,9 +113,9 @@ impl Saver {
         let work = move || {
             let write = || {
                 let mut writer = store.begin_share(step, share)?;
-                for tensor in tensors {
-                    writer.add_parts(&tensor)?;
-                }
+                writer.add_all(&tensors)?;
+                // It is written, whatever becomes of it.
+                drop(tensors);
                 // One whose sender is gone without a word is accepted.
                 match verdict.recv().unwrap_or(Verdict::Accepted) {
                     Verdict::Accepted => writer.commit(&metadata),
@@ -149,7 +149,10 @@ impl Saver {
             }
             Err(error) => self.ended.push_back(Ended {
                 step,
-                saved: Err(Error::io("start a thread to write", self.store.directory())(error)),
+                saved: Err(Error::Thread {
+                    directory: self.store.directory().clone(),
+                    source: error,
+                }),
                 tidied: Ok(()),
                 took: since.elapsed(),
             }),

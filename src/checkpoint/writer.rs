@@ -1,29 +1,22 @@
-//! Writes one checkpoint: first into a hidden sibling directory, which its marker and one rename
-//! then make visible.
+//! Writes one checkpoint: first where nobody takes it for one, until its marker makes it visible.
 //!
 //! Several processes can write one together, each the parts of tensors that it has. Each leaves a
 //! list of what it wrote; the one that leads waits for all lists and makes the marker of them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ankh_pjrt::HostTensor;
-use ankh_storage::atomic;
+use ankh_storage::{Location, StorageOptions};
 use serde_json::Value;
-use zarrs::filesystem::FilesystemStore;
-use zarrs::group::GroupBuilder;
 
 use super::array::{self, WrittenArray};
-use super::commit::{self, ArrayRecord, Commit, FileRecord};
+use super::commit::{ArrayRecord, Commit};
+use super::directory::{self, Directory};
 use super::error::{Error, Result};
-use super::files::{self, Remains};
 use super::guard::Guard;
+use super::parallel::in_parallel;
 use super::parts::TensorParts;
-
-/// Where the processes of a team list what they wrote, until it is in the marker.
-const LISTS: &str = "lists";
 
 /// One of several processes that write a checkpoint together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,65 +42,63 @@ pub enum Share {
     Part,
 }
 
-/// How often it looks.
+/// After what time it looks again; it doubles while there is nothing.
 const POLL: Duration = Duration::from_millis(20);
+const LONGEST_POLL: Duration = Duration::from_secs(1);
 
 /// A checkpoint being written, one tensor at a time, so that only one has to be in memory. Dropped
 /// without [`Writer::commit`] it leaves nothing.
 #[derive(Debug)]
 pub struct Writer {
     share: Share,
-    target: PathBuf,
-    partial: PathBuf,
+    target: Directory,
+    unfinished: Directory,
     step: u64,
     guard: Guard,
-    storage: Arc<FilesystemStore>,
     arrays: Vec<WrittenArray>,
     bytes: u64,
     names: BTreeSet<String>,
     groups: BTreeSet<String>,
+    published: bool,
+    /// A service did not answer.
+    unreached: bool,
 }
 
 impl Writer {
     /// Starts a checkpoint that will be the directory `target`, which must not exist yet or be
     /// empty.
-    pub fn create(target: impl Into<PathBuf>, step: u64) -> Result<Writer> {
-        let target = target.into();
-        match files::is_vacant(&target)? {
+    pub fn create(target: impl Into<Location>, step: u64) -> Result<Writer> {
+        let target = directory::open(&target.into(), &StorageOptions::default())?;
+        match target.is_vacant()? {
             true => Writer::begin(target, step, Guard::default(), Share::Whole),
-            false => Err(Error::Occupied(target)),
+            false => Err(Error::Occupied(target.location().clone())),
         }
     }
 
     /// Like [`Writer::create`], but takes the place of what is there.
-    pub(super) fn begin(target: PathBuf, step: u64, guard: Guard, share: Share) -> Result<Writer> {
-        let partial = match (share, guard.writer()) {
-            (Share::OfTeam(team), _) => Remains::Partial.beside_for(&target, team.launch),
-            // One that was paused until another took its place may go on writing: each has its own.
-            (_, Some(writer)) => Remains::Partial.beside_for(&target, writer),
-            (_, None) => Remains::Partial.beside(&target),
+    pub(super) fn begin(
+        target: Directory,
+        step: u64,
+        guard: Guard,
+        share: Share,
+    ) -> Result<Writer> {
+        let (writer, is_alone) = match share {
+            Share::OfTeam(team) => (Some(team.launch), false),
+            Share::Whole | Share::Part => (guard.writer(), true),
         };
-        if !matches!(share, Share::OfTeam(_)) {
-            files::remove_tree(&partial)?;
-        }
-        files::create(&partial)?;
-        let storage = FilesystemStore::new(&partial).map_err(|e| Error::Io {
-            action: "open",
-            path: partial.clone(),
-            source: std::io::Error::other(e),
-        })?;
         Ok(Writer {
+            unfinished: target.begin(writer, is_alone)?,
             share,
             target,
-            partial,
             step,
             guard,
-            storage: Arc::new(storage),
             arrays: Vec::new(),
             bytes: 0,
             names: BTreeSet::new(),
             // The root group's path is empty.
             groups: BTreeSet::from([String::new()]),
+            published: false,
+            unreached: false,
         })
     }
 
@@ -119,7 +110,23 @@ impl Writer {
     /// Writes the parts of a tensor that this process has. Every process adds every tensor, also
     /// one that it has no part of.
     pub fn add_parts(&mut self, tensor: &TensorParts<'_>) -> Result<()> {
-        let name: &str = &tensor.name;
+        self.add_all(std::slice::from_ref(tensor))
+    }
+
+    /// The same of several tensors at once.
+    pub fn add_all(&mut self, tensors: &[TensorParts<'_>]) -> Result<()> {
+        for tensor in tensors {
+            self.check_name(&tensor.name)?;
+        }
+        let written = array::write(&self.unfinished, tensors, self.leads());
+        let written = written.inspect_err(|error| self.unreached |= error.is_unreached())?;
+        self.bytes += tensors.iter().map(TensorParts::bytes).sum::<u64>();
+        self.arrays.extend(written);
+        Ok(())
+    }
+
+    /// Takes note of a tensor's name, if it is new and fits the others.
+    fn check_name(&mut self, name: &str) -> Result<()> {
         array::check_name(name)?;
         let clash = |problem| Error::Name {
             name: name.to_owned(),
@@ -133,9 +140,6 @@ impl Writer {
             return Err(clash("a tensor cannot also be the group of others"));
         }
         self.groups.extend(ancestors.into_iter().map(str::to_owned));
-        let written = array::write(&self.storage, &self.partial, tensor, self.leads())?;
-        self.bytes += tensor.bytes();
-        self.arrays.push(written);
         Ok(())
     }
 
@@ -143,44 +147,47 @@ impl Writer {
         !matches!(self.share, Share::OfTeam(team) if team.host > 0)
     }
 
-    /// Where a process lists what it wrote.
-    fn list(&self, host: usize) -> PathBuf {
-        self.partial.join(LISTS).join(format!("{host}.json"))
+    /// Where the processes of a team list what they wrote, until it is in the marker: those of this
+    /// launch alone, since a list that an earlier one left is of no use.
+    fn lists(&self, team: Team) -> Directory {
+        self.unfinished.child(&format!("lists.{}", team.launch))
     }
 
     /// Makes what this process wrote durable and lists it for the one that leads.
-    fn hand_in(&self, host: usize) -> Result<()> {
-        for (_, chunk) in self.arrays.iter().flat_map(WrittenArray::chunks) {
-            files::sync(&self.partial.join(&chunk.file))?;
-        }
-        let path = self.list(host);
-        files::create(atomic::parent(&path))?;
+    fn hand_in(&self, team: Team) -> Result<()> {
+        let chunks = self.arrays.iter().flat_map(WrittenArray::chunks);
+        let files: Vec<&str> = chunks.map(|(_, chunk)| chunk.file.as_str()).collect();
+        self.unfinished.keep(&files)?;
         // A tree of strings and numbers: serde_json has no way to fail on it.
         let list = serde_json::to_vec(&self.arrays).expect("a list is plain JSON");
-        atomic::replace_file(&path, &list).map_err(Error::io("write", &path))
+        self.lists(team).hand_over(&list_of(team.host), &list)
     }
 
     /// Adds what the other processes of a team list, waiting for each.
-    fn collect(&mut self, hosts: usize, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
-        for host in 1..hosts {
-            let path = self.list(host);
+    fn collect(&mut self, team: Team) -> Result<()> {
+        let lists = self.lists(team);
+        let deadline = Instant::now() + team.patience;
+        for host in 1..team.hosts {
+            let file = list_of(host);
+            let mut pause = POLL;
             let list = loop {
-                match std::fs::read(&path) {
-                    Ok(list) => break list,
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(Error::io("read", &path)(e)),
+                if let Some(list) = lists.read_if_there(&file)? {
+                    break list;
                 }
                 if Instant::now() >= deadline {
                     return Err(Error::Late {
                         step: self.step,
                         host,
-                        seconds: patience.as_secs(),
+                        seconds: team.patience.as_secs(),
                     });
                 }
-                std::thread::sleep(POLL);
+                std::thread::sleep(pause);
+                pause = (2 * pause).min(LONGEST_POLL);
             };
-            let unusable = |e: String| Error::io("use", &path)(std::io::Error::other(e));
+            let unusable = |problem: String| Error::List {
+                list: lists.location().join(&file),
+                problem,
+            };
             let list: Vec<WrittenArray> =
                 serde_json::from_slice(&list).map_err(|e| unusable(e.to_string()))?;
             if list.len() != self.arrays.len() {
@@ -190,7 +197,7 @@ impl Writer {
                 array.merge(other)?;
             }
         }
-        files::remove_tree(&self.partial.join(LISTS))
+        lists.remove_all()
     }
 
     /// Makes the checkpoint exist, with `metadata` for whoever reads it, and returns its directory.
@@ -198,13 +205,20 @@ impl Writer {
     ///
     /// Of several processes, the one that leads waits for what the others wrote; the others return
     /// as soon as theirs is written.
-    pub fn commit(mut self, metadata: &Value) -> Result<PathBuf> {
+    pub fn commit(mut self, metadata: &Value) -> Result<Location> {
+        let committed = self.commit_plainly(metadata);
+        self.published = committed.is_ok();
+        self.unreached |= committed.as_ref().is_err_and(Error::is_unreached);
+        committed
+    }
+
+    fn commit_plainly(&mut self, metadata: &Value) -> Result<Location> {
         if let Share::OfTeam(team) = self.share {
             if team.host > 0 {
-                self.hand_in(team.host)?;
-                return Ok(self.target.clone());
+                self.hand_in(team)?;
+                return Ok(self.target.location().clone());
             }
-            self.collect(team.hosts, team.patience)?;
+            self.collect(team)?;
         }
         let arrays = std::mem::take(&mut self.arrays);
         let record = match self.share {
@@ -213,52 +227,26 @@ impl Writer {
         };
         let arrays = arrays.into_iter().map(record);
         let arrays: Vec<ArrayRecord> = arrays.collect::<Result<_>>()?;
-        let groups = self
-            .groups
-            .iter()
-            .map(|group| self.write_group(group))
-            .collect::<Result<Vec<_>>>()?;
-        files::sync_tree(&self.partial)?;
+        let groups: Vec<&String> = self.groups.iter().collect();
+        let write_group = |i: usize| array::write_group(&self.unfinished, groups[i]);
+        let groups = in_parallel(groups.len(), write_group)?;
         let marker = Commit::new(self.step, self.bytes, metadata.clone(), groups, arrays);
-        let path = self.partial.join(commit::FILE);
-        std::fs::write(&path, marker.to_text()).map_err(Error::io("write", &path))?;
-        files::sync(&path)?;
-        files::sync(&self.partial)?;
-
-        self.guard.check()?;
-        let replaced = Remains::Replaced.beside(&self.target);
-        if self.target.exists() {
-            files::remove_tree(&replaced)?;
-            files::rename(&self.target, &replaced)?;
-        }
-        files::rename(&self.partial, &self.target)?;
-        files::remove_tree(&replaced)?;
-        Ok(self.target.clone())
+        self.target
+            .publish(&self.unfinished, &marker, &self.guard)?;
+        Ok(self.target.location().clone())
     }
+}
 
-    fn write_group(&self, group: &str) -> Result<FileRecord> {
-        let failed = |problem: String| Error::Zarr {
-            action: "write group",
-            name: format!("/{group}"),
-            checkpoint: self.target.clone(),
-            problem,
-        };
-        let node = GroupBuilder::new()
-            .build(self.storage.clone(), &format!("/{group}"))
-            .map_err(|e| failed(e.to_string()))?;
-        node.store_metadata().map_err(|e| failed(e.to_string()))?;
-        let file = Path::new(group).join("zarr.json");
-        let text = std::fs::read(self.partial.join(&file))
-            .map_err(Error::io("read", &self.partial.join(&file)))?;
-        Ok(FileRecord::of(file.to_string_lossy().into_owned(), &text))
-    }
+/// The file in which a process lists what it wrote.
+fn list_of(host: usize) -> String {
+    format!("{host}.json")
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // After a commit there is nothing left to remove; after a failure, the failure is reported.
-        if self.leads() {
-            let _ = files::remove_tree(&self.partial);
+        // After a failure, the failure is reported.
+        if self.leads() && !self.published {
+            let _ = self.unfinished.discard(self.unreached);
         }
     }
 }

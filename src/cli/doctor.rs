@@ -16,7 +16,7 @@ use super::{CliError, Exit, Slice};
 use crate::config::{Config, Location};
 use crate::mesh::tpu_vm::{TpuVm, check_devices};
 use crate::model::Weights;
-use crate::run_dir::RunDirectory;
+use crate::run_dir::{RunDirectory, checkpoints_of};
 
 /// Check the plugin, the devices, memory, data and storage, and report what is wrong and what to
 /// do.
@@ -356,6 +356,10 @@ fn storage(path: &Path, config: &Config) -> Check {
     let kept = (config.checkpoint.keep.max(1) + config.checkpoint.keep_best) as u64;
     let needed = (kept + 1) * state_bytes(config);
     let text = format!("{} checkpoints take {}", kept + 1, bytes(needed));
+    let checkpoints = checkpoints_of(path, config);
+    let Some(path) = checkpoints.local() else {
+        return Check::ok("storage", format!("{text} in {checkpoints}"));
+    };
     match free_space(path) {
         None => Check::warn(
             "storage",
@@ -365,7 +369,7 @@ fn storage(path: &Path, config: &Config) -> Check {
         Some(free) if free < needed => Check::warn(
             "storage",
             format!("{} free in {}, but {text}", bytes(free), path.display()),
-            "make room, choose another --run-dir or lower checkpoint.keep",
+            "make room, choose another place or lower checkpoint.keep",
         ),
         Some(free) => Check::ok(
             "storage",

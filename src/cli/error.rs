@@ -146,6 +146,10 @@ impl From<ConfigError> for CliError {
 
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
+        let error = match error {
+            RunError::Checkpoints(error) => return error.into(),
+            error => error,
+        };
         let help = match &error {
             RunError::Unwritable { .. } => Some("give a directory you may write to with --run-dir"),
             RunError::NotUnicode { .. } => Some("give a --run-dir whose name is UTF-8"),
@@ -179,7 +183,10 @@ impl From<RunError> for CliError {
             RunError::Lost(_) => {
                 Some("another process may be training there: look before you resume")
             }
-            RunError::Write { .. } => None,
+            RunError::StatesElsewhere { .. } => Some(
+                "set checkpoint.directory to where they are, or copy them there first, commit.json last",
+            ),
+            RunError::Write { .. } | RunError::Checkpoints(_) => None,
         };
         let exit = match &error {
             RunError::Write { .. } | RunError::Held { .. } | RunError::Lost(_) => Exit::Failed,
@@ -206,6 +213,10 @@ impl From<ankh_storage::Error> for CliError {
             E::NoSuchBucket { .. } => (
                 Exit::Usage,
                 Some("check its name, and for a server of your own AWS_ENDPOINT_URL"),
+            ),
+            E::Request { .. } => (
+                Exit::Failed,
+                Some("see that the service can be reached from here, then run the same again"),
             ),
             E::Refused { .. } => (
                 Exit::Failed,
@@ -412,7 +423,7 @@ impl From<TrainError> for CliError {
             // The end is told by the thread that heard of it.
             TrainError::Parted(_) => super::hosts::await_end(),
             error @ TrainError::Unsaved { .. } => Self::failed(error).help(
-                "make room, or see why the directory cannot be written, and go on from the last saved step with --resume",
+                "make room, or see why nothing can be written there, and go on from the last saved step with --resume",
             ),
             error @ TrainError::OtherOptimizer { .. } => {
                 Self::failed(error).help("go on from there with --resume")
@@ -427,6 +438,10 @@ impl From<TrainError> for CliError {
 
 impl From<checkpoint::Error> for CliError {
     fn from(error: checkpoint::Error) -> Self {
+        let error = match error {
+            checkpoint::Error::Storage(error) => return error.into(),
+            error => error,
+        };
         let exit = match &error {
             checkpoint::Error::NotACheckpoint(_)
             | checkpoint::Error::NoStep { .. }

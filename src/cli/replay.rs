@@ -11,7 +11,7 @@ use super::readiness::ready;
 use super::{CliError, Exit, Slice};
 use crate::config::Config;
 use crate::mesh::{Entries, Hosts, ProgramCache};
-use crate::run_dir::Recorded;
+use crate::run_dir::{Recorded, checkpoints_of};
 use crate::telemetry::Log;
 use crate::train::{Reference, Replay, open_mesh, replay};
 
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: ReplayArgs) -> Result<Exit, CliError> {
     if let Some(directory) = config.compiler.cache.directory() {
         mesh.keep_programs_in(ProgramCache::at(&directory, Entries::Used));
     }
-    let replayed = replay(&config, &run_dir.join("checkpoints"), &mesh, steps)?;
+    let replayed = replay(&config, &checkpoints_of(&run_dir, &config), &mesh, steps)?;
     match as_object {
         true => json(&as_json(&replayed, steps))?,
         false => line_of(&in_words(&replayed, steps))?,

@@ -143,13 +143,18 @@ fn listen(config: &Config, ties: Ties) -> std::io::Result<Requests> {
 
 /// Prints the summary of a run that stops before its first step.
 fn goodbye(run: &RunDirectory, directory: &Path, json: bool) -> impl Fn() + Send + Sync + 'static {
-    let store = Store::open(run.checkpoints());
+    let checkpoints = run.checkpoints().clone();
     let (directory, metrics) = (directory.to_owned(), run.metrics());
     move || {
-        let saved = store.latest().ok().flatten();
+        let newest = || {
+            let store = Store::at(&checkpoints).ok()?;
+            let step = store.latest().ok()??;
+            Some((step, store.directory_of(step)))
+        };
+        let (steps, checkpoint) = newest().unzip();
         let summary = Summary {
-            steps: saved.unwrap_or(0),
-            checkpoint: saved.map(|step| store.directory_of(step)),
+            steps: steps.unwrap_or(0),
+            checkpoint,
             metrics: metrics.clone(),
             ..Summary::default()
         };
@@ -284,7 +289,7 @@ impl TrainArgs {
                 restored = Some(format!(
                     "{} cannot be used: {damage}; going on with the configuration that {} carries",
                     run_directory.join("config.toml").display(),
-                    checkpoint.display()
+                    checkpoint
                 ));
                 resolve_over(config, &self.config.set)?
             }
@@ -347,7 +352,7 @@ fn in_words(summary: &Summary, exit: Exit, run: &Path, program: &str) -> String 
         lines.push(format!("  metrics        {}", summary.metrics.display()));
     }
     if let Some(checkpoint) = &summary.checkpoint {
-        lines.push(format!("  checkpoint     {}", checkpoint.display()));
+        lines.push(format!("  checkpoint     {checkpoint}"));
     }
     let run = run.display();
     lines.push(match (exit, &summary.checkpoint) {
@@ -375,7 +380,7 @@ mod tests {
             held_out_loss: Some((4.5, 2.5)),
             frequency_loss: Some(2.875),
             metrics: "runs/demo/metrics.jsonl".into(),
-            checkpoint: Some("runs/demo/checkpoints/step_00000300".into()),
+            checkpoint: Some(Path::new("runs/demo/checkpoints/step_00000300").into()),
         }
     }
 

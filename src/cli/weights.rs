@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ankh_pjrt::HostTensor;
+use ankh_storage::Location;
 use clap::Args;
 
 use super::configuration::ConfigArgs;
@@ -12,6 +13,7 @@ use crate::config::ScheduleKind;
 use crate::hugging_face::{self, Note};
 use crate::mesh::Hosts;
 use crate::programs::Gradients;
+use crate::run_dir::Recorded;
 use crate::telemetry::print_line;
 use crate::train::forward::forward as forward_pass;
 use crate::train::open_mesh;
@@ -28,9 +30,9 @@ pub(super) struct ForwardArgs {
     /// What to compute on.
     #[arg(long, value_name = "SPEC", default_value_t)]
     slice: Slice,
-    /// A Hugging Face directory, a checkpoint or a run directory.
+    /// A Hugging Face directory, a checkpoint or a run directory; a checkpoint may be in a bucket.
     #[arg(long, value_name = "PATH")]
-    weights: PathBuf,
+    weights: Location,
     /// Holds int32 input_ids and attention_mask [B,S], decoder_input_ids and labels [B,T] (-100 is
     /// not counted); with packed rows input_segments [B,S] and target_segments [B,T] in place of
     /// attention_mask.
@@ -59,7 +61,7 @@ pub(super) struct ImportArgs {
     input: PathBuf,
     /// The checkpoint to write.
     #[arg(long, value_name = "CHECKPOINT")]
-    output: PathBuf,
+    output: Location,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -69,9 +71,9 @@ pub(super) struct ImportArgs {
 #[derive(Args)]
 #[command(after_help = "Example:\n  pretrain export --checkpoint runs/first --output hf")]
 pub(super) struct ExportArgs {
-    /// A checkpoint, or a run directory for its newest one.
+    /// A checkpoint, or a run directory for its newest one; or a bucket's URL of either.
     #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    checkpoint: Location,
     /// The directory to write.
     #[arg(long, value_name = "HF_DIR")]
     output: PathBuf,
@@ -82,7 +84,7 @@ pub(super) struct ExportArgs {
 
 pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
     let mut config = arguments.config.resolve()?;
-    let weights = hugging_face::load(&arguments.weights)?;
+    let weights = hugging_face::load(states_of(arguments.weights))?;
     print_notes(&weights.notes);
     config.model = weights.model;
     config.schedule.kind = ScheduleKind::Constant;
@@ -123,14 +125,23 @@ pub(super) fn forward(arguments: ForwardArgs) -> Result<Exit, CliError> {
 }
 
 pub(super) fn import(arguments: ImportArgs) -> Result<Exit, CliError> {
-    let imported = hugging_face::import_to_checkpoint(&arguments.input, &arguments.output)?;
+    let imported = hugging_face::import_to_checkpoint(&arguments.input, arguments.output)?;
     print_notes(&imported.notes);
     if arguments.json {
         json(&serde_json::json!({ "checkpoint": imported.checkpoint }))?;
     } else {
-        line_of(&format!("checkpoint {}", imported.checkpoint.display()))?;
+        line_of(&format!("checkpoint {}", imported.checkpoint))?;
     }
     Ok(Exit::Done)
+}
+
+/// Where the states of a run are, if this is its directory and they are elsewhere; else itself.
+fn states_of(location: Location) -> Location {
+    let run = location.local().map(Recorded::of);
+    match run {
+        Some(Ok(Some(Recorded::Whole(config)))) => config.checkpoint.directory.unwrap_or(location),
+        _ => location,
+    }
 }
 
 /// Prints the notes of an import to standard error.
@@ -141,7 +152,8 @@ fn print_notes(notes: &[Note]) {
 }
 
 pub(super) fn export(arguments: ExportArgs) -> Result<Exit, CliError> {
-    let files = hugging_face::export_checkpoint(&arguments.checkpoint, &arguments.output)?;
+    let files =
+        hugging_face::export_checkpoint(states_of(arguments.checkpoint), &arguments.output)?;
     if arguments.json {
         json(&serde_json::json!({ "directory": arguments.output, "files": files }))?;
     } else {

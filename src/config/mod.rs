@@ -334,6 +334,9 @@ impl Default for Cluster {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoint {
+    /// Where saved states go: a path, `gs://BUCKET/KEY` or `s3://BUCKET/KEY`, of this run alone;
+    /// unset, `checkpoints` in the run directory.
+    pub directory: Option<Location>,
     /// Steps between two saves; the last step is always saved. 0 leaves the saves to `minutes`.
     pub every: u64,
     /// Minutes between two saves, also between those by steps; 0 leaves them to `every`.
@@ -367,6 +370,7 @@ pub enum OnSigusr1 {
 impl Default for Checkpoint {
     fn default() -> Self {
         Self {
+            directory: None,
             every: 5000,
             minutes: 0.0,
             keep: 3,

@@ -17,6 +17,9 @@ impl Config {
         if let Some(dir) = &mut self.data.dir {
             place(dir, "data.dir")?;
         }
+        if let Some(directory) = &mut self.checkpoint.directory {
+            place(directory, "checkpoint.directory")?;
+        }
         if let Some(cache) = &mut self.data.cache {
             *cache = path(cache, "data.cache")?;
         }
@@ -70,6 +73,7 @@ mod tests {
             "data.dir=data/set",
             "data.cache=../cache",
             "compiler.cache=programs",
+            "checkpoint.directory=saved",
             "mixture.near.dir=./near",
             "mixture.far.dir=s3://bucket/far",
             "mixture.same.weight=2",
@@ -83,6 +87,10 @@ mod tests {
             location.local().map(Path::to_owned)
         };
         assert_eq!(local(&config.data.dir), Some(here.join("data/set")));
+        assert_eq!(
+            local(&config.checkpoint.directory),
+            Some(here.join("saved"))
+        );
         assert_eq!(config.data.cache, Some(here.join("../cache")));
         assert_eq!(
             config.compiler.cache,

@@ -223,7 +223,7 @@ fn open_weights(directory: &Path) -> Result<Tensors> {
             installed,
             hint,
         }),
-        None => Err(Error::NoWeights(directory.to_path_buf())),
+        None => Err(Error::NoWeights(directory.into())),
     }
 }
 
@@ -235,7 +235,7 @@ fn check(
     embedding_names: &[&str],
 ) -> Result<()> {
     let mut mismatch = Mismatch {
-        place: directory.to_path_buf(),
+        place: directory.display().to_string(),
         ..Mismatch::default()
     };
     let mut known: std::collections::HashSet<&str> = embedding_names.iter().copied().collect();

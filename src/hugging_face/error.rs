@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use ankh_storage::Location;
+
 use super::wrappers;
 use crate::checkpoint;
 
@@ -16,10 +18,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A path is neither a Hugging Face directory nor a checkpoint.
     #[error(
-        "{} holds no weights: expected a Hugging Face directory (config.json, model.safetensors), a checkpoint or a run directory",
-        .0.display()
+        "{0} holds no weights: expected a Hugging Face directory (config.json, model.safetensors), a checkpoint or a run directory"
     )]
-    NoWeights(PathBuf),
+    NoWeights(Location),
     /// A Hugging Face directory without config.json.
     #[error("{} has no config.json: it is not a Hugging Face model directory", .0.display())]
     NoConfig(PathBuf),
@@ -61,9 +62,9 @@ pub enum Error {
         copy: String,
     },
     /// A checkpoint does not record its model.
-    #[error("checkpoint {} does not say which model it holds: {problem}", .checkpoint.display())]
+    #[error("checkpoint {checkpoint} does not say which model it holds: {problem}")]
     NoModel {
-        checkpoint: PathBuf,
+        checkpoint: Location,
         /// What is missing or wrong in its metadata.
         problem: String,
     },
@@ -97,7 +98,7 @@ impl Error {
 #[derive(Debug, Default, PartialEq)]
 pub struct Mismatch {
     /// Where the tensors came from.
-    pub place: PathBuf,
+    pub place: String,
     /// Parameters that are not there.
     pub missing: Vec<String>,
     /// Tensors the model has no use for.
@@ -161,11 +162,7 @@ fn some_of(names: &[String], separator: &str) -> String {
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: the tensors do not fit the model",
-            self.place.display()
-        )?;
+        write!(f, "{}: the tensors do not fit the model", self.place)?;
         for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
             if !names.is_empty() {
                 write!(f, "; {what}: {}", some_of(names, ", "))?;

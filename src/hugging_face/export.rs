@@ -30,7 +30,7 @@ pub(super) fn write(
     mut read: impl FnMut(&Parameter) -> Result<HostTensor>,
 ) -> Result<Vec<String>> {
     if !files::is_vacant(directory)? {
-        return Err(checkpoint::Error::Occupied(directory.to_path_buf()).into());
+        return Err(checkpoint::Error::Occupied(directory.into()).into());
     }
     let partial = files::Remains::Partial.beside(directory);
     files::remove_tree(&partial)?;
@@ -163,7 +163,7 @@ pub fn to_hugging_face(
 ) -> Result<Vec<(String, HostTensor)>> {
     check(
         model,
-        Path::new("tensors"),
+        "tensors",
         tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)),
     )?;
     let by_name: HashMap<&str, &HostTensor> = tensors
@@ -206,7 +206,7 @@ pub fn from_hugging_face(
     let found = tensors
         .iter()
         .map(|(name, tensor)| (name.as_str(), described(tensor)));
-    compare(Path::new("tensors"), expected.collect(), found.collect())?;
+    compare("tensors", expected.collect(), found.collect())?;
     let by_name: HashMap<&str, &HostTensor> = tensors
         .iter()
         .map(|(name, tensor)| (name.as_str(), tensor))
@@ -240,7 +240,7 @@ pub fn from_hugging_face(
 /// Compares tensors with the parameters of `model`: names, shapes, types, sizes.
 pub(super) fn check<'t>(
     model: &Model,
-    place: &Path,
+    place: &str,
     tensors: impl Iterator<Item = (&'t str, &'t HostTensor)>,
 ) -> Result<()> {
     check_described(
@@ -255,7 +255,7 @@ pub(super) fn check<'t>(
 /// Like [`check`], of tensors that are only described yet.
 pub(super) fn check_described(
     model: &Model,
-    place: &Path,
+    place: &str,
     found: Vec<(&str, Described)>,
 ) -> Result<()> {
     let parameters = names::parameters(model);
@@ -288,12 +288,12 @@ fn described(tensor: &HostTensor) -> Described {
 }
 
 fn compare(
-    place: &Path,
+    place: &str,
     expected: Vec<(&str, Vec<usize>)>,
     found: Vec<(&str, Described)>,
 ) -> Result<()> {
     let mut mismatch = Mismatch {
-        place: place.to_path_buf(),
+        place: place.to_owned(),
         ..Mismatch::default()
     };
     let mut rest: HashMap<&str, Described> = found.into_iter().collect();

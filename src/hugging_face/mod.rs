@@ -26,9 +26,10 @@ mod wrappers;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ankh_pjrt::HostTensor;
+use ankh_storage::Location;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Reader, Writer};
@@ -57,7 +58,7 @@ pub struct Weights {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
     /// Where the checkpoint is.
-    pub checkpoint: PathBuf,
+    pub checkpoint: Location,
     /// What was read otherwise than it is written.
     pub notes: Vec<Note>,
 }
@@ -70,13 +71,14 @@ pub fn parameters(model: &Model) -> Vec<(&'static str, Vec<usize>)> {
         .collect()
 }
 
-/// Loads the parameters of whatever `path` is: a Hugging Face directory, one of our checkpoints, or
-/// a run directory (its newest checkpoint).
-pub fn load(path: &Path) -> Result<Weights> {
-    if Directory::is_at(path) {
+/// Loads the parameters of whatever is at a location: a Hugging Face directory, one of our
+/// checkpoints, or a run directory (its newest checkpoint).
+pub fn load(location: impl Into<Location>) -> Result<Weights> {
+    let location = location.into();
+    if let Some(path) = location.local().filter(|path| Directory::is_at(path)) {
         return import(path);
     }
-    let loaded = checkpoint::read(path, |reader| {
+    let loaded = checkpoint::read(&location, |reader| {
         let held = Held::of(reader)?;
         let names: Vec<&str> = names::parameters(&held.model)
             .iter()
@@ -127,7 +129,7 @@ pub fn export(weights: &Weights, directory: &Path) -> Result<Vec<String>> {
     };
     export::check(
         &weights.model,
-        Path::new("weights"),
+        "weights",
         weights
             .tensors
             .iter()
@@ -150,10 +152,12 @@ pub fn export(weights: &Weights, directory: &Path) -> Result<Vec<String>> {
 /// `pretrain import`: turns the Hugging Face directory `directory` into the checkpoint
 /// `checkpoint`, one parameter at a time. The checkpoint is of step 0, unless its directory is
 /// named after another.
-pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<Imported> {
+pub fn import_to_checkpoint(directory: &Path, checkpoint: impl Into<Location>) -> Result<Imported> {
+    let checkpoint = checkpoint.into();
     let source = Directory::open(directory)?;
     let tokenizer = tokenizer_files::of_size(source.model.vocabulary);
-    let mut writer = Writer::create(checkpoint, checkpoint::step_of(checkpoint).unwrap_or(0))?;
+    let step = checkpoint::step_of(&checkpoint).unwrap_or(0);
+    let mut writer = Writer::create(checkpoint, step)?;
     for parameter in names::parameters(&source.model) {
         writer.add(parameter.name, &source.read(&parameter)?)?;
     }
@@ -170,8 +174,8 @@ pub fn import_to_checkpoint(directory: &Path, checkpoint: &Path) -> Result<Impor
 
 /// `pretrain export`: turns a checkpoint, or the newest one of a run directory, into the Hugging
 /// Face directory `directory`, one parameter at a time. Returns the names of the files written.
-pub fn export_checkpoint(checkpoint: &Path, directory: &Path) -> Result<Vec<String>> {
-    checkpoint::read(checkpoint, |reader| {
+pub fn export_checkpoint(checkpoint: impl Into<Location>, directory: &Path) -> Result<Vec<String>> {
+    checkpoint::read(&checkpoint.into(), |reader| {
         let held = Held::of(reader)?;
         export::write(
             directory,
@@ -200,7 +204,7 @@ impl Held {
     /// optimizer state (`<slot>/<name>`) aside, nothing else.
     fn of(reader: &Reader) -> Result<Held> {
         let unknown = |problem: String| Error::NoModel {
-            checkpoint: reader.directory().to_path_buf(),
+            checkpoint: reader.directory().clone(),
             problem,
         };
         let metadata = reader.metadata();
@@ -221,7 +225,7 @@ impl Held {
         let described = tensors.map(|name| Ok((name, export::described_in(reader, name)?)));
         export::check_described(
             &model,
-            reader.directory(),
+            &reader.directory().to_string(),
             described.collect::<Result<_>>()?,
         )?;
         Ok(Held {

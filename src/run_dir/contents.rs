@@ -4,7 +4,9 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::checkpoint::{self, Reader, Store};
+use ankh_storage::Location;
+
+use crate::checkpoint::{self, Store};
 
 /// What a directory holds in place of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub enum Contents {
 impl Contents {
     /// What is in `path`, where a run's `checkpoints` would be; nothing if that may be a run, or is
     /// nothing known.
-    pub(super) fn of(path: &Path, checkpoints: &Path) -> Option<Contents> {
+    pub(super) fn of(path: &Path, checkpoints: &Location) -> Option<Contents> {
         let has = |name: &str| path.join(name).is_file();
         if checkpoint::is_checkpoint(path) {
             return Some(Contents::Checkpoint);
@@ -38,19 +40,19 @@ impl Contents {
         if has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json")) {
             return Some(Contents::HuggingFace);
         }
-        if newest(path).is_some() {
+        if newest(&path.into()).is_some() {
             return Some(Contents::Checkpoints);
         }
         // A damaged one is reported when it is loaded.
         let (store, step) = newest(checkpoints)?;
-        let reader = Reader::open(store.directory_of(step)).ok()?;
-        let trained = reader.names().any(|name| name == "step");
+        let names = store.names(step).ok()?;
+        let trained = names.iter().any(|name| name == "step");
         (!trained).then_some(Contents::Weights { step })
     }
 }
 
-fn newest(checkpoints: &Path) -> Option<(Store, u64)> {
-    let store = Store::open(checkpoints);
+fn newest(checkpoints: &Location) -> Option<(Store, u64)> {
+    let store = Store::at(checkpoints).ok()?;
     let step = store.latest().ok()??;
     Some((store, step))
 }

@@ -7,11 +7,12 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use ankh_storage::Location;
 use toml::{Table, Value};
 
-use super::RunError;
+use super::{RunError, checkpoints_of};
 use crate::checkpoint::{self, Store};
 use crate::config::{Config, ConfigError, RESOLVED_HEADER, recorded_in_json, resolve_recorded};
 
@@ -77,7 +78,7 @@ pub(super) enum Changes {
 /// `config` says.
 pub(super) fn check_same(
     path: &Path,
-    checkpoints: &Path,
+    checkpoints: &Location,
     config: &Config,
     changes: Changes,
 ) -> Result<(), RunError> {
@@ -116,6 +117,23 @@ pub(super) fn check_same(
     }
 }
 
+/// Where the run in `path` saved its states, if there are some, and none where `config` would look
+/// for them: the run would begin anew.
+pub(super) fn states_elsewhere(
+    path: &Path,
+    config: &Config,
+) -> Result<Option<Location>, checkpoint::Error> {
+    let Ok(recorded) = recorded(path) else {
+        return Ok(None);
+    };
+    if recorded.checkpoint.directory == config.checkpoint.directory {
+        return Ok(None);
+    }
+    let [there, here] = [&recorded, config].map(|config| checkpoints_of(path, config));
+    let has_states = |at: &Location| Ok::<_, checkpoint::Error>(Store::at(at)?.latest()?.is_some());
+    Ok((!has_states(&here)? && has_states(&there)?).then_some(there))
+}
+
 /// The configuration of the run in a directory.
 #[derive(Debug)]
 pub enum Recorded {
@@ -126,7 +144,7 @@ pub enum Recorded {
         /// The configuration.
         config: Config,
         /// Which state carried it.
-        checkpoint: PathBuf,
+        checkpoint: Location,
         /// What is wrong with `config.toml`.
         damage: Damage,
     },
@@ -141,7 +159,7 @@ impl Recorded {
             Ok(config) => return Ok(Some(Self::Whole(config))),
             Err(damage) => damage,
         };
-        match (damage, saved(&directory.join("checkpoints"))) {
+        match (damage, saved(&directory.join("checkpoints").into())) {
             (damage @ Damage::Wrong { .. }, _) => Err(unreadable(directory, damage)),
             (Damage::Missing, None) => Ok(None),
             (damage, None) => Err(unreadable(directory, damage)),
@@ -241,24 +259,23 @@ fn writer(text: &str) -> Option<String> {
 /// A configuration, and the saved state that carries it.
 struct Saved {
     config: Config,
-    checkpoint: PathBuf,
+    checkpoint: Location,
 }
 
 /// The configuration that the newest saved state was made with. One that no run made (imported
 /// weights), or that is damaged, has none: what is wrong with it is said when it is read.
-fn saved(checkpoints: &Path) -> Option<Saved> {
-    let store = Store::open(checkpoints);
+fn saved(checkpoints: &Location) -> Option<Saved> {
+    let store = Store::at(checkpoints).ok()?;
     let step = store.latest().ok()??;
-    let reader = store.reader(step).ok()?;
+    let metadata = store.metadata(step).ok()?;
     Some(Saved {
-        config: saved_config(&reader)?,
+        config: saved_config(&metadata)?,
         checkpoint: store.directory_of(step),
     })
 }
 
-/// The configuration that a saved state was made with, if a run made it.
-pub(crate) fn saved_config(reader: &checkpoint::Reader) -> Option<Config> {
-    let metadata = reader.metadata();
+/// The configuration that a saved state was made with, by its metadata, if a run made it.
+pub(crate) fn saved_config(metadata: &serde_json::Value) -> Option<Config> {
     // Imported weights have a model there, and nothing of a run.
     metadata.get("examples_per_epoch")?;
     recorded_in_json(metadata.get("config")?)
@@ -358,11 +375,17 @@ mod tests {
                     ..
                 })) => {
                     assert_eq!(found, config);
-                    assert!(checkpoint.ends_with("step_00000020"));
+                    assert_eq!(checkpoint.name(), "step_00000020");
                 }
                 other => panic!("cut at {cut}: {other:?}"),
             }
-            check_same(path, &path.join("checkpoints"), &config, Changes::Refused).unwrap();
+            check_same(
+                path,
+                &path.join("checkpoints").into(),
+                &config,
+                Changes::Refused,
+            )
+            .unwrap();
         }
         fs::write(&file, &whole).unwrap();
         let found = Recorded::of(path).unwrap();
@@ -391,7 +414,7 @@ mod tests {
                 error.contains("config.toml") && error.contains("emptied"),
                 "{error}"
             );
-            let checkpoints = path.join("checkpoints");
+            let checkpoints: Location = path.join("checkpoints").into();
             let same = || check_same(path, &checkpoints, &config, Changes::Refused);
             assert!(message(same().unwrap_err()).contains("emptied"));
             // Imported weights say nothing of a run.
@@ -454,7 +477,7 @@ mod tests {
     fn what_was_accepted_once_need_not_be_accepted_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let checkpoints = path.join("checkpoints");
+        let checkpoints: Location = path.join("checkpoints").into();
         let (before, now) = (
             tiny(&[]),
             tiny(&["train.batch_size=8", "optimizer.name=adamw"]),
@@ -496,8 +519,14 @@ mod tests {
         fs::write(path.join("config.toml"), text).unwrap();
         let found = Recorded::of(path).unwrap();
         assert!(matches!(found, Some(Recorded::Whole(found)) if found == config));
-        let check =
-            |config: &Config| check_same(path, &path.join("checkpoints"), config, Changes::Refused);
+        let check = |config: &Config| {
+            check_same(
+                path,
+                &path.join("checkpoints").into(),
+                config,
+                Changes::Refused,
+            )
+        };
         check(&config).unwrap();
         let error = check(&tiny(&[])).unwrap_err().to_string();
         assert!(

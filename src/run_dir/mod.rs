@@ -14,8 +14,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ankh_storage::atomic;
+use ankh_storage::{Location, atomic};
 
+use crate::checkpoint::{self, Store};
 use crate::config::{Config, Versions};
 
 pub use contents::Contents;
@@ -26,7 +27,7 @@ pub use lease::{Fence, Holder, Lost};
 pub(crate) use requests::is_ignored;
 pub use requests::{Request, Requests};
 
-use identity::{Changes, check_same, listed};
+use identity::{Changes, check_same, listed, states_elsewhere};
 use lease::{Lease, Refusal};
 
 /// A directory that holds a run, or is about to: this process's, until this is dropped.
@@ -44,7 +45,7 @@ struct Paths {
     /// This worker's own files.
     own: PathBuf,
     /// Where the saved states of the whole run are.
-    checkpoints: PathBuf,
+    checkpoints: Location,
     /// The file with the run's name.
     name: PathBuf,
     worker: usize,
@@ -107,6 +108,16 @@ pub enum RunError {
     /// There are traces of a run whose configuration cannot be told.
     #[error("cannot use {}, the configuration of this run", path.join("config.toml").display())]
     UnreadableConfig { path: PathBuf, source: Box<Damage> },
+    /// The run saved its states elsewhere, and none is where this configuration says.
+    #[error("the saved states of {} are in {there}, and there are none in {here}", path.display())]
+    StatesElsewhere {
+        path: PathBuf,
+        there: Box<Location>,
+        here: Box<Location>,
+    },
+    /// The saved states of the run cannot be looked at.
+    #[error(transparent)]
+    Checkpoints(#[from] checkpoint::Error),
     /// A file of the run cannot be written.
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -132,7 +143,7 @@ impl RunDirectory {
         config: &Config,
         start: RunMode,
     ) -> Result<Self, RunError> {
-        let paths = Paths::of(worker, path.into())?;
+        let paths = Paths::of(worker, path.into(), config)?;
         // Looked at before, since a directory that is something else is left as it is, and after,
         // since until then it may have been another process's.
         paths.check_contents(config, start)?;
@@ -151,7 +162,7 @@ impl RunDirectory {
         paths.check_contents(config, start)?;
         paths.check_writable()?;
         // What was named and began no run is none.
-        let is_run = paths.holds_run() || !paths.saves();
+        let is_run = !paths.saves() || paths.holds_run()?;
         let earlier = is_run.then(|| paths.run_name()).flatten();
         Ok(Self {
             paths,
@@ -163,7 +174,7 @@ impl RunDirectory {
     /// Whether [`RunDirectory::open`] would resume or begin a run of `config` at `path` now. Takes
     /// nothing.
     pub fn check(path: impl Into<PathBuf>, config: &Config) -> Result<(), RunError> {
-        let paths = Paths::of(0, path.into())?;
+        let paths = Paths::of(0, path.into(), config)?;
         paths.check_contents(config, RunMode::Resume)?;
         if let Some(holder) = lease::holder(&paths.own) {
             return Err(RunError::Held {
@@ -234,30 +245,25 @@ impl RunDirectory {
     }
 
     /// Holds one directory per saved step.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.paths.checkpoints.clone()
+    pub fn checkpoints(&self) -> &Location {
+        &self.paths.checkpoints
     }
 
     /// Whether this worker writes the saved states.
     pub fn saves(&self) -> bool {
         self.paths.saves()
     }
-
-    /// The saved state after `step`.
-    pub fn checkpoint(&self, step: u64) -> PathBuf {
-        self.checkpoints().join(format!("step_{step:08}"))
-    }
 }
 
 impl Paths {
-    fn of(worker: usize, path: PathBuf) -> Result<Self, RunError> {
+    fn of(worker: usize, path: PathBuf, config: &Config) -> Result<Self, RunError> {
         match path.to_str() {
             None => return Err(RunError::NotUnicode { path }),
             Some(name) if name.contains("://") => return Err(RunError::Url { path }),
             Some(_) => {}
         }
         Ok(Self {
-            checkpoints: path.join("checkpoints"),
+            checkpoints: checkpoints_of(&path, config),
             name: path.join(".run"),
             own: match worker {
                 0 => path,
@@ -294,12 +300,21 @@ impl Paths {
                 contents,
             });
         }
-        if self.holds_run() {
+        if self.holds_run()? {
             let changes = match start {
                 RunMode::New | RunMode::Resume => Changes::Refused,
                 RunMode::ResumeChanged => Changes::Accepted,
             };
             check_same(&self.own, &self.checkpoints, config, changes)?;
+            if self.saves()
+                && let Some(there) = states_elsewhere(&self.own, config)?
+            {
+                return Err(RunError::StatesElsewhere {
+                    path: self.own.clone(),
+                    there: Box::new(there),
+                    here: Box::new(self.checkpoints.clone()),
+                });
+            }
             if start == RunMode::New {
                 return Err(RunError::Occupied {
                     path: self.own.clone(),
@@ -311,13 +326,15 @@ impl Paths {
 
     /// Whether there is anything to lose. A run that ended before its first result, because its
     /// program did not fit or its data was not there, is not held against the next attempt.
-    fn holds_run(&self) -> bool {
+    fn holds_run(&self) -> Result<bool, RunError> {
         let metrics = fs::metadata(self.metrics()).is_ok_and(|file| file.len() > 0);
-        if !self.saves() {
-            return metrics;
+        if metrics || !self.saves() {
+            return Ok(metrics);
         }
-        let mut checkpoints = fs::read_dir(&self.checkpoints).into_iter().flatten();
-        metrics || checkpoints.next().is_some()
+        match self.checkpoints.local() {
+            Some(path) => Ok(fs::read_dir(path).into_iter().flatten().next().is_some()),
+            None => Ok(Store::at(&self.checkpoints)?.latest()?.is_some()),
+        }
     }
 
     /// Writes and removes a file: permissions alone do not tell (file systems are mounted
@@ -335,6 +352,12 @@ impl Paths {
 
 fn drawn_name() -> String {
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+/// Where a run in `path` has its saved states.
+pub fn checkpoints_of(path: &Path, config: &Config) -> Location {
+    let elsewhere = config.checkpoint.directory.clone();
+    elsewhere.unwrap_or_else(|| path.join("checkpoints").into())
 }
 
 fn who(holder: &Option<Holder>) -> String {
@@ -388,6 +411,26 @@ mod tests {
         RunDirectory::open(directory.path(), &longer, RunMode::Resume).unwrap();
         let error = RunDirectory::open(directory.path(), &longer, RunMode::New).unwrap_err();
         assert!(matches!(error, RunError::Occupied { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_run_whose_states_are_elsewhere_does_not_begin_anew() {
+        let directory = recorded(&tiny(&[]));
+        let elsewhere = tempfile::tempdir().unwrap();
+        let moved = format!("checkpoint.directory={}", elsewhere.path().display());
+        let open = || RunDirectory::open(directory.path(), &tiny(&[&moved]), RunMode::Resume);
+        let save = |directory: &Path| {
+            let tensor = ankh_pjrt::HostTensor::new::<f32>([1], &[0.0]);
+            let tensors = [("step", &tensor)];
+            let metadata = serde_json::Value::Null;
+            Store::open(directory).save(2, &metadata, tensors).unwrap();
+        };
+        open().unwrap();
+        save(&directory.path().join("checkpoints"));
+        let error = open().unwrap_err();
+        assert!(matches!(error, RunError::StatesElsewhere { .. }), "{error}");
+        save(elsewhere.path());
+        open().unwrap();
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Why a run ended early.
 
-use std::path::PathBuf;
-
 use ankh_cluster::Ended;
+use ankh_storage::Location;
 
 use super::data_loader::BatchError;
 use super::data_order::OrderDifference;
@@ -52,12 +51,9 @@ pub enum TrainError {
     )]
     NotABatch { name: String, dims: Vec<i64> },
     /// The checkpoint was made on other data.
-    #[error(
-        "{} was trained on {was} examples an epoch and this data set gives {is}",
-        checkpoint.display()
-    )]
+    #[error("{checkpoint} was trained on {was} examples an epoch and this data set gives {is}")]
     OtherData {
-        checkpoint: PathBuf,
+        checkpoint: Location,
         was: u64,
         is: u64,
     },
@@ -65,9 +61,9 @@ pub enum TrainError {
     #[error("at step {step}, to which the run would go back, it had another optimizer")]
     OtherOptimizer { step: u64 },
     /// The order of the sequences would be another than the checkpoint's.
-    #[error("{} has {}, and this run has {}", checkpoint.display(), difference.was, difference.is)]
+    #[error("{checkpoint} has {}, and this run has {}", difference.was, difference.is)]
     OtherOrder {
-        checkpoint: PathBuf,
+        checkpoint: Location,
         difference: OrderDifference,
     },
     /// The learning rate would jump up, though nobody changed the schedule.
@@ -81,11 +77,10 @@ pub enum TrainError {
     DataOfHosts { host: usize },
     /// The hosts of a run would begin at different steps.
     #[error(
-        "this host would begin at step {begins}, after what it finds in {}, while the hosts of the run would begin at steps from {first} to {last}",
-        checkpoints.display()
+        "this host would begin at step {begins}, after what it finds in {checkpoints}, while the hosts of the run would begin at steps from {first} to {last}"
     )]
     OtherStep {
-        checkpoints: PathBuf,
+        checkpoints: Location,
         begins: u64,
         first: u64,
         last: u64,
@@ -101,7 +96,7 @@ pub enum TrainError {
     Unsaved {
         step: u64,
         saved: Option<u64>,
-        source: checkpoint::Error,
+        source: Box<checkpoint::Error>,
     },
     /// The numbers of the run are not finite any more, and going back did not help.
     #[error("{fault}; {}{}", saving::Newest(*saved), gone_back(*rollbacks))]

@@ -8,10 +8,11 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use ankh_cluster::CopySender;
+use ankh_cluster::{CopySender, SendError};
+use ankh_storage::Location;
 use serde_json::Value;
 
 use super::TrainError;
@@ -154,7 +155,7 @@ impl<'a> LocalStates<'a> {
         {
             let before = place.before();
             let from = place.copies().directory_of(step);
-            match copies.sender(before).send(&from, &name(OWN, &from)) {
+            match send(copies.sender(before), &from, OWN) {
                 Ok(()) => tracing::info!("host {before} has its part of step {step} back"),
                 Err(error) => {
                     tracing::error!("host {before} does not get its part back: {error}");
@@ -340,14 +341,14 @@ fn steps_of(store: &Store) -> Vec<u64> {
     })
 }
 
-/// Where a step is below the directory of a host.
-fn name(kind: &str, directory: &Path) -> String {
-    let step = directory.file_name().unwrap_or_default();
-    format!("{kind}/{}", step.to_string_lossy())
+/// Sends a step to another host, of which it is its own or a copy there.
+fn send(to: &CopySender, step: &Location, kind: &str) -> Result<(), SendError> {
+    let directory = step.local().expect("local states are in a directory");
+    to.send(directory, &format!("{kind}/{}", step.name()))
 }
 
-fn send_to(to: &CopySender, step: u64, directory: &Path) {
-    if let Err(error) = to.send(directory, &name(COPY, directory)) {
+fn send_to(to: &CopySender, step: u64, directory: &Location) {
+    if let Err(error) = send(to, directory, COPY) {
         tracing::error!("no other host has a copy of this host's part of step {step}: {error}");
     }
 }

@@ -8,10 +8,10 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
-use std::path::Path;
 
 use ankh_data::Split;
 use ankh_pjrt::HostTensor;
+use ankh_storage::Location;
 
 use super::TrainError;
 use super::data_loader::DataLoader;
@@ -72,14 +72,14 @@ struct Shard {
 /// Nothing is written there, and a run that saves there meanwhile is not disturbed.
 pub fn replay(
     config: &Config,
-    checkpoints: &Path,
+    checkpoints: &Location,
     mesh: &DeviceMesh,
     steps: u64,
 ) -> Result<Replay, TrainError> {
     let programs = Programs::of(config, mesh.platform(), mesh.rules());
     let loader = DataLoader::open(&programs, Split::Train, mesh)?;
-    let store = Store::open(checkpoints);
-    let mut path = checkpoints.to_owned();
+    let store = Store::at(checkpoints)?;
+    let mut path = checkpoints.clone();
     loop {
         let replayed = checkpoint::read(&path, |reader| {
             Replayed::of(reader, &programs, &loader, mesh)?.twice(steps)
@@ -112,7 +112,7 @@ impl<'a> Replayed<'a> {
         loader: &'a DataLoader,
         mesh: &'a DeviceMesh,
     ) -> Result<Replayed<'a>, TrainError> {
-        let reader = Reader::open(reader.directory())?;
+        let reader = reader.reopen()?;
         let from = ResumePoint::after(programs.config, reader, loader)?;
         let programs = from.programs(programs);
         tracing::info!("compiling the training step");

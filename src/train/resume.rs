@@ -67,7 +67,7 @@ impl ResumePoint {
         if first != last {
             processes.part();
             return Err(TrainError::OtherStep {
-                checkpoints: run.checkpoints(),
+                checkpoints: run.checkpoints().clone(),
                 begins,
                 first,
                 last,
@@ -134,7 +134,7 @@ impl ResumePoint {
     ) -> Result<ResumePoint, TrainError> {
         let reader = readers.first().expect("a state has a part");
         check_data(reader, training)?;
-        let before = saved_config(reader);
+        let before = saved_config(reader.metadata());
         let before = before.as_ref().unwrap_or(config);
         let step = reader.step();
         check_rate(before, config, step)?;
@@ -206,7 +206,7 @@ fn check_data(reader: &Reader, training: &DataLoader) -> Result<(), TrainError> 
     let was = metadata["examples_per_epoch"].as_u64();
     if let Some(was) = was.filter(|was| *was != is) {
         return Err(TrainError::OtherData {
-            checkpoint: reader.directory().to_owned(),
+            checkpoint: reader.directory().clone(),
             was,
             is,
         });
@@ -216,7 +216,7 @@ fn check_data(reader: &Reader, training: &DataLoader) -> Result<(), TrainError> 
         let difference = DataOrder::of(&training.whole).difference(&before);
         if let Some(difference) = difference {
             return Err(TrainError::OtherOrder {
-                checkpoint: reader.directory().to_owned(),
+                checkpoint: reader.directory().clone(),
                 difference,
             });
         }

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use ankh_storage::Location;
 use serde_json::Value;
 
 use super::TrainError;
@@ -15,6 +16,7 @@ use crate::config;
 
 /// The saves of a run.
 pub(super) struct Saves {
+    store: Store,
     saver: Saver,
     /// The newest step that is known to be saved.
     saved: Option<u64>,
@@ -59,7 +61,8 @@ impl Saves {
             score: |metadata| metadata[SCORE].as_f64(),
         };
         Saves {
-            saver: Saver::new(store, retention, share),
+            saver: Saver::new(store.clone(), retention, share),
+            store,
             saved,
             fetched: None,
             failing: None,
@@ -69,6 +72,11 @@ impl Saves {
     /// The newest step that is known to be saved.
     pub fn saved(&self) -> Option<u64> {
         self.saved
+    }
+
+    /// Where the checkpoint of `step` is or would be.
+    pub fn directory_of(&self, step: u64) -> Location {
+        self.store.directory_of(step)
     }
 
     /// The last step whose state was read back to be saved, here or on another host.
@@ -136,7 +144,7 @@ impl Saves {
         Some(TrainError::Unsaved {
             step,
             saved: self.saved,
-            source: failing.error,
+            source: Box::new(failing.error),
         })
     }
 

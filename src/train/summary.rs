@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ankh_data::{Batches, TokenFrequencies};
+use ankh_storage::Location;
 
 use super::TrainError;
 use crate::run_dir::Requests;
@@ -27,7 +28,7 @@ pub struct Summary {
     /// Where the metrics are.
     pub metrics: PathBuf,
     /// The last checkpoint.
-    pub checkpoint: Option<PathBuf>,
+    pub checkpoint: Option<Location>,
 }
 
 /// Training batches read for the token frequencies: some hundred thousand tokens, of which there

@@ -140,6 +140,24 @@ impl Storage {
         Ok((Storage::open(&parent, options)?, file.name().to_owned()))
     }
 
+    /// Another directory in the same bucket, or on a local disk, for which no new client is made.
+    /// `None` where the two have no client in common.
+    pub fn beside(&self, location: &Location) -> Option<Storage> {
+        let backend = match (&self.backend, location.address()) {
+            (Backend::Local(_), Address::Local(path)) => Backend::Local(path.clone()),
+            (Backend::Remote(remote), Address::Remote { .. })
+                if self.location.bucket() == location.bucket() =>
+            {
+                Backend::Remote(remote.clone())
+            }
+            _ => return None,
+        };
+        Some(Storage {
+            location: location.clone(),
+            backend,
+        })
+    }
+
     /// Where a file of this storage is.
     pub fn location(&self, name: &str) -> Location {
         self.location.join(name)
@@ -220,15 +238,56 @@ impl Storage {
         Ok(entries)
     }
 
+    /// The directories right below this one that hold files, by name. None where there is no such
+    /// directory.
+    ///
+    /// # Errors
+    /// As [`Storage::list`].
+    pub fn directories(&self) -> Result<Vec<String>> {
+        let mut names = match &self.backend {
+            Backend::Local(root) => local::directories(root)?,
+            Backend::Remote(remote) => remote.directories(&self.location)?,
+        };
+        names.sort();
+        Ok(names)
+    }
+
     /// Writes a file, replacing what was there. Nobody sees it half written.
     ///
     /// # Errors
     /// A refused or failed request, a full disk.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        match &self.backend {
+            Backend::Local(root) => {
+                self.checked(name)?;
+                local::write(&root.join(name), bytes)
+            }
+            Backend::Remote(_) => self.write_bytes(name, Bytes::copy_from_slice(bytes)),
+        }
+    }
+
+    /// As [`Storage::write`], without a copy of the bytes in memory.
+    ///
+    /// # Errors
+    /// As [`Storage::write`].
+    pub fn write_bytes(&self, name: &str, bytes: Bytes) -> Result<()> {
         let location = self.checked(name)?;
         match &self.backend {
-            Backend::Local(root) => local::write(&root.join(name), bytes),
-            Backend::Remote(remote) => remote.write(&location, Bytes::copy_from_slice(bytes)),
+            Backend::Local(root) => local::write(&root.join(name), &bytes),
+            Backend::Remote(remote) => remote.write(&location, bytes),
+        }
+    }
+
+    /// Writes what a file holds to another, replacing what was there. The bytes of a remote file do
+    /// not pass through this machine.
+    ///
+    /// # Errors
+    /// As [`Storage::write`]; a file that is missing.
+    pub fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let (source, target) = (self.checked(from)?, self.checked(to)?);
+        match &self.backend {
+            Backend::Local(root) => local::upload(&root.join(to), &root.join(from)),
+            Backend::Remote(remote) => remote.copy(&source, &target),
         }
     }
 

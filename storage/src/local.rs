@@ -84,6 +84,24 @@ pub(crate) fn list(root: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// The names of the directories in a directory; none where that is missing.
+pub(crate) fn directories(root: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io("list", root))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", root))?;
+        if let Some(name) = entry.file_name().to_str()
+            && entry.path().is_dir()
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     create_parent(path)?;
     atomic::replace_file(path, bytes).map_err(Error::io("write", path))

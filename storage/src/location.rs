@@ -175,6 +175,16 @@ impl Location {
         }
     }
 
+    /// The service and the bucket of a remote one.
+    pub(crate) fn bucket(&self) -> Option<(Service, &str)> {
+        match &self.0 {
+            Address::Local(_) => None,
+            Address::Remote {
+                service, bucket, ..
+            } => Some((*service, bucket)),
+        }
+    }
+
     pub(crate) fn address(&self) -> &Address {
         &self.0
     }
@@ -230,6 +240,18 @@ impl From<PathBuf> for Location {
 impl From<&Path> for Location {
     fn from(path: &Path) -> Location {
         Location(Address::Local(path.to_owned()))
+    }
+}
+
+impl From<&PathBuf> for Location {
+    fn from(path: &PathBuf) -> Location {
+        path.as_path().into()
+    }
+}
+
+impl From<&Location> for Location {
+    fn from(location: &Location) -> Location {
+        location.clone()
     }
 }
 

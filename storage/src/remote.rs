@@ -172,6 +172,35 @@ impl Remote {
         }
     }
 
+    /// The first parts of the keys below a directory that have several.
+    pub(crate) fn directories(self: &Arc<Self>, root: &Location) -> Result<Vec<String>> {
+        let root = root.clone();
+        self.wait(|remote| async move {
+            let prefix = key(&root)?;
+            let prefix = Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty());
+            let attempts = remote.attempts("list", &root);
+            let list = || remote.store.list_with_delimiter(prefix);
+            let found = attempts.run(list).await?.common_prefixes.into_iter();
+            Ok(found
+                .filter_map(|directory| Some(directory.filename()?.to_owned()))
+                .collect())
+        })
+    }
+
+    /// Has the service write an object's bytes to another.
+    pub(crate) fn copy(self: &Arc<Self>, from: &Location, to: &Location) -> Result<()> {
+        self.forget(to);
+        let (from, to) = (from.clone(), to.clone());
+        self.wait(|remote| async move {
+            let (source, target) = (key(&from)?, key(&to)?);
+            let attempts = remote.attempts("copy", &from);
+            match attempts.run(|| remote.store.copy(&source, &target)).await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(remote.without_bucket(error).await),
+            }
+        })
+    }
+
     /// Writes a small object.
     pub(crate) fn put(self: &Arc<Self>, location: &Location, bytes: Bytes) -> Result<()> {
         self.forget(location);

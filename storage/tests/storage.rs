@@ -178,11 +178,42 @@ fn every_operation_through_faults_does_what_it_does_locally() {
 }
 
 #[test]
+fn directories_are_listed_and_objects_copied_as_on_a_disk() {
+    let bench = Bench::new(Faults::of(9, 0.3));
+    let directory = tempfile::tempdir().unwrap();
+    let (remote, local) = (bench.open(), local(directory.path()));
+    same(remote.directories(), local.directories());
+    for storage in [&remote, &local] {
+        // More than a page of names, below one directory.
+        for i in 0..60 {
+            storage.write(&format!("many/deep/{i}"), &[i]).unwrap();
+        }
+        storage.write("file", b"abc").unwrap();
+        storage.write("other dir/x", b"d").unwrap();
+        storage.copy("file", "many/copy").unwrap();
+        storage.copy("file", "other dir/x").unwrap();
+        assert!(storage.copy("missing", "x").unwrap_err().is_missing());
+    }
+    assert_eq!(remote.directories().unwrap(), ["many", "other dir"]);
+    same(remote.directories(), local.directories());
+    same(remote.list(""), local.list(""));
+    for storage in [remote, local] {
+        let below = storage.location("other dir");
+        let below = storage.beside(&below).unwrap();
+        assert_eq!(&below.read("x").unwrap()[..], b"abc");
+        assert_eq!(below.directories().unwrap(), [""; 0]);
+    }
+    let elsewhere = Location::parse("s3://another/bucket").unwrap();
+    assert!(bench.open().beside(&elsewhere).is_none());
+}
+
+#[test]
 fn big_objects_go_in_parts_and_come_in_pieces() {
     let mut bench = Bench::new(Faults {
         seed: 3,
         share: 0.3,
         kinds: vec![Fault::Unavailable, Fault::Reset, Fault::Short],
+        first: 0,
     });
     bench.options.timeout = Duration::from_secs(20);
     let storage = bench.open();

@@ -1,5 +1,6 @@
 //! Runs of the binary on small data, and what they leave behind.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -12,6 +13,18 @@ use serde_json::{Map, Value};
 pub fn pretrain() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
     command.env("ANKH_COMPILATION_CACHE", "");
+    command
+}
+
+/// Has a command use a service as these variables say, and nothing of the credentials of whoever
+/// runs the tests.
+pub fn with_service(mut command: Command, environment: &BTreeMap<String, String>) -> Command {
+    for (name, _) in std::env::vars() {
+        if name.starts_with("AWS_") || name.starts_with("GOOGLE_") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(environment);
     command
 }
 

@@ -21,10 +21,10 @@ fn a_checkpoint_that_is_not_its_models_is_refused() {
         ),
     ] {
         store.save(step, &metadata, tensors.clone()).unwrap();
-        let error = load(&store.directory_of(step)).unwrap_err().to_string();
+        let error = load(store.directory_of(step)).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
         let exported = root.path().join("exported");
-        assert!(export_checkpoint(&store.directory_of(step), &exported).is_err());
+        assert!(export_checkpoint(store.directory_of(step), &exported).is_err());
         assert!(!exported.exists());
     }
 }

@@ -129,7 +129,7 @@ fn a_training_checkpoint_is_exported_without_its_optimizer() {
     assert_eq!(imported.tensors, weights.tensors);
     assert_eq!(imported.model, tiny());
     assert_eq!(load(&run).unwrap(), weights);
-    assert_eq!(load(&store.directory_of(20)).unwrap(), weights);
+    assert_eq!(load(store.directory_of(20)).unwrap(), weights);
 }
 
 #[test]

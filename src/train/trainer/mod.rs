@@ -612,7 +612,8 @@ impl<'a> Trainer<'a> {
         }
         let stopped = self.step < self.job.config.train.steps;
         let mut summary = self.reporter.into_summary(self.step);
-        summary.checkpoint = Some(self.job.run.checkpoint(self.step)).filter(|p| p.exists());
+        let saved = self.saves.saved() == Some(self.step);
+        summary.checkpoint = saved.then(|| self.saves.directory_of(self.step));
         self.batches.abandon();
         match self.evaluation {
             Some(evaluation) if stopped => evaluation.abandon(),
@@ -640,7 +641,7 @@ impl Job<'_> {
     fn store(&self) -> Result<Store, TrainError> {
         let fence = self.fence.clone();
         let guard = Guard::new(self.fence.number(), move || fence.check());
-        let store = Store::open(self.run.checkpoints()).guarded(guard);
+        let store = Store::at(self.run.checkpoints())?.guarded(guard);
         if self.processes.leads() {
             store.clean()?;
         }

@@ -65,8 +65,7 @@ impl Trainer<'_> {
         if let Some(step) = bad.filter(|_| processes.leads()) {
             let rejected = store.reject(step)?;
             tracing::error!(
-                "no step from saved step {step} was good: it is set aside as {}",
-                rejected.display()
+                "no step from saved step {step} was good: it is set aside as {rejected}"
             );
         }
         processes.all_gather("the saved states are in order", 0)?;
@@ -114,10 +113,7 @@ impl Job<'_> {
     /// Where the run resumes: after the newest saved state that is whole.
     pub(super) fn resume_point(&self, store: &Store) -> Result<ResumePoint, TrainError> {
         for directory in store.incomplete()? {
-            tracing::warn!(
-                "{} has no commit.json: it is no saved state",
-                directory.display()
-            );
+            tracing::warn!("{directory} has no commit.json: it is no saved state");
         }
         loop {
             let point = ResumePoint::of(self.config, self.run, store, self.processes, self.loader);
@@ -206,10 +202,7 @@ impl Job<'_> {
         };
         if self.processes.leads() {
             for directory in store.fall_back_to(intact)? {
-                tracing::error!(
-                    "it is not resumed from, and set aside as {}",
-                    directory.display()
-                );
+                tracing::error!("it is not resumed from, and set aside as {directory}");
             }
         }
         self.processes

@@ -38,6 +38,8 @@ pub struct Faults {
     pub share: f64,
     /// One of these, each as often.
     pub kinds: Vec<Fault>,
+    /// The number of the first request that may fail.
+    pub first: u64,
 }
 
 impl Faults {
@@ -51,6 +53,7 @@ impl Faults {
             seed,
             share,
             kinds: Fault::PASSING.to_vec(),
+            first: 0,
         }
     }
 
@@ -65,8 +68,13 @@ impl Faults {
     /// What happens to the request of a number.
     fn at(&self, number: u64) -> Option<Fault> {
         let mut random = Random::of(self.seed, number);
-        let hit = random.unit() < self.share;
+        let hit = random.unit() < self.share && number >= self.first;
         hit.then(|| self.kinds[random.below(self.kinds.len())])
+    }
+
+    /// The same, from the request of this number on.
+    pub fn from(self, first: u64) -> Faults {
+        Faults { first, ..self }
     }
 
     /// This one, always.
@@ -75,6 +83,7 @@ impl Faults {
             seed: 0,
             share: 1.0,
             kinds: vec![fault],
+            first: 0,
         }
     }
 }

@@ -1,3 +1,8 @@
+mod bucket;
+mod places;
+#[path = "../../../storage/tests/support/mod.rs"]
+mod servers;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,6 +14,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use places::{Place, place, places};
 
 fn tensor(element_type: ElementType, dims: &[i64], seed: u8) -> HostTensor {
     let count = dims.iter().product::<i64>() as usize * element_type.byte_width();
@@ -101,15 +107,13 @@ fn metadata() -> Value {
     json!({ "config": { "model": { "d_model": 64 } }, "note": "exactly \"this\"\n" })
 }
 
-struct Place {
-    _root: tempfile::TempDir,
-    store: Store,
+/// Where a local checkpoint is.
+fn path_of(store: &Store, step: u64) -> PathBuf {
+    path(&store.directory_of(step))
 }
 
-fn place() -> Place {
-    let root = tempfile::tempdir().unwrap();
-    let store = Store::open(root.path().join("run/checkpoints"));
-    Place { _root: root, store }
+fn path(location: &Location) -> PathBuf {
+    location.local().unwrap().to_owned()
 }
 
 fn all_files(directory: &Path) -> Vec<PathBuf> {
@@ -127,66 +131,68 @@ fn all_files(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn what_was_saved_is_loaded() {
-    let Place { _root, store } = place();
-    assert!(store.list().unwrap().is_empty());
-    assert_eq!(store.latest().unwrap(), None);
-    store.save(10, &metadata(), example(1)).unwrap();
-    store
-        .save(
-            9,
-            &json!(null),
-            example(2)
-                .iter()
-                .map(|(name, tensor)| (name.as_str(), tensor)),
-        )
-        .unwrap();
-    assert_eq!(store.list().unwrap(), [9, 10]);
-    assert_eq!(store.latest().unwrap(), Some(10));
-    assert_eq!(
-        store.load(10).unwrap(),
-        Checkpoint {
-            step: 10,
-            metadata: metadata(),
-            tensors: example(1)
-        }
-    );
-    assert_eq!(store.load(9).unwrap().tensors, example(2));
+    for place in places() {
+        let store = &place.store;
+        assert!(store.list().unwrap().is_empty());
+        assert_eq!(store.latest().unwrap(), None);
+        store.save(10, &metadata(), example(1)).unwrap();
+        store
+            .save(
+                9,
+                &json!(null),
+                example(2)
+                    .iter()
+                    .map(|(name, tensor)| (name.as_str(), tensor)),
+            )
+            .unwrap();
+        assert_eq!(store.list().unwrap(), [9, 10]);
+        assert_eq!(store.latest().unwrap(), Some(10));
+        assert_eq!(
+            store.load(10).unwrap(),
+            Checkpoint {
+                step: 10,
+                metadata: metadata(),
+                tensors: example(1)
+            }
+        );
+        assert_eq!(store.load(9).unwrap().tensors, example(2));
 
-    let reader = store.reader(10).unwrap();
-    assert_eq!(reader.tensor("step").unwrap(), example(1)[6].1);
-    assert_eq!(reader.shape("shared").unwrap(), [5, 4]);
-    assert!(matches!(reader.tensor("other"), Err(Error::NoTensor { name, .. }) if name == "other"));
-    assert!(
-        matches!(store.load(11), Err(Error::NoStep { step: 11, available, .. }) if available == [9, 10])
-    );
+        let reader = store.reader(10).unwrap();
+        assert_eq!(reader.tensor("step").unwrap(), example(1)[6].1);
+        assert_eq!(reader.shape("shared").unwrap(), [5, 4]);
+        assert!(
+            matches!(reader.tensor("other"), Err(Error::NoTensor { name, .. }) if name == "other")
+        );
+        assert!(
+            matches!(store.load(11), Err(Error::NoStep { step: 11, available, .. }) if available == [9, 10])
+        );
+    }
 }
 
 #[test]
 fn a_tensor_larger_than_a_chunk_comes_back() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     // Five layers of 24 MiB: two to a chunk, so that the last chunk is half empty.
     let large = tensor(ElementType::F32, &[5, 1024, 6 * 1024], 3);
     store.save(1, &json!({}), [("large", &large)]).unwrap();
-    assert_eq!(all_files(&store.directory_of(1).join("large/c")).len(), 5);
+    assert_eq!(all_files(&path_of(store, 1).join("large/c")).len(), 5);
     assert!(store.load(1).unwrap().tensors[0].1 == large);
 }
 
 #[test]
 fn saving_a_step_again_replaces_it() {
-    let Place { _root, store } = place();
-    store.save(3, &metadata(), example(1)).unwrap();
-    store.save(3, &metadata(), example(2)).unwrap();
-    assert_eq!(store.load(3).unwrap().tensors, example(2));
-    assert_eq!(
-        fs::read_dir(store.directory()).unwrap().count(),
-        1,
-        "nothing else is left"
-    );
+    for place in places() {
+        let store = &place.store;
+        store.save(3, &metadata(), example(1)).unwrap();
+        store.save(3, &metadata(), example(2)).unwrap();
+        assert_eq!(store.load(3).unwrap().tensors, example(2));
+        place.expect_nothing_but(&[3]);
+    }
 }
 
 #[test]
 fn an_abandoned_save_leaves_nothing_and_a_killed_one_is_cleaned_away() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     store.save(1, &metadata(), example(1)).unwrap();
     let mut writer = store.begin(2).unwrap();
     writer.add("shared", &example(1)[0].1).unwrap();
@@ -196,20 +202,20 @@ fn an_abandoned_save_leaves_nothing_and_a_killed_one_is_cleaned_away() {
         "a step without its marker does not exist"
     );
     drop(writer);
-    assert_eq!(fs::read_dir(store.directory()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(path(store.directory())).unwrap().count(), 1);
 
     // Killed while writing step 2, while removing step 0, and between the two renames of a
     // replacement of step 1.
     let mut writer = store.begin(2).unwrap();
     writer.add("shared", &example(1)[0].1).unwrap();
     std::mem::forget(writer);
-    fs::create_dir(store.directory().join(".step_00000000.removed")).unwrap();
+    fs::create_dir(path(store.directory()).join(".step_00000000.removed")).unwrap();
     fs::rename(
-        store.directory_of(1),
-        store.directory().join(".step_00000001.replaced"),
+        path_of(store, 1),
+        path(store.directory()).join(".step_00000001.replaced"),
     )
     .unwrap();
-    fs::create_dir(store.directory().join(".mine.partial")).unwrap();
+    fs::create_dir(path(store.directory()).join(".mine.partial")).unwrap();
     let mut removed = store.clean().unwrap();
     removed.sort();
     assert_eq!(
@@ -219,59 +225,65 @@ fn an_abandoned_save_leaves_nothing_and_a_killed_one_is_cleaned_away() {
     );
     assert_eq!(store.load(1).unwrap().tensors, example(1));
     assert!(
-        store.directory().join(".mine.partial").exists(),
+        path(store.directory()).join(".mine.partial").exists(),
         "other names are not ours to remove"
     );
 }
 
 #[test]
 fn retention_never_removes_the_newest_complete_step() {
-    let Place { _root, store } = place();
-    for step in [1, 2, 30, 4] {
-        store.save(step, &json!({}), example(0)).unwrap();
+    for place in places() {
+        let store = &place.store;
+        for step in [1, 2, 30, 4] {
+            store.save(step, &json!({}), example(0)).unwrap();
+        }
+        place.write("step_00000099/zarr.json", b"{}");
+        assert_eq!(store.keep(&Retention::last(3)).unwrap(), [1]);
+        assert_eq!(store.keep(&Retention::last(1)).unwrap(), [2, 4]);
+        assert_eq!(store.list().unwrap(), [30]);
+        assert_eq!(
+            store.incomplete().unwrap(),
+            [store.directory_of(99)],
+            "a directory without marker is no checkpoint, and not ours to remove"
+        );
+        assert!(store.keep(&Retention::last(1)).unwrap().is_empty());
+        assert_eq!(store.load(30).unwrap().tensors, example(0));
     }
-    fs::create_dir(store.directory_of(99)).unwrap();
-    assert_eq!(store.keep(&Retention::last(3)).unwrap(), [1]);
-    assert_eq!(store.keep(&Retention::last(1)).unwrap(), [2, 4]);
-    assert_eq!(store.list().unwrap(), [30]);
-    assert!(
-        store.directory_of(99).exists(),
-        "a directory without marker is no checkpoint, and not ours to remove"
-    );
-    assert!(store.keep(&Retention::last(1)).unwrap().is_empty());
-    assert_eq!(store.load(30).unwrap().tensors, example(0));
 }
 
 #[test]
 fn a_saver_saves_in_the_background_and_tells_how_each_save_ended() {
-    let Place { _root, store } = place();
-    let mut saver = Saver::new(store.clone(), Retention::last(2), Share::Whole);
-    for step in 1..=4 {
-        let state = || Ok::<_, Error>(parts(step as u8));
-        saver.save(step, metadata(), state).unwrap();
+    for place in places() {
+        let store = &place.store;
+        let mut saver = Saver::new(store.clone(), Retention::last(2), Share::Whole);
+        for step in 1..=4 {
+            let state = || Ok::<_, Error>(parts(step as u8));
+            saver.save(step, metadata(), state).unwrap();
+        }
+        let ended: Vec<u64> = std::iter::from_fn(|| saver.wait())
+            .map(|end| end.saved.map(|()| end.step).unwrap())
+            .collect();
+        assert_eq!(ended, [1, 2, 3, 4]);
+        assert_eq!(store.list().unwrap(), [3, 4]);
+        let unnamed = || Ok::<_, Error>(vec![("..".to_owned(), example(1)[0].1.clone()).into()]);
+        saver.save(5, metadata(), unnamed).unwrap();
+        let ended = saver.wait().unwrap();
+        assert_eq!(ended.step, 5);
+        assert!(matches!(ended.saved, Err(Error::Name { .. })));
+        assert!(!ended.saved.unwrap_err().may_pass());
+        assert!(saver.poll().is_none() && saver.wait().is_none());
+        assert_eq!(store.list().unwrap(), [3, 4]);
     }
-    let ended: Vec<u64> = std::iter::from_fn(|| saver.wait())
-        .map(|end| end.saved.map(|()| end.step).unwrap())
-        .collect();
-    assert_eq!(ended, [1, 2, 3, 4]);
-    assert_eq!(store.list().unwrap(), [3, 4]);
-    let unnamed = || Ok::<_, Error>(vec![("..".to_owned(), example(1)[0].1.clone()).into()]);
-    saver.save(5, metadata(), unnamed).unwrap();
-    let ended = saver.wait().unwrap();
-    assert_eq!(ended.step, 5);
-    assert!(matches!(ended.saved, Err(Error::Name { .. })));
-    assert!(!ended.saved.unwrap_err().may_pass());
-    assert!(saver.poll().is_none() && saver.wait().is_none());
-    assert_eq!(store.list().unwrap(), [3, 4]);
 }
 
 #[test]
 fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     let mut saver = Saver::new(store.clone(), Retention::last(2), Share::Whole);
     // Where directories belong there is a file: neither root nor time can write below it.
-    std::fs::create_dir_all(store.directory().parent().unwrap()).unwrap();
-    std::fs::write(store.directory(), "in the way").unwrap();
+    let directory = path(store.directory());
+    fs::create_dir_all(directory.parent().unwrap()).unwrap();
+    fs::write(&directory, "in the way").unwrap();
     saver
         .save(1, metadata(), || Ok::<_, Error>(parts(1)))
         .unwrap();
@@ -285,7 +297,7 @@ fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
     };
     assert_eq!(ended.step, 1);
     assert!(ended.saved.unwrap_err().may_pass());
-    std::fs::remove_file(store.directory()).unwrap();
+    fs::remove_file(&directory).unwrap();
     saver
         .save(2, metadata(), || Ok::<_, Error>(parts(2)))
         .unwrap();
@@ -295,7 +307,7 @@ fn a_failed_save_is_told_without_another_save_and_the_next_may_succeed() {
 
 #[test]
 fn no_state_is_fetched_while_another_is_being_saved() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     let mut saver = Saver::new(store.clone(), Retention::last(0), Share::Whole);
     for step in 1..=4 {
         // The save before has not only been waited for: its state is gone, since what held it has
@@ -316,33 +328,36 @@ fn no_state_is_fetched_while_another_is_being_saved() {
 
 #[test]
 fn nothing_is_committed_before_every_host_has_written_its_part() {
-    let Place { _root, store } = place();
-    let whole = tensor(ElementType::F32, &[4, 6], 1);
-    let shares = shares(&whole, &[2, 3], 3);
-    let write = |host: usize, patience| {
-        let mut writer = store
-            .begin_share(5, Share::OfTeam(team(host, 3, patience)))
-            .unwrap();
-        writer.add_parts(&shares[host]).unwrap();
-        writer.commit(&metadata())
-    };
-    write(1, Duration::ZERO).unwrap();
-    assert_eq!(store.list().unwrap(), Vec::<u64>::new());
-    let error = write(0, Duration::from_millis(50)).unwrap_err();
-    assert!(matches!(error, Error::Late { host: 2, .. }), "{error}");
-    assert!(error.may_pass());
-    // Nothing of it is left, so that the next try begins anew.
-    assert_eq!(fs::read_dir(store.directory()).unwrap().count(), 0);
-    for host in [2, 1, 0] {
-        write(host, Duration::ZERO).unwrap();
+    for place in places() {
+        let store = &place.store;
+        let whole = tensor(ElementType::F32, &[4, 6], 1);
+        let shares = shares(&whole, &[2, 3], 3);
+        let write = |host: usize, patience| {
+            let mut writer = store
+                .begin_share(5, Share::OfTeam(team(host, 3, patience)))
+                .unwrap();
+            writer.add_parts(&shares[host]).unwrap();
+            writer.commit(&metadata())
+        };
+        write(1, Duration::ZERO).unwrap();
+        assert_eq!(store.list().unwrap(), Vec::<u64>::new());
+        let error = write(0, Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, Error::Late { host: 2, .. }), "{error}");
+        assert!(error.may_pass());
+        // Nothing of it is left, so that the next try begins anew.
+        place.expect_nothing_but(&[]);
+        for host in [2, 1, 0] {
+            write(host, Duration::ZERO).unwrap();
+        }
+        assert_eq!(store.reader(5).unwrap().tensor("cut").unwrap(), whole);
+        place.expect_nothing_but(&[5]);
     }
-    assert_eq!(store.reader(5).unwrap().tensor("cut").unwrap(), whole);
-    assert_eq!(fs::read_dir(store.directory()).unwrap().count(), 1);
 }
 
 #[test]
 fn a_part_of_a_state_has_what_was_written_and_misses_the_rest() {
-    let Place { _root, store } = place();
+    let place = place();
+    let store = &place.store;
     let whole = tensor(ElementType::F32, &[4, 6], 1);
     let shares = shares(&whole, &[2, 3], 2);
     let mut writer = store.begin_share(5, Share::Part).unwrap();
@@ -369,23 +384,17 @@ fn a_part_of_a_state_has_what_was_written_and_misses_the_rest() {
     assert_eq!(held, shares[1].parts.len());
     assert!(reader.tensor("cut").is_err());
     // What is damaged is found here as elsewhere.
-    let number = shares[1].parts[0]
-        .0
-        .iter()
-        .map(|r| r.start / 2)
-        .collect::<Vec<i64>>();
-    let chunk = store
-        .directory_of(5)
-        .join(format!("cut/c/{}/{}", number[0], number[1]));
-    let mut bytes = fs::read(&chunk).unwrap();
+    let number: Vec<i64> = shares[1].parts[0].0.iter().map(|r| r.start / 2).collect();
+    let chunk = format!("step_00000005/cut/c/{}/{}", number[0], number[1]);
+    let mut bytes = place.read(&chunk);
     bytes[0] ^= 1;
-    fs::write(&chunk, bytes).unwrap();
+    place.write(&chunk, &bytes);
     assert!(matches!(reader.verify(), Err(Error::Damaged(_))));
 }
 
 #[test]
 fn parts_that_are_missing_or_do_not_fit_are_refused() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     let whole = tensor(ElementType::F32, &[4, 6], 1);
     let mut share = shares(&whole, &[2, 3], 1).remove(0);
     let (range, part) = share.parts.pop().unwrap();
@@ -413,7 +422,7 @@ fn parts_that_are_missing_or_do_not_fit_are_refused() {
 
 #[test]
 fn a_state_that_cannot_be_fetched_is_the_callers_error() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     let mut saver = Saver::new(store.clone(), Retention::last(2), Share::Whole);
     saver
         .save(1, metadata(), || Ok::<_, &str>(parts(1)))
@@ -429,7 +438,7 @@ fn a_state_that_cannot_be_fetched_is_the_callers_error() {
 
 #[test]
 fn names_that_cannot_be_paths_are_refused() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     let shared = &example(0)[0].1;
     for name in [
         "",
@@ -483,9 +492,10 @@ fn an_existing_directory_is_not_overwritten() {
         Err(Error::Occupied(_))
     ));
     let free = root.path().join("a/b");
-    let mut writer = Writer::create(&free, 0).unwrap();
+    let mut writer = Writer::create(free.clone(), 0).unwrap();
     writer.add("x", &example(0)[0].1).unwrap();
-    assert_eq!(writer.commit(&json!({})).unwrap(), free);
+    assert_eq!(path(&writer.commit(&json!({})).unwrap()), free);
+    let free = free.into();
     assert_eq!(locate(&free).unwrap(), free);
 }
 
@@ -505,13 +515,13 @@ fn an_unwritable_place_is_named() {
 
 #[test]
 fn a_checkpoint_is_found_from_its_run_its_directory_or_itself() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     let run = store.directory().parent().unwrap();
-    assert!(matches!(locate(run), Err(Error::NotACheckpoint(_))));
+    assert!(matches!(locate(&run), Err(Error::NotACheckpoint(_))));
     store.save(1, &json!({}), example(0)).unwrap();
     store.save(2, &json!({}), example(0)).unwrap();
     let newest = store.directory_of(2);
-    assert_eq!(locate(run).unwrap(), newest);
+    assert_eq!(locate(&run).unwrap(), newest);
     assert_eq!(locate(store.directory()).unwrap(), newest);
     assert_eq!(locate(&newest).unwrap(), newest);
     assert_eq!(
@@ -522,58 +532,62 @@ fn a_checkpoint_is_found_from_its_run_its_directory_or_itself() {
 
 #[test]
 fn a_renamed_step_is_not_taken_for_another() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     store.save(1, &json!({}), example(0)).unwrap();
-    fs::rename(store.directory_of(1), store.directory_of(2)).unwrap();
+    fs::rename(path_of(store, 1), path_of(store, 2)).unwrap();
     let error = store.load(2).unwrap_err().to_string();
     assert!(error.contains("marker of step 1"), "{error}");
 }
 
 #[test]
 fn chunks_of_two_arrays_exchanged_are_found() {
-    let Place { _root, store } = place();
-    let both = [
-        ("a", tensor(ElementType::F32, &[4], 1)),
-        ("b", tensor(ElementType::F32, &[4], 2)),
-    ];
-    store.save(1, &json!({}), both).unwrap();
-    let [a, b] = ["a/c/0", "b/c/0"].map(|file| store.directory_of(1).join(file));
-    let contents = fs::read(&a).unwrap();
-    fs::copy(&b, &a).unwrap();
-    fs::write(&b, contents).unwrap();
-    assert!(
-        matches!(store.load(1), Err(Error::Damaged(damage)) if damage.array.as_deref() == Some("a"))
-    );
+    for place in places() {
+        let store = &place.store;
+        let both = [
+            ("a", tensor(ElementType::F32, &[4], 1)),
+            ("b", tensor(ElementType::F32, &[4], 2)),
+        ];
+        store.save(1, &json!({}), both).unwrap();
+        let [a, b] = ["a/c/0", "b/c/0"].map(|file| format!("step_00000001/{file}"));
+        let [in_a, in_b] = [&a, &b].map(|file| place.read(file));
+        place.write(&a, &in_b);
+        place.write(&b, &in_a);
+        assert!(
+            matches!(store.load(1), Err(Error::Damaged(damage)) if damage.array.as_deref() == Some("a"))
+        );
+    }
 }
 
 #[test]
 fn the_error_for_a_damaged_step_names_the_newest_intact_one() {
-    let Place { _root, store } = place();
-    for step in 1..=4 {
-        store.save(step, &json!({}), example(step as u8)).unwrap();
+    for place in places() {
+        let store = &place.store;
+        for step in 1..=4 {
+            store.save(step, &json!({}), example(step as u8)).unwrap();
+        }
+        place.delete("step_00000003/shared/c/0/0");
+        let chunk = "step_00000004/encoder.layers.mlp.wo/c/0/0/0";
+        let mut contents = place.read(chunk);
+        contents[17] ^= 4;
+        place.write(chunk, &contents);
+        let error = store.load(4).unwrap_err();
+        let message = error.to_string();
+        for part in [
+            "step_00000004",
+            "`encoder.layers.mlp.wo`",
+            "encoder.layers.mlp.wo/c/0/0/0",
+            "step 2 is intact",
+        ] {
+            assert!(message.contains(part), "{part:?} in {message:?}");
+        }
+        // What is not damaged can still be read, and another step is not affected.
+        assert_eq!(
+            store.reader(4).unwrap().tensor("shared").unwrap(),
+            example(4)[0].1
+        );
+        assert!(store.reader(4).unwrap().verify().is_err());
+        assert!(store.reader(2).unwrap().verify().is_ok());
     }
-    fs::remove_file(store.directory_of(3).join("shared/c/0/0")).unwrap();
-    let chunk = store.directory_of(4).join("encoder.layers.mlp.wo/c/0/0/0");
-    let mut contents = fs::read(&chunk).unwrap();
-    contents[17] ^= 4;
-    fs::write(&chunk, contents).unwrap();
-    let error = store.load(4).unwrap_err();
-    let message = error.to_string();
-    for part in [
-        "step_00000004",
-        "`encoder.layers.mlp.wo`",
-        "encoder.layers.mlp.wo/c/0/0/0",
-        "step 2 is intact",
-    ] {
-        assert!(message.contains(part), "{part:?} in {message:?}");
-    }
-    // What is not damaged can still be read, and another step is not affected.
-    assert_eq!(
-        store.reader(4).unwrap().tensor("shared").unwrap(),
-        example(4)[0].1
-    );
-    assert!(store.reader(4).unwrap().verify().is_err());
-    assert!(store.reader(2).unwrap().verify().is_ok());
 }
 
 /// Loads a damaged step 2 and expects an error that names the file and the intact step 1.
@@ -627,7 +641,7 @@ impl Arbitrary for Corruption {
 
 fn expect_damage(store: &Store, path: &Path, what: &str) {
     let file = path
-        .strip_prefix(store.directory_of(2))
+        .strip_prefix(path_of(store, 2))
         .unwrap()
         .to_str()
         .unwrap();
@@ -653,19 +667,19 @@ fn expect_damage(store: &Store, path: &Path, what: &str) {
 
 #[test]
 fn any_file_missing_or_cut_anywhere_is_an_error_that_names_it() {
-    let Place { _root, store } = place();
+    let Place { store, .. } = &place();
     store.save(1, &metadata(), example(1)).unwrap();
     store.save(2, &metadata(), example(2)).unwrap();
-    for path in all_files(&store.directory_of(2)) {
+    for path in all_files(&path_of(store, 2)) {
         let contents = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        expect_damage(&store, &path, "removal");
+        expect_damage(store, &path, "removal");
         for length in [0, 1, contents.len() / 2, contents.len() - 1] {
             fs::write(&path, &contents[..length]).unwrap();
-            expect_damage(&store, &path, "cut");
+            expect_damage(store, &path, "cut");
         }
         fs::write(&path, [&contents[..], &[0]].concat()).unwrap();
-        expect_damage(&store, &path, "growth");
+        expect_damage(store, &path, "growth");
         fs::write(&path, &contents).unwrap();
     }
     assert_eq!(store.load(2).unwrap().tensors, example(2));
@@ -676,16 +690,16 @@ proptest! {
 
     #[test]
     fn any_flipped_byte_in_any_file_is_an_error_that_names_it(places in prop::collection::vec(any::<prop::sample::Index>(), 1), flip in 1u8..) {
-        let Place { _root, store } = place();
+        let Place { store, .. } = &place();
         store.save(1, &metadata(), example(1)).unwrap();
         store.save(2, &metadata(), example(2)).unwrap();
-        for path in all_files(&store.directory_of(2)) {
+        for path in all_files(&path_of(store, 2)) {
             let contents = fs::read(&path).unwrap();
             for place in &places {
                 let mut altered = contents.clone();
                 altered[place.index(contents.len())] ^= flip;
                 fs::write(&path, altered).unwrap();
-                expect_damage(&store, &path, "flip");
+                expect_damage(store, &path, "flip");
             }
             fs::write(&path, &contents).unwrap();
         }
@@ -762,7 +776,7 @@ proptest! {
         };
         let mut corrupted = BTreeSet::new();
         for (step, file, corruption) in corruptions {
-            let files = all_files(&place.store.directory_of(step));
+            let files = all_files(&path_of(&place.store, step));
             if files.is_empty() {
                 continue;
             }
@@ -803,7 +817,7 @@ proptest! {
             .enumerate()
             .map(|(i, (dims, kind))| (format!("group{}/t.{i}", i % 2), tensor(types[*kind], dims, seed)))
             .collect();
-        let Place { _root, store } = place();
+        let Place { store, .. } = &place();
         store.save(5, &metadata(), tensors.clone()).unwrap();
         prop_assert_eq!(store.load(5).unwrap().tensors, tensors);
     }
