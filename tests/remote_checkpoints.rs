@@ -144,7 +144,14 @@ fn a_run_that_saves_to_a_bucket_through_faults_and_resumes_equals_an_undisturbed
         assert!(remote.steps().iter().any(is_of), "{} is left", entry.name);
     }
 
+    let faults: usize = Fault::PASSING
+        .map(|fault| remote.proxy.met(fault))
+        .iter()
+        .sum();
+    assert!(faults > 100, "{faults}");
+
     // The weights go elsewhere from there.
+    remote.proxy.set(Faults::none());
     let run = bench.path("run").display().to_string();
     for (name, checkpoint) in [
         ("hf-run", run),
@@ -171,11 +178,6 @@ fn a_run_that_saves_to_a_bucket_through_faults_and_resumes_equals_an_undisturbed
     let output = remote.reaching(import).arg(bench.path("hf")).output();
     expect(output.unwrap(), 0, &[&imported]);
     assert!(remote.steps().contains(&"imported/step_00000000".into()));
-    let faults: usize = Fault::PASSING
-        .map(|fault| remote.proxy.met(fault))
-        .iter()
-        .sum();
-    assert!(faults > 100, "{faults}");
 }
 
 #[test]
