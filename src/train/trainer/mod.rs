@@ -158,11 +158,14 @@ impl<'a> Trainer<'a> {
         } = job;
         let began = Instant::now();
         let mut goodput = Goodput::start_after(Restart::time_lost());
-        job.compare_data()?;
+        job.compare_data("data", job.loader)?;
         let store = job.store()?;
         let from = job.resume_point(&store)?;
         let programs = from.programs(programs);
         let held_out = evaluation::held_out(&programs, mesh)?;
+        if let Some(held_out) = &held_out {
+            job.compare_data("held-out data", held_out)?;
+        }
         let module = programs.step()?;
         let (program, evaluation) = job.compile(&programs, &module, held_out, executable)?;
         let compiled = Instant::now();
@@ -548,19 +551,19 @@ impl Job<'_> {
         Ok(store)
     }
 
-    /// Fails if the hosts have different data.
-    fn compare_data(&self) -> Result<(), TrainError> {
-        let order = DataOrder::of(&self.loader.whole);
+    /// Fails if the hosts have different data of this kind.
+    fn compare_data(&self, data: &'static str, loader: &DataLoader) -> Result<(), TrainError> {
+        let order = DataOrder::of(&loader.whole);
         // A tree of numbers and strings: serde_json has no way to fail on it.
         let order = serde_json::to_vec(&order).expect("an order is plain JSON");
-        let rows = self.loader.whole.examples_per_epoch();
+        let rows = loader.whole.examples_per_epoch();
         let own = rows ^ (u64::from(crc32c::crc32c(&order)) << 32);
-        let all = self.processes.all_gather("the data", own)?;
+        let all = self.processes.all_gather(&format!("the {data}"), own)?;
         let Some(host) = all.iter().position(|other| *other != all[0]) else {
             return Ok(());
         };
         self.processes.part();
-        Err(TrainError::DataOfHosts { host })
+        Err(TrainError::DataOfHosts { host, data })
     }
 
     /// The processes that save together, where they are several.
