@@ -190,6 +190,16 @@ impl Coordinator {
 
     /// A call ended.
     pub fn disconnected(&mut self, connection: Connection, now: Instant) {
+        self.lose(connection, "its process ended without a word", now);
+    }
+
+    /// A host does not read what it is told, and is told nothing more.
+    pub fn deaf(&mut self, connection: Connection, now: Instant) {
+        self.lose(connection, "it does not read what it is told", now);
+    }
+
+    /// A process is there no more; how that is known.
+    fn lose(&mut self, connection: Connection, how: &str, now: Instant) {
         self.doubles
             .retain(|double| double.connection != connection);
         let Some(host) = self.host_of(connection) else {
@@ -205,10 +215,7 @@ impl Coordinator {
                 }
             }
             Phase::Met | Phase::Begun if !self.is_left(host) => {
-                let message = format!(
-                    "{} is lost: its process ended without a word",
-                    self.name(host)
-                );
+                let message = format!("{} is lost: {how}", self.name(host));
                 self.end(wire::EndReason::Failed, message);
             }
             _ => {}
