@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ankh::checkpoint::{Checkpoint, Store};
 use support::Random;
-use support::runs::Bench;
+use support::runs::{Bench, run_by};
 
 /// How long all processes of a run may take to end, once one of them has.
 const PROMPTLY: Duration = Duration::from_secs(20);
@@ -355,6 +355,58 @@ fn a_host_that_hangs_is_noticed_and_the_run_goes_on_where_it_was() {
     for (step, state) in &expected {
         assert!(found[step].tensors == state.tensors, "step {step}");
     }
+}
+
+/// The disk is full for one host, which does not lead: no file of its process may grow beyond a
+/// limit, which the chunks of its part do.
+#[test]
+fn a_host_that_cannot_write_its_part_fails_the_save_on_all_at_once_and_it_is_tried_again() {
+    let hosts = Hosts::new(2);
+    let settings = ["checkpoint.every=10"];
+    let first = hosts.start_one(0, 100_000, &settings);
+    // The system ends a program that does not ignore that a file is too long.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
+    let second = run_by(shell, &hosts.command(Some(1), 100_000, &settings));
+    let mut processes = [first, hosts.run_command(1, second)];
+    hosts.wait_for_step(10, &mut processes);
+    let limit = |processes: &[Process], room: &str| {
+        let id = processes[1].child.id().to_string();
+        let limit = ["--pid", &id, &format!("--fsize={room}")];
+        let set = Command::new("prlimit").args(limit).status().unwrap();
+        assert!(set.success());
+    };
+    limit(&processes, "1024:unlimited");
+    let start = Instant::now();
+    let words = "cannot be saved: host 1 cannot write its part: cannot ";
+    processes[0].wait_to_say(words);
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    // Training goes on, and nothing is saved until there is room.
+    let newest = hosts.store().latest().unwrap().unwrap();
+    let lines = hosts.bench.metrics_lines(hosts.run);
+    let patience = Instant::now() + PATIENCE;
+    while hosts.bench.metrics_lines(hosts.run) < lines + 50 {
+        assert!(Instant::now() < patience, "{}", processes[0].said());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(hosts.store().latest().unwrap(), Some(newest));
+    limit(&processes, "unlimited");
+    hosts.wait_for_step(newest + 1, &mut processes);
+    processes[0].wait_to_say("is saved, after ");
+    processes[1].signal("-TERM");
+    expect(&mut processes, 75, "stopped on request after step");
+    let store = hosts.store();
+    store.load(store.latest().unwrap().unwrap()).unwrap();
+    // Nothing that was begun and given up is left.
+    let names = fs::read_dir(store.directory()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: Vec<String> = names.collect();
+    assert!(
+        names.iter().all(|name| name.starts_with("step_")),
+        "{names:?}"
+    );
+    let log = fs::read_to_string(hosts.bench.path("run/worker-1/log.jsonl")).unwrap();
+    assert!(log.contains("cannot be saved: cannot "), "{log}");
 }
 
 /// Kills training processes at random moments, again and again: of so many hosts, and so often, as

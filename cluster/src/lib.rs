@@ -37,7 +37,7 @@ pub use errors::{EndReason, Ended, JoinError, ServeError};
 pub use gate::{Next, Request};
 pub use identity::Identity;
 pub use meeting_place::MeetingPlace;
-pub use member::{Leaving, Member};
+pub use member::{Leaving, Member, SaveReport};
 pub use server::Server;
 
 /// How long the hosts wait for each other.

@@ -44,6 +44,12 @@ pub enum Error {
         host: usize,
         seconds: u64,
     },
+    /// Another process of the run cannot write its part of a save.
+    #[error("host {host} cannot write its part: {reason}")]
+    Part { host: usize, reason: String },
+    /// The process of the run that leads did not commit a save.
+    #[error("host 0 has not committed step {step}: {reason}")]
+    NotCommitted { step: u64, reason: String },
     /// A checkpoint has no tensor of this name.
     #[error("checkpoint {} has no tensor `{name}`", .checkpoint.display())]
     NoTensor { name: String, checkpoint: PathBuf },
@@ -80,7 +86,11 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Error::Io { .. } | Error::Zarr { .. } | Error::Late { .. }
+            Error::Io { .. }
+                | Error::Zarr { .. }
+                | Error::Late { .. }
+                | Error::Part { .. }
+                | Error::NotCommitted { .. }
         )
     }
 

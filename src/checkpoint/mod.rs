@@ -19,6 +19,7 @@ mod parts;
 mod reader;
 mod retention;
 mod saver;
+mod team;
 mod writer;
 
 #[cfg(test)]
@@ -37,10 +38,12 @@ pub use parts::TensorParts;
 pub use reader::Reader;
 pub use retention::Retention;
 pub use saver::{Ended, Saver, Verdict};
-pub use writer::{Team, Writer};
+pub use team::{Messenger, Report, Reports, Team};
+pub use writer::Writer;
 
 use error::Fault;
 use files::Remains;
+use team::TeamSave;
 
 /// A checkpoint in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +141,7 @@ impl Store {
     }
 
     /// The same as one of several processes that write it together.
-    pub fn begin_together(&self, step: u64, team: Team) -> Result<Writer> {
+    fn begin_together(&self, step: u64, team: TeamSave) -> Result<Writer> {
         Writer::together(self.directory_of(step), step, self.guard.clone(), team)
     }
 

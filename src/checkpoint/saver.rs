@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::team::TeamSave;
 use super::{Error, Result, Retention, Store, Team, TensorParts};
 
 /// Saves checkpoints in the background and removes those that are not to be kept.
@@ -47,6 +48,7 @@ struct Running {
     since: Instant,
     /// Takes what becomes of it; there no more once that is said.
     verdict: Option<Sender<Verdict>>,
+    team: Option<TeamSave>,
     thread: JoinHandle<Ended>,
 }
 
@@ -82,14 +84,16 @@ impl Saver {
         self.join();
         let since = Instant::now();
         let tensors = fetch()?;
-        let (store, retention, team) = (self.store.clone(), self.retention, self.team);
-        let tidies = team.is_none_or(|team| team.host == 0);
+        let (store, retention) = (self.store.clone(), self.retention);
+        let save = self.team.as_ref().map(Team::next_save);
+        let team = save.clone();
+        let tidies = team.as_ref().is_none_or(TeamSave::leads);
         let (sender, verdict) = channel();
         let work = move || {
             let write = || {
-                let mut writer = match team {
+                let mut writer = match &team {
                     None => store.begin(step)?,
-                    Some(team) => store.begin_together(step, team)?,
+                    Some(team) => store.begin_together(step, team.clone())?,
                 };
                 for tensor in tensors {
                     writer.add_parts(&tensor)?;
@@ -101,6 +105,9 @@ impl Saver {
                 }
             };
             let saved = write();
+            if let Some(team) = &team {
+                team.report(&saved);
+            }
             let tidied = match &saved {
                 Ok(_) if tidies => store.keep(&retention).map(drop),
                 _ => Ok(()),
@@ -118,15 +125,23 @@ impl Saver {
                     step,
                     since,
                     verdict: Some(sender),
+                    team: save,
                     thread,
                 });
             }
-            Err(error) => self.ended.push_back(Ended {
-                step,
-                saved: Err(Error::io("start a thread to write", self.store.directory())(error)),
-                tidied: Ok(()),
-                took: since.elapsed(),
-            }),
+            Err(error) => {
+                let error = Error::io("start a thread to write", self.store.directory())(error);
+                let saved = Err(error);
+                if let Some(save) = save {
+                    save.report(&saved);
+                }
+                self.ended.push_back(Ended {
+                    step,
+                    saved,
+                    tidied: Ok(()),
+                    took: since.elapsed(),
+                });
+            }
         }
         Ok(())
     }
@@ -176,9 +191,12 @@ impl Saver {
 
 impl Drop for Saver {
     fn drop(&mut self) {
-        // Dropped while an error unwinds: let the save complete, it is worth having. Its own error
-        // has no one left to hear it.
+        // Dropped while an error unwinds: let the save complete, it is worth having, where it needs
+        // no other process. Its own error has no one left to hear it.
         if let Some(save) = self.running.take() {
+            if let Some(team) = save.team {
+                team.abandon();
+            }
             drop(save.verdict);
             let _ = save.thread.join();
         }

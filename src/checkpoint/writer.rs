@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ankh_pjrt::HostTensor;
 use ankh_storage::atomic;
@@ -21,31 +21,16 @@ use super::error::{Error, Result};
 use super::files::{self, Remains};
 use super::guard::Guard;
 use super::parts::TensorParts;
+use super::team::{POLL, TeamSave};
 
 /// Where the processes of a team list what they wrote, until it is in the marker.
 const LISTS: &str = "lists";
-
-/// One of several processes that write a checkpoint together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Team {
-    /// A number that the processes of this launch have and no other launch has.
-    pub launch: u64,
-    /// This process; 0 leads.
-    pub host: usize,
-    /// How many there are.
-    pub hosts: usize,
-    /// How long the one that leads waits for what the others write.
-    pub patience: Duration,
-}
-
-/// How often it looks.
-const POLL: Duration = Duration::from_millis(20);
 
 /// A checkpoint being written, one tensor at a time, so that only one has to be in memory. Dropped
 /// without [`Writer::commit`] it leaves nothing.
 #[derive(Debug)]
 pub struct Writer {
-    team: Option<Team>,
+    team: Option<TeamSave>,
     target: PathBuf,
     partial: PathBuf,
     step: u64,
@@ -80,8 +65,13 @@ impl Writer {
     }
 
     /// Like [`Writer::replace`], as one of several processes.
-    pub(super) fn together(target: PathBuf, step: u64, guard: Guard, team: Team) -> Result<Writer> {
-        let partial = Remains::Partial.beside_for(&target, team.launch);
+    pub(super) fn together(
+        target: PathBuf,
+        step: u64,
+        guard: Guard,
+        team: TeamSave,
+    ) -> Result<Writer> {
+        let partial = Remains::Partial.beside_for(&target, team.writer());
         Writer::into(target, partial, step, guard, Some(team))
     }
 
@@ -90,7 +80,7 @@ impl Writer {
         partial: PathBuf,
         step: u64,
         guard: Guard,
-        team: Option<Team>,
+        team: Option<TeamSave>,
     ) -> Result<Writer> {
         files::create(&partial)?;
         let storage = FilesystemStore::new(&partial).map_err(|e| Error::Io {
@@ -142,7 +132,7 @@ impl Writer {
     }
 
     fn leads(&self) -> bool {
-        self.team.is_none_or(|team| team.host == 0)
+        self.team.as_ref().is_none_or(TeamSave::leads)
     }
 
     /// Where a process lists what it wrote.
@@ -163,9 +153,10 @@ impl Writer {
     }
 
     /// Adds what the other processes of a team list, waiting for each.
-    fn collect(&mut self, hosts: usize, patience: Duration) -> Result<()> {
+    fn collect(&mut self, team: &TeamSave) -> Result<()> {
+        let patience = team.team.patience;
         let deadline = Instant::now() + patience;
-        for host in 1..hosts {
+        for host in 1..team.team.hosts {
             let path = self.list(host);
             let list = loop {
                 match std::fs::read(&path) {
@@ -173,6 +164,7 @@ impl Writer {
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                     Err(e) => return Err(Error::io("read", &path)(e)),
                 }
+                team.check_parts(self.step)?;
                 if Instant::now() >= deadline {
                     return Err(Error::Late {
                         step: self.step,
@@ -198,15 +190,20 @@ impl Writer {
     /// Makes the checkpoint exist, with `metadata` for whoever reads it, and returns its directory.
     /// When this returns, the checkpoint survives a power failure; until then, it does not exist.
     ///
-    /// Of several processes, the one that leads waits for what the others wrote; the others return
-    /// as soon as theirs is written.
+    /// Of several processes, the one that leads waits for what the others wrote; the others wait
+    /// until it tells them that it has committed the checkpoint, where their team has reports.
     pub fn commit(mut self, metadata: &Value) -> Result<PathBuf> {
-        if let Some(team) = self.team {
-            if team.host > 0 {
-                self.hand_in(team.host)?;
-                return Ok(self.target.clone());
+        if let Some(team) = self.team.clone() {
+            if !team.leads() {
+                self.hand_in(team.team.host)?;
+                let committed = team.await_commit(self.step);
+                if committed.is_err() {
+                    // The one that leads may have removed it before this process wrote the rest.
+                    let _ = files::remove_tree(&self.partial);
+                }
+                return committed.map(|()| self.target.clone());
             }
-            self.collect(team.hosts, team.patience)?;
+            self.collect(&team)?;
         }
         let arrays = std::mem::take(&mut self.arrays);
         let arrays = arrays.into_iter().map(WrittenArray::whole);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ankh_cluster::{Leaving, Member, Next, Request};
 
 use super::TrainError;
+use crate::checkpoint::{Messenger, Report, Reports, Team};
 use crate::run_dir::Requests;
 
 /// Signals are passed on to the other hosts within this time.
@@ -37,6 +38,21 @@ struct Together {
     saving: Cell<bool>,
     /// It has asked all to save, and they have not yet.
     asked: Cell<bool>,
+}
+
+/// The coordinator carries what the hosts report of saves.
+impl Messenger for Member {
+    fn report(&self, save: u64, failure: Option<&str>) {
+        self.report_save(save, failure);
+    }
+
+    fn reported(&self, save: u64) -> Result<Option<Report>, String> {
+        let report = self.save_report(save).map_err(|ended| ended.to_string())?;
+        Ok(report.map(|report| Report {
+            host: report.host,
+            failure: report.failure,
+        }))
+    }
 }
 
 impl Processes {
@@ -89,11 +105,17 @@ impl Processes {
             .is_none_or(|all| all.member.host() == 0)
     }
 
-    /// This process's number, how many there are, and a number that no other meeting of them has;
-    /// nothing where it is alone.
-    pub(super) fn place(&self) -> Option<(usize, usize, u64)> {
+    /// The processes that save together, where they are several. The one that leads waits so long
+    /// for the others.
+    pub(super) fn team(&self, patience: Duration) -> Option<Team> {
         let all = self.together.as_ref()?;
-        Some((all.member.host(), all.member.hosts(), all.session))
+        Some(Team {
+            launch: all.session,
+            host: all.member.host(),
+            hosts: all.member.hosts(),
+            patience,
+            reports: Some(Reports::by(all.member.clone())),
+        })
     }
 
     /// The requests that have reached this process.

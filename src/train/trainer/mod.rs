@@ -174,14 +174,14 @@ impl<'a> Trainer<'a> {
         goodput.lose(Lost::Loading, compiled.elapsed());
         // Not before the first step can run: an attempt that fails leaves the run as it was.
         job.record(&module)?;
-        let team = job.team();
+        let team = job.processes.team(SAVE_PATIENCE);
         let step = from.step;
         goodput.keep();
         let peak = mesh.peak_flops();
         let reporter = Reporter::open(config, run, peak, step, from.residues, goodput)?;
         let mut trainer = Trainer {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
-            saves: Saves::new(store, &config.checkpoint, team, from.checkpoint()),
+            saves: Saves::new(store, &config.checkpoint, team.clone(), from.checkpoint()),
             team,
             health: Health::new(&config.recovery),
             held_out_loss: None,
@@ -564,17 +564,6 @@ impl Job<'_> {
         };
         self.processes.part();
         Err(TrainError::DataOfHosts { host, data })
-    }
-
-    /// The processes that save together, where they are several.
-    fn team(&self) -> Option<Team> {
-        let (host, hosts, launch) = self.processes.place()?;
-        Some(Team {
-            launch,
-            host,
-            hosts,
-            patience: SAVE_PATIENCE,
-        })
     }
 
     /// Compiles the training step, or loads it from a file, and the evaluation of held-out

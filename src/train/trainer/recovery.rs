@@ -81,7 +81,8 @@ impl Trainer<'_> {
             .loader
             .after_rows(from.step, seen, config.data.prefetch);
         std::mem::replace(&mut self.batches, batches).abandon();
-        self.saves = Saves::new(store, &config.checkpoint, self.team, from.checkpoint());
+        let team = self.team.clone();
+        self.saves = Saves::new(store, &config.checkpoint, team, from.checkpoint());
         self.health = Health::new(&config.recovery);
         self.save_is_owed = false;
         self.loaded = from.checkpoint();
