@@ -16,7 +16,7 @@ use super::state::State;
 use crate::checkpoint::{Reader, Store};
 use crate::config::Config;
 use crate::mesh::DeviceMesh;
-use crate::programs::Programs;
+use crate::programs::{Programs, is_of_spikes};
 use crate::run_dir::{RunDirectory, saved_config};
 
 /// Where a run resumes, or starts.
@@ -150,7 +150,10 @@ impl ResumePoint {
         };
         tracing::info!(step = self.step, "resuming");
         // What two rules keep may have one name and mean different things.
-        let kept = |name: &str| *optimizer == Kept::All || !name.contains('/');
+        let is_kept = |name: &str| *optimizer == Kept::All || !name.contains('/');
+        // A run that skips no spikes saves nothing of them.
+        let is_there = |name: &str| !is_of_spikes(name) || reader.shape(name).is_ok();
+        let kept = |name: &str| is_kept(name) && is_there(name);
         let state = State::from_checkpoint(programs, mesh, reader, kept)?;
         tracing::info!("read {} MiB", reader.bytes_read() >> 20);
         Ok(state)

@@ -30,7 +30,7 @@ use crate::checkpoint::{Guard, Store, Team};
 use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable};
 use crate::model::AttentionImplementation;
-use crate::programs::{self, NoKernel, Programs};
+use crate::programs::{self, NoKernel, Programs, SkipReason};
 use crate::run_dir::{Fence, Request, RunDirectory, RunError};
 use crate::supervision::{Phase, Pulse, Restart};
 use crate::telemetry::{Goodput, Log, Lost, Validation};
@@ -314,16 +314,22 @@ impl<'a> Trainer<'a> {
     ) -> Result<(), TrainError> {
         let numbers = self.in_flight.read(&started)?;
         let StartedStep { step, batch, .. } = started;
-        if numbers.skipped != 0.0 {
+        let skipped = numbers.skip_reason();
+        if let Some(reason) = skipped {
+            let spike = match reason {
+                SkipReason::NotFinite => "",
+                SkipReason::LossSpike => "; the loss spikes",
+                SkipReason::GradNormSpike => "; the norm spikes",
+            };
             tracing::warn!(
-                "the update of step {step} is skipped: its loss is {}, the norm of its gradients {}",
+                "the update of step {step} is skipped: its loss is {}, the norm of its gradients {}{spike}",
                 numbers.loss,
                 numbers.grad_norm
             );
         }
         self.health.step(step, &numbers);
         // Its loss and gradients are those of the state before.
-        self.saves.judge(step - 1, numbers.skipped == 0.0);
+        self.saves.judge(step - 1, skipped.is_none());
         self.reporter.step(step, numbers, batch, validation);
         Ok(())
     }
