@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 
 use ankh::checkpoint::{Checkpoint, Store};
 use support::Random;
-use support::runs::Bench;
+use support::runs::{Bench, run_by};
 
 /// How long all processes of a run may take to end, once one of them has.
 const PROMPTLY: Duration = Duration::from_secs(20);
+
+/// How long hosts may take to end that cannot go on together, from the moment that this is so.
+const SOON: Duration = Duration::from_secs(10);
 
 /// What a start may take beside other tests.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -174,6 +177,17 @@ fn expect(processes: &mut [Process], code: i32, words: &str) {
     }
 }
 
+/// Expects hosts that were started together to end with this code and to say this, soon after host
+/// 0 waits for the others: they come about then.
+#[track_caller]
+fn expect_refused(processes: &mut [Process], words: &str) {
+    processes[0].wait_to_say("waiting for 2 hosts on");
+    let start = Instant::now();
+    expect(processes, 2, words);
+    let took = start.elapsed();
+    assert!(took < SOON, "they took {took:?} to end");
+}
+
 /// Of each saved step, its arrays.
 fn states(store: &Store) -> BTreeMap<u64, Checkpoint> {
     let steps = store.list().unwrap().into_iter();
@@ -232,23 +246,40 @@ fn hosts_that_do_not_belong_together_say_so_on_each() {
         settings.into_iter().enumerate().map(start).collect()
     };
     let mut other = start(["data.seed=1", "data.seed=2"]);
-    expect(
+    expect_refused(
         &mut other,
-        2,
         "its configuration is `seed = 2`, and host 0's is `seed = 1`",
     );
+    // The same program, but for a byte at the end of its file.
+    let command = hosts.command(Some(1), 4, &[]);
+    let (program, copy) = (command.get_program(), hosts.bench.path("pretrain"));
+    let copied = Command::new("sh")
+        .args(["-c", "cp \"$0\" \"$1\" && printf x >> \"$1\""])
+        .args([program, copy.as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
+    let mut changed = Command::new(copy);
+    changed.args(command.get_args());
+    let mut other = [hosts.start_one(0, 4, &[]), hosts.run_command(1, changed)];
+    expect_refused(&mut other, "cannot take part: its program file is `");
     let brief = "cluster.rendezvous_seconds=3";
     for host in [0, 1] {
+        let start = Instant::now();
         let mut alone = [hosts.start_one(host, 4, &[brief])];
         let words = [
             "host 1 did not come within 3 s",
             "host 1 waited 3 s for host 0",
         ][host];
         expect(&mut alone, 1, words);
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(3) + SOON, "it took {took:?}");
     }
     let mut first = hosts.start_one(1, 4, &[]);
     first.wait_to_say("waiting for host 0");
+    let start = Instant::now();
     let second = hosts.command(Some(1), 4, &[brief]).output().unwrap();
+    let took = start.elapsed();
+    assert!(took < SOON, "it took {took:?}");
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{said}");
     assert!(said.contains("is in use: it belongs to process"), "{said}");
@@ -259,24 +290,32 @@ fn hosts_that_do_not_belong_together_say_so_on_each() {
         command.env("ANKH_LAUNCH", format!("launch {host}"));
         launches.push(hosts.run_command(host, command));
     }
-    expect(
+    expect_refused(
         &mut launches,
-        2,
         "its ANKH_LAUNCH is `launch 1`, and host 0's is `launch 0`",
     );
     // One path, and other data there.
     let data = hosts.bench.path("data");
     fs::remove_dir_all(&data).unwrap();
     std::os::unix::fs::symlink("/proc/self/cwd/data", &data).unwrap();
-    let mut other: Vec<Process> = Vec::new();
     for (host, proteins) in [(0, 32), (1, 64)] {
-        let place = format!("host-{host}");
-        hosts.bench.prepare(&format!("{place}/data"), proteins);
-        let mut command = hosts.command(Some(host), 4, &[]);
-        command.current_dir(hosts.bench.path(&place));
-        other.push(hosts.run_command(host, command));
+        let data = format!("host-{host}/data");
+        hosts.bench.prepare(&data, proteins);
     }
-    expect(&mut other, 2, "host 1 has other data than host 0");
+    let start = |settings: &[&str]| -> Vec<Process> {
+        let start = |host| {
+            let mut command = hosts.command(Some(host), 4, settings);
+            command.current_dir(hosts.bench.path(&format!("host-{host}")));
+            hosts.run_command(host, command)
+        };
+        [0, 1].map(start).into()
+    };
+    expect(&mut start(&[]), 2, "host 1 has other data than host 0");
+    // The same data to train on, and other sequences held out.
+    let same = hosts.bench.path("host-0/data");
+    let same = format!("mixture.all.dir={}", same.display());
+    let mut other = start(&[&same, "mixture.all.weight=1", "evaluation.every=1"]);
+    expect(&mut other, 2, "host 1 has other held-out data than host 0");
 }
 
 #[test]
@@ -317,6 +356,58 @@ fn a_host_that_hangs_is_noticed_and_the_run_goes_on_where_it_was() {
     for (step, state) in &expected {
         assert!(found[step].tensors == state.tensors, "step {step}");
     }
+}
+
+/// The disk is full for one host, which does not lead: no file of its process may grow beyond a
+/// limit, which the chunks of its part do.
+#[test]
+fn a_host_that_cannot_write_its_part_fails_the_save_on_all_at_once_and_it_is_tried_again() {
+    let hosts = Hosts::new(2);
+    let settings = ["checkpoint.every=10"];
+    let first = hosts.start_one(0, 100_000, &settings);
+    // The system ends a program that does not ignore that a file is too long.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
+    let second = run_by(shell, &hosts.command(Some(1), 100_000, &settings));
+    let mut processes = [first, hosts.run_command(1, second)];
+    hosts.wait_for_step(10, &mut processes);
+    let limit = |processes: &[Process], room: &str| {
+        let id = processes[1].child.id().to_string();
+        let limit = ["--pid", &id, &format!("--fsize={room}")];
+        let set = Command::new("prlimit").args(limit).status().unwrap();
+        assert!(set.success());
+    };
+    limit(&processes, "1024:unlimited");
+    let start = Instant::now();
+    let words = "cannot be saved: host 1 cannot write its part: cannot ";
+    processes[0].wait_to_say(words);
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    // Training goes on, and nothing is saved until there is room.
+    let newest = hosts.store().latest().unwrap().unwrap();
+    let lines = hosts.bench.metrics_lines(hosts.run);
+    let patience = Instant::now() + PATIENCE;
+    while hosts.bench.metrics_lines(hosts.run) < lines + 50 {
+        assert!(Instant::now() < patience, "{}", processes[0].said());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(hosts.store().latest().unwrap(), Some(newest));
+    limit(&processes, "unlimited");
+    hosts.wait_for_step(newest + 1, &mut processes);
+    processes[0].wait_to_say("is saved, after ");
+    processes[1].signal("-TERM");
+    expect(&mut processes, 75, "stopped on request after step");
+    let store = hosts.store();
+    store.load(store.latest().unwrap().unwrap()).unwrap();
+    // Nothing that was begun and given up is left.
+    let names = fs::read_dir(store.directory().local().unwrap()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: Vec<String> = names.collect();
+    assert!(
+        names.iter().all(|name| name.starts_with("step_")),
+        "{names:?}"
+    );
+    let log = fs::read_to_string(hosts.bench.path("run/worker-1/log.jsonl")).unwrap();
+    assert!(log.contains("cannot be saved: cannot "), "{log}");
 }
 
 /// Kills training processes at random moments, again and again: of so many hosts, and so often, as

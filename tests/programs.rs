@@ -265,6 +265,17 @@ fn a_step_whose_loss_is_not_finite_changes_nothing() {
     assert!(step.metrics.loss.is_nan(), "{}", step.metrics.loss);
     assert_eq!((step.metrics.skipped, step.metrics.non_finite), (1.0, 0.0));
     assert!(step.updates.iter().flatten().all(|update| *update == 0.0));
+    // Nor does it change what the optimizer keeps, once there is something, and the next step goes
+    // on from there.
+    for (optimizer, parts) in [("adafactor", 1), ("adamw", 2)] {
+        let settings = [
+            format!("optimizer.name={optimizer}"),
+            format!("train.gradient_accumulation={parts}"),
+            "train.compute=float32".into(),
+        ];
+        let config = ankh::config::resolve(Some("tiny"), &settings).unwrap();
+        assert_skipped_between(&config, &good, &poisoned);
+    }
     // It is the batch that is to blame.
     let step = Step::from(&config, before.clone(), &good);
     assert_eq!((step.metrics.skipped, step.metrics.non_finite), (0.0, 0.0));
@@ -275,6 +286,36 @@ fn a_step_whose_loss_is_not_finite_changes_nothing() {
     bad[0] = HostTensor::new::<f32>(bad[0].dims.clone(), &values);
     let step = Step::from(&config, bad, &good);
     assert_eq!(step.metrics.non_finite, 3.0);
+}
+
+/// A step on the poisoned batch, between two on the good one, changes nothing but the count.
+fn assert_skipped_between(config: &Config, good: &Batch, poisoned: &Batch) {
+    let programs = Programs::new(config, SIZE, DType::F32);
+    let program = compile(&programs.step().unwrap());
+    let mut state = weights(config);
+    let zeros = programs::state(config).split_off(state.len());
+    state.extend(zeros.iter().map(|array| {
+        let element_type = match array.shape.dtype {
+            DType::S32 => ElementType::S32,
+            _ => ElementType::F32,
+        };
+        HostTensor::zeros(element_type, array.shape.dims.clone())
+    }));
+    for (batch, skipped) in [(good, 0.0), (poisoned, 1.0), (good, 0.0)] {
+        let inputs = [&state[..], &batch.arrays(SIZE)].concat();
+        let mut outputs = run(&program, &inputs);
+        let metrics = StepMetrics::from_slice(&numbers(&outputs.pop().unwrap())).unwrap();
+        assert_eq!((metrics.skipped, metrics.non_finite), (skipped, 0.0));
+        let count = |state: &[HostTensor]| state.last().unwrap().to_vec::<i32>().unwrap()[0];
+        assert_eq!(count(&outputs), count(&state) + 1);
+        let last = state.len() - 1;
+        let changed = (0..last).filter(|&i| outputs[i] != state[i]).count();
+        match skipped {
+            0.0 => assert!(changed > 0),
+            _ => assert_eq!(changed, 0),
+        }
+        state = outputs;
+    }
 }
 
 #[test]

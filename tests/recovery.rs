@@ -219,24 +219,29 @@ fn saves_go_by_minutes_too_and_the_best_are_kept() {
 }
 
 #[test]
-fn a_run_goes_back_where_its_loss_stays_far_above_what_it_was() {
+fn a_run_goes_back_where_its_loss_stays_far_above_what_it_was_and_then_ends() {
     let run = Run::new();
-    // Any loss is a spike, once 20 steps have shown what is usual.
+    // Any loss is a spike, once 20 steps have shown what is usual. The steps before had no limit.
     let settings = [
         "recovery.loss_spike=0.1",
         "schedule.kind=constant",
         "schedule.peak_learning_rate=0.0025",
     ];
-    let said = expect(
-        run.train(30, &settings),
-        0,
-        &[
-            "the loss of steps 25 to 26 spikes: the last is",
-            "done: step 30",
-        ],
-    );
-    assert!(said.contains("the run goes back to step 24"), "{said}");
-    assert!(said.contains("step 25 is not saved"), "{said}");
+    let words = [
+        "the update of step 25 is skipped",
+        "; the loss spikes",
+        "the loss of steps 25 to 26 spikes: the last is",
+        // The state after step 24 is not saved, since the step from it was not good.
+        "the run goes back to step 23",
+        "the last saved step is 23, and the run has gone back there 3 times",
+    ];
+    expect(run.train(30, &settings), 1, &words);
+    let steps: Vec<u64> = (1..24).collect();
+    run.assert_good(&steps);
+    // Without the limit it goes on, and with it too where it is not passed.
+    expect(run.train(26, &settings[1..]), 0, &["done: step 26"]);
+    let high = ["recovery.loss_spike=10", settings[1], settings[2]];
+    expect(run.train(28, &high), 0, &["done: step 28"]);
 }
 
 /// All files below a directory: their contents, and when they were written.

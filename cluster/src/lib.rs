@@ -40,7 +40,7 @@ pub use errors::{CopiesError, EndReason, Ended, JoinError, SendError, ServeError
 pub use gate::{Next, Request};
 pub use identity::Identity;
 pub use meeting_place::MeetingPlace;
-pub use member::{Leaving, Member};
+pub use member::{Leaving, Member, SaveReport};
 pub use server::Server;
 
 /// How long the hosts wait for each other.

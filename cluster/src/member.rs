@@ -1,5 +1,6 @@
 //! One host of a run, as the rest of its process sees it. A thread speaks with the coordinator.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,6 +42,18 @@ pub enum Leaving {
     Stopped(String),
 }
 
+/// What another host has reported of a save.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaveReport {
+    /// The host.
+    pub host: usize,
+    /// Why the save is not there, or cannot be; nothing where it is.
+    pub failure: Option<String>,
+}
+
+/// Saves whose reports are kept: one is under way, and earlier ones are asked for no more.
+const REPORTS: usize = 16;
+
 /// A host that takes part, or is about to. Dropped without [`Member::leave`] it counts as lost.
 #[derive(Debug)]
 pub struct Member {
@@ -64,6 +77,8 @@ struct State {
     secret: Option<Secret>,
     gate: Gate,
     votes: Option<Vec<u64>>,
+    /// The first report of each save.
+    saves: BTreeMap<u64, SaveReport>,
     ended: Option<Ended>,
     /// What the last attempt to meet the coordinator met, once it is given up.
     not_met: Option<String>,
@@ -216,6 +231,26 @@ impl Member {
                 return Err(ended.clone());
             }
             state = self.shared.wait(state)?;
+        }
+    }
+
+    /// Reports of a save: as host 0 how it ended, as another host that its part cannot be written.
+    /// All hosts save together, so that each counts the same saves.
+    pub fn report_save(&self, save: u64, failure: Option<&str>) {
+        let failure = failure.unwrap_or_default().into();
+        let report = wire::SaveReport { save, failure };
+        self.shared.lock().send(from_host::Kind::SaveReport(report));
+    }
+
+    /// What has been reported of a save: to host 0 by the first that cannot write its part, to the
+    /// others by host 0. Waits for nothing; fails where nothing more will be.
+    pub fn save_report(&self, save: u64) -> Result<Option<SaveReport>, Ended> {
+        let state = self.shared.lock();
+        match (state.saves.get(&save), &state.ended) {
+            (Some(report), _) => Ok(Some(report.clone())),
+            (None, Some(ended)) => Err(ended.clone()),
+            (None, None) if state.leaving => Err(Ended::failed("this host has left")),
+            (None, None) => Ok(None),
         }
     }
 
@@ -461,6 +496,16 @@ impl Attendance {
                 state.gate.agree(agreed.hold, agreed.passed, request);
             }
             to_host::Kind::Votes(votes) => state.votes = Some(votes.values),
+            to_host::Kind::SaveReported(reported) => {
+                let report = SaveReport {
+                    host: reported.host as usize,
+                    failure: Some(reported.failure).filter(|failure| !failure.is_empty()),
+                };
+                state.saves.entry(reported.save).or_insert(report);
+                while state.saves.len() > REPORTS {
+                    state.saves.pop_first();
+                }
+            }
             to_host::Kind::Ended(ended) => {
                 let over = match Ended::of(ended) {
                     Some(_) if state.leaving => Over::Left,

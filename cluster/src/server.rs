@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server as Transport;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,6 +23,10 @@ use crate::{Timing, wire};
 
 /// No message is longer.
 const LONGEST: usize = 1 << 20;
+
+/// Messages that may wait for one host to read them, beside those that are in the network. It is
+/// lost after eight heartbeats without a sign of life, so that a host that lives has read far more.
+const WAITING: usize = 256;
 
 /// How long the server stays for hosts that have not left.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -114,7 +119,7 @@ struct Session(Arc<Mutex<Shared>>);
 #[derive(Debug)]
 struct Shared {
     coordinator: Coordinator,
-    calls: HashMap<u64, UnboundedSender<Result<wire::ToHost, Status>>>,
+    calls: HashMap<u64, Sender<Result<wire::ToHost, Status>>>,
     last: u64,
 }
 
@@ -128,18 +133,34 @@ impl Session {
 impl Shared {
     /// Sends and logs what the coordinator has to say.
     fn flush(&mut self) {
-        for (connection, kind) in self.coordinator.take_outbox() {
-            let ends = matches!(kind, wire::to_host::Kind::Ended(_));
-            if let Some(call) = self.calls.get(&connection) {
-                // A call that has just ended is reported by its other half.
-                let _ = call.send(Ok(wire::ToHost { kind: Some(kind) }));
+        loop {
+            let outbox = self.coordinator.take_outbox();
+            if outbox.is_empty() {
+                break;
             }
-            if ends {
-                self.calls.remove(&connection);
+            for (connection, kind) in outbox {
+                self.send(connection, kind);
             }
         }
         for notice in self.coordinator.take_notices() {
             log(notice);
+        }
+    }
+
+    /// Sends a message. A host with too many unread ones is lost, so that they need no more memory.
+    fn send(&mut self, connection: u64, kind: wire::to_host::Kind) {
+        let ends = matches!(kind, wire::to_host::Kind::Ended(_));
+        let Some(call) = self.calls.get(&connection) else {
+            return;
+        };
+        let sent = call.try_send(Ok(wire::ToHost { kind: Some(kind) }));
+        // A call that has just ended is reported by its other half.
+        let is_full = matches!(sent, Err(TrySendError::Full(_)));
+        if ends || is_full {
+            self.calls.remove(&connection);
+        }
+        if is_full {
+            self.coordinator.deaf(connection, Instant::now());
         }
     }
 
@@ -173,14 +194,14 @@ struct Attendance {
 
 #[tonic::async_trait]
 impl Service for Attendance {
-    type AttendStream = UnboundedReceiverStream<Result<wire::ToHost, Status>>;
+    type AttendStream = ReceiverStream<Result<wire::ToHost, Status>>;
 
     async fn attend(
         &self,
         request: Request<Streaming<wire::FromHost>>,
     ) -> Result<Response<Self::AttendStream>, Status> {
         admit(&request, &self.secret)?;
-        let (sender, receiver) = unbounded_channel();
+        let (sender, receiver) = channel(WAITING);
         let connection = {
             let mut shared = self.session.lock();
             shared.last += 1;
@@ -203,7 +224,7 @@ impl Service for Attendance {
             shared.flush();
             shared.calls.remove(&connection);
         });
-        Ok(Response::new(UnboundedReceiverStream::new(receiver)))
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
@@ -245,5 +266,56 @@ async fn serve(
             let _ = stops.await;
             tokio::time::sleep(LAST_WORDS).await;
         } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{from_host, to_host};
+
+    #[test]
+    fn a_host_that_reads_nothing_is_lost_and_the_others_hear_it() {
+        let timing = Timing {
+            rendezvous: Duration::from_secs(30),
+            lost_after: Duration::from_secs(3600),
+        };
+        let coordinator = Coordinator::new(2, Vec::new(), 7, timing, Instant::now());
+        let mut shared = Shared {
+            coordinator,
+            calls: HashMap::new(),
+            last: 0,
+        };
+        let mut receivers = Vec::new();
+        for host in 0..2 {
+            let (sender, receiver) = channel(WAITING);
+            shared.calls.insert(host, sender);
+            receivers.push(receiver);
+            let join = from_host::Kind::Join(wire::Join {
+                host: host as u32,
+                hosts: 2,
+                process: host,
+                name: format!("machine-{host}"),
+                facts: Vec::new(),
+            });
+            shared.coordinator.receive(host, join, Instant::now());
+            shared.flush();
+        }
+        let mut told = Vec::new();
+        for _ in 0..2 * WAITING {
+            shared.coordinator.tick(Instant::now());
+            shared.flush();
+            while let Ok(Ok(message)) = receivers[0].try_recv() {
+                told.extend(message.kind);
+            }
+        }
+        let Some(to_host::Kind::Ended(ended)) = told.last() else {
+            panic!("{:?}", told.last());
+        };
+        let words = "host 1 (machine-1) is lost: it does not read what it is told";
+        assert_eq!(ended.message, words);
+        assert!(shared.calls.is_empty());
+        // What waits for it has not grown beyond the limit.
+        assert!(std::iter::from_fn(|| receivers[1].try_recv().ok()).count() <= WAITING);
     }
 }

@@ -48,6 +48,12 @@ pub enum Error {
     /// What another process lists of its part of a save is not to be used.
     #[error("cannot use {list}: {problem}")]
     List { list: Location, problem: String },
+    /// Another process of the run cannot write its part of a save.
+    #[error("host {host} cannot write its part: {reason}")]
+    Part { host: usize, reason: String },
+    /// The process of the run that leads did not commit a save.
+    #[error("host 0 has not committed step {step}: {reason}")]
+    NotCommitted { step: u64, reason: String },
     /// A checkpoint has no tensor of this name.
     #[error("checkpoint {checkpoint} has no tensor `{name}`")]
     NoTensor { name: String, checkpoint: Location },
@@ -106,6 +112,8 @@ impl Error {
                 | Error::Zarr { .. }
                 | Error::Late { .. }
                 | Error::List { .. }
+                | Error::Part { .. }
+                | Error::NotCommitted { .. }
         )
     }
 

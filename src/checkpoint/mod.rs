@@ -21,6 +21,7 @@ mod parts;
 mod reader;
 mod retention;
 mod saver;
+mod team;
 mod writer;
 
 #[cfg(test)]
@@ -40,12 +41,14 @@ pub use parts::TensorParts;
 pub use reader::Reader;
 pub use retention::Retention;
 pub use saver::{Ended, Saver, Verdict};
-pub use writer::{Share, Team, Writer};
+pub use team::{Messenger, Report, Reports, Share, Team};
+pub use writer::Writer;
 
 use commit::Commit;
 use directory::Directory;
 use error::Fault;
 use parallel::in_parallel;
+use team::TeamSave;
 
 /// A checkpoint in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,7 +178,7 @@ impl Store {
     }
 
     /// The same for a caller that may have only a share of the tensors.
-    pub fn begin_share(&self, step: u64, share: Share) -> Result<Writer> {
+    fn begin_share(&self, step: u64, share: Share<TeamSave>) -> Result<Writer> {
         Writer::begin(self.step(step), step, self.guard.clone(), share)
     }
 

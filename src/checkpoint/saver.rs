@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ankh_storage::Location;
 use serde_json::Value;
 
+use super::team::TeamSave;
 use super::{Error, Result, Retention, Share, Store, TensorParts};
 
 /// Saves checkpoints in the background and removes those that are not to be kept.
@@ -62,6 +63,7 @@ struct Running {
     since: Instant,
     /// Takes what becomes of it; there no more once that is said.
     verdict: Option<Sender<Verdict>>,
+    share: Share<TeamSave>,
     thread: JoinHandle<Ended>,
 }
 
@@ -106,13 +108,14 @@ impl Saver {
         self.join();
         let since = Instant::now();
         let tensors = fetch()?;
-        let (store, retention, share) = (self.store.clone(), self.retention, self.share);
-        let then = self.then.clone();
-        let tidies = !matches!(share, Share::OfTeam(team) if team.host > 0);
+        let (store, retention) = (self.store.clone(), self.retention);
+        let (save, then) = (self.share.next_save(), self.then.clone());
+        let share = save.clone();
+        let tidies = share.leads();
         let (sender, verdict) = channel();
         let work = move || {
             let write = || {
-                let mut writer = store.begin_share(step, share)?;
+                let mut writer = store.begin_share(step, share.clone())?;
                 writer.add_all(&tensors)?;
                 // It is written, whatever becomes of it.
                 drop(tensors);
@@ -127,6 +130,7 @@ impl Saver {
                     work(step, &directory);
                 }
             });
+            share.report(&saved);
             let tidied = match &saved {
                 Ok(_) if tidies => store.keep(&retention).map(drop),
                 _ => Ok(()),
@@ -144,18 +148,23 @@ impl Saver {
                     step,
                     since,
                     verdict: Some(sender),
+                    share: save,
                     thread,
                 });
             }
-            Err(error) => self.ended.push_back(Ended {
-                step,
-                saved: Err(Error::Thread {
+            Err(error) => {
+                let saved = Err(Error::Thread {
                     directory: self.store.directory().clone(),
                     source: error,
-                }),
-                tidied: Ok(()),
-                took: since.elapsed(),
-            }),
+                });
+                save.report(&saved);
+                self.ended.push_back(Ended {
+                    step,
+                    saved,
+                    tidied: Ok(()),
+                    took: since.elapsed(),
+                });
+            }
         }
         Ok(())
     }
@@ -205,9 +214,10 @@ impl Saver {
 
 impl Drop for Saver {
     fn drop(&mut self) {
-        // Dropped while an error unwinds: let the save complete, it is worth having. Its own error
-        // has no one left to hear it.
+        // Dropped while an error unwinds: let the save complete, it is worth having, where it needs
+        // no other process. Its own error has no one left to hear it.
         if let Some(save) = self.running.take() {
+            save.share.abandon();
             drop(save.verdict);
             let _ = save.thread.join();
         }

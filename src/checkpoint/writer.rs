@@ -17,40 +17,17 @@ use super::error::{Error, Result};
 use super::guard::Guard;
 use super::parallel::in_parallel;
 use super::parts::TensorParts;
+use super::team::{POLL, Share, TeamSave};
 
-/// One of several processes that write a checkpoint together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Team {
-    /// A number that the processes of this launch have and no other launch has.
-    pub launch: u64,
-    /// This process; 0 leads.
-    pub host: usize,
-    /// How many there are.
-    pub hosts: usize,
-    /// How long the one that leads waits for what the others write.
-    pub patience: Duration,
-}
-
-/// What of a state one process writes to a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// All of it, alone.
-    Whole,
-    /// What it has; the others of a team write the rest of the same checkpoint.
-    OfTeam(Team),
-    /// What it has: the checkpoint holds no more.
-    Part,
-}
-
-/// After what time it looks again; it doubles while there is nothing.
-const POLL: Duration = Duration::from_millis(20);
+/// The longest pause between two looks for what others have written; it begins with [`POLL`] and
+/// doubles while there is nothing.
 const LONGEST_POLL: Duration = Duration::from_secs(1);
 
 /// A checkpoint being written, one tensor at a time, so that only one has to be in memory. Dropped
 /// without [`Writer::commit`] it leaves nothing.
 #[derive(Debug)]
 pub struct Writer {
-    share: Share,
+    share: Share<TeamSave>,
     target: Directory,
     unfinished: Directory,
     step: u64,
@@ -80,10 +57,10 @@ impl Writer {
         target: Directory,
         step: u64,
         guard: Guard,
-        share: Share,
+        share: Share<TeamSave>,
     ) -> Result<Writer> {
-        let (writer, is_alone) = match share {
-            Share::OfTeam(team) => (Some(team.launch), false),
+        let (writer, is_alone) = match &share {
+            Share::OfTeam(team) => (Some(team.writer()), false),
             Share::Whole | Share::Part => (guard.writer(), true),
         };
         Ok(Writer {
@@ -144,41 +121,43 @@ impl Writer {
     }
 
     fn leads(&self) -> bool {
-        !matches!(self.share, Share::OfTeam(team) if team.host > 0)
+        self.share.leads()
     }
 
     /// Where the processes of a team list what they wrote, until it is in the marker: those of this
-    /// launch alone, since a list that an earlier one left is of no use.
-    fn lists(&self, team: Team) -> Directory {
-        self.unfinished.child(&format!("lists.{}", team.launch))
+    /// save alone, since a list that an earlier one left is of no use.
+    fn lists(&self, team: &TeamSave) -> Directory {
+        self.unfinished.child(&format!("lists.{}", team.writer()))
     }
 
     /// Makes what this process wrote durable and lists it for the one that leads.
-    fn hand_in(&self, team: Team) -> Result<()> {
+    fn hand_in(&self, team: &TeamSave) -> Result<()> {
         let chunks = self.arrays.iter().flat_map(WrittenArray::chunks);
         let files: Vec<&str> = chunks.map(|(_, chunk)| chunk.file.as_str()).collect();
         self.unfinished.keep(&files)?;
         // A tree of strings and numbers: serde_json has no way to fail on it.
         let list = serde_json::to_vec(&self.arrays).expect("a list is plain JSON");
-        self.lists(team).hand_over(&list_of(team.host), &list)
+        self.lists(team).hand_over(&list_of(team.team.host), &list)
     }
 
     /// Adds what the other processes of a team list, waiting for each.
-    fn collect(&mut self, team: Team) -> Result<()> {
+    fn collect(&mut self, team: &TeamSave) -> Result<()> {
         let lists = self.lists(team);
-        let deadline = Instant::now() + team.patience;
-        for host in 1..team.hosts {
+        let patience = team.team.patience;
+        let deadline = Instant::now() + patience;
+        for host in 1..team.team.hosts {
             let file = list_of(host);
             let mut pause = POLL;
             let list = loop {
                 if let Some(list) = lists.read_if_there(&file)? {
                     break list;
                 }
+                team.check_parts(self.step)?;
                 if Instant::now() >= deadline {
                     return Err(Error::Late {
                         step: self.step,
                         host,
-                        seconds: team.patience.as_secs(),
+                        seconds: patience.as_secs(),
                     });
                 }
                 std::thread::sleep(pause);
@@ -203,8 +182,8 @@ impl Writer {
     /// Makes the checkpoint exist, with `metadata` for whoever reads it, and returns its directory.
     /// When this returns, the checkpoint survives a power failure; until then, it does not exist.
     ///
-    /// Of several processes, the one that leads waits for what the others wrote; the others return
-    /// as soon as theirs is written.
+    /// Of several processes, the one that leads waits for what the others wrote; the others wait
+    /// until it tells them that it has committed the checkpoint, where their team has reports.
     pub fn commit(mut self, metadata: &Value) -> Result<Location> {
         let committed = self.commit_plainly(metadata);
         self.published = committed.is_ok();
@@ -213,12 +192,18 @@ impl Writer {
     }
 
     fn commit_plainly(&mut self, metadata: &Value) -> Result<Location> {
-        if let Share::OfTeam(team) = self.share {
-            if team.host > 0 {
-                self.hand_in(team)?;
-                return Ok(self.target.location().clone());
+        if let Share::OfTeam(team) = self.share.clone() {
+            if !team.leads() {
+                self.hand_in(&team)?;
+                let committed = team.await_commit(self.step);
+                if committed.is_err() && self.unfinished.location().local().is_some() {
+                    // The one that leads may have removed it before this process wrote the rest. In
+                    // a bucket, the next try may have begun in the same place.
+                    let _ = self.unfinished.discard(false);
+                }
+                return committed.map(|()| self.target.location().clone());
             }
-            self.collect(team)?;
+            self.collect(&team)?;
         }
         let arrays = std::mem::take(&mut self.arrays);
         let record = match self.share {

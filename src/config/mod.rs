@@ -383,17 +383,17 @@ impl Default for Checkpoint {
     }
 }
 
-/// What a run does about losses, gradients and states that are not finite. The update of a step
-/// whose loss or gradients are not is always skipped, and no other state is ever saved.
+/// What a run does about losses, gradients and states that are not finite, and about spikes. The
+/// update of a step whose loss or gradients are not finite is always skipped, and no state that is
+/// not is ever saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recovery {
-    /// Skipped updates or spikes in a row after which the run goes back to its last saved state,
-    /// and goes on with the batches behind those it has seen. It also does where a state is not
-    /// finite.
+    /// Skipped updates in a row after which the run goes back to its last saved state, and goes on
+    /// with the batches behind those it has seen. It also does where a state is not finite.
     pub skipped_updates: u64,
-    /// A loss of so many times the median of the last 100 good steps is a spike, and counts as a
-    /// skipped update does, though it is not skipped; 0 where none is.
+    /// A loss of more than so many times the median of the last 100 good steps is a spike, and the
+    /// update of its step is skipped; 0 where none is. Fewer than 20 good steps are no measure.
     pub loss_spike: f64,
     /// The same for the norm of the gradients.
     pub grad_norm_spike: f64,

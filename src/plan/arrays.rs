@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::config::Config;
 use crate::model::Weights;
+use crate::programs;
 
 /// What an array is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,11 +32,11 @@ impl StepArray {
     /// The arrays that a step of this configuration takes.
     pub(super) fn all(config: &Config, step: &Module) -> Vec<StepArray> {
         let parameters = Weights::of(&config.model).leaves();
-        let slots = |p| config.optimizer.slots(p).len();
-        let optimizer: usize = parameters.iter().map(slots).sum();
+        // The last array of the state counts its steps.
+        let optimizer = programs::state(config).len() - 1;
         let role = |i: usize| match i {
             i if i < parameters.len() => Role::Parameter,
-            i if i < parameters.len() + optimizer => Role::Optimizer,
+            i if i < optimizer => Role::Optimizer,
             _ => Role::Batch,
         };
         let specs = step.parameters().iter().cloned().enumerate();

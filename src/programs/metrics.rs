@@ -23,12 +23,40 @@ pub struct StepMetrics<T> {
     /// Target tokens, padding not counted.
     #[serde(skip)]
     pub target_tokens: T,
-    /// 1 where the update was skipped, since the loss or the norm was not finite; else 0.
+    /// 0, or why the update was skipped: the number of a [`SkipReason`].
     #[serde(skip)]
     pub skipped: T,
     /// Numbers of the new state that are not finite.
     #[serde(skip)]
     pub non_finite: T,
+}
+
+/// Why the update of a step was skipped, each with the number that stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkipReason {
+    /// The loss or the norm of the gradients is not finite.
+    NotFinite = 1,
+    /// The loss is a spike.
+    LossSpike = 2,
+    /// The norm of the gradients is a spike, and the loss is not.
+    GradNormSpike = 3,
+}
+
+impl SkipReason {
+    /// The number that stands for it in [`StepMetrics::skipped`].
+    pub fn number(self) -> f64 {
+        f64::from(self as u8)
+    }
+}
+
+impl StepMetrics<f32> {
+    /// Why the update was skipped; nothing where it was not.
+    pub fn skip_reason(&self) -> Option<SkipReason> {
+        let skipped = f64::from(self.skipped);
+        let spikes = [SkipReason::LossSpike, SkipReason::GradNormSpike];
+        let spike = spikes.into_iter().find(|spike| skipped == spike.number());
+        (skipped != 0.0).then_some(spike.unwrap_or(SkipReason::NotFinite))
+    }
 }
 
 impl<T: Copy> StepMetrics<T> {
@@ -124,6 +152,20 @@ mod tests {
         assert_eq!((metrics.loss, metrics.grad_norm), (1.0, 3.0));
         assert_eq!(metrics.to_array(), vector);
         assert_eq!(StepMetrics::from_slice(&vector[1..]), None);
+        let reason = |skipped| {
+            let metrics = StepMetrics {
+                skipped,
+                ..StepMetrics::default()
+            };
+            metrics.skip_reason()
+        };
+        let reasons = [
+            None,
+            Some(SkipReason::NotFinite),
+            Some(SkipReason::LossSpike),
+        ];
+        assert_eq!([0.0, 1.0, 2.0].map(reason), reasons);
+        assert_eq!(reason(3.0), Some(SkipReason::GradNormSpike));
         let sums = EvaluationSums::from_slice(&vector[..3]).unwrap();
         assert_eq!(sums.to_array(), vector[..3]);
         assert_eq!(EvaluationSums::from_slice(&vector), None);

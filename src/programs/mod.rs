@@ -2,7 +2,8 @@
 //! pass.
 //!
 //! The state of a run is a list of arrays in a fixed order: the parameters, then the optimizer's
-//! slots of each parameter, then the number of steps done. A step takes the state and a batch; it
+//! slots of each parameter, then what is kept of good steps where spikes are skipped, then the
+//! number of steps done. A step takes the state and a batch; it
 //! returns the next state, in the memory of the last one, and its metrics. This module builds
 //! programs and knows what they take and return. It does not know devices, and runs nothing.
 
@@ -12,6 +13,7 @@ mod initial;
 mod metrics;
 pub mod sharding;
 mod signature;
+mod spikes;
 mod step;
 
 use ankh_hlo::{ArraySpec, DType, Graph, LogicalAxisRules, Tensor};
@@ -21,8 +23,9 @@ use crate::model::{AttentionImplementation, Parameter, Weights};
 
 pub use attention::{NoKernel, attention};
 pub use forward::Gradients;
-pub use metrics::{EvaluationSums, StepMetrics};
+pub use metrics::{EvaluationSums, SkipReason, StepMetrics};
 pub use signature::{Array, BatchShape, batch, state};
+pub use spikes::is_of_spikes;
 
 /// The element type of activations and matrix products.
 pub fn compute_type(compute: config::Compute, platform: &str) -> DType {
@@ -181,7 +184,10 @@ fn parameters<'g>(g: &'g Graph, config: &Config) -> (Weights<Parameter>, Vec<Ten
 fn declare<'g>(g: &'g Graph, arrays: &[Array]) -> Vec<Tensor<'g>> {
     arrays
         .iter()
-        .map(|a| g.parameter_with_logical_axes(&a.name, a.shape.clone(), &a.logical_axes))
+        .map(|a| match a.logical_axes.is_empty() {
+            true => g.parameter(&a.name, a.shape.clone()),
+            false => g.parameter_with_logical_axes(&a.name, a.shape.clone(), &a.logical_axes),
+        })
         .collect()
 }
 

@@ -94,11 +94,17 @@ pub fn logical_axis_rules(
 
 /// The sharding of an array.
 pub fn sharding(rules: &LogicalAxisRules, array: &Array) -> Result<Sharding, ShardingError> {
-    let sharding = rules.sharding(&array.logical_axes, &array.shape.dims);
-    sharding.map_err(|error| ShardingError::Axes {
+    by_rules(rules, array).map_err(|error| ShardingError::Axes {
         array: format!("`{}` {}", array.name, array.shape),
         error,
     })
+}
+
+fn by_rules(rules: &LogicalAxisRules, array: &Array) -> Result<Sharding, AxisError> {
+    match array.logical_axes.is_empty() {
+        true => Ok(Sharding::replicated(rules.mesh(), array.shape.rank())),
+        false => rules.sharding(&array.logical_axes, &array.shape.dims),
+    }
 }
 
 /// The sharding of each array of the state, on a mesh: the parameters by the rules, and the
@@ -107,10 +113,9 @@ pub(super) fn of_state(programs: &Programs<'_>) -> Option<Vec<Sharding>> {
     let rules = programs.rules.as_ref()?;
     let parameters = Weights::of(&programs.config.model).leaves().len();
     let of = |(i, array): (usize, &Array)| {
-        let sharding = rules
-            .sharding(&array.logical_axes, &array.shape.dims)
-            .ok()?;
-        let spread = programs.config.sharding.zero && i >= parameters;
+        let sharding = by_rules(rules, array).ok()?;
+        let is_slot = i >= parameters && !array.logical_axes.is_empty();
+        let spread = programs.config.sharding.zero && is_slot;
         Some(if spread {
             over_data(sharding, &array.shape.dims)
         } else {
@@ -198,9 +203,7 @@ pub fn replicated(config: &Config, rules: &LogicalAxisRules) -> Vec<ReplicatedAr
         return Vec::new();
     }
     let whole = |array: &Array| {
-        let sharding = rules
-            .sharding(&array.logical_axes, &array.shape.dims)
-            .ok()?;
+        let sharding = by_rules(rules, array).ok()?;
         let large = array.shape.bytes() >= LARGE;
         (large && sharding.is_replicated()).then(|| {
             let dims: Vec<String> = array

@@ -3,6 +3,7 @@
 use ankh_data::Packing;
 use ankh_hlo::{DType, Shape, Tensor};
 
+use super::spikes;
 use crate::config::{Config, LogicalAxis};
 use crate::model::{Parameter, Targets, Tokens, Weights};
 
@@ -13,7 +14,7 @@ pub struct Array {
     pub name: String,
     /// Its element type and dimensions.
     pub shape: Shape,
-    /// What its dimensions are.
+    /// What its dimensions are; none for an array that every device has as a whole.
     pub logical_axes: Vec<LogicalAxis>,
 }
 
@@ -69,6 +70,7 @@ pub fn state(config: &Config) -> Vec<Array> {
             logical_axes: slot.logical_axes,
         });
     }
+    arrays.extend(spikes::state(&config.recovery));
     arrays.push(Array {
         name: "step".into(),
         shape: Shape::new(DType::S32, []),

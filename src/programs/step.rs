@@ -4,15 +4,16 @@ use ankh_hlo::{DType, Error, Graph, Module, Tensor};
 
 use super::forward::losses;
 use super::signature::BatchTensors;
-use super::{Programs, StepMetrics, batch, declare, sharding, state, vector};
+use super::spikes::{self, Window};
+use super::{Programs, SkipReason, StepMetrics, batch, declare, sharding, state, vector};
 use crate::config::LogicalAxis;
 use crate::model::{Parameter, Weights};
 use crate::optim::{self, StepContext};
 
 impl Programs<'_> {
     /// A training step: state and batch to the next state (in place) and [`StepMetrics`]. Where the
-    /// loss or the norm of the gradients is not finite, the state stays as it is, but for the
-    /// number of steps done. optax calls this `apply_if_finite`.
+    /// loss or the norm of the gradients is not finite, or a spike, the state stays as it is, but
+    /// for the number of steps done. optax calls this `apply_if_finite`.
     pub fn step(&self) -> Result<Module, Error> {
         let Programs { config, size, .. } = *self;
         let g = self.graph("train_step");
@@ -22,14 +23,25 @@ impl Programs<'_> {
         let specs = Weights::of(&config.model);
         let parameters = specs.leaves();
         let (values, rest) = inputs.split_at(parameters.len());
-        let (slots, count) = rest.split_at(rest.len() - 1);
+        let (rest, count) = rest.split_at(rest.len() - 1);
+        let kept = spikes::state(&config.recovery).len();
+        let (slots, window) = rest.split_at(rest.len() - kept);
+        let window = Window::of(window);
 
         let tokens = BatchTensors::of(&batch).targets.count();
         let (gradients, cross_entropy, correct) =
             accumulate(self, &g, &specs, values, &batch, tokens);
         let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
         let loss = cross_entropy / tokens;
-        let sound = is_finite(loss) & is_finite(norm);
+        let finite = is_finite(loss) & is_finite(norm);
+        let spikes = window.as_ref().map(|window| {
+            let _scope = g.scope("spikes");
+            window.spikes(&config.recovery, loss, norm)
+        });
+        let sound = match &spikes {
+            None => finite,
+            Some(spikes) => finite & (spikes.loss | spikes.grad_norm).logical_not(),
+        };
         let gradients = match config.optimizer.clip_norm() {
             Some(bound) => optim::clip(&gradients, norm, bound),
             None => gradients,
@@ -66,6 +78,9 @@ impl Programs<'_> {
         }
         next.extend(next_slots);
         let non_finite = count_non_finite(&g, &next);
+        if let Some(window) = window {
+            next.extend(window.after(sound, loss, norm));
+        }
         next.push(count[0] + 1.0);
         let outputs = self.laid_out(&next);
         let metrics = StepMetrics {
@@ -75,7 +90,17 @@ impl Programs<'_> {
             grad_norm: norm,
             input_tokens: BatchTensors::of(&batch).input_tokens(),
             target_tokens: tokens,
-            skipped: sound.select(g.scalar(DType::F32, 0.0), g.scalar(DType::F32, 1.0)),
+            skipped: {
+                let number = |reason: SkipReason| g.scalar(DType::F32, reason.number());
+                let skipped = spikes.map_or(g.scalar(DType::F32, 0.0), |spikes| {
+                    let grad_norm = number(SkipReason::GradNormSpike);
+                    let other = spikes
+                        .grad_norm
+                        .select(grad_norm, g.scalar(DType::F32, 0.0));
+                    spikes.loss.select(number(SkipReason::LossSpike), other)
+                });
+                finite.select(skipped, number(SkipReason::NotFinite))
+            },
             non_finite,
         };
         let metrics = vector(&g, &metrics.to_array());

@@ -27,7 +27,8 @@ pub struct Metrics {
     pub numbers: StepMetrics<f32>,
     /// Share of the step's input and target positions that hold a token.
     pub padding_efficiency: f64,
-    /// Updates skipped since the line before, for their loss or gradients were not finite.
+    /// Updates skipped since the line before, for their loss or gradients were not finite or were
+    /// spikes.
     pub skipped_updates: u64,
     /// Share of the process's time up to now that trained and was not lost: see
     /// [`super::TimeShares`].

@@ -73,8 +73,12 @@ pub enum TrainError {
         choices: Vec<String>,
     },
     /// The hosts of a run read different data.
-    #[error("host {host} has other data than host 0, or another order of it")]
-    DataOfHosts { host: usize },
+    #[error("host {host} has other {data} than host 0, or another order of it")]
+    DataOfHosts {
+        host: usize,
+        /// Which data.
+        data: &'static str,
+    },
     /// The hosts of a run would begin at different steps.
     #[error(
         "this host would begin at step {begins}, after what it finds in {checkpoints}, while the hosts of the run would begin at steps from {first} to {last}"

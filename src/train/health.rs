@@ -1,11 +1,10 @@
 //! Whether the state of a run is good: by what steps report, a state may be saved, or the run has
 //! to go back to one that was.
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use crate::config::Recovery;
-use crate::programs::StepMetrics;
+use crate::programs::{SkipReason, StepMetrics};
 
 /// What is wrong with a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,8 +19,8 @@ pub enum Fault {
         /// Its loss.
         loss: f32,
     },
-    /// The losses, or the norms of the gradients, of so many steps in a row were far above those
-    /// before.
+    /// The updates of so many steps in a row were skipped, for their losses, or the norms of their
+    /// gradients, were far above those before.
     Spiked {
         /// The first of them.
         from: u64,
@@ -60,8 +59,8 @@ pub struct Spike {
     pub what: &'static str,
     /// The number.
     pub value: f32,
-    /// The median of the steps before.
-    pub usual: f32,
+    /// So many times the median of the steps before would have been no spike.
+    pub limit: f64,
 }
 
 impl fmt::Display for Fault {
@@ -82,8 +81,11 @@ impl fmt::Display for Fault {
                     true => write!(f, "the {} of step {to} spikes", spike.what)?,
                     false => write!(f, "the {} of steps {from} to {to} spikes", spike.what)?,
                 }
-                let Spike { value, usual, .. } = spike;
-                write!(f, ": the last is {value}, where {usual} was usual")
+                let Spike { value, limit, .. } = spike;
+                write!(
+                    f,
+                    ": the last is {value}, more than {limit} times what was usual"
+                )
             }
             Fault::NotFinite { step, numbers } => write!(
                 f,
@@ -103,13 +105,13 @@ impl fmt::Display for Fault {
 /// What the steps since the state was loaded say of it.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// Skipped updates or spikes in a row that are a fault.
+    /// Skipped updates in a row that are a fault.
     limit: u64,
-    loss: Usual,
-    grad_norm: Usual,
+    loss_spike: f64,
+    grad_norm_spike: f64,
     /// The last step that was reported.
     last: u64,
-    /// The steps up to it that were skipped or spike, if it is one.
+    /// The steps up to it that were skipped, if it is one.
     row: Option<Row>,
     /// The first fault, and the step that showed it.
     fault: Option<(u64, Fault)>,
@@ -124,64 +126,13 @@ struct Row {
     last: Bad,
 }
 
-/// Why a step is not good.
+/// Why the update of a step was skipped.
 #[derive(Clone, Copy, Debug)]
 enum Bad {
-    /// Its update was skipped, and its loss is this.
-    Skipped(f32),
+    /// Its loss, which is this, or the norm of its gradients is not finite.
+    NotFinite(f32),
     /// A number of it spikes.
     Spike(Spike),
-}
-
-/// What a number of a step usually is.
-#[derive(Debug)]
-struct Usual {
-    what: &'static str,
-    /// A number so many times the median is a spike; 0 where none is.
-    factor: f64,
-    /// Those of the last good steps.
-    recent: VecDeque<f32>,
-}
-
-/// Steps of which the median is taken.
-const RECENT: usize = 100;
-
-/// Fewer say nothing yet.
-const ENOUGH: usize = 20;
-
-impl Usual {
-    fn new(what: &'static str, factor: f64) -> Usual {
-        Usual {
-            what,
-            factor,
-            recent: VecDeque::new(),
-        }
-    }
-
-    fn spike(&self, value: f32) -> Option<Spike> {
-        if self.factor == 0.0 || self.recent.len() < ENOUGH {
-            return None;
-        }
-        let mut sorted: Vec<f32> = self.recent.iter().copied().collect();
-        sorted.sort_by(f32::total_cmp);
-        let usual = sorted[sorted.len() / 2];
-        let is_spike = f64::from(value) > self.factor * f64::from(usual);
-        is_spike.then_some(Spike {
-            what: self.what,
-            value,
-            usual,
-        })
-    }
-
-    fn add(&mut self, value: f32) {
-        if self.factor == 0.0 {
-            return;
-        }
-        self.recent.push_back(value);
-        if self.recent.len() > RECENT {
-            self.recent.pop_front();
-        }
-    }
 }
 
 impl Health {
@@ -189,8 +140,8 @@ impl Health {
     pub fn new(config: &Recovery) -> Health {
         Health {
             limit: config.skipped_updates,
-            loss: Usual::new("loss", config.loss_spike),
-            grad_norm: Usual::new("gradient norm", config.grad_norm_spike),
+            loss_spike: config.loss_spike,
+            grad_norm_spike: config.grad_norm_spike,
             last: 0,
             row: None,
             fault: None,
@@ -200,20 +151,14 @@ impl Health {
 
     /// Takes in what a step reports; steps come in their order.
     pub fn step(&mut self, step: u64, numbers: &StepMetrics<f32>) {
-        let skipped = numbers.skipped != 0.0;
-        let bad = match skipped {
-            true => Some(Bad::Skipped(numbers.loss)),
-            false => {
-                let spike = self.loss.spike(numbers.loss);
-                spike
-                    .or_else(|| self.grad_norm.spike(numbers.grad_norm))
-                    .map(Bad::Spike)
+        let spike = |what, value, limit| Bad::Spike(Spike { what, value, limit });
+        let bad = numbers.skip_reason().map(|reason| match reason {
+            SkipReason::NotFinite => Bad::NotFinite(numbers.loss),
+            SkipReason::LossSpike => spike("loss", numbers.loss, self.loss_spike),
+            SkipReason::GradNormSpike => {
+                spike("gradient norm", numbers.grad_norm, self.grad_norm_spike)
             }
-        };
-        if bad.is_none() {
-            self.loss.add(numbers.loss);
-            self.grad_norm.add(numbers.grad_norm);
-        }
+        });
         self.last = step;
         let from = self.row.map_or(step, |row| row.from);
         self.row = bad.map(|last| Row { from, last });
@@ -222,7 +167,7 @@ impl Health {
             return;
         }
         let numbers = numbers.non_finite;
-        let fault = match (numbers == 0.0, skipped) {
+        let fault = match (numbers == 0.0, bad.is_some()) {
             (true, _) => self.in_a_row().filter(|_| self.is_limit_reached()),
             (false, true) => Some(Fault::WasNotFinite { step, numbers }),
             (false, false) => Some(Fault::NotFinite { step, numbers }),
@@ -246,7 +191,7 @@ impl Health {
         let Row { from, last } = self.row?;
         let to = self.last;
         Some(match last {
-            Bad::Skipped(loss) => Fault::Skipped { from, to, loss },
+            Bad::NotFinite(loss) => Fault::Skipped { from, to, loss },
             Bad::Spike(spike) => Fault::Spiked { from, to, spike },
         })
     }
@@ -258,8 +203,8 @@ impl Health {
             .map(|(_, fault)| fault)
     }
 
-    /// Why the state after the last step may not be good: a fault, or that its update was skipped
-    /// or its loss spikes, be it for the state or for the batch.
+    /// Why the state after the last step may not be good: a fault, or that its update was skipped,
+    /// be it for the state or for the batch.
     pub fn doubt(&self) -> Option<Fault> {
         self.fault_until(u64::MAX).or_else(|| self.in_a_row())
     }
@@ -327,44 +272,40 @@ mod tests {
     }
 
     #[test]
-    fn spikes_are_measured_by_the_steps_before_and_one_alone_is_no_fault() {
-        let mut health = health(3, &[GOOD; ENOUGH]);
-        let mut last = ENOUGH as u64;
-        let mut step = |loss: f32, grad_norm: f32| {
+    fn spikes_in_a_row_are_a_fault_and_one_alone_is_none() {
+        let mut health = health(3, &[GOOD; 20]);
+        let mut last = 20;
+        let mut step = |loss: f32, grad_norm: f32, reason: Option<SkipReason>| {
             last += 1;
-            health.step(
-                last,
-                &StepMetrics {
-                    loss,
-                    grad_norm,
-                    ..StepMetrics::default()
-                },
-            );
+            let numbers = StepMetrics {
+                loss,
+                grad_norm,
+                skipped: reason.map_or(0.0, |reason| reason.number() as f32),
+                ..StepMetrics::default()
+            };
+            health.step(last, &numbers);
             (health.fault_until(last), health.doubt())
         };
-        assert_eq!(step(5.9, 0.0), (None, None));
-        let (fault, doubt) = step(6.1, 0.0);
+        let (fault, doubt) = step(6.1, 0.0, Some(SkipReason::LossSpike));
         assert!(fault.is_none() && doubt.is_some());
-        assert_eq!(step(2.0, 0.0), (None, None));
-        step(7.0, 0.0);
-        step(8.0, 0.0);
-        let (fault, doubt) = step(9.0, 0.0);
+        assert_eq!(step(2.0, 0.0, None), (None, None));
+        step(7.0, 0.0, Some(SkipReason::LossSpike));
+        step(f32::NAN, 0.0, Some(SkipReason::NotFinite));
+        let (fault, doubt) = step(2.0, 9.0, Some(SkipReason::GradNormSpike));
         let spike = Spike {
-            what: "loss",
+            what: "gradient norm",
             value: 9.0,
-            usual: 2.0,
+            limit: 10.0,
         };
         let expected = Fault::Spiked {
-            from: 24,
-            to: 26,
+            from: 23,
+            to: 25,
             spike,
         };
         assert_eq!((fault, doubt), (Some(expected), Some(expected)));
         let said = expected.to_string();
-        assert_eq!(
-            said,
-            "the loss of steps 24 to 26 spikes: the last is 9, where 2 was usual"
-        );
+        let words = "the gradient norm of steps 23 to 25 spikes: the last is 9, more than 10 times";
+        assert_eq!(said, format!("{words} what was usual"));
     }
 
     #[test]

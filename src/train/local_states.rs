@@ -78,10 +78,7 @@ impl<'a> LocalStates<'a> {
 
     /// Looks for states of the run of this name, and takes in copies from here on.
     fn settle(&mut self, run: Option<&str>) {
-        let (host, hosts) = match self.processes.place() {
-            None => (0, 1),
-            Some((host, hosts, _)) => (host, hosts),
-        };
+        let (host, hosts) = self.processes.place();
         self.place = run.map(|run| Place {
             base: self.base.clone(),
             run: run.to_owned(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ankh_cluster::{Copies, Leaving, Member, Next, Request};
 
 use super::TrainError;
+use crate::checkpoint::{Messenger, Report, Reports, Share, Team};
 use crate::run_dir::Requests;
 
 /// Signals are passed on to the other hosts within this time.
@@ -41,6 +42,21 @@ struct Together {
     saving_locally: Cell<bool>,
     asked_locally: Cell<bool>,
     copies: Option<Copies>,
+}
+
+/// The coordinator carries what the hosts report of saves.
+impl Messenger for Member {
+    fn report(&self, save: u64, failure: Option<&str>) {
+        self.report_save(save, failure);
+    }
+
+    fn reported(&self, save: u64) -> Result<Option<Report>, String> {
+        let report = self.save_report(save).map_err(|ended| ended.to_string())?;
+        Ok(report.map(|report| Report {
+            host: report.host,
+            failure: report.failure,
+        }))
+    }
 }
 
 impl Processes {
@@ -101,11 +117,27 @@ impl Processes {
             .is_none_or(|all| all.member.host() == 0)
     }
 
-    /// This process's number, how many there are, and a number that no other meeting of them has;
-    /// nothing where it is alone.
-    pub(super) fn place(&self) -> Option<(usize, usize, u64)> {
-        let all = self.together.as_ref()?;
-        Some((all.member.host(), all.member.hosts(), all.session))
+    /// This process's number, and how many there are.
+    pub(super) fn place(&self) -> (usize, usize) {
+        match &self.together {
+            None => (0, 1),
+            Some(all) => (all.member.host(), all.member.hosts()),
+        }
+    }
+
+    /// What this process saves of a state. Of several, the one that leads waits so long for the
+    /// others.
+    pub(super) fn share(&self, patience: Duration) -> Share {
+        match &self.together {
+            None => Share::Whole,
+            Some(all) => Share::OfTeam(Team {
+                launch: all.session,
+                host: all.member.host(),
+                hosts: all.member.hosts(),
+                patience,
+                reports: Some(Reports::by(all.member.clone())),
+            }),
+        }
     }
 
     /// The requests that have reached this process.

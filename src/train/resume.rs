@@ -16,7 +16,7 @@ use super::state::State;
 use crate::checkpoint::{Reader, Store};
 use crate::config::Config;
 use crate::mesh::DeviceMesh;
-use crate::programs::Programs;
+use crate::programs::{Programs, is_of_spikes};
 use crate::run_dir::{RunDirectory, saved_config};
 
 /// Where a run resumes, or starts.
@@ -192,7 +192,11 @@ impl ResumePoint {
         };
         tracing::info!(step = self.step, "resuming");
         // What two rules keep may have one name and mean different things.
-        let kept = |name: &str| *optimizer == Kept::All || !name.contains('/');
+        let is_kept = |name: &str| *optimizer == Kept::All || !name.contains('/');
+        // A run that skips no spikes saves nothing of them.
+        let has = |reader: &Reader, name: &str| reader.shape(name).is_ok();
+        let is_there = |name: &str| readers.iter().all(|reader| has(reader, name));
+        let kept = |name: &str| is_kept(name) && (!is_of_spikes(name) || is_there(name));
         let state = State::from_checkpoints(programs, mesh, readers, kept)?;
         let bytes: u64 = readers.iter().map(Reader::bytes_read).sum();
         tracing::info!("read {} MiB", bytes >> 20);

@@ -118,6 +118,13 @@ impl World {
                 }
                 other => assert!(!self.has_ended, "{other:?} after the end"),
             }
+            if let to_host::Kind::SaveReported(report) = message {
+                // Host 0 hears of all others, and they of host 0.
+                let host = coordinator.host_of(*connection).expect("it has joined");
+                assert!((report.host as usize) < HOSTS, "{report:?}");
+                assert!((report.host == 0) != (host == 0), "{report:?} to {host}");
+                assert_eq!(coordinator.phase, Phase::Begun, "{report:?}");
+            }
             if let to_host::Kind::Votes(votes) = message {
                 assert!((1..=HOSTS).contains(&votes.values.len()), "{votes:?}");
             }

@@ -185,11 +185,22 @@ impl Coordinator {
             from_host::Kind::Held(held) => self.held(host, held),
             from_host::Kind::Vote(vote) => self.vote(host, vote, now),
             from_host::Kind::Leave(leave) => self.leave(host, leave),
+            from_host::Kind::SaveReport(report) => self.pass_on(host, report),
         }
     }
 
     /// A call ended.
     pub fn disconnected(&mut self, connection: Connection, now: Instant) {
+        self.lose(connection, "its process ended without a word", now);
+    }
+
+    /// A host does not read what it is told, and is told nothing more.
+    pub fn deaf(&mut self, connection: Connection, now: Instant) {
+        self.lose(connection, "it does not read what it is told", now);
+    }
+
+    /// A process is there no more; how that is known.
+    fn lose(&mut self, connection: Connection, how: &str, now: Instant) {
         self.doubles
             .retain(|double| double.connection != connection);
         let Some(host) = self.host_of(connection) else {
@@ -205,10 +216,7 @@ impl Coordinator {
                 }
             }
             Phase::Met | Phase::Begun if !self.is_left(host) => {
-                let message = format!(
-                    "{} is lost: its process ended without a word",
-                    self.name(host)
-                );
+                let message = format!("{} is lost: {how}", self.name(host));
                 self.end(wire::EndReason::Failed, message);
             }
             _ => {}
@@ -532,6 +540,23 @@ impl Coordinator {
             clean(topic)
         );
         self.end(wire::EndReason::Failed, message);
+    }
+
+    /// Passes on what became of a save: from host 0 to the others, from another one to host 0.
+    fn pass_on(&mut self, host: usize, report: wire::SaveReport) {
+        if self.phase != Phase::Begun {
+            return;
+        }
+        let reported = to_host::Kind::SaveReported(wire::SaveReported {
+            host: host as u32,
+            save: report.save,
+            failure: clean(&report.failure),
+        });
+        let others = self.hosts.iter().enumerate();
+        let others = others.filter(|(other, _)| (*other == 0) != (host == 0));
+        let others = others.filter_map(|(_, there)| there.as_ref().filter(|host| !host.left));
+        self.outbox
+            .extend(others.map(|host| (host.connection, reported.clone())));
     }
 
     fn leave(&mut self, host: usize, leave: wire::Leave) {

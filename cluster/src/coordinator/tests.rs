@@ -303,6 +303,39 @@ fn hosts_that_miss_a_vote_or_are_elsewhere_end_the_session() {
 }
 
 #[test]
+fn what_became_of_a_save_goes_from_host_0_to_the_others_and_from_them_to_host_0() {
+    let report = |save, failure: &str| {
+        from_host::Kind::SaveReport(wire::SaveReport {
+            save,
+            failure: failure.into(),
+        })
+    };
+    let reported = |host, save, failure: &str| {
+        to_host::Kind::SaveReported(wire::SaveReported {
+            host,
+            save,
+            failure: failure.into(),
+        })
+    };
+    let mut world = World::begun(3);
+    world.tell(2, report(4, "the disk\nis full"));
+    assert_eq!(world.sent(), [(0, reported(2, 4, "the disk is full"))]);
+    world.tell(0, report(4, "host 2 cannot write"));
+    let said = reported(0, 4, "host 2 cannot write");
+    assert_eq!(world.sent(), [(1, said.clone()), (2, said)]);
+    world.leave(1, wire::LeaveReason::Done, "");
+    world.tell(0, report(5, ""));
+    assert_eq!(world.sent(), [(2, reported(0, 5, ""))]);
+    // Before they have begun, there is nothing to save.
+    let mut world = World::of(2);
+    world.join(0, 0, "1");
+    world.join(1, 1, "1");
+    world.sent();
+    world.tell(1, report(1, "x"));
+    assert!(world.sent().is_empty());
+}
+
+#[test]
 fn those_who_have_left_are_not_waited_for() {
     let mut world = World::begun(3);
     world.vote(0, "end", 1);

@@ -190,7 +190,9 @@ fn hosts_save_together_through_a_failing_server() {
             let store = place.store.clone();
             scope.spawn(move || {
                 let team = team(host, 3, Duration::from_secs(60));
-                let mut writer = store.begin_share(5, Share::OfTeam(team)).unwrap();
+                let mut writer = store
+                    .begin_share(5, Share::OfTeam(team.next_save()))
+                    .unwrap();
                 writer.add_parts(share).unwrap();
                 writer.commit(&metadata()).unwrap();
             });
@@ -234,7 +236,10 @@ fn lists_of_another_session_never_count() {
                 launch,
                 ..team(host, 2, Duration::ZERO)
             };
-            let mut writer = place.store.begin_share(5, Share::OfTeam(team)).unwrap();
+            let mut writer = place
+                .store
+                .begin_share(5, Share::OfTeam(team.next_save()))
+                .unwrap();
             writer.add_parts(&shares[host]).unwrap();
             writer.commit(&metadata())
         };

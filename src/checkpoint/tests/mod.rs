@@ -4,13 +4,15 @@ mod places;
 mod servers;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ankh_pjrt::{ElementType, HostTensor};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use super::*;
@@ -100,6 +102,36 @@ fn team(host: usize, hosts: usize, patience: Duration) -> Team {
         host,
         hosts,
         patience,
+        reports: None,
+    }
+}
+
+/// Reports between processes that are threads of this one.
+#[derive(Default)]
+struct Board {
+    /// Of each save, what those that do not lead report, and the one that leads.
+    reports: Mutex<BTreeMap<u64, [Option<Report>; 2]>>,
+}
+
+/// A process's side of a board.
+struct OnBoard {
+    board: Arc<Board>,
+    host: usize,
+}
+
+impl Messenger for OnBoard {
+    fn report(&self, save: u64, failure: Option<&str>) {
+        let failure = failure.map(str::to_owned);
+        let host = self.host;
+        let mut reports = self.board.reports.lock().unwrap();
+        let place = &mut reports.entry(save).or_default()[usize::from(host == 0)];
+        place.get_or_insert(Report { host, failure });
+    }
+
+    fn reported(&self, save: u64) -> Result<Option<Report>, String> {
+        let reports = self.board.reports.lock().unwrap();
+        let of_save = reports.get(&save);
+        Ok(of_save.and_then(|both| both[usize::from(self.host != 0)].clone()))
     }
 }
 
@@ -327,6 +359,74 @@ fn no_state_is_fetched_while_another_is_being_saved() {
 }
 
 #[test]
+fn what_one_host_cannot_write_fails_the_save_on_all_at_once_and_the_next_one_is_there() {
+    let Place { store, .. } = &place();
+    let whole = tensor(ElementType::F32, &[4, 6], 1);
+    let shares = shares(&whole, &[2, 3], 3);
+    let board = Arc::new(Board::default());
+    let savers = (0..3).map(|host| {
+        let messenger = Arc::new(OnBoard {
+            board: board.clone(),
+            host,
+        });
+        let team = Team {
+            reports: Some(Reports::by(messenger)),
+            ..team(host, 3, Duration::from_secs(600))
+        };
+        Saver::new(store.clone(), Retention::last(1), Share::OfTeam(team))
+    });
+    let mut savers: Vec<Saver> = savers.collect();
+    // A file of host 1's part is a directory: neither root nor time can write it.
+    let (launch, first) = (3, 1);
+    let partial = format!(".step_00000005.{}.partial", launch + first);
+    let checkpoints = path(store.directory());
+    let chunk = checkpoints.join(partial).join("cut/c/1/0");
+    fs::create_dir_all(chunk.join("x")).unwrap();
+    for (step, fails) in [(5, true), (5, false), (6, false)] {
+        let start = Instant::now();
+        for (saver, share) in savers.iter_mut().zip(&shares) {
+            let fetch = || Ok::<_, Error>(vec![share.clone()]);
+            saver.save(step, metadata(), fetch).unwrap();
+        }
+        for saver in &mut savers {
+            saver.judge(step, Verdict::Accepted);
+        }
+        let ends = savers.iter_mut().map(|saver| saver.wait().unwrap().saved);
+        let ends: Vec<Result<()>> = ends.collect();
+        assert!(start.elapsed() < Duration::from_secs(30));
+        match fails {
+            true => {
+                let [first, second, third] = &ends[..] else {
+                    panic!("{ends:?}");
+                };
+                assert!(
+                    matches!(first, Err(Error::Part { host: 1, .. })),
+                    "{first:?}"
+                );
+                assert!(second.as_ref().is_err_and(Error::may_pass), "{second:?}");
+                let third = third.as_ref().unwrap_err();
+                let words = "host 0 has not committed step 5: host 1 cannot write its part: ";
+                assert!(third.to_string().starts_with(words), "{third}");
+                assert!(third.may_pass());
+                assert_eq!(store.list().unwrap(), Vec::<u64>::new());
+            }
+            false => {
+                assert!(ends.iter().all(Result::is_ok), "{ends:?}");
+                assert_eq!(store.list().unwrap(), [step]);
+                assert_eq!(store.load(step).unwrap().tensors[0].1, whole);
+            }
+        }
+    }
+    assert_eq!(fs::read_dir(checkpoints).unwrap().count(), 1);
+    // One that ends with an error waits for nobody.
+    let fetch = || Ok::<_, Error>(vec![shares[1].clone()]);
+    savers[1].save(7, metadata(), fetch).unwrap();
+    let start = Instant::now();
+    drop(savers);
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
 fn nothing_is_committed_before_every_host_has_written_its_part() {
     for place in places() {
         let store = &place.store;
@@ -334,7 +434,7 @@ fn nothing_is_committed_before_every_host_has_written_its_part() {
         let shares = shares(&whole, &[2, 3], 3);
         let write = |host: usize, patience| {
             let mut writer = store
-                .begin_share(5, Share::OfTeam(team(host, 3, patience)))
+                .begin_share(5, Share::OfTeam(team(host, 3, patience).next_save()))
                 .unwrap();
             writer.add_parts(&shares[host]).unwrap();
             writer.commit(&metadata())
@@ -717,7 +817,7 @@ proptest! {
         let place = place();
         let write = |(host, share): (usize, &TensorParts<'static>)| {
             let team = team(host, hosts, Duration::from_secs(60));
-            let mut writer = place.store.begin_share(7, Share::OfTeam(team)).unwrap();
+            let mut writer = place.store.begin_share(7, Share::OfTeam(team.next_save())).unwrap();
             writer.add_parts(share).unwrap();
             writer.commit(&metadata()).unwrap();
         };
@@ -757,55 +857,6 @@ proptest! {
         prop_assert_eq!(reader.bytes_read() - before, touched * chunk);
     }
 
-    /// Three steps, any of whose files are changed in any way: a run falls back to the newest that
-    /// is as it was saved, and never reads anything else.
-    #[test]
-    fn whatever_is_corrupted_the_newest_whole_step_is_resumed_from(
-        corruptions in prop::collection::vec(
-            (1u64..=3, any::<prop::sample::Index>(), any::<Corruption>()), 1..4,
-        ),
-    ) {
-        let place = place();
-        let steps: Vec<u64> = (1..=3).collect();
-        for &step in &steps {
-            place.store.save(step, &metadata(), example(step as u8)).unwrap();
-        }
-        let is_whole = |step: u64| {
-            let reader = place.store.reader(step);
-            reader.is_ok_and(|reader| reader.verify().is_ok())
-        };
-        let mut corrupted = BTreeSet::new();
-        for (step, file, corruption) in corruptions {
-            let files = all_files(&path_of(&place.store, step));
-            if files.is_empty() {
-                continue;
-            }
-            let file = file.get(&files);
-            if corruption.apply(file) {
-                corrupted.insert(step);
-            }
-        }
-        let expected = steps.iter().copied().rev().find(|step| !corrupted.contains(step));
-        for step in steps {
-            prop_assert_eq!(is_whole(step), !corrupted.contains(&step), "step {}", step);
-        }
-        let resumed = loop {
-            let Some(step) = place.store.latest().unwrap() else { break None };
-            match place.store.load(step) {
-                Ok(checkpoint) => break Some(checkpoint),
-                Err(Error::Damaged(damage)) => {
-                    let Some(intact) = damage.fallback() else { break None };
-                    place.store.fall_back_to(intact).unwrap();
-                }
-                Err(error) => panic!("{error}"),
-            }
-        };
-        prop_assert_eq!(resumed.as_ref().map(|checkpoint| checkpoint.step), expected);
-        if let Some(checkpoint) = resumed {
-            prop_assert_eq!(checkpoint.tensors, example(checkpoint.step as u8));
-        }
-    }
-
     #[test]
     fn tensors_of_any_shape_and_type_come_back(
         shapes in prop::collection::vec((prop::collection::vec(0i64..6, 0..5), 0usize..4), 0..6),
@@ -821,4 +872,84 @@ proptest! {
         store.save(5, &metadata(), tensors.clone()).unwrap();
         prop_assert_eq!(store.load(5).unwrap().tensors, tensors);
     }
+}
+
+/// A copy of a directory and all below it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, name) = entry
+            .map(|entry| (entry.path(), entry.file_name()))
+            .unwrap();
+        match from.is_dir() {
+            true => copy(&from, &to.join(name)),
+            false => drop(fs::copy(&from, to.join(name)).unwrap()),
+        }
+    }
+}
+
+/// So many times one to three corruptions are tried, in memory, where files are quick.
+const CORRUPTED: u32 = 500;
+
+/// Three steps, any of whose files are changed in any way: a run falls back to the newest that is
+/// as it was saved, and never reads anything else.
+#[test]
+fn whatever_is_corrupted_the_newest_whole_step_is_resumed_from() {
+    let saved = place();
+    for step in 1..=3 {
+        let tensors = example(step as u8);
+        saved.store.save(step, &metadata(), tensors).unwrap();
+    }
+    let corruption = (1u64..=3, any::<prop::sample::Index>(), any::<Corruption>());
+    let corruptions = prop::collection::vec(corruption, 1..4);
+    let try_one = |corruptions: Vec<(u64, prop::sample::Index, Corruption)>| {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let root = root.unwrap();
+        let store = Store::open(root.path().join("checkpoints"));
+        copy(&path(saved.store.directory()), &path(store.directory()));
+        let steps: Vec<u64> = (1..=3).collect();
+        let is_whole = |step: u64| {
+            let reader = store.reader(step);
+            reader.is_ok_and(|reader| reader.verify().is_ok())
+        };
+        let mut corrupted = BTreeSet::new();
+        for (step, file, corruption) in corruptions {
+            let files = all_files(&path_of(&store, step));
+            if files.is_empty() {
+                continue;
+            }
+            let file = file.get(&files);
+            if corruption.apply(file) {
+                corrupted.insert(step);
+            }
+        }
+        let is_intact = |step: &u64| !corrupted.contains(step);
+        let expected = steps.iter().copied().rev().find(is_intact);
+        for step in steps {
+            prop_assert_eq!(is_whole(step), is_intact(&step), "step {}", step);
+        }
+        let resumed = loop {
+            let Some(step) = store.latest().unwrap() else {
+                break None;
+            };
+            match store.load(step) {
+                Ok(checkpoint) => break Some(checkpoint),
+                Err(Error::Damaged(damage)) => {
+                    let Some(intact) = damage.fallback() else {
+                        break None;
+                    };
+                    store.fall_back_to(intact).unwrap();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let found = resumed.as_ref().map(|checkpoint| checkpoint.step);
+        prop_assert_eq!(found, expected);
+        if let Some(checkpoint) = resumed {
+            prop_assert_eq!(checkpoint.tensors, example(checkpoint.step as u8));
+        }
+        Ok(())
+    };
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(CORRUPTED));
+    runner.run(&corruptions, try_one).unwrap();
 }

@@ -28,11 +28,11 @@ use super::reporter::{Evaluated, Reporter};
 use super::saving::{SCORE, Saves};
 use super::state::State;
 use super::summary::{self, Summary};
-use crate::checkpoint::{Guard, Share, Store, Team};
+use crate::checkpoint::{Guard, Share, Store};
 use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable, WhichParts};
 use crate::model::AttentionImplementation;
-use crate::programs::{self, NoKernel, Programs};
+use crate::programs::{self, NoKernel, Programs, SkipReason};
 use crate::run_dir::{Fence, RunDirectory, RunError};
 use crate::supervision::{Phase, Pulse, Restart};
 use crate::telemetry::{Goodput, Log, Lost, Validation};
@@ -163,12 +163,15 @@ impl<'a> Trainer<'a> {
         } = job;
         let began = Instant::now();
         let mut goodput = Goodput::start_after(Restart::time_lost());
-        job.compare_data()?;
+        job.compare_data("data", job.loader)?;
         let store = job.store()?;
         let mut local = LocalStates::open(&config.checkpoint, run, job.processes);
         let from = job.newest_point(&store, &local)?;
         let programs = from.programs(programs);
         let held_out = evaluation::held_out(&programs, mesh)?;
+        if let Some(held_out) = &held_out {
+            job.compare_data("held-out data", held_out)?;
+        }
         let module = programs.step()?;
         let (program, evaluation) = job.compile(&programs, &module, held_out, executable)?;
         let compiled = Instant::now();
@@ -177,7 +180,7 @@ impl<'a> Trainer<'a> {
         goodput.lose(Lost::Loading, compiled.elapsed());
         // Not before the first step can run: an attempt that fails leaves the run as it was.
         job.record(&module)?;
-        let share = job.share();
+        let share = job.processes.share(SAVE_PATIENCE);
         let step = from.step;
         let is_local = from.is_local();
         goodput.keep();
@@ -185,7 +188,7 @@ impl<'a> Trainer<'a> {
         let reporter = Reporter::open(config, run, peak, step, from.residues, goodput)?;
         let mut trainer = Trainer {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
-            saves: Saves::new(store, &config.checkpoint, share, from.checkpoint()),
+            saves: Saves::new(store, &config.checkpoint, share.clone(), from.checkpoint()),
             local,
             share,
             health: Health::new(&config.recovery),
@@ -331,16 +334,22 @@ impl<'a> Trainer<'a> {
     ) -> Result<(), TrainError> {
         let numbers = self.in_flight.read(&started)?;
         let StartedStep { step, batch, .. } = started;
-        if numbers.skipped != 0.0 {
+        let skipped = numbers.skip_reason();
+        if let Some(reason) = skipped {
+            let spike = match reason {
+                SkipReason::NotFinite => "",
+                SkipReason::LossSpike => "; the loss spikes",
+                SkipReason::GradNormSpike => "; the norm spikes",
+            };
             tracing::warn!(
-                "the update of step {step} is skipped: its loss is {}, the norm of its gradients {}",
+                "the update of step {step} is skipped: its loss is {}, the norm of its gradients {}{spike}",
                 numbers.loss,
                 numbers.grad_norm
             );
         }
         self.health.step(step, &numbers);
         // Its loss and gradients are those of the state before.
-        let is_good = numbers.skipped == 0.0;
+        let is_good = skipped.is_none();
         self.saves.judge(step - 1, is_good);
         if let Some(local) = &mut self.local {
             local.judge(step - 1, is_good);
@@ -648,32 +657,19 @@ impl Job<'_> {
         Ok(store)
     }
 
-    /// Fails if the hosts have different data.
-    fn compare_data(&self) -> Result<(), TrainError> {
-        let order = DataOrder::of(&self.loader.whole);
+    /// Fails if the hosts have different data of this kind.
+    fn compare_data(&self, data: &'static str, loader: &DataLoader) -> Result<(), TrainError> {
+        let order = DataOrder::of(&loader.whole);
         // A tree of numbers and strings: serde_json has no way to fail on it.
         let order = serde_json::to_vec(&order).expect("an order is plain JSON");
-        let rows = self.loader.whole.examples_per_epoch();
+        let rows = loader.whole.examples_per_epoch();
         let own = rows ^ (u64::from(crc32c::crc32c(&order)) << 32);
-        let all = self.processes.all_gather("the data", own)?;
+        let all = self.processes.all_gather(&format!("the {data}"), own)?;
         let Some(host) = all.iter().position(|other| *other != all[0]) else {
             return Ok(());
         };
         self.processes.part();
-        Err(TrainError::DataOfHosts { host })
-    }
-
-    /// What this process saves of a state.
-    fn share(&self) -> Share {
-        match self.processes.place() {
-            None => Share::Whole,
-            Some((host, hosts, launch)) => Share::OfTeam(Team {
-                launch,
-                host,
-                hosts,
-                patience: SAVE_PATIENCE,
-            }),
-        }
+        Err(TrainError::DataOfHosts { host, data })
     }
 
     /// Compiles the training step, or loads it from a file, and the evaluation of held-out

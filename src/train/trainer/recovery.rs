@@ -86,7 +86,8 @@ impl Trainer<'_> {
             .loader
             .after_rows(from.step, seen, config.data.prefetch);
         std::mem::replace(&mut self.batches, batches).abandon();
-        self.saves = Saves::new(store, &config.checkpoint, self.share, from.checkpoint());
+        let share = self.share.clone();
+        self.saves = Saves::new(store, &config.checkpoint, share, from.checkpoint());
         self.health = Health::new(&config.recovery);
         self.save_is_owed = false;
         self.evaluation_is_owed = false;
