@@ -77,7 +77,9 @@ impl Error {
     /// Whether it says that a file, or its bucket, is not there.
     pub fn is_missing(&self) -> bool {
         match self {
-            Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Error::Io { source, .. } | Error::Copy { source, .. } => {
+                source.kind() == io::ErrorKind::NotFound
+            }
             Error::NoSuchObject { .. } | Error::NoSuchBucket { .. } => true,
             _ => false,
         }

@@ -192,7 +192,8 @@ fn directories_are_listed_and_objects_copied_as_on_a_disk() {
         storage.write("other dir/x", b"d").unwrap();
         storage.copy("file", "many/copy").unwrap();
         storage.copy("file", "other dir/x").unwrap();
-        assert!(storage.copy("missing", "x").unwrap_err().is_missing());
+        let error = storage.copy("missing", "x").unwrap_err();
+        assert!(error.is_missing(), "{error}");
     }
     assert_eq!(remote.directories().unwrap(), ["many", "other dir"]);
     same(remote.directories(), local.directories());
