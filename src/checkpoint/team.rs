@@ -188,6 +188,16 @@ impl TeamSave {
         }
     }
 
+    /// Reports that this process's part is not there, and waits until the process that leads says
+    /// how the save ended: it may have given it up before and removed what there was.
+    pub fn await_end(&self, error: Error, step: u64) -> Result<()> {
+        if self.team.reports.is_none() {
+            return Err(error);
+        }
+        self.report(&Err(error));
+        self.await_commit(step)
+    }
+
     /// Waits until the process that leads has committed the checkpoint, or says why it has not.
     pub fn await_commit(&self, step: u64) -> Result<()> {
         let Some(Reports { messenger, .. }) = &self.team.reports else {

@@ -194,8 +194,10 @@ impl Writer {
     fn commit_plainly(&mut self, metadata: &Value) -> Result<Location> {
         if let Share::OfTeam(team) = self.share.clone() {
             if !team.leads() {
-                self.hand_in(&team)?;
-                let committed = team.await_commit(self.step);
+                let committed = match self.hand_in(&team) {
+                    Ok(()) => team.await_commit(self.step),
+                    Err(error) => team.await_end(error, self.step),
+                };
                 if committed.is_err() && self.unfinished.location().local().is_some() {
                     // The one that leads may have removed it before this process wrote the rest. In
                     // a bucket, the next try may have begun in the same place.
