@@ -13,7 +13,7 @@ use crate::train::health::{Fault, Health};
 use crate::train::in_flight::InFlight;
 use crate::train::local_states::LocalStates;
 use crate::train::resume::ResumePoint;
-use crate::train::saving::Saves;
+use crate::train::saving::{Newest, Saves};
 use crate::train::state::State;
 
 impl Trainer<'_> {
@@ -136,7 +136,15 @@ impl Job<'_> {
             None => None,
         };
         match parts {
-            Some(parts) => from.of_local(self.config, parts, self.loader),
+            Some(parts) => {
+                let saved = Newest(from.checkpoint());
+                let point = from.of_local(self.config, parts, self.loader)?;
+                tracing::info!(
+                    "going on from the local state of step {}; {saved}",
+                    point.step
+                );
+                Ok(point)
+            }
             None => Ok(from),
         }
     }
