@@ -86,7 +86,7 @@ impl Run {
     }
 
     /// Kills all processes once each host has a step later than this one, and its copy. Returns the
-    /// newest step that all of them have.
+    /// step that they can go on from.
     #[track_caller]
     fn kill_after(&self, step: u64, processes: Vec<Process>) -> u64 {
         let deadline = Instant::now() + PATIENCE;
@@ -107,7 +107,24 @@ impl Run {
             std::thread::sleep(Duration::from_millis(2));
         }
         drop(processes);
-        newest().expect("what was kept stays")
+        self.usable().expect("what was kept stays")
+    }
+
+    /// The newest step of which each host has its part, or the next one has the copy.
+    fn usable(&self) -> Option<u64> {
+        let steps = |store: &Store| store.list().unwrap_or_default();
+        let kept = (0..self.hosts).map(|host| {
+            let stores = self.kept(host);
+            stores.map_or_else(Default::default, |stores| stores.each_ref().map(steps))
+        });
+        let kept: Vec<[Vec<u64>; 2]> = kept.collect();
+        let has = |host: usize, step: u64| {
+            let [own, next] = [&kept[host][0], &kept[(host + 1) % self.hosts][1]];
+            own.contains(&step) || next.contains(&step)
+        };
+        let is_usable = |step: &u64| (0..self.hosts).all(|host| has(host, *step));
+        let all = kept.iter().flatten().flatten().copied();
+        all.filter(is_usable).max()
     }
 
     /// Waits for the end of all processes, and returns what they said.
@@ -180,9 +197,10 @@ fn a_run_that_crashes_goes_on_from_memory() {
 fn a_host_that_lost_its_memory_gets_its_part_back() {
     let run = Run::of(2);
     let processes = run.start(100_000, &[]);
-    let step = run.kill_after(2, processes);
+    run.kill_after(2, processes);
     // Another machine takes the place of host 1.
     fs::remove_dir_all(run.directory_of(1).unwrap()).unwrap();
+    let step = run.usable().expect("host 0 has the copy");
     let end = step + 5;
     let said = run.finish(run.start(end, &[]));
     let words = format!("host 1 has its part of step {step} back");
@@ -199,28 +217,22 @@ fn what_is_damaged_or_gone_in_memory_is_not_gone_on_from() {
     let run = Run::of(2);
     let saved = ["checkpoint.every=2", "checkpoint.keep=0"];
     let store = Store::open(run.bench.path("run/checkpoints"));
-    let kill = |after: u64| {
-        let step = run.kill_after(after, run.start(100_000, &saved));
-        // The newest may be in the run directory as well.
-        let saved = store.latest().unwrap().unwrap_or(0);
-        (0 < saved && saved < step).then_some((saved, step))
-    };
-    let caught = |mut after: u64| loop {
-        match kill(after) {
-            Some(caught) => return caught,
-            None => after = after.max(store.latest().unwrap().unwrap_or(0)),
+    // The newest may be in the run directory as well: then once more.
+    let caught = |mut processes: Vec<Process>, mut after: u64| loop {
+        let step = run.kill_after(after, processes);
+        let last = store.latest().unwrap().unwrap_or(0);
+        if 0 < last && last < step {
+            return (last, step);
         }
+        after = after.max(last);
+        processes = run.start(100_000, &saved);
     };
     // A bit of host 1's part is not what it was.
-    let (first, step) = caught(2);
+    let (first, step) = caught(run.start(100_000, &saved), 2);
     let [own, _] = run.kept(1).unwrap();
     let chunk = own.directory_of(step).join("encoder.final_norm/c");
-    let file = fs::read_dir(chunk.local().unwrap())
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let mut chunks = fs::read_dir(chunk.local().unwrap()).unwrap();
+    let file = chunks.next().unwrap().unwrap().path();
     let mut bytes = fs::read(&file).unwrap();
     bytes[1] ^= 4;
     fs::write(&file, bytes).unwrap();
@@ -239,9 +251,8 @@ fn what_is_damaged_or_gone_in_memory_is_not_gone_on_from() {
         "{}",
         said(&processes)
     );
-    drop(processes);
     // And this time both hosts lose all.
-    let (first, _) = caught(first);
+    let (first, _) = caught(processes, first);
     fs::remove_dir_all(run.bench.path("memory")).unwrap();
     let end = first + 4;
     let said = run.finish(run.start(end, &saved));

@@ -97,25 +97,25 @@ fn stop(process: Child) -> String {
 fn a_run_that_saves_to_a_bucket_through_faults_and_resumes_equals_an_undisturbed_one() {
     let remote = Remote::new(Faults::of(21, 0.3));
     let bench = &remote.bench;
-    let arguments = ["--steps", "160", "--set", "checkpoint.every=1000"];
+    let arguments = ["--steps", "100", "--set", "checkpoint.every=1000"];
     expect(
         bench.train("undisturbed", &arguments).output().unwrap(),
         0,
-        &["done: step 160"],
+        &["done: step 100"],
     );
 
     let mut command = remote.train("run", &arguments);
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
-    wait_for(&mut process, "70 steps", || {
-        bench.metrics_lines("run") >= 70
+    wait_for(&mut process, "30 steps", || {
+        bench.metrics_lines("run") >= 30
     });
     let printed = stop(process);
     let checkpoint = format!("checkpoint     {}/step_", remote.directory);
     assert!(printed.contains(&checkpoint), "{printed}");
     let stopped = bench.metrics_lines("run");
     assert!(
-        (70..160).contains(&stopped),
+        (30..100).contains(&stopped),
         "stopped after {stopped} steps"
     );
     assert!(!bench.path("run/checkpoints").exists());
@@ -129,11 +129,11 @@ fn a_run_that_saves_to_a_bucket_through_faults_and_resumes_equals_an_undisturbed
     let printed = expect(
         remote.reaching(resume).output().unwrap(),
         0,
-        &["done: step 160", &checkpoint],
+        &["done: step 100", &checkpoint],
     );
     assert!(printed.contains("resuming"), "{printed}");
-    let whole = without_marker(files(&bench.checkpoint("undisturbed", 160)));
-    let saved = remote.step(160);
+    let whole = without_marker(files(&bench.checkpoint("undisturbed", 100)));
+    let saved = remote.step(100);
     assert!(whole.len() > 20);
     assert!(whole.keys().eq(saved.keys()));
     for (name, bytes) in &whole {
@@ -158,7 +158,7 @@ fn a_run_that_saves_to_a_bucket_through_faults_and_resumes_equals_an_undisturbed
         ("hf", remote.directory.to_string()),
         (
             "hf-step",
-            remote.directory.join("step_00000160").to_string(),
+            remote.directory.join("step_00000100").to_string(),
         ),
         ("hf-local", bench.path("undisturbed").display().to_string()),
     ] {
