@@ -459,8 +459,9 @@ fn packed_rows_halve_the_chip_hours_of_ankh_large() {
         "{sequences}"
     );
     assert!(number(&plan, "/estimate/chip_hours") <= 12_000.0);
-    assert!(number(&plan, "/step/fill/input") > 0.99);
-    assert!(number(&plan, "/step/fill/target") > 0.89);
+    // Targets keep the room that they take, for which inputs leave a little more.
+    assert!(number(&plan, "/step/fill/input") > 0.98);
+    assert!(number(&plan, "/step/fill/target") > 0.95);
 }
 
 #[test]
