@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 def lines_of(command, environment):
-    """The lines that a run prints, each with the seconds since its start; it is killed at the end."""
+    """The lines that a run prints, with the seconds since its start. It is killed at the end."""
     began = time.monotonic()
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     run = subprocess.Popen(command, env=environment, **pipe)

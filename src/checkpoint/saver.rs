@@ -76,6 +76,16 @@ pub enum Verdict {
     Refused,
 }
 
+impl Verdict {
+    /// On a state that turned out to be good or not.
+    pub fn on(is_good: bool) -> Verdict {
+        match is_good {
+            true => Verdict::Accepted,
+            false => Verdict::Refused,
+        }
+    }
+}
+
 impl Saver {
     /// A saver of what this process has of a state, that leaves the checkpoints in `store` that
     /// these rules keep.

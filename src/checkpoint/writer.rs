@@ -198,10 +198,9 @@ impl Writer {
                     Ok(()) => team.await_commit(self.step),
                     Err(error) => team.await_end(error, self.step),
                 };
-                if committed.is_err() && self.unfinished.location().local().is_some() {
-                    // The one that leads may have removed it before this process wrote the rest. In
-                    // a bucket, the next try may have begun in the same place.
-                    let _ = self.unfinished.discard(false);
+                if committed.is_err() {
+                    // The one that leads may have removed it before this process wrote the rest.
+                    let _ = self.unfinished.leave();
                 }
                 return committed.map(|()| self.target.location().clone());
             }

@@ -74,6 +74,7 @@ mod tests {
             "data.cache=../cache",
             "compiler.cache=programs",
             "checkpoint.directory=saved",
+            "checkpoint.local_directory=memory",
             "mixture.near.dir=./near",
             "mixture.far.dir=s3://bucket/far",
             "mixture.same.weight=2",
@@ -91,6 +92,7 @@ mod tests {
             local(&config.checkpoint.directory),
             Some(here.join("saved"))
         );
+        assert_eq!(config.checkpoint.local_directory, here.join("memory"));
         assert_eq!(config.data.cache, Some(here.join("../cache")));
         assert_eq!(
             config.compiler.cache,

@@ -124,16 +124,16 @@ impl MetricsLog {
         })
     }
 
-    /// Adds an evaluation to the line of `step`, if that is the last one and lacks it. The line is
-    /// replaced in one atomic step.
+    /// Adds an evaluation to the line of `step`, if that is the last one and lacks it, and says
+    /// whether it did. The line is replaced in one atomic step.
     pub fn add_evaluation(
         &mut self,
         step: u64,
         validation: &Validation,
-    ) -> Result<(), TelemetryError> {
+    ) -> Result<bool, TelemetryError> {
         tell(self.file.flush(), &self.path);
         if !self.lacks_evaluation(step) {
-            return Ok(());
+            return Ok(false);
         }
         let replace = || -> io::Result<()> {
             let Some((start, mut line)) = last_line(&self.path)? else {
@@ -150,7 +150,7 @@ impl MetricsLog {
         };
         replace().map_err(TelemetryError::on("rewrite", &self.path))?;
         self.file = open(&self.path)?;
-        Ok(())
+        Ok(true)
     }
 
     /// Retries what there was no room for; the log reports what is missing.

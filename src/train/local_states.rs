@@ -257,12 +257,8 @@ impl<'a> LocalStates<'a> {
 
     /// Says whether the state of `step` turned out to be good.
     pub fn judge(&mut self, step: u64, is_good: bool) {
-        let verdict = match is_good {
-            true => Verdict::Accepted,
-            false => Verdict::Refused,
-        };
         if let Some(saver) = &mut self.saver {
-            saver.judge(step, verdict);
+            saver.judge(step, Verdict::on(is_good));
         }
     }
 

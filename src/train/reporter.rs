@@ -154,9 +154,8 @@ impl Reporter {
 
     /// Adds an evaluation to the line of `step`, the last one.
     pub fn add_evaluation(&mut self, step: u64, validation: &Validation) -> Result<(), TrainError> {
-        if self.lacks_evaluation(step) {
+        if self.metrics.add_evaluation(step, validation)? {
             self.events.write_evaluation(step, validation);
-            self.metrics.add_evaluation(step, validation)?;
         }
         Ok(())
     }

@@ -131,11 +131,7 @@ impl Saves {
 
     /// Says whether the state of `step` turned out to be good: it is committed, or discarded.
     pub fn judge(&mut self, step: u64, is_good: bool) {
-        let verdict = match is_good {
-            true => Verdict::Accepted,
-            false => Verdict::Refused,
-        };
-        self.saver.judge(step, verdict);
+        self.saver.judge(step, Verdict::on(is_good));
     }
 
     /// The error of a run that ends at `step`, which could not be saved.

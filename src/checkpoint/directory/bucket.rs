@@ -243,6 +243,11 @@ impl Files for Bucket {
         }
     }
 
+    fn leave(&self) -> Result<()> {
+        // The next save may have begun here; `clean` removes what stays.
+        Ok(())
+    }
+
     fn begin(&self, writer: Option<u64>, alone: bool) -> Result<Directory> {
         if !self.is_marked()? {
             // What was rejected goes where something new comes.

@@ -125,6 +125,11 @@ impl Files for Disk {
         self.remove_all()
     }
 
+    fn leave(&self) -> Result<()> {
+        // Each save has a directory of its own.
+        files::remove_tree(&self.path)
+    }
+
     fn begin(&self, writer: Option<u64>, alone: bool) -> Result<Directory> {
         // One that was paused until another took its place may go on writing: each has its own.
         let partial = Remains::Partial.beside_for(&self.path, writer);

@@ -89,6 +89,10 @@ pub(super) trait Files: fmt::Debug + Send + Sync {
     /// answer, when something else was published.
     fn discard(&self, later: bool) -> Result<()>;
 
+    /// Removes what this process, one of several, wrote of a save that another has given up, where
+    /// no later save can have begun in the same place.
+    fn leave(&self) -> Result<()>;
+
     /// Where a new checkpoint that will be here is written until [`Files::publish`]. `writer` is a
     /// number that no other writer has, `alone` whether no other process writes the same
     /// checkpoint.

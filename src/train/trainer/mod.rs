@@ -499,10 +499,7 @@ impl<'a> Trainer<'a> {
     /// Copies the state to the host and writes it in the background, after the save that may be
     /// under way.
     fn save(&mut self) -> Result<(), TrainError> {
-        // Lines up to this step reach the file before a state that claims them does.
-        while let Some(started) = self.in_flight.pop_beyond(0) {
-            self.report_step(started, Evaluated::NotDue)?;
-        }
+        self.report_before_save()?;
         self.save_is_owed = self.health.doubt().is_some();
         if let Some(fault) = self.health.doubt() {
             tracing::warn!("step {} is not saved: {fault}", self.step);
@@ -514,10 +511,23 @@ impl<'a> Trainer<'a> {
         let fetch = || self.state.parts_to_host(self.job.mesh, WhichParts::Once);
         self.saves.save(self.step, metadata, fetch)?;
         self.last_save = start;
+        self.resume_after_save(start);
+        Ok(())
+    }
+
+    /// Lines up to this step reach the file before a state that claims them does.
+    fn report_before_save(&mut self) -> Result<(), TrainError> {
+        while let Some(started) = self.in_flight.pop_beyond(0) {
+            self.report_step(started, Evaluated::NotDue)?;
+        }
+        Ok(())
+    }
+
+    /// Training has stood still for a save since then.
+    fn resume_after_save(&mut self, start: Instant) {
         self.reporter.skip(Lost::Saving, start.elapsed());
         self.reporter.keep();
         self.in_flight.resume();
-        Ok(())
     }
 
     /// What is saved with the state.
@@ -539,10 +549,7 @@ impl<'a> Trainer<'a> {
         if !self.local.as_mut().is_some_and(LocalStates::is_due) {
             return Ok(());
         }
-        // As before a save to the run directory.
-        while let Some(started) = self.in_flight.pop_beyond(0) {
-            self.report_step(started, Evaluated::NotDue)?;
-        }
+        self.report_before_save()?;
         if let Some(fault) = self.health.doubt() {
             tracing::warn!("step {} is not saved locally: {fault}", self.step);
             return Ok(());
@@ -554,9 +561,7 @@ impl<'a> Trainer<'a> {
             let fetch = || self.state.parts_to_host(self.job.mesh, WhichParts::Held);
             local.save(self.step, metadata, fetch)?;
         }
-        self.reporter.skip(Lost::Saving, start.elapsed());
-        self.reporter.keep();
-        self.in_flight.resume();
+        self.resume_after_save(start);
         Ok(())
     }
 
