@@ -269,7 +269,9 @@ fn a_stop_while_evaluating_gives_the_evaluation_up_and_saves() {
     assert!(text.contains("after step 0"), "{text}");
 
     let mut run = Run::start(&bench, &mut train(&bench, &settings));
-    run.wait_for("the second evaluation", |run| !run.metrics().is_empty());
+    run.wait_for("the first step", |run| !run.metrics().is_empty());
+    // The second takes a few milliseconds, and its evaluation much longer.
+    std::thread::sleep(Duration::from_millis(150));
     run.signal("-INT");
     let directory = run.directory.clone();
     run.ends(75, "SIGINT in an evaluation");
@@ -310,7 +312,9 @@ fn a_save_while_evaluating_comes_first_and_the_evaluation_after_it() {
         "model.d_ff=256",
     ];
     let mut run = Run::start(&bench, &mut train(&bench, &settings));
-    run.wait_for("the second evaluation", |run| !run.metrics().is_empty());
+    run.wait_for("the first step", |run| !run.metrics().is_empty());
+    // The second takes a few milliseconds, and its evaluation much longer.
+    std::thread::sleep(Duration::from_millis(150));
     run.signal("-USR1");
     let directory = run.directory.clone();
     run.wait_for("an evaluation given up", |run| {
