@@ -124,7 +124,7 @@ fn a_saved_program_trains_as_one_compiled_anew_and_no_other_run_takes_it() {
         (
             &["compiler.flags=[\"xla_cpu_enable_fast_math=true\"]"],
             1,
-            "with no flags, and this run has xla_cpu_enable_fast_math=true",
+            "=false, and this run has xla_cpu_enable_concurrency_optimized_scheduler=false xla_cpu_enable_fast_math=true",
         ),
         (&[], 2, "for cpu-1, and this run has cpu-2"),
     ];

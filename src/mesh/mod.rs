@@ -142,6 +142,7 @@ impl DeviceMesh {
             flags,
             hosts,
         } = options;
+        let flags = with_defaults(slice.platform(), flags);
         let plugin = keeping_signals(|| Plugin::find(slice.platform(), None))?;
         let form = sharding_form(&plugin);
         let rules = rules.map(|rules| rules.with_form(form));
@@ -355,6 +356,19 @@ pub fn sharding_form(plugin: &Plugin) -> ShardingForm {
         true => ShardingForm::Shardy,
         false => ShardingForm::Gspmd,
     }
+}
+
+/// Has the CPU plugin order the instructions of a program for little memory, as it does for TPUs,
+/// and not for as many as possible at once: with the latter it keeps the gradients and updates of
+/// all arrays at the same time. A step of 0.94 billion parameters then takes 9.5 GB beside the
+/// state, and 4.5 GB with this (PJRT C API 0.115, and 0.81 takes the flag too).
+const LITTLE_MEMORY: &str = "xla_cpu_enable_concurrency_optimized_scheduler=false";
+
+/// The flags that programs are compiled with: ours, then those given, of which the last one of a
+/// name counts.
+fn with_defaults(platform: Platform, given: Vec<String>) -> Vec<String> {
+    let ours = (platform == Platform::Cpu).then(|| LITTLE_MEMORY.to_owned());
+    ours.into_iter().chain(given).collect()
 }
 
 /// The options that a program is compiled with for devices in the order of the mesh. `flags` are
