@@ -51,7 +51,7 @@ ROUNDS ?= 50
 
 .PHONY: check-trainers
 check-trainers: plugin ## start two trainers in one run directory ROUNDS times, and compare every step they save
-	ROUNDS=$(ROUNDS) cargo test --workspace --test run_directory of_two_trainers -- --nocapture
+	ROUNDS=$(ROUNDS) cargo test --test integration of_two_trainers -- --nocapture
 
 # How many processes are killed. Each start of 4 hosts takes some 20 seconds on two cores.
 KILLS ?= 200
@@ -59,7 +59,7 @@ KILLS ?= 200
 .PHONY: torture
 torture: plugin ## stop and kill processes of 4 hosts, KILLS of them at random moments, and compare every step they save
 	HOSTS=4 KILLS=$(KILLS) XLA_FLAGS=--xla_backend_optimization_level=0 \
-	cargo test --test hosts -- --nocapture --test-threads=1
+	cargo test --test integration hosts:: -- --nocapture --test-threads=1
 
 # tests/valgrind.supp excludes what happens inside the plugin. The test of memory is excluded too:
 # it measures the memory of the process, which differs under valgrind.
@@ -152,7 +152,7 @@ goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from trans
 	$(REFERENCE_PYTHON) tests/golden/make.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
 	$(TORCH_PYTHON) tests/golden/make_directories.py
-	WRITE_GOLDENS=1 cargo test --test shardings
+	WRITE_GOLDENS=1 cargo test --test integration shardings::
 
 .PHONY: check-export
 check-export: plugin $(REFERENCE)/ready $(TORCH)/ready ## load exported models in transformers 4 and 5, checkpoints in zarr, and compare

@@ -1,8 +1,6 @@
 //! What counts as a right prediction: one token, the first of those with the largest logit, on one
 //! device as on a mesh that splits the vocabulary.
 
-mod support;
-
 use ankh::config::{Config, LogicalAxis, Loss, resolve};
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Hosts, Input};
@@ -10,7 +8,9 @@ use ankh::model::{Targets, token_loss};
 use ankh::train::open_mesh;
 use ankh_hlo::{DType, Graph, LogicalAxisRules, Module, Shape};
 use ankh_pjrt::HostTensor;
-use support::Random;
+
+use crate::support;
+use crate::support::Random;
 
 const ROWS: usize = 4;
 const LENGTH: usize = 6;

@@ -1,14 +1,12 @@
 //! The command line as its users meet it: through the binary.
 
-#[allow(dead_code)]
-#[path = "support/runs.rs"]
-mod runs;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
+
+use crate::support::runs;
 
 fn pretrain(arguments: &[&str]) -> Output {
     let mut command = runs::pretrain();

@@ -1,8 +1,6 @@
 //! Compiled programs that are kept on disk: a run that starts again loads them, and nothing that is
 //! wrong with one can fail it.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +12,8 @@ use ankh::run_dir::{Requests, RunDirectory, RunMode};
 use ankh::train::{Processes, open_mesh, train};
 use ankh_hlo::{DType, Graph, Module, Shape};
 use ankh_pjrt::HostTensor;
-use support::runs::{Bench, expect};
+
+use crate::support::runs::{Bench, expect};
 
 /// A device with these flags whose programs are kept in a directory.
 fn device(cache: &Path, flags: &[&str]) -> DeviceMesh {

@@ -1,8 +1,6 @@
 //! The derivatives written by hand, in float64 on the CPU plugin: against central finite
 //! differences, and against the derivative that the rules of `hlo` give for the plain formula.
 
-mod support;
-
 use ankh::config::{LogicalAxis, Loss};
 use ankh::model::attention::{
     AttentionMask, Bias, Scores, Segments, causal_mask, kernel_weighted_sum, key_mask,
@@ -14,7 +12,8 @@ use ankh::model::{Targets, token_loss};
 use ankh_hlo::{DType, Graph, Literal, Shape, Tensor};
 use ankh_mosaic::Lowering;
 use ankh_pjrt::HostTensor;
-use support::{Random, compile, run};
+
+use crate::support::{Random, compile, run};
 
 /// Relative to the largest derivative.
 const FINITE_DIFFERENCES: f64 = 1e-6;

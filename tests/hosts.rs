@@ -2,8 +2,6 @@
 //! The CPU plugin has no collectives between processes, so each process computes the whole mesh;
 //! it saves, restores and coordinates as its host.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -11,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ankh::checkpoint::{Checkpoint, Store};
-use support::Random;
-use support::runs::{Bench, run_by};
+
+use crate::support::Random;
+use crate::support::runs::{Bench, run_by};
 
 /// How long all processes of a run may take to end, once one of them has.
 const PROMPTLY: Duration = Duration::from_secs(20);

@@ -1,8 +1,6 @@
 //! Runs that are asked to stop or to save, killed, or run out of disk, through the binary on the
 //! CPU plugin.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -19,7 +17,8 @@ use ankh::checkpoint::Store;
 use ankh_proto::tensorboard::{Event, event};
 use prost::Message;
 use serde_json::{Map, Value};
-use support::runs::{Bench, expect, pretrain, run_by};
+
+use crate::support::runs::{Bench, expect, pretrain, run_by};
 
 /// A run under way.
 struct Run {

@@ -2,8 +2,6 @@
 //! loops of the very operations that a TPU gets: results and gradients, whole training steps on
 //! meshes, and, with libtpu, the kernels of every preset and length compiled for every chip.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use ankh::config::resolve;
@@ -15,7 +13,8 @@ use ankh::model::position::Direction;
 use ankh_hlo::{DType, Graph, Literal, Module, Shape, Tensor};
 use ankh_mosaic::Lowering;
 use ankh_pjrt::{CompileOptions, HostTensor, Platform, Plugin, Program};
-use support::{Random, compile, run};
+
+use crate::support::{Random, compile, run};
 
 /// What an attention computes on.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,6 @@
 //! Runs under `pretrain launch`: killed, stopped, hung and failing, through the binary on the CPU
 //! plugin.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -11,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use ankh::checkpoint::Store;
-use support::runs::{Bench, expect, pretrain, text, wait_for};
+
+use crate::support::runs::{Bench, expect, pretrain, text, wait_for};
 
 /// More steps than any test waits for.
 const ENDLESS: &str = "1000000";

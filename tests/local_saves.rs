@@ -1,14 +1,13 @@
 //! Runs that go on from what their hosts keep in memory, through the binary on virtual CPU devices.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ankh::checkpoint::Store;
-use support::runs::{Bench, expect, text};
+
+use crate::support::runs::{Bench, expect, text};
 
 /// What a start may take beside other tests.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -1,8 +1,6 @@
 //! Packed rows compute what their sequences compute alone: logits, loss, gradients, whatever is
 //! kept for the derivative and however the devices share the work.
 
-mod support;
-
 use std::sync::LazyLock;
 
 use ankh::config::{Compute, Config, Packing, Remat, resolve};
@@ -14,7 +12,9 @@ use ankh::train::forward::{ForwardOutputs, forward};
 use ankh::train::open_mesh;
 use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
-use support::{Random, device, weights};
+
+use crate::support;
+use crate::support::{Random, device, weights};
 
 /// float32 holds 7 digits, and sums over another number of keys are taken in another order.
 const FORWARD: f64 = 1e-5;

@@ -2,8 +2,6 @@
 //! the forward pass, padding with none, memory policies and number formats with each other, first
 //! weights with their distributions.
 
-mod support;
-
 use std::sync::LazyLock;
 
 use ankh::config::{
@@ -14,7 +12,8 @@ use ankh::model::Weights;
 use ankh::programs::{self, BatchShape, EvaluationSums, Gradients, Programs, StepMetrics};
 use ankh_hlo::DType;
 use ankh_pjrt::{ElementType, HostTensor};
-use support::{Random, compile, run, weights};
+
+use crate::support::{Random, compile, run, weights};
 
 /// The preset for tests, with an optimizer whose first step is a smooth function of the gradient:
 /// `g / (|g| + 1)`.

@@ -1,8 +1,6 @@
 //! What becomes of a run whose numbers are not finite any more, through the binary on the CPU
 //! plugin: nothing bad is saved, and the run goes back to what was good.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +9,8 @@ use std::time::SystemTime;
 
 use ankh::checkpoint::{Checkpoint, Store};
 use ankh_pjrt::HostTensor;
-use support::runs::{Bench, expect, pretrain};
+
+use crate::support::runs::{Bench, expect, pretrain};
 
 /// A run of four good steps, each saved.
 struct Run(Bench);

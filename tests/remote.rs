@@ -1,10 +1,6 @@
 //! Training on data in a bucket, over a way on which requests fail: nothing but the time it takes
 //! differs from local data.
 
-#[path = "../storage/tests/support/mod.rs"]
-mod servers;
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -12,8 +8,10 @@ use std::process::{Command, Output};
 
 use ankh_storage::{Location, Storage, StorageOptions};
 use serde_json::{Map, Value};
-use servers::{Fault, Faults, Proxy, S3, server};
-use support::runs::{Bench, expect, fasta, files, with_service};
+
+use crate::servers::{Fault, Faults, Proxy, S3, server};
+use crate::support;
+use crate::support::runs::{Bench, expect, fasta, files, with_service};
 
 /// The binary, with a service.
 fn pretrain(environment: &BTreeMap<String, String>) -> Command {

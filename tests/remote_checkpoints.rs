@@ -1,18 +1,15 @@
 //! Runs whose saved states are in a bucket: over a way on which requests fail, and while the
 //! service is down.
 
-#[path = "../storage/tests/support/mod.rs"]
-mod servers;
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use ankh_storage::{Location, Storage, StorageOptions};
-use servers::{Fault, Faults, Proxy, S3, server};
-use support::runs::{Bench, expect, files, pretrain, wait_for, with_service};
+
+use crate::servers::{Fault, Faults, Proxy, S3, server};
+use crate::support::runs::{Bench, expect, files, pretrain, wait_for, with_service};
 
 /// Data, and a bucket behind a proxy.
 struct Remote {

@@ -1,8 +1,6 @@
 //! What may change when a run goes on, through the binary on the CPU plugin: batch size, optimizer,
 //! length, and from where it is started.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -10,7 +8,8 @@ use std::sync::OnceLock;
 
 use ankh::checkpoint::{Checkpoint, Store};
 use serde_json::{Map, Value};
-use support::runs::{Bench, expect, fasta, pretrain};
+
+use crate::support::runs::{Bench, expect, fasta, pretrain};
 
 /// A run of four steps and its data, made once for all tests.
 struct Finished {

@@ -1,14 +1,13 @@
 //! Whole runs through the binary, on the CPU plugin: what they leave behind, how they stop, and
 //! that stopping changes nothing.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Map;
-use support::runs::{Bench, expect, files, pretrain, wait_for};
+
+use crate::support::runs::{Bench, expect, files, pretrain, wait_for};
 
 /// Overwrites one byte in the middle of the largest file below a directory.
 fn flip_a_byte(directory: &Path) {

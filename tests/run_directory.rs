@@ -2,8 +2,6 @@
 //!
 //! `make check-trainers` tries two trainers 50 times.
 
-mod support;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -13,8 +11,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ankh::checkpoint::Store;
-use support::Random;
-use support::runs::{Bench, expect, files, pretrain, text};
+
+use crate::support::Random;
+use crate::support::runs::{Bench, expect, files, pretrain, text};
 
 /// The steps of a run that saves at each, so that there is always something to hit.
 const STEPS: &str = "12";

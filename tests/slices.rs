@@ -1,10 +1,6 @@
 //! Training over the devices of a mesh equals training on one, and how the devices are split
 //! over hosts changes nothing.
 
-#[allow(dead_code)]
-#[path = "support/runs.rs"]
-mod runs;
-
 use std::fs;
 use std::path::Path;
 
@@ -18,6 +14,8 @@ use ankh::train::{MissingSlots, Outcome, Processes, State, open_mesh, train};
 use ankh_hlo::{ArraySpec, AxisName, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
 use serde_json::json;
+
+use crate::support::runs;
 
 const STEPS: u64 = 10;
 

@@ -1,8 +1,6 @@
 //! Spikes: a step whose loss, or norm of gradients, is far above those of the last good steps
 //! changes nothing, by what the state has of them alone.
 
-mod support;
-
 use std::fs;
 
 use ankh::checkpoint::{Checkpoint, Store};
@@ -10,8 +8,9 @@ use ankh::config::{Config, Packing};
 use ankh::programs::{self, BatchShape, Programs, SkipReason, StepMetrics};
 use ankh_hlo::DType;
 use ankh_pjrt::HostTensor;
-use support::runs::{Bench, expect};
-use support::{Random, compile, run, weights};
+
+use crate::support::runs::{Bench, expect};
+use crate::support::{Random, compile, run, weights};
 
 /// Good steps whose numbers are kept, and how many say something.
 const WINDOW: usize = 100;

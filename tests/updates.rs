@@ -1,14 +1,13 @@
 //! Update rules, clipping and the learning rate against the formulas of optax, computed here one
 //! number at a time in float64.
 
-mod support;
-
 use ankh::config::{Adafactor, AdamW, LogicalAxis, Optimizer, Schedule, ScheduleKind};
 use ankh::model::{Initializer, Parameter};
 use ankh::optim::{self, StepContext};
 use ankh_hlo::{DType, Graph, Shape, Tensor};
 use ankh_pjrt::HostTensor;
-use support::{Random, compile, run};
+
+use crate::support::{Random, compile, run};
 
 /// float64 leaves this much of sums over a few thousand numbers.
 const TOLERANCE: f64 = 1e-12;

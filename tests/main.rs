@@ -1,0 +1,33 @@
+//! Every test that runs programs or the binary, in one crate: they share the cores while one of them
+//! waits, and are linked once.
+
+mod accuracy;
+mod cli;
+mod compilation_cache;
+mod derivatives;
+mod golden;
+mod hosts;
+mod interruptions;
+mod kernels;
+mod launch;
+mod local_saves;
+mod packing;
+mod plan;
+mod prepare;
+mod presets;
+mod programs;
+mod recovery;
+mod remote;
+mod remote_checkpoints;
+mod resuming;
+mod run;
+mod run_directory;
+mod shardings;
+mod slices;
+mod spikes;
+mod topology;
+mod updates;
+
+#[path = "../storage/tests/support/mod.rs"]
+mod servers;
+mod support;
