@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/first-hour.md"
 INSTEAD = {
-    "make demo": "make demo STEPS=20",
+    "make demo": "make demo STEPS=30",
     "cargo install --path . --locked": "cargo install --path . --locked --offline --profile dev --quiet",
     "mkdir -p hour && cd hour": 'cd "$NEWCOMER"',
 }

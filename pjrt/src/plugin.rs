@@ -44,12 +44,6 @@ impl Plugin {
         Ok(path)
     }
 
-    /// Whether [`Plugin::find`] would load a plugin that was put there for this project, not one
-    /// that the system has.
-    pub fn is_own(platform: Platform) -> bool {
-        search::find_own(platform).is_ok()
-    }
-
     /// Loads a plugin's library, once per process.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();

@@ -11,32 +11,14 @@ use crate::platform::Platform;
 /// The variable that names a plugin's library, for every platform.
 const VARIABLE: &str = "ANKH_PJRT_PLUGIN";
 
-/// Where a plugin of the platform lies: at the path given, else where it was put for this project
-/// ([`find_own`]), else (TPU) where libtpu is installed.
+/// Where a plugin of the platform lies: at the path given, else at the one that `ANKH_PJRT_PLUGIN`
+/// names, else as `plugins/<platform>/*.so` in the working directory or one above it or above the
+/// running program, else among the user's copies of the pinned ones, else (TPU) where libtpu is
+/// installed.
 pub(crate) fn find(platform: Platform, explicit: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = explicit {
         return Ok(path.to_owned());
     }
-    let mut searched = match find_own(platform) {
-        Ok(path) => return Ok(path),
-        Err(searched) => searched,
-    };
-    if platform == Platform::Tpu {
-        for path in libtpu_paths() {
-            if path.is_file() {
-                return Ok(path);
-            }
-            searched.push(path.display().to_string());
-        }
-    }
-    Err(Error::NoPlugin { platform, searched })
-}
-
-/// Where a plugin was put for this project: at the path that `ANKH_PJRT_PLUGIN` names, else as
-/// `plugins/<platform>/*.so` in the working directory or one above it or above the running program,
-/// else among the user's copies of the pinned ones. Or where none is, all places that were
-/// searched.
-pub(crate) fn find_own(platform: Platform) -> std::result::Result<PathBuf, Vec<String>> {
     let variable = env::var_os(VARIABLE).filter(|value| !value.is_empty());
     if let Some(path) = variable {
         return Ok(path.into());
@@ -54,7 +36,15 @@ pub(crate) fn find_own(platform: Platform) -> std::result::Result<PathBuf, Vec<S
         }
         searched.push(path.display().to_string());
     }
-    Err(searched)
+    if platform == Platform::Tpu {
+        for path in libtpu_paths() {
+            if path.is_file() {
+                return Ok(path);
+            }
+            searched.push(path.display().to_string());
+        }
+    }
+    Err(Error::NoPlugin { platform, searched })
 }
 
 /// `plugins/<platform>` in the working directory, the directories above it, and those above the

@@ -39,8 +39,8 @@ pub(super) struct DoctorArgs {
     /// The run directory to check.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// First download the pinned plugin for the slice through pip, unless there is one, and check
-    /// its hash. It goes to ankh/plugins in XDG_DATA_HOME or ~/.local/share.
+    /// First download the pinned plugin for the slice through pip and check its hash, unless it is
+    /// there. It goes to ankh/plugins in XDG_DATA_HOME or ~/.local/share.
     #[arg(long)]
     fetch: bool,
     /// Print the checks as JSON.

@@ -6,7 +6,7 @@
 
 use std::process::Command;
 
-use ankh_pjrt::{PINS, Pin, Platform, Plugin, user_plugins};
+use ankh_pjrt::{PINS, Pin, Platform, user_plugins};
 
 use super::CliError;
 use super::plan::Spinner;
@@ -16,21 +16,21 @@ const SCRIPT: &str = include_str!("../../deploy/fetch_plugin.py");
 
 const OTHERWISE: &str = "or set ANKH_PJRT_PLUGIN to a plugin that you have";
 
-/// Puts the pinned plugin of a platform among the user's, unless one was put elsewhere for this
-/// project. One that belongs to the system, as on a TPU VM, may be of another version.
+/// Puts the pinned plugin of a platform among the user's, unless it is there: whatever is found
+/// from here, as in a checkout, may not be found from elsewhere.
 pub(super) fn fetch(platform: Platform) -> Result<(), CliError> {
     let Some(pin) = Pin::of(platform) else {
         let error = CliError::usage(format!("no plugin is pinned for {platform}"));
         return Err(error.help("set ANKH_PJRT_PLUGIN to one that you have"));
     };
-    if Plugin::is_own(platform) {
-        return Ok(());
-    }
     let Some(directory) = user_plugins() else {
         let error = CliError::usage("there is no place for plugins: HOME is not set");
         return Err(error.help(format!("set HOME or XDG_DATA_HOME, {OTHERWISE}")));
     };
-    let spinner = Spinner::start(format!("fetching {} through pip", pin.requirement));
+    let spinner = Spinner::start(format!(
+        "fetching {} through pip, unless it is there",
+        pin.requirement
+    ));
     let done = run_script(platform, &directory);
     drop(spinner);
     done?;
