@@ -168,12 +168,12 @@ pub struct Data {
     /// Seeds the order of the rows and the masks.
     pub seed: u64,
     /// Memory for sequences. Data that fits is read when the run starts and shuffled as a whole;
-    /// other data is read when it is needed, and shuffled in windows of half this size. So it says
-    /// more than how fast a run is, and does not depend on the machine.
+    /// other data is read when it is needed, and shuffled in windows of half this size. So it
+    /// decides the order of the data, whatever memory the machine has.
     pub memory: Size,
-    /// A local directory that keeps what was read from afar.
+    /// A local directory that keeps what was read over the network.
     pub cache: Option<PathBuf>,
-    /// What the cache may hold.
+    /// The most that the cache may hold.
     pub cache_size: Size,
     /// Threads that read and mask; 0 means as many as the machine has processors.
     pub threads: usize,

@@ -25,7 +25,7 @@ pub struct Model {
     pub decoder_layers: usize,
     /// Buckets of the relative-attention bias (in the encoder: both directions together).
     pub relative_buckets: usize,
-    /// The distance from which on all keys share the last bucket.
+    /// The distance, in tokens, from which on all keys share the last bucket.
     pub relative_max_distance: usize,
     /// The non-linearity of the feed-forward layers.
     pub activation: Activation,
