@@ -292,16 +292,34 @@ fn prose() -> Vec<(String, String)> {
         let mut in_block = false;
         let mut prose = String::new();
         for line in text.lines() {
-            in_block ^= line.trim_start().starts_with("```");
-            if !in_block {
+            let is_fence = line.trim_start().starts_with("```");
+            in_block ^= is_fence;
+            if !in_block && !is_fence {
                 prose += line;
                 prose.push('\n');
             }
         }
-        let spans = prose.split('`').skip(1).step_by(2);
-        let commands =
-            spans.filter(|span| span.starts_with("pretrain ") && !span.contains(['<', '…']));
-        found.extend(commands.map(|span| (name.clone(), span.to_owned())));
+        let is_command = |span: &&str| span.starts_with("pretrain ") && !span.contains('<');
+        let commands = code_spans(&prose).into_iter().filter(is_command);
+        found.extend(commands.map(|span| (name.clone(), span.replace('\n', " "))));
+    }
+    assert!(found.len() > 20, "prose speaks of commands");
+    found
+}
+
+/// What stands between runs of as many backticks.
+fn code_spans(mut text: &str) -> Vec<&str> {
+    let run = |text: &str| text.len() - text.trim_start_matches('`').len();
+    let mut found = Vec::new();
+    while let Some(start) = text.find('`') {
+        let length = run(&text[start..]);
+        text = &text[start + length..];
+        let ends = text.match_indices('`').map(|(at, _)| at);
+        let mut ends = ends.filter(|&at| !text[..at].ends_with('`') && run(&text[at..]) == length);
+        if let Some(end) = ends.next() {
+            found.push(&text[..end]);
+            text = &text[end + length..];
+        }
     }
     found
 }
