@@ -23,16 +23,22 @@ TRANSFORMERS_4 := $(TORCH)/transformers-4
 # Servers that the tests start on loopback, and programs whose tables they read.
 SERVERS := target/servers
 
+# Programs that check and build what is not Rust.
+TOOLS := target/tools
+
 .PHONY: help
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+# Another number of steps than the demo has, for a look.
+STEPS ?=
 
 .PHONY: demo
 demo: plugin ## train a small model on the bundled proteins, in minutes
 	cargo build --bin pretrain
 	rm -rf demo/data demo/run
 	$(PRETRAIN) prepare --output demo/data --validation-fraction 0.05 $(SAMPLE)
-	$(PRETRAIN) --config demo --data demo/data --run-dir demo/run
+	$(PRETRAIN) --config demo --data demo/data --run-dir demo/run $(if $(STEPS),--steps $(STEPS))
 
 # Compiling programs is most of the suite's time. Without LLVM's optimizations it takes half as
 # long.
@@ -71,9 +77,23 @@ CHECKED := --lib $(addprefix --test=,devices execution loading parts search tran
 check-pjrt: plugin ## run the tests of pjrt/ under valgrind
 	RUST_BACKTRACE=0 cargo test --package ankh-pjrt $(CHECKED) --config "target.'cfg(all())'.runner = [$(VALGRIND)]" -- --test-threads=1
 
+.PHONY: newcomer
+newcomer: plugin ## run the commands of docs/first-hour.md, as someone new would
+	$(PYTHON) tests/newcomer.py
+
+.PHONY: docs
+docs: $(TOOLS)/ready ## build the documentation as a site, in target/book
+	rm -rf target/book
+	@$(TOOLS)/bin/mdbook build 2>&1 | tee target/book.log; \
+	if grep -qE 'WARN|ERROR' target/book.log; then exit 1; fi
+	$(PYTHON) tests/links.py site target/book
+
 .PHONY: lint
-lint: ## check formatting, clippy, structure, names, widths, and that `unsafe` stays in pjrt/
+lint: $(TOOLS)/ready ## check formatting, clippy, structure, names, widths, links, licenses, and that `unsafe` stays in pjrt/
 	$(PYTHON) tests/house.py check
+	$(PYTHON) tests/links.py
+	$(TOOLS)/bin/hadolint deploy/Containerfile
+	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	@if git grep --line-number --word-regexp unsafe -- '*.rs' ':!pjrt' | grep --invert-match --extended-regexp ':[0-9]+: *//'; \
@@ -86,6 +106,16 @@ structure: ## draw the crates and modules, each with what it uses
 .PHONY: picture
 picture: ## put what `make structure` draws into ARCHITECTURE.md
 	@$(PYTHON) tests/house.py write
+
+.PHONY: advisories
+advisories: $(TOOLS)/ready ## check dependencies against the database of known vulnerabilities, which is downloaded
+	$(TOOLS)/bin/cargo-deny check advisories
+
+# The profile of releases takes some minutes to build.
+.PHONY: dist
+dist: ## build the archive of a release, with checksums, in target/dist
+	cargo build --release --locked --bin pretrain
+	$(PYTHON) deploy/dist.py target/release/pretrain target/dist
 
 .PHONY: bench
 bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
@@ -148,11 +178,11 @@ layouts: libtpu ## search for the fastest layouts of PRESETS on SLICES
 	$(PYTHON) benches/layouts.py --limit $(LIMIT) --presets "$(PRESETS)" --slices "$(SLICES)"
 
 .PHONY: goldens
-goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from transformers and optax, and the tables of shardings
+goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from transformers and optax, the tables of shardings, and docs/configuration.md
 	$(REFERENCE_PYTHON) tests/golden/make.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
 	$(TORCH_PYTHON) tests/golden/make_directories.py
-	WRITE_GOLDENS=1 cargo test --test integration shardings::
+	WRITE_GOLDENS=1 cargo test --test integration -- shardings:: reference::
 
 .PHONY: check-export
 check-export: plugin $(REFERENCE)/ready $(TORCH)/ready ## load exported models in transformers 4 and 5, checkpoints in zarr, and compare
@@ -197,4 +227,10 @@ $(SERVERS)/ready: tests/python/servers.txt
 	rm -rf $(SERVERS)
 	$(PYTHON) -m venv $(SERVERS)
 	$(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(TOOLS)/ready: tests/python/tools.txt
+	rm -rf $(TOOLS)
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Puts a pinned PJRT plugin where the project looks for it.
 
-    python3 deploy/fetch_plugin.py cpu|tpu
+    python3 deploy/fetch_plugin.py cpu|tpu                 into this checkout (`make plugin`)
+    python3 deploy/fetch_plugin.py cpu|tpu DIRECTORY       into a directory that has each plugin under
+                                                           its hash (`pretrain doctor --fetch`)
 
 plugins.json next to this file names, for each platform, one wheel and one library inside it, with
 the sha256 of both. pip downloads the wheel, however pip is configured on this machine. The library
@@ -42,8 +44,14 @@ def sha256_of(stream, copy_to=None):
             copy_to.write(chunk)
 
 
-def is_in_place(pin):
-    place = ROOT / pin["place"]
+def place_of(pin, directory):
+    """Where the library belongs: in the checkout, or in a directory under its hash."""
+    if directory is None:
+        return ROOT / pin["place"]
+    return Path(directory) / pin["library_sha256"] / Path(pin["member"]).name
+
+
+def is_in_place(pin, place):
     if not place.is_file():
         return False
     with place.open("rb") as library:
@@ -90,14 +98,13 @@ def unpack_library(pin, wheel, folder):
     return unpacked
 
 
-def fetch(pin):
+def fetch(pin, place):
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         raise CannotFetch(
             "{} exists for Linux on x86-64 only, this is {} on {}; set ANKH_PJRT_PLUGIN to a PJRT plugin built for it".format(
                 pin["requirement"], platform.system(), platform.machine()
             )
         )
-    place = ROOT / pin["place"]
     place.parent.mkdir(parents=True, exist_ok=True)
     # In the same directory, so that the last step is a rename, and a reader sees all of the library
     # or none.
@@ -108,15 +115,16 @@ def fetch(pin):
 
 def main():
     pins = json.loads((HERE / "plugins.json").read_text())
-    if len(sys.argv) != 2 or sys.argv[1] not in pins:
-        print("usage: fetch_plugin.py {}".format("|".join(pins)), file=sys.stderr)
+    if len(sys.argv) not in (2, 3) or sys.argv[1] not in pins:
+        print("usage: fetch_plugin.py {} [DIRECTORY]".format("|".join(pins)), file=sys.stderr)
         return 2
     pin = pins[sys.argv[1]]
+    place = place_of(pin, sys.argv[2] if len(sys.argv) == 3 else None)
     try:
-        if not is_in_place(pin):
+        if not is_in_place(pin, place):
             print("fetching {}".format(pin["requirement"]), file=sys.stderr)
-            fetch(pin)
-            print("{} is in place".format(pin["place"]), file=sys.stderr)
+            fetch(pin, place)
+            print("{} is in place".format(place), file=sys.stderr)
     except (CannotFetch, OSError, zipfile.BadZipFile) as problem:
         print("no {} plugin: {}".format(sys.argv[1], problem), file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The id of `<pad>` in every vocabulary of the family; also the decoder's start token.
@@ -16,7 +17,7 @@ pub const EOS: u8 = 1;
 pub const UNK: u8 = 2;
 
 /// Which published id order a [`Tokenizer`] follows; this is what files store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Vocabulary {
     /// Ankh and Ankh2: 144 ids, 116 sentinels.
@@ -36,7 +37,7 @@ impl fmt::Display for Vocabulary {
 }
 
 /// The tasks an Ankh3 input can be marked with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
     /// `[NLU]`: masked residues are to be found.

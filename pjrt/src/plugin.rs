@@ -28,7 +28,8 @@ pub struct Plugin {
 impl Plugin {
     /// Finds and loads the plugin of a platform: from the path given, else the one that the
     /// variable `ANKH_PJRT_PLUGIN` names, else `plugins/<platform>/*.so` in the working directory
-    /// or one above it or above the running program, else (TPU) where libtpu is installed.
+    /// or one above it or above the running program, else the user's copy of the pinned one
+    /// ([`crate::Pin::place`]), else (TPU) where libtpu is installed.
     pub fn find(platform: Platform, explicit: Option<&Path>) -> Result<Self> {
         Self::load(search::find(platform, explicit)?)
     }

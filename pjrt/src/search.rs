@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::pinned::Pin;
 use crate::platform::Platform;
 
 /// The variable that names a plugin's library, for every platform.
@@ -12,7 +13,8 @@ const VARIABLE: &str = "ANKH_PJRT_PLUGIN";
 
 /// Where a plugin of the platform lies: at the path given, else at the one that `ANKH_PJRT_PLUGIN`
 /// names, else as `plugins/<platform>/*.so` in the working directory or one above it or above the
-/// running program, else (TPU) where libtpu is installed.
+/// running program, else among the user's copies of the pinned ones, else (TPU) where libtpu is
+/// installed.
 pub(crate) fn find(platform: Platform, explicit: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = explicit {
         return Ok(path.to_owned());
@@ -27,6 +29,12 @@ pub(crate) fn find(platform: Platform, explicit: Option<&Path>) -> Result<PathBu
             return Ok(path);
         }
         searched.push(directory.join("*.so").display().to_string());
+    }
+    if let Some(path) = Pin::of(platform).and_then(|pin| pin.place()) {
+        if path.is_file() {
+            return Ok(path);
+        }
+        searched.push(path.display().to_string());
     }
     if platform == Platform::Tpu {
         for path in libtpu_paths() {

@@ -35,7 +35,7 @@ pub(super) struct BatchesArgs {
     #[arg(long, value_name = "ROWS")]
     rows_before: Option<u64>,
     /// Hosts that each batch is split over.
-    #[arg(long, value_name = "H", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     hosts: usize,
     /// The host whose shard to show, counted from 0.
     #[arg(long, value_name = "I", default_value_t = 0)]

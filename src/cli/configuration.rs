@@ -11,10 +11,10 @@ use crate::row_fill;
 pub(super) struct ConfigArgs {
     /// A preset (ankh-base, ankh-base-packed, ankh-large, ankh-large-packed, ankh2-large,
     /// ankh3-large, ankh3-xl, demo, small, tiny, experiments/00 to /23 and /mixture) or a TOML
-    /// file.
+    /// file [default: ankh-base].
     #[arg(long, value_name = "FILE|PRESET")]
     pub config: Option<String>,
-    /// Changes one setting, for example train.steps=100; may be repeated.
+    /// Change one setting, for example train.steps=100; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }

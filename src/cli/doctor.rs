@@ -11,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::configuration::{ConfigArgs, DataArgs};
+use super::fetch::fetch;
 use super::output::{bytes, count, json, line_of};
 use super::{CliError, Exit, Slice};
 use crate::config::{Config, Location};
@@ -22,20 +23,27 @@ use crate::run_dir::{RunDirectory, checkpoints_of};
 /// do.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  pretrain doctor --config demo --data prepared --run-dir runs/first"
+    after_help = "Example:\n  pretrain doctor --config demo --data prepared --run-dir runs/first\n\n\
+    With only the binary, get the plugin for this machine, or the compiler for TPUs:\n  \
+    pretrain doctor --fetch\n  pretrain doctor --fetch --slice v4-8"
 )]
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// What to compute on.
+    /// What to compute on: cpu-N (N virtual devices), cuda-N, or a TPU slice by its name, such as
+    /// v4-64, v5e-16, v5p-128 or v6e-8.
     #[arg(long, value_name = "SPEC", default_value_t)]
     slice: Slice,
     /// The run directory to check.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Print one JSON object.
+    /// First download the pinned plugin for the slice through pip and check its hash, unless it is
+    /// there. It goes to ankh/plugins in XDG_DATA_HOME or ~/.local/share.
+    #[arg(long)]
+    fetch: bool,
+    /// Print the checks as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -89,6 +97,9 @@ impl Check {
 pub(super) fn run(arguments: DoctorArgs) -> Result<Exit, CliError> {
     let mut config = arguments.config.resolve()?;
     arguments.data.lay_over(&mut config);
+    if arguments.fetch {
+        fetch(arguments.slice.platform())?;
+    }
     let mut checks = vec![configuration(&config)];
     checks.extend(devices(arguments.slice));
     checks.push(memory(&config));

@@ -316,8 +316,13 @@ impl From<ankh_pjrt::Error> for CliError {
         }
         let advice = match &error {
             ankh_pjrt::Error::NoPlugin { platform, .. } => Some(match platform {
-                Platform::Tpu => "`make libtpu` fetches one",
-                Platform::Cpu | Platform::Cuda => "`make plugin` fetches one",
+                Platform::Tpu => {
+                    "`pretrain doctor --fetch --slice v4-8` fetches one, in a checkout `make libtpu`"
+                }
+                Platform::Cpu => {
+                    "`pretrain doctor --fetch` fetches one, in a checkout `make plugin`"
+                }
+                Platform::Cuda => "set ANKH_PJRT_PLUGIN to one that you have",
             }),
             _ => None,
         };

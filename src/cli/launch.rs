@@ -15,7 +15,7 @@ use crate::telemetry::Log;
 /// Train in a child process, and start it again with --resume where it crashes or hangs.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  pretrain launch --resume --config ankh-base --data prepared --run-dir runs/base"
+    after_help = "Example:\n  pretrain launch --resume --config demo --data prepared --run-dir runs/first"
 )]
 pub(super) struct LaunchArgs {
     #[command(flatten)]
@@ -23,14 +23,15 @@ pub(super) struct LaunchArgs {
     /// End after this many restarts without a step that is new to the run.
     #[arg(long, value_name = "N", default_value_t = 10)]
     max_restarts: u32,
-    /// Take it for a hang when no step ends for so long, or for ten times the median of the last
-    /// steps if that is longer.
+    /// Take a run for hung when no step ends for so many seconds, or for ten times the median of
+    /// the last steps if that is longer.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     hang_seconds: u64,
-    /// The same while it starts, compiles, loads a state or waits for data, and in the first steps.
+    /// The same while a run starts, compiles, loads a state or waits for data, and in its first
+    /// steps.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
     hang_seconds_starting: u64,
-    /// The same while it evaluates, saves or ends.
+    /// The same while a run evaluates, saves or ends.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     hang_seconds_saving: u64,
 }

@@ -8,7 +8,9 @@ mod compile;
 mod configuration;
 mod doctor;
 mod error;
+mod fetch;
 mod hosts;
+mod init;
 mod launch;
 mod listing;
 mod output;
@@ -16,6 +18,7 @@ mod plan;
 mod prepare;
 mod readiness;
 mod replay;
+mod shell;
 mod tensor_file;
 mod train;
 mod weights;
@@ -23,13 +26,13 @@ mod weights;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use error::{CliError, Exit};
 
 use crate::mesh::slice::Slice;
 
-/// Pre-trains Ankh protein language models.
+/// Pre-train Ankh protein language models.
 ///
 /// Without a subcommand it trains: on prepared data, into a run directory.
 #[derive(Parser)]
@@ -61,6 +64,14 @@ enum Command {
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
     Doctor(doctor::DoctorArgs),
+    Init(init::InitArgs),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
+}
+
+/// The command line as clap knows it: for manual pages, completions, and tests of examples.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program on this process's arguments.
@@ -89,6 +100,9 @@ pub fn main() -> ExitCode {
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
+        Some(Command::Init(arguments)) => init::run(arguments),
+        Some(Command::Completions(arguments)) => shell::completions(arguments),
+        Some(Command::Man(arguments)) => shell::man(arguments),
     };
     match done {
         Ok(exit) => exit.into(),
@@ -115,12 +129,8 @@ fn renamed(error: &clap::Error) -> Option<CliError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
-    use super::Cli;
-
     #[test]
     fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 }

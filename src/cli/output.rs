@@ -14,8 +14,12 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), CliError> {
 
 /// Prints a line.
 pub(super) fn line_of(line: &str) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").map_err(|error| match error.kind() {
+    written(writeln!(io::stdout().lock(), "{line}"))
+}
+
+/// What came of writing to standard output.
+pub(super) fn written(result: io::Result<()>) -> Result<(), CliError> {
+    result.map_err(|error| match error.kind() {
         // The reader has seen enough, as `head` has.
         io::ErrorKind::BrokenPipe => CliError::new(Exit::Done, error),
         _ => CliError::failed(error),

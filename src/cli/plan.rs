@@ -24,14 +24,15 @@ use crate::telemetry::print_line;
 /// takes.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  pretrain plan --slice v4-64 --config ankh-large\n  pretrain plan --slice cpu-8 --config tiny --set sharding.model=2 --json\n  pretrain plan --slice v4-64 --config ankh-large --search --output-config best.toml"
+    after_help = "Example:\n  pretrain plan --slice v4-64 --config ankh-large\n  pretrain plan --slice cpu-8 --config tiny --set sharding.model=2\n  pretrain plan --slice v4-64 --config ankh-large --search --output-config best.toml"
 )]
 pub(super) struct PlanArgs {
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// What to compile for: v4-8 to v4-4096, v5e-*, v5p-*, v6e-*, cpu-N, cuda-N.
+    /// What to compile for: cpu-N (N virtual devices), cuda-N, or a TPU slice by its name, such as
+    /// v4-64, v5e-16, v5p-128 or v6e-8.
     #[arg(long, value_name = "SPEC")]
     slice: Slice,
     /// Save the compiled step, for training to load.
@@ -46,7 +47,7 @@ pub(super) struct PlanArgs {
     search: bool,
     #[command(flatten)]
     searching: SearchArgs,
-    /// Print one JSON object.
+    /// Print the plan, or the ranking of a search, as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -59,8 +60,8 @@ struct SearchArgs {
     /// The most compilations of a search.
     #[arg(long, value_name = "N", default_value_t = 18, requires = "search")]
     limit: usize,
-    /// The longest time of a search.
-    #[arg(long, value_name = "M", default_value_t = 28, requires = "search")]
+    /// The longest time of a search, in minutes.
+    #[arg(long, value_name = "N", default_value_t = 28, requires = "search")]
     minutes: u64,
     /// Where a search keeps the compiler's answers for later searches [default: ankh/plans in
     /// XDG_CACHE_HOME or ~/.cache].
@@ -269,7 +270,7 @@ impl From<CompileError> for CliError {
         let help = match &error {
             CompileError::Exhausted { .. } => return CliError::new(Exit::Memory, error),
             CompileError::NoPlugin { .. } => {
-                "`make libtpu` fetches the compiler for TPUs, `make plugin` that for the CPU"
+                "`pretrain doctor --fetch --slice v4-8` fetches the compiler for TPUs, `pretrain doctor --fetch` that for the CPU"
             }
             CompileError::Died { how, .. } if how == "signal 9" => {
                 "the system may have killed it for want of memory; a large step takes some 4 GiB"

@@ -29,7 +29,7 @@ pub(super) fn ready(
     let command = Command { slice, preset };
     let missing: Vec<Missing> = [
         vm.is_none().then(|| command.no_tpu_vm()),
-        libtpu.err().map(|error| no_libtpu(&error)),
+        libtpu.err().map(|error| command.no_libtpu(&error)),
         data.err().map(no_data),
     ]
     .into_iter()
@@ -108,18 +108,18 @@ impl Command<'_> {
             ],
         }
     }
-}
 
-fn no_libtpu(error: &ankh_pjrt::Error) -> Missing {
-    let why = match error {
-        // It would list every place searched.
-        ankh_pjrt::Error::NoPlugin { .. } => "it is not found".into(),
-        error => error.to_string(),
-    };
-    Missing {
-        name: "libtpu",
-        why: format!("{why}. TPU VMs have it; elsewhere fetch it, to plan:"),
-        commands: vec!["make libtpu".into()],
+    fn no_libtpu(&self, error: &ankh_pjrt::Error) -> Missing {
+        let why = match error {
+            // It would list every place searched.
+            ankh_pjrt::Error::NoPlugin { .. } => "it is not found".into(),
+            error => error.to_string(),
+        };
+        Missing {
+            name: "libtpu",
+            why: format!("{why}. TPU VMs have it; elsewhere fetch it, to plan:"),
+            commands: vec![format!("pretrain doctor --fetch --slice {}", self.slice)],
+        }
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
         };
         let missing = [
             command.no_tpu_vm(),
-            no_libtpu(&ankh_pjrt::Error::NoPlugin {
+            command.no_libtpu(&ankh_pjrt::Error::NoPlugin {
                 platform: Platform::Tpu,
                 searched: vec!["/somewhere".into()],
             }),
@@ -172,7 +172,7 @@ mod tests {
             "  pretrain plan --slice v4-64 --config ankh-large\n",
             "--command 'pretrain --slice v4-64 --config ankh-large --data DIR'",
             "libtpu  it is not found. TPU",
-            "  make libtpu\n",
+            "  pretrain doctor --fetch --slice v4-64\n",
             "  pretrain prepare --output DIR INPUT...",
         ] {
             assert!(text.contains(words), "{words:?} in\n{text}");

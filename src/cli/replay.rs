@@ -24,10 +24,11 @@ use crate::train::{Reference, Replay, open_mesh, replay};
 #[derive(Args)]
 #[command(after_help = "Example:\n  pretrain replay --run-dir runs/first --steps 3")]
 pub(super) struct ReplayArgs {
-    /// The run.
+    /// The run directory.
     #[arg(long, value_name = "DIR")]
     run_dir: PathBuf,
-    /// What to compute on.
+    /// What to compute on: cpu-N (N virtual devices), cuda-N, or a TPU slice by its name, such as
+    /// v4-64, v5e-16, v5p-128 or v6e-8.
     #[arg(long, value_name = "SPEC", default_value_t)]
     slice: Slice,
     /// How many steps to train.

@@ -31,7 +31,8 @@ pub(super) struct TrainArgs {
     config: ConfigArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// What to compute on.
+    /// What to compute on: cpu-N (N virtual devices), cuda-N, or a TPU slice by its name, such as
+    /// v4-64, v5e-16, v5p-128 or v6e-8.
     #[arg(long, value_name = "SPEC", default_value_t)]
     pub slice: Slice,
     /// Simulate this many hosts on the devices of this machine, each with batches of its own: a

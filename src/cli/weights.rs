@@ -27,24 +27,25 @@ use crate::train::open_mesh;
 pub(super) struct ForwardArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// What to compute on.
+    /// What to compute on: cpu-N (N virtual devices), cuda-N, or a TPU slice by its name, such as
+    /// v4-64, v5e-16, v5p-128 or v6e-8.
     #[arg(long, value_name = "SPEC", default_value_t)]
     slice: Slice,
     /// A Hugging Face directory, a checkpoint or a run directory; a checkpoint may be in a bucket.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "DIR|URL")]
     weights: Location,
-    /// Holds int32 input_ids and attention_mask [B,S], decoder_input_ids and labels [B,T] (-100 is
-    /// not counted); with packed rows input_segments [B,S] and target_segments [B,T] in place of
-    /// attention_mask.
+    /// A safetensors file with int32 input_ids and attention_mask [B,S], decoder_input_ids and
+    /// labels [B,T] (-100 is not counted); with packed rows input_segments [B,S] and
+    /// target_segments [B,T] in place of attention_mask.
     #[arg(long, value_name = "FILE")]
     batch: PathBuf,
-    /// Receives logits, encoder and loss.
+    /// The safetensors file to write: logits, encoder and loss.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Adds grad.<name> for each weight.
+    /// Add the gradients: grad.<name> for each weight.
     #[arg(long)]
     gradients: bool,
-    /// Adds losses [N] and after<N>.<name>: N steps of the configuration's optimizer on this batch,
+    /// Add losses [N] and after<N>.<name>: N steps of the configuration's optimizer on this batch,
     /// at schedule.peak_learning_rate.
     #[arg(long, value_name = "N", default_value_t = 0)]
     optimizer_steps: u64,
@@ -59,8 +60,8 @@ pub(super) struct ImportArgs {
     /// A directory with config.json and model.safetensors.
     #[arg(long, value_name = "HF_DIR")]
     input: PathBuf,
-    /// The checkpoint to write.
-    #[arg(long, value_name = "CHECKPOINT")]
+    /// The checkpoint to write: a directory, or a bucket's URL.
+    #[arg(long, value_name = "DIR|URL")]
     output: Location,
     /// Print the result as JSON.
     #[arg(long)]
@@ -72,7 +73,7 @@ pub(super) struct ImportArgs {
 #[command(after_help = "Example:\n  pretrain export --checkpoint runs/first --output hf")]
 pub(super) struct ExportArgs {
     /// A checkpoint, or a run directory for its newest one; or a bucket's URL of either.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     checkpoint: Location,
     /// The directory to write.
     #[arg(long, value_name = "HF_DIR")]

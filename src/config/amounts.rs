@@ -1,9 +1,11 @@
 //! Amounts that may be given by what they are for, and are worked out before a run: a batch by its
 //! sequences, a target's length by the objective.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de};
 
 /// How much one update sees, over all devices.
@@ -94,6 +96,26 @@ impl FromStr for TargetLength {
                 expected: EXPECTED_TARGET_LENGTH,
             }),
         }
+    }
+}
+
+impl JsonSchema for BatchSize {
+    fn schema_name() -> Cow<'static, str> {
+        "BatchSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"], "description": EXPECTED_BATCH_SIZE })
+    }
+}
+
+impl JsonSchema for TargetLength {
+    fn schema_name() -> Cow<'static, str> {
+        "TargetLength".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"], "description": EXPECTED_TARGET_LENGTH })
     }
 }
 

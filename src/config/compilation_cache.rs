@@ -1,8 +1,10 @@
 //! Where compiled programs are kept, in one setting: `compiler.cache`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de};
 
 /// Where compiled programs are kept between starts.
@@ -42,6 +44,20 @@ fn of_user(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let set = |name: &str| variable(name).filter(is_set);
     let home = || set("HOME").map(|home| home.join(".cache"));
     Some(set("XDG_CACHE_HOME").or_else(home)?.join("ankh/programs"))
+}
+
+impl JsonSchema for CompilationCache {
+    fn schema_name() -> Cow<'static, str> {
+        "CompilationCache".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [
+            { "const": true, "description": "In the user's cache: the directory that ANKH_COMPILATION_CACHE names, or else ankh/programs in XDG_CACHE_HOME or ~/.cache." },
+            { "const": false, "description": "Nowhere." },
+            { "type": "string", "description": "In this directory." },
+        ]})
+    }
 }
 
 impl Serialize for CompilationCache {

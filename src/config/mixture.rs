@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ankh_data::Objective;
 use ankh_storage::Location;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -14,16 +15,18 @@ use super::Config;
 use super::objective::laid_over;
 
 /// One part of a mixture, as it is written.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Part {
     /// Its share of the rows, in proportion to the others'.
     #[serde(default = "one")]
     pub weight: f64,
     /// Its prepared data; that of `data.dir` where none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub dir: Option<Location>,
     /// Settings of `[objective]` that are others here.
     #[serde(flatten)]
+    #[schemars(skip)]
     over: Table,
 }
 

@@ -8,6 +8,7 @@
 //! devices.
 
 mod amounts;
+mod commented;
 mod compilation_cache;
 mod error;
 mod keys;
@@ -17,6 +18,7 @@ mod mixture;
 mod objective;
 mod paths;
 mod presets;
+pub mod reference;
 mod renamed;
 mod resolve;
 mod sharding;
@@ -28,6 +30,7 @@ mod validate;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::step_flops;
@@ -52,7 +55,7 @@ pub use size::{InvalidSize, Size};
 
 /// A complete configuration: what `config.toml` in a run directory holds. The defaults are those of
 /// `ankh-base`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The network.
@@ -144,17 +147,19 @@ impl Config {
 const TARGET_UNIT: usize = 16;
 
 /// Which sequences are seen, and in which shape.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
     /// What `pretrain prepare` wrote: a directory, or a `gs://` or `s3://` URL; `--data` gives it
     /// on the command line.
+    #[schemars(with = "Option<String>")]
     pub dir: Option<Location>,
     /// The ids the sequences were prepared with.
     pub tokenizer: Vocabulary,
     /// Encoder positions a row, the closing `</s>` included.
     pub input_length: usize,
-    /// Decoder positions a row, the closing `</s>` included. See [`Config::target_length`].
+    /// Decoder positions a row, the closing `</s>` included. `"auto"` is what the longest target
+    /// of the objective takes, or in packed rows what is kept for it, up to a multiple of 16.
     pub target_length: TargetLength,
     /// Whether a row of a batch holds one sequence or as many as fit.
     pub packing: Packing,
@@ -163,12 +168,12 @@ pub struct Data {
     /// Seeds the order of the rows and the masks.
     pub seed: u64,
     /// Memory for sequences. Data that fits is read when the run starts and shuffled as a whole;
-    /// other data is read when it is needed, and shuffled in windows of half this size. So it says
-    /// more than how fast a run is, and does not depend on the machine.
+    /// other data is read when it is needed, and shuffled in windows of half this size. So it
+    /// decides the order of the data, whatever memory the machine has.
     pub memory: Size,
-    /// A local directory that keeps what was read from afar.
+    /// A local directory that keeps what was read over the network.
     pub cache: Option<PathBuf>,
-    /// What the cache may hold.
+    /// The most that the cache may hold.
     pub cache_size: Size,
     /// Threads that read and mask; 0 means as many as the machine has processors.
     pub threads: usize,
@@ -196,12 +201,13 @@ impl Default for Data {
 }
 
 /// The loop.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
     /// The last step.
     pub steps: u64,
-    /// What one update sees, over all devices. See [`Config::batch_rows`].
+    /// What one update sees, over all devices: so many rows, or as many rows as hold about so many
+    /// sequences.
     pub batch_size: BatchSize,
     /// Parts a batch is computed in, one after the other, to save memory.
     pub gradient_accumulation: usize,
@@ -233,7 +239,7 @@ impl Default for Train {
 }
 
 /// The number format of the computation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compute {
     /// bfloat16 on TPU and GPU, float32 on the CPU.
@@ -245,7 +251,7 @@ pub enum Compute {
 }
 
 /// How attention is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attention {
     /// By kernels on a TPU where they suit the model's sizes, elsewhere by the formula.
@@ -258,7 +264,7 @@ pub enum Attention {
 
 /// What a layer's forward pass keeps for its backward pass; the rest is computed again. From least
 /// memory to most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remat {
     /// Keep only what enters the layer: a third more work than keeping everything.
@@ -285,7 +291,7 @@ impl Remat {
 }
 
 /// Evaluation on the validation split during training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Evaluation {
     /// Steps between two evaluations; 0 for none.
@@ -304,7 +310,7 @@ impl Default for Evaluation {
 }
 
 /// How the processes of a run on several hosts wait for each other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cluster {
     /// How long the hosts that have come wait for the others before they give up.
@@ -313,7 +319,6 @@ pub struct Cluster {
     pub lost_after_seconds: f64,
     /// The address of the interface that host 0 listens on; otherwise the one that the slice knows
     /// it by.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// The port that host 0 listens on; 0 takes any that is free.
     pub port: u16,
@@ -331,11 +336,12 @@ impl Default for Cluster {
 }
 
 /// Saving the state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoint {
     /// Where saved states go: a path, `gs://BUCKET/KEY` or `s3://BUCKET/KEY`, of this run alone;
     /// unset, `checkpoints` in the run directory.
+    #[schemars(with = "Option<String>")]
     pub directory: Option<Location>,
     /// Steps between two saves; the last step is always saved. 0 leaves the saves to `minutes`.
     pub every: u64,
@@ -358,7 +364,7 @@ pub struct Checkpoint {
 }
 
 /// What a run does when it gets SIGUSR1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnSigusr1 {
     /// It saves the state and goes on.
@@ -386,7 +392,7 @@ impl Default for Checkpoint {
 /// What a run does about losses, gradients and states that are not finite, and about spikes. The
 /// update of a step whose loss or gradients are not finite is always skipped, and no state that is
 /// not is ever saved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recovery {
     /// Skipped updates in a row after which the run goes back to its last saved state, and goes on

@@ -1,5 +1,6 @@
 //! How arrays are split over the devices of a slice, and the compiler's flags.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::CompilationCache;
@@ -7,7 +8,7 @@ use crate::model::LogicalAxis;
 use crate::named_variants::named_variants;
 
 /// How arrays are split over the devices of a slice.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sharding {
     /// Groups of devices that each compute a share of the batch with a copy of the weights; 0: as
@@ -41,7 +42,7 @@ impl Default for Sharding {
 }
 
 /// A number format of gradients on their way between devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GradientType {
     /// IEEE single precision, whatever the layers compute in.
@@ -52,7 +53,7 @@ pub enum GradientType {
 
 named_variants! {
     /// An axis of the mesh of devices, the slowest first.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     MeshAxis {
         /// The slowest axis.
@@ -66,7 +67,7 @@ named_variants! {
 
 /// For each logical axis the mesh axes that split it, the slowest first. In one array a mesh axis
 /// splits the first dimension that names it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rules {
     /// Sequences.
@@ -129,13 +130,12 @@ impl Rules {
 }
 
 /// What the compiler is told.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Compiler {
     /// XLA's flags for this program, each `name=value`, such as
     /// `xla_tpu_scoped_vmem_limit_kib=32768`.
     pub flags: Vec<String>,
-    /// Where compiled programs are kept, so that a run that starts again does not compile: `true`,
-    /// `false` or a directory. See [`CompilationCache::directory`].
+    /// Where compiled programs are kept, so that a run that starts again does not compile.
     pub cache: CompilationCache,
 }

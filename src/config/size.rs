@@ -1,8 +1,10 @@
 //! Amounts of memory as people write them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de};
 
 /// A number of bytes: `"8 GiB"` or `"500 MB"` in a file, or a plain number of GiB.
@@ -46,9 +48,11 @@ impl fmt::Display for Size {
     }
 }
 
+const EXPECTED: &str = "a size such as \"8 GiB\", or a number of GiB";
+
 /// A text that is no size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid size {0:?}, expected a size such as \"8 GiB\", or a number of GiB")]
+#[error("invalid size {0:?}, expected {expected}", expected = EXPECTED)]
 pub struct InvalidSize(String);
 
 impl FromStr for Size {
@@ -76,6 +80,16 @@ impl Serialize for Size {
     }
 }
 
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number"], "description": EXPECTED })
+    }
+}
+
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -83,7 +97,7 @@ impl<'de> Deserialize<'de> for Size {
             type Value = Size;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a size such as \"8 GiB\", or a number of GiB")
+                f.write_str(EXPECTED)
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {

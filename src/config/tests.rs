@@ -613,6 +613,15 @@ fn there_is_a_rule_for_each_axis_that_can_be_split() {
 }
 
 #[test]
+fn a_setting_without_a_default_can_be_given() {
+    let config = set(&["cluster.address=10.0.0.7", "schedule.steps=5"]).unwrap();
+    assert_eq!(config.cluster.address, Some([10, 0, 0, 7].into()));
+    assert_eq!(config.schedule.steps, Some(5));
+    let text = message(set(&["cluster.address=here"]));
+    assert!(text.contains("`cluster.address`"), "{text}");
+}
+
+#[test]
 fn a_batch_can_be_given_in_sequences() {
     let mut config = set(&["train.batch_size=1024 sequences", "data.packing=packed"]).unwrap();
     assert_eq!(config.train.batch_size, BatchSize::Sequences(1024));

@@ -1,11 +1,12 @@
 //! The settings of a model: `model` and `loss` in a configuration.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::TieEmbeddings;
 
 /// The shape of the encoder-decoder: T5 v1.1 as Hugging Face builds it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
     /// Rows of the embedding table: the tokenizer's ids, and no fewer.
@@ -24,7 +25,7 @@ pub struct Model {
     pub decoder_layers: usize,
     /// Buckets of the relative-attention bias (in the encoder: both directions together).
     pub relative_buckets: usize,
-    /// The distance from which on all keys share the last bucket.
+    /// The distance, in tokens, from which on all keys share the last bucket.
     pub relative_max_distance: usize,
     /// The non-linearity of the feed-forward layers.
     pub activation: Activation,
@@ -65,14 +66,14 @@ impl Model {
 
 /// The non-linearity of a feed-forward layer; a gated one multiplies it with a second, linear
 /// projection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// GELU (tanh approximation) times a linear gate: Ankh.
     GatedGelu,
     /// SiLU times a linear gate: Ankh2 and Ankh3.
     GatedSilu,
-    /// max(x, 0), ungated: the first T5, and one of the paper's experiments.
+    /// `max(x, 0)`, ungated: the first T5, and one of the paper's experiments.
     Relu,
     /// GELU (tanh approximation), ungated.
     Gelu,
@@ -89,7 +90,7 @@ impl Activation {
 
 /// The two libraries draw T5's first attention weights with different standard deviations when the
 /// inner width is not `d_model`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Initialization {
     /// As `transformers`' Flax T5, which trained Ankh.
@@ -99,7 +100,7 @@ pub enum Initialization {
 }
 
 /// Terms beside the cross-entropy; both 0 for Ankh.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Loss {
     /// Weight of the squared logarithm of the softmax's denominator.

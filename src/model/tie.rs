@@ -1,7 +1,9 @@
 //! What a model's output projection is, in one setting: `model.tie_embeddings`.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de};
 
 /// Whether the output projection is the embedding table, and what comes before it then.
@@ -19,6 +21,20 @@ pub enum TieEmbeddings {
 }
 
 const UNSCALED: &str = "unscaled";
+
+impl JsonSchema for TieEmbeddings {
+    fn schema_name() -> Cow<'static, str> {
+        "TieEmbeddings".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [
+            { "const": false, "description": "It is a matrix of its own: Ankh." },
+            { "const": true, "description": "It is the embedding table. The decoder's states are scaled by d_model^-1/2 before it: the first T5." },
+            { "const": UNSCALED, "description": "It is the embedding table, without scaling: T5 v1.1 as transformers 5 begins it." },
+        ]})
+    }
+}
 
 impl Serialize for TieEmbeddings {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

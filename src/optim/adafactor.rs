@@ -3,6 +3,7 @@
 //! and by the size of its tensor.
 
 use ankh_hlo::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Slot, StepContext, UpdateRule, Updated, own_dims, root_mean_square};
@@ -10,7 +11,7 @@ use crate::model::Parameter;
 use crate::validation::Problems;
 
 /// `optax.adafactor` as it is when only the learning rate is given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Adafactor {
     /// Second moments are factored where the two largest dimensions of a matrix are at least this.

@@ -1,6 +1,7 @@
 //! Adam with decoupled weight decay (Loshchilov and Hutter, 2019) as `optax.adamw`.
 
 use ankh_hlo::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Slot, StepContext, UpdateRule, Updated};
@@ -8,7 +9,7 @@ use crate::model::Parameter;
 use crate::validation::Problems;
 
 /// `optax.adamw`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamW {
     /// Decay of the first moment.

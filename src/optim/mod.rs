@@ -11,6 +11,7 @@ mod adamw;
 mod schedule;
 
 use ankh_hlo::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{LogicalAxis, Parameter};
@@ -49,7 +50,7 @@ trait UpdateRule: Default {
 macro_rules! optimizers {
     ($($(#[$doc:meta])* $name:ident($rule:ident),)*) => {
         /// The optimizer and its settings; `name` in the file says which.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
         #[serde(tag = "name", rename_all = "kebab-case")]
         pub enum Optimizer {
             $($(#[$doc])* $name($rule),)*

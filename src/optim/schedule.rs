@@ -1,11 +1,12 @@
 //! The learning rate as a function of the step.
 
 use ankh_hlo::{DType, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The learning rate: a linear warm-up from 0 to the peak, then `kind` until the last step. A
 /// resumed run can be given another length, or a schedule of its own that begins where it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
     /// The rate at the end of the warm-up.
@@ -47,7 +48,7 @@ impl Schedule {
 }
 
 /// The learning rate after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
     /// A straight line to 0 at `schedule.steps`: Ankh.

@@ -1,12 +1,13 @@
 //! What shape batches have, and which examples a run consists of.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::LongSequences;
 use crate::error::{Error, Result, Setting};
 
 /// What a row of a batch holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Packing {
     /// One sequence, and padding behind it.

@@ -17,7 +17,7 @@ use super::{CliError, Exit};
 use crate::telemetry::print_line;
 use bar::Bar;
 
-/// Turn FASTA, CSV or Parquet into the tokenised data that training reads.
+/// Turn FASTA, CSV, TSV or Parquet into the tokenized data that training reads.
 ///
 /// Text may be compressed by gzip, bgzip, zstd or xz. Interrupted work continues when the same
 /// command is run again.
@@ -31,7 +31,7 @@ use bar::Bar;
 pub(super) struct PrepareArgs {
     /// Where the Parquet files and manifest.json go: a directory, s3://BUCKET/KEY or
     /// gs://BUCKET/KEY.
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "DIR|URL")]
     output: Location,
     /// Sequence files, read in this order, here or in a bucket. A directory stands for the sequence
     /// files below it, `-` for standard input. With --merge, the outputs of the parts, if they are
@@ -65,7 +65,7 @@ pub(super) struct PrepareArgs {
 #[group(multiple = true)]
 struct How {
     /// Whose token ids to write.
-    #[arg(long, value_enum, default_value_t = TokenizerArg::Ankh)]
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = TokenizerArg::Ankh)]
     tokenizer: TokenizerArg,
     /// The fraction of sequences held out for evaluation during training, chosen by --split-by.
     #[arg(
@@ -95,16 +95,16 @@ struct How {
     #[arg(long, value_name = "NAME")]
     id_column: Option<String>,
     /// What decides whether a sequence is held out [default: its id, unless all have the same].
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "WHAT")]
     split_by: Option<SplitByArg>,
     /// Threads; 0 for one per core. The output does not depend on them.
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
     /// Records of the inputs per file and per unit of resumable work.
     #[arg(
         long,
         hide = true,
-        value_name = "NUMBER",
+        value_name = "N",
         default_value_t = PrepareOptions::default().chunk_records
     )]
     chunk_records: u64,

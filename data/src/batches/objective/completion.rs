@@ -1,5 +1,6 @@
 //! No masks: the first half of a sequence in, the second half out, as Ankh3's `[S2S]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::spans::Hiding;
@@ -9,7 +10,7 @@ use crate::random::Stream;
 use crate::tokenizer::{Task, Tokenizer};
 
 /// The first half is the input, the second half the target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Completion {
     /// A mark in front of the input; only Ankh3's vocabulary has them.

@@ -1,5 +1,6 @@
 //! The target has the whole sequence: the objective of ProtT5.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::residue_masks::{HidesResidues, ResidueMasks};
@@ -8,7 +9,7 @@ use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
 /// The whole sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FullReconstruction(pub ResidueMasks);
 

@@ -1,5 +1,6 @@
 //! The target has the masked residues and nothing else.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::residue_masks::{HidesResidues, ResidueMasks, Touching};
@@ -9,7 +10,7 @@ use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
 /// Only the masked residues, one after the other, without sentinels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MaskedOnly(pub ResidueMasks);
 

@@ -19,6 +19,7 @@ mod span_corruption;
 mod spans;
 mod unmask;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, Setting};
@@ -35,10 +36,10 @@ use spans::{Hiding, Span};
 
 /// The pre-training objective: the `[objective]` table of the configuration, where `kind` says
 /// which it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Objective {
-    /// The masked residues in full, the rest as [`TargetFormat`] says: Ankh.
+    /// The masked residues in full, the rest as `target_format` says: Ankh.
     PartialDemasking(PartialDemasking),
     /// Only the masked residues, one after the other, without sentinels.
     MaskedOnly(MaskedOnly),

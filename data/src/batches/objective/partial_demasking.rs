@@ -1,5 +1,6 @@
 //! Ankh's own objective: the target has the masked residues in full, and something of the others.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::residue_masks::{HidesResidues, ResidueMasks, Selection, Touching};
@@ -9,7 +10,7 @@ use crate::error::Result;
 use crate::tokenizer::{Task, Tokenizer};
 
 /// The masked residues in full, the rest as [`TargetFormat`] says.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PartialDemasking {
     /// The share of residues that are masked, between 0 and 1.

@@ -1,5 +1,6 @@
 //! Masks of single residues, or of a few neighbors, anywhere in a sequence.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::spans::{
@@ -12,7 +13,7 @@ use crate::random::Stream;
 use crate::tokenizer::{Task, Tokenizer};
 
 /// Which residues are masked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
     /// Any, with equal probability.
@@ -24,7 +25,7 @@ pub enum Selection {
 }
 
 /// What becomes of masks that touch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Touching {
     /// Each keeps its own sentinel.
@@ -35,7 +36,7 @@ pub enum Touching {
 }
 
 /// Which residues are masked, and how many.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResidueMasks {
     /// The share of residues that are masked, between 0 and 1.

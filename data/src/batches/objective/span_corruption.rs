@@ -1,5 +1,6 @@
 //! T5's span corruption: random spans of a mean length, each behind one sentinel.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::spans::{
@@ -11,7 +12,7 @@ use crate::random::Stream;
 use crate::tokenizer::{Task, Tokenizer};
 
 /// Random spans of a mean length, as in `run_t5_mlm`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpanCorruption {
     /// The share of residues that are masked, between 0 and 1.

@@ -1,6 +1,7 @@
 //! Spans of residues behind sentinels: how many there can be, and what input and target say of
 //! them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Example, Masking};
@@ -9,7 +10,7 @@ use crate::random::Stream;
 use crate::tokenizer::{Tokenizer, UNK};
 
 /// Whether the share of masked residues is met exactly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Count {
     /// `round(rate * n)` residues of every sequence, halves rounded up.
@@ -20,7 +21,7 @@ pub enum Count {
 }
 
 /// How the target names what is not spelled out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetFormat {
     /// Masked residues literally, each unmasked run as the next sentinel: T5's own function.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::dataset::Lengths;
@@ -11,7 +12,7 @@ use crate::batches::dataset::Lengths;
 const STRIDE: u64 = 64;
 
 /// What is done with sequences that do not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LongSequences {
     /// A random window, drawn anew every epoch.
