@@ -9,6 +9,7 @@ mod configuration;
 mod doctor;
 mod error;
 mod hosts;
+mod jobs;
 mod launch;
 mod listing;
 mod output;
@@ -61,6 +62,11 @@ enum Command {
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
     Doctor(doctor::DoctorArgs),
+    Submit(Box<jobs::SubmitArgs>),
+    Status(jobs::StatusArgs),
+    Logs(jobs::LogsArgs),
+    Stop(jobs::StopArgs),
+    Runs(jobs::RunsArgs),
 }
 
 /// Runs the program on this process's arguments.
@@ -89,6 +95,11 @@ pub fn main() -> ExitCode {
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
+        Some(Command::Submit(arguments)) => jobs::submit(*arguments),
+        Some(Command::Status(arguments)) => jobs::status(arguments),
+        Some(Command::Logs(arguments)) => jobs::logs(arguments),
+        Some(Command::Stop(arguments)) => jobs::stop(arguments),
+        Some(Command::Runs(arguments)) => jobs::runs(arguments),
     };
     match done {
         Ok(exit) => exit.into(),
