@@ -26,6 +26,9 @@ SERVERS := target/servers
 # Programs that check and build what is not Rust.
 TOOLS := target/tools
 
+# Programs that check scripts and manifests.
+DEPLOY := target/deploy
+
 .PHONY: help
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -182,7 +185,7 @@ goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from trans
 	$(REFERENCE_PYTHON) tests/golden/make.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
 	$(TORCH_PYTHON) tests/golden/make_directories.py
-	WRITE_GOLDENS=1 cargo test --test integration -- shardings:: reference::
+	WRITE_GOLDENS=1 cargo test --test integration -- shardings:: reference:: submit::
 
 .PHONY: check-export
 check-export: plugin $(REFERENCE)/ready $(TORCH)/ready ## load exported models in transformers 4 and 5, checkpoints in zarr, and compare
@@ -191,6 +194,10 @@ check-export: plugin $(REFERENCE)/ready $(TORCH)/ready ## load exported models i
 	$(TORCH_PYTHON) tests/python/check_directories.py --transformers4 $(TRANSFORMERS_4)
 	@for checkpoint in demo/run/checkpoints/step_*; do \
 	if [[ -d $$checkpoint ]]; then $(REFERENCE_PYTHON) tests/python/check_checkpoint.py $$checkpoint; fi; done
+
+.PHONY: check-deploy
+check-deploy: $(DEPLOY)/ready ## check the scripts, units, manifests and commands of `pretrain submit`
+	$(DEPLOY)/bin/python tests/python/check_deploy.py
 
 .PHONY: check-events
 check-events: plugin $(REFERENCE)/ready ## let TensorBoard read the events of a killed and resumed run, and compare
@@ -221,6 +228,12 @@ $(TORCH)/ready: tests/python/torch.txt tests/python/requirements.txt
 	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
 	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check --target $(TRANSFORMERS_4) \
 	"$$(grep '^transformers==' tests/python/requirements.txt)"
+	touch $@
+
+$(DEPLOY)/ready: tests/python/deploy.txt
+	rm -rf $(DEPLOY)
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 $(SERVERS)/ready: tests/python/servers.txt

@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CRATES = ["proto", "storage", "cluster", "hlo", "mosaic", "pjrt", "data", "."]
+CRATES = ["proto", "storage", "cluster", "jobs", "hlo", "mosaic", "pjrt", "data", "."]
 BEGIN, END = "<!-- structure: begin -->\n```text\n", "```\n<!-- structure: end -->"
 
 # Public names for which the field has other words, by the files that had them.

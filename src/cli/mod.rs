@@ -11,6 +11,7 @@ mod error;
 mod fetch;
 mod hosts;
 mod init;
+mod jobs;
 mod launch;
 mod listing;
 mod output;
@@ -64,6 +65,11 @@ enum Command {
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
     Doctor(doctor::DoctorArgs),
+    Submit(Box<jobs::SubmitArgs>),
+    Status(jobs::StatusArgs),
+    Logs(jobs::LogsArgs),
+    Stop(jobs::StopArgs),
+    Runs(jobs::RunsArgs),
     Init(init::InitArgs),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
@@ -103,6 +109,11 @@ pub fn main() -> ExitCode {
         Some(Command::Init(arguments)) => init::run(arguments),
         Some(Command::Completions(arguments)) => shell::completions(arguments),
         Some(Command::Man(arguments)) => shell::man(arguments),
+        Some(Command::Submit(arguments)) => jobs::submit(*arguments),
+        Some(Command::Status(arguments)) => jobs::status(arguments),
+        Some(Command::Logs(arguments)) => jobs::logs(arguments),
+        Some(Command::Stop(arguments)) => jobs::stop(arguments),
+        Some(Command::Runs(arguments)) => jobs::runs(arguments),
     };
     match done {
         Ok(exit) => exit.into(),

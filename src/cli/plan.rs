@@ -116,6 +116,25 @@ pub(super) fn run(arguments: PlanArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// Compiles the step for a slice, to see whether it fits.
+pub(super) fn fits(config: &Config, arguments: &ConfigArgs, slice: Slice) -> Result<(), CliError> {
+    let mut config = config.clone();
+    settle_batch_size(&mut config)?;
+    arguments.lay_out(&mut config, slice);
+    let lowered = LoweredStep::new(&config, slice)?;
+    let _spinner = Spinner::start(format!(
+        "compiling for {slice}, to see whether the step fits"
+    ));
+    let compiled = Compiler::this_program()?.compile(Job {
+        config: &config,
+        slice,
+        executable: Executable::Unwanted,
+    });
+    compiled
+        .map(drop)
+        .map_err(|error| explained(error, &lowered))
+}
+
 /// Searches for the best way to run the step.
 fn search(config: &Config, arguments: &PlanArgs) -> Result<Exit, CliError> {
     let options = &arguments.searching;
