@@ -23,6 +23,9 @@ TRANSFORMERS_4 := $(TORCH)/transformers-4
 # Servers that the tests start on loopback, and programs whose tables they read.
 SERVERS := target/servers
 
+# What drives the system's Chromium.
+BROWSER := target/browser
+
 .PHONY: help
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -167,6 +170,11 @@ check-events: plugin $(REFERENCE)/ready ## let TensorBoard read the events of a 
 	cargo build --bin pretrain
 	$(REFERENCE_PYTHON) tests/python/check_events.py
 
+.PHONY: check-pages
+check-pages: plugin $(BROWSER)/ready ## open the pages of report and watch in Chromium, with real runs, and leave pictures
+	cargo build --bin pretrain
+	XLA_FLAGS=--xla_backend_optimization_level=0 $(BROWSER)/bin/python tests/browser/check_pages.py
+
 .PHONY: plugin
 plugin: ## fetch the pinned PJRT plugin for the CPU
 	@$(PYTHON) deploy/fetch_plugin.py cpu
@@ -197,4 +205,10 @@ $(SERVERS)/ready: tests/python/servers.txt
 	rm -rf $(SERVERS)
 	$(PYTHON) -m venv $(SERVERS)
 	$(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(BROWSER)/ready: tests/browser/requirements.txt
+	rm -rf $(BROWSER)
+	$(PYTHON) -m venv $(BROWSER)
+	$(BROWSER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
