@@ -264,7 +264,9 @@ impl Columns {
         self.epoch = line.epoch.or(self.epoch);
         for (column, value) in self.values.iter_mut().zip(line.values) {
             if value.is_finite() {
-                column.resize(row, f32::NAN);
+                if column.len() < row {
+                    column.resize(row, f32::NAN);
+                }
                 column.push(value);
             }
         }

@@ -205,12 +205,9 @@ impl Said<'_> {
 
 /// The devices of a mesh, as [`crate::mesh_shape::MeshShape`] is displayed.
 fn devices(mesh: &str) -> Option<u64> {
-    let axes = mesh.split(" x ").map(|axis| {
+    mesh.split(" x ").try_fold(1, |product: u64, axis| {
         let (_, length) = axis.rsplit_once(' ')?;
-        length.parse::<u64>().ok()
-    });
-    axes.fold(Some(1), |product: Option<u64>, length| {
-        product?.checked_mul(length?)
+        product.checked_mul(length.parse().ok()?)
     })
 }
 

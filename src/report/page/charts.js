@@ -109,6 +109,9 @@ function smoothed(xs, ys) {
   return Array.from(sums, (sum, at) => sum / weights[at]);
 }
 
+// Above nearly all of the values, with some room.
+const usualMost = (values) => 1.5 * Float64Array.from(values).sort()[Math.floor(0.96 * (values.length - 1))];
+
 // The two lines of a run in a chart: what was measured, and what it comes to.
 function lines(chart, run) {
   const series = seriesOf(run);
@@ -118,7 +121,9 @@ function lines(chart, run) {
   const measured = [convert(points.steps), points.values];
   if (!chart.smooth || view.smoothing === 0 || points.steps.length < 3) return [[[], []], measured];
   const base = points.means ? [convert(points.means.steps), points.means.values] : measured;
-  return [measured, [base[0], smoothed(...base)]];
+  // A few moments that were many times the usual would lift the mean of their whole surroundings.
+  const most = chart.robust ? usualMost(points.values) : Infinity;
+  return [measured, [base[0], smoothed(base[0], base[1].map((value) => Math.min(value, most)))]];
 }
 
 class Chart {
@@ -169,7 +174,7 @@ class Chart {
       const [xs, ys] = raw[0].length ? raw : main;
       xs.forEach((x, index) => { if (x >= from && x <= to) values.push(ys[index]); });
     }
-    const usual = 1.5 * values.sort((a, b) => a - b)[Math.floor(0.96 * (values.length - 1))];
+    const usual = usualMost(values);
     const isCut = values.length > 20 && high > 2 * usual;
     this.cut.hidden = !isCut;
     this.cut.textContent = isCut ? `peaks up to ${this.spec.format(high)} are cut off` : "";
