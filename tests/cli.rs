@@ -95,7 +95,8 @@ fn prepared(directory: &Path) -> String {
 #[test]
 fn every_help_ends_with_an_example() {
     for command in [
-        "", "prepare", "batches", "plan", "forward", "import", "export", "doctor",
+        "", "prepare", "batches", "plan", "forward", "import", "export", "doctor", "report",
+        "watch",
     ] {
         let arguments: Vec<&str> = [command, "--help"]
             .into_iter()
