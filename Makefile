@@ -29,6 +29,9 @@ TOOLS := target/tools
 # Programs that check scripts and manifests.
 DEPLOY := target/deploy
 
+# What drives the system's Chromium.
+BROWSER := target/browser
+
 .PHONY: help
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -204,6 +207,11 @@ check-events: plugin $(REFERENCE)/ready ## let TensorBoard read the events of a 
 	cargo build --bin pretrain
 	$(REFERENCE_PYTHON) tests/python/check_events.py
 
+.PHONY: check-pages
+check-pages: plugin $(BROWSER)/ready ## open the pages of report and watch in Chromium, with real runs, and leave pictures
+	cargo build --bin pretrain
+	XLA_FLAGS=--xla_backend_optimization_level=0 $(BROWSER)/bin/python tests/browser/check_pages.py
+
 .PHONY: plugin
 plugin: ## fetch the pinned PJRT plugin for the CPU
 	@$(PYTHON) deploy/fetch_plugin.py cpu
@@ -246,4 +254,10 @@ $(TOOLS)/ready: tests/python/tools.txt
 	rm -rf $(TOOLS)
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	touch $@
+
+$(BROWSER)/ready: tests/browser/requirements.txt
+	rm -rf $(BROWSER)
+	$(PYTHON) -m venv $(BROWSER)
+	$(BROWSER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@

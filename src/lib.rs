@@ -15,8 +15,9 @@
 //! Beside the loop stand [`checkpoint`] (named tensors, saved whole or not at all), [`run_dir`]
 //! (the directory of a run, and who may write to it), [`telemetry`] (metrics and logs) and
 //! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be
-//! here and reports its memory and time. [`supervision`] keeps a training process running. [`cli`]
-//! is the command line: arguments in, exit codes and advice out.
+//! here and reports its memory and time. [`supervision`] keeps a training process running.
+//! [`report`] and [`watch`] show runs in a browser. [`cli`] is the command line: arguments in, exit
+//! codes and advice out.
 
 pub mod checkpoint;
 pub mod cli;
@@ -30,9 +31,11 @@ mod named_variants;
 pub mod optim;
 pub mod plan;
 pub mod programs;
+pub mod report;
 mod row_fill;
 pub mod run_dir;
 pub mod supervision;
 pub mod telemetry;
 pub mod train;
 pub mod validation;
+pub mod watch;

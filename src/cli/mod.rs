@@ -19,9 +19,11 @@ mod plan;
 mod prepare;
 mod readiness;
 mod replay;
+mod report;
 mod shell;
 mod tensor_file;
 mod train;
+mod watch;
 mod weights;
 
 use std::process::ExitCode;
@@ -61,6 +63,8 @@ enum Command {
     #[command(hide = true)]
     Compile(compile::CompileArgs),
     Replay(replay::ReplayArgs),
+    Report(report::ReportArgs),
+    Watch(watch::WatchArgs),
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
@@ -102,6 +106,8 @@ pub fn main() -> ExitCode {
         Some(Command::Plan(arguments)) => plan::run(arguments),
         Some(Command::Compile(arguments)) => compile::run(arguments),
         Some(Command::Replay(arguments)) => replay::run(arguments),
+        Some(Command::Report(arguments)) => report::run(arguments),
+        Some(Command::Watch(arguments)) => watch::run(arguments),
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),

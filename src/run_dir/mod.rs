@@ -23,7 +23,7 @@ pub use contents::Contents;
 pub(crate) use identity::saved_config;
 pub use identity::{Damage, Difference, Recorded};
 pub(crate) use lease::machine;
-pub use lease::{Fence, Holder, Lost};
+pub use lease::{Fence, Holder, Lost, Tenancy, tenancy};
 pub(crate) use requests::is_ignored;
 pub use requests::{Request, Requests};
 

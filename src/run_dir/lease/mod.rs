@@ -208,6 +208,41 @@ pub(super) fn holder(directory: &Path) -> Option<Holder> {
     }
 }
 
+/// What a directory's lease tells of its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tenancy {
+    /// There is no lease, or its holder gave it back.
+    Free,
+    /// The holder lives, as far as can be told.
+    Held(Holder),
+    /// The holder ended without giving it back, or has not renewed it for long.
+    Abandoned(Holder),
+}
+
+/// What the lease of `directory` tells, by its file alone. Unlike [`holder`] it takes no lock, so
+/// whoever asks again and again is never in a trainer's way.
+pub fn tenancy(directory: &Path) -> Tenancy {
+    let leases = directory.join(DIRECTORY);
+    let read = || {
+        let path = path_of(&leases, newest(&leases).ok()??);
+        let record: Record = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+        let renewed = fs::metadata(&path).and_then(|file| file.modified()).ok()?;
+        Some((record, renewed))
+    };
+    let Some((record, renewed)) = read() else {
+        return Tenancy::Free;
+    };
+    let (holder, ended) = (record.holder, record.ended);
+    // A clock that is behind the file system's has just seen it renewed.
+    let age = renewed.elapsed().unwrap_or_default();
+    let lives = holder.is_alive().unwrap_or(age < TIMING.patience);
+    match (ended, lives) {
+        (true, _) => Tenancy::Free,
+        (false, true) => Tenancy::Held(holder),
+        (false, false) => Tenancy::Abandoned(holder),
+    }
+}
+
 impl State {
     fn renew_until(&self, stopped: &Receiver<()>, every: Duration) {
         let mut renewals = 0;

@@ -145,3 +145,37 @@ fn of_many_that_take_a_stale_lease_at_once_one_gets_it() {
 fn without_lock_of(directory: &Path, _taker: usize) {
     let _ = fs::remove_file(directory.join(DIRECTORY).join(LOCK));
 }
+
+#[test]
+fn looking_at_a_lease_tells_a_holder_that_lives_from_one_that_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(tenancy(directory.path()), Tenancy::Free);
+    let lease = Lease::take(directory.path()).unwrap();
+    let me = lease.state.holder.clone();
+    assert_eq!(tenancy(directory.path()), Tenancy::Held(me.clone()));
+    let path = path_of(&directory.path().join(DIRECTORY), lease.state.number);
+    drop(lease);
+    assert_eq!(tenancy(directory.path()), Tenancy::Free);
+    let left = |holder: Holder| {
+        let record = Record {
+            holder,
+            renewals: 3,
+            ended: false,
+        };
+        fs::write(&path, serde_json::to_string(&record).unwrap()).unwrap();
+    };
+    // A process of this machine that began at another time than the one of that number now.
+    let gone = Holder {
+        began: Some(1),
+        ..me
+    };
+    left(gone.clone());
+    assert_eq!(tenancy(directory.path()), Tenancy::Abandoned(gone));
+    // One of another machine lives as long as it renews.
+    left(elsewhere());
+    assert_eq!(tenancy(directory.path()), Tenancy::Held(elsewhere()));
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::SystemTime::now() - 2 * TIMING.patience)
+        .unwrap();
+    assert_eq!(tenancy(directory.path()), Tenancy::Abandoned(elsewhere()));
+}
