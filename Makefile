@@ -23,6 +23,9 @@ TRANSFORMERS_4 := $(TORCH)/transformers-4
 # Servers that the tests start on loopback, and programs whose tables they read.
 SERVERS := target/servers
 
+# What reads the telemetry of runs: TensorBoard, and Prometheus's parser.
+WATCHERS := target/watchers
+
 .PHONY: help
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -163,9 +166,12 @@ check-export: plugin $(REFERENCE)/ready $(TORCH)/ready ## load exported models i
 	if [[ -d $$checkpoint ]]; then $(REFERENCE_PYTHON) tests/python/check_checkpoint.py $$checkpoint; fi; done
 
 .PHONY: check-events
-check-events: plugin $(REFERENCE)/ready ## let TensorBoard read the events of a killed and resumed run, and compare
+check-events: plugin $(WATCHERS)/ready ## let TensorBoard and Prometheus read a killed and resumed run, and compare
 	cargo build --bin pretrain
-	$(REFERENCE_PYTHON) tests/python/check_events.py
+	XLA_FLAGS=--xla_backend_optimization_level=0 $(WATCHERS)/bin/python tests/python/check_events.py
+	@if command -v promtool >/dev/null; then promtool check rules deploy/prometheus/alerts.yml \
+	&& promtool test rules deploy/prometheus/alerts_test.yml; \
+	else echo 'promtool is not installed: the alerts are not checked'; fi
 
 .PHONY: plugin
 plugin: ## fetch the pinned PJRT plugin for the CPU
@@ -191,6 +197,12 @@ $(TORCH)/ready: tests/python/torch.txt tests/python/requirements.txt
 	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
 	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check --target $(TRANSFORMERS_4) \
 	"$$(grep '^transformers==' tests/python/requirements.txt)"
+	touch $@
+
+$(WATCHERS)/ready: tests/python/watchers.txt
+	rm -rf $(WATCHERS)
+	$(PYTHON) -m venv $(WATCHERS)
+	$(WATCHERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 $(SERVERS)/ready: tests/python/servers.txt
