@@ -32,6 +32,9 @@ DEPLOY := target/deploy
 # What drives the system's Chromium.
 BROWSER := target/browser
 
+# What reads the telemetry of runs: TensorBoard, and Prometheus's parser.
+WATCHERS := target/watchers
+
 .PHONY: help
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -203,9 +206,12 @@ check-deploy: $(DEPLOY)/ready ## check the scripts, units, manifests and command
 	$(DEPLOY)/bin/python tests/python/check_deploy.py
 
 .PHONY: check-events
-check-events: plugin $(REFERENCE)/ready ## let TensorBoard read the events of a killed and resumed run, and compare
+check-events: plugin $(WATCHERS)/ready ## let TensorBoard and Prometheus read a killed and resumed run, and compare
 	cargo build --bin pretrain
-	$(REFERENCE_PYTHON) tests/python/check_events.py
+	XLA_FLAGS=--xla_backend_optimization_level=0 $(WATCHERS)/bin/python tests/python/check_events.py
+	@if command -v promtool >/dev/null; then promtool check rules deploy/prometheus/alerts.yml \
+	&& promtool test rules deploy/prometheus/alerts_test.yml; \
+	else echo 'promtool is not installed: the alerts are not checked'; fi
 
 .PHONY: check-pages
 check-pages: plugin $(BROWSER)/ready ## open the pages of report and watch in Chromium, with real runs, and leave pictures
@@ -242,6 +248,12 @@ $(DEPLOY)/ready: tests/python/deploy.txt
 	rm -rf $(DEPLOY)
 	$(PYTHON) -m venv $(DEPLOY)
 	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(WATCHERS)/ready: tests/python/watchers.txt
+	rm -rf $(WATCHERS)
+	$(PYTHON) -m venv $(WATCHERS)
+	$(WATCHERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 $(SERVERS)/ready: tests/python/servers.txt

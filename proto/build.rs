@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use prost_build::Config;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "xla/xla_data.proto",
     "xla/service/hlo.proto",
     "xla/xla.proto",
     "xla/pjrt/proto/compile_options.proto",
     "tensorboard/event.proto",
+    "tsl/profiler/protobuf/profiler_options.proto",
+    "tsl/profiler/protobuf/xplane.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

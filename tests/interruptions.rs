@@ -14,11 +14,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ankh::checkpoint::Store;
-use ankh_proto::tensorboard::{Event, event};
-use prost::Message;
+use ankh_proto::tensorboard::event::What;
 use serde_json::{Map, Value};
 
-use crate::support::runs::{Bench, expect, pretrain, run_by};
+use crate::support::runs::{Bench, events, expect, pretrain, run_by};
 
 /// A run under way.
 struct Run {
@@ -625,29 +624,18 @@ fn a_run_that_cannot_save_its_last_step_says_what_it_leaves() {
 /// The steps that TensorBoard shows: the files in the order of their names, without what a later
 /// session's start makes void.
 fn shown(run: &Path) -> Vec<u64> {
-    let entries = fs::read_dir(run)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let is_events = |path: &PathBuf| path.to_string_lossy().contains("tfevents");
-    let mut files: Vec<PathBuf> = entries.filter(is_events).collect();
-    files.sort();
     let mut shown: Vec<u64> = Vec::new();
-    for file in files {
-        let bytes = fs::read(file).unwrap();
-        let mut rest = bytes.as_slice();
-        // A record that a kill cut short ends its file.
-        while let Some((length, after)) = rest.split_first_chunk::<8>() {
-            let length = u64::from_le_bytes(*length) as usize;
-            let Some(message) = after.get(4..4 + length) else {
-                break;
-            };
-            let event = Event::decode(message).unwrap();
-            match event.what {
-                Some(event::What::SessionLog(_)) => shown.retain(|step| *step < event.step as u64),
-                Some(event::What::Summary(_)) => shown.push(event.step as u64),
-                _ => {}
+    for event in events(run) {
+        match event.what {
+            Some(What::SessionLog(_)) => shown.retain(|step| *step < event.step as u64),
+            Some(What::Summary(summary)) => {
+                let losses = summary
+                    .value
+                    .iter()
+                    .filter(|value| value.tag == "train/loss");
+                shown.extend(losses.map(|_| event.step as u64));
             }
-            rest = after.get(8 + length..).unwrap_or_default();
+            _ => {}
         }
     }
     shown

@@ -84,6 +84,29 @@ impl Api {
         (version.major, version.minor)
     }
 
+    /// The profiler's functions, if the plugin has a profiler that this crate can use.
+    pub fn profiler(&self) -> Option<&'static sys::ProfilerApi> {
+        // SAFETY: `new` was given a valid table; its list of extensions is valid as long.
+        let mut next = unsafe { self.table.as_ref().extension_start };
+        while !next.is_null() {
+            // SAFETY: each extension begins with this head, and names the next one or null.
+            let head = unsafe { &*next };
+            let size = head.struct_size;
+            if head.kind == sys::PROFILER_EXTENSION && size >= size_of::<sys::ProfilerExtension>() {
+                // SAFETY: the extension's own kind and size say that it is this structure.
+                let api = unsafe { (*next.cast::<sys::ProfilerExtension>()).api };
+                // SAFETY: the table is null, or begins with its size and stays as long as the
+                // plugin does, which is never unloaded.
+                let size = (!api.is_null()).then(|| unsafe { (*api).struct_size })?;
+                let is_whole = size >= size_of::<sys::ProfilerApi>();
+                // SAFETY: as above; its own size says that it holds these functions.
+                return is_whole.then(|| unsafe { &*api });
+            }
+            next = head.next;
+        }
+        None
+    }
+
     /// The address of a function, if the table reaches that far and holds one.
     fn function(&self, function: Function) -> Result<NonNull<u8>> {
         let missing = || Error::MissingFunction {

@@ -57,6 +57,12 @@ impl Fake {
         self
     }
 
+    /// Puts an extension in, which stays for the life of the process.
+    pub fn with_extension(mut self, extension: &'static sys::ExtensionBase) -> Self {
+        self.table.header.extension_start = ptr::from_ref(extension).cast_mut();
+        self
+    }
+
     /// The plugin, whose table stays for the life of the process.
     pub fn plugin(self) -> Plugin {
         let table = keep(self.table);

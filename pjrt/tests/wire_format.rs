@@ -14,7 +14,11 @@ use prost_types::{
 };
 
 /// Where XLA's protos lie: in its own repository, and in the one that libtpu is built from.
-const PREFIXES: [&str; 2] = ["", "third_party/tensorflow/compiler/"];
+const PREFIXES: [&str; 3] = [
+    "",
+    "third_party/tensorflow/compiler/",
+    "third_party/tensorflow/",
+];
 
 /// Messages and enumerations by full name.
 #[derive(Default)]
@@ -44,12 +48,12 @@ impl Types {
     }
 }
 
-/// Our own descriptors, of XLA's files only.
+/// Our own descriptors, of XLA's files and its profilers' only.
 fn ours() -> Vec<FileDescriptorProto> {
     let set = FileDescriptorSet::decode(ankh_proto::DESCRIPTORS).unwrap();
     set.file
         .into_iter()
-        .filter(|file| file.package() == "xla")
+        .filter(|file| file.package() != "tensorboard")
         .collect()
 }
 
@@ -194,6 +198,7 @@ fn our_messages_are_the_plugins() {
     let (ours, theirs) = both();
     assert!(ours.messages.contains_key(".xla.HloModuleProto"));
     assert!(ours.messages.contains_key(".xla.CompileOptionsProto"));
+    assert!(ours.messages.contains_key(".tensorflow.ProfileOptions"));
     let found = disagreements(&ours, &theirs);
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -11,6 +11,13 @@ pub mod xla {
     include!(concat!(env!("OUT_DIR"), "/xla.rs"));
 }
 
+/// What XLA's profilers are asked for, and what they record.
+#[allow(missing_docs)]
+pub mod profiler {
+    include!(concat!(env!("OUT_DIR"), "/tensorflow.rs"));
+    include!(concat!(env!("OUT_DIR"), "/tensorflow.profiler.rs"));
+}
+
 /// TensorBoard's event files.
 #[allow(missing_docs)]
 pub mod tensorboard {

@@ -101,9 +101,9 @@ impl CliError {
         if self.exit == Exit::Done {
             return;
         }
-        crate::telemetry::print_line(&format!("error: {}", self.message()));
+        crate::telemetry::print_error(&format!("error: {}", self.message()));
         if let Some(help) = &self.help {
-            crate::telemetry::print_line(&format!("help: {help}"));
+            crate::telemetry::print_error(&format!("help: {help}"));
         }
     }
 }

@@ -45,6 +45,7 @@ const OWN: [&str; 4] = [
 ];
 
 pub(super) fn run(arguments: LaunchArgs) -> Result<Exit, CliError> {
+    Log::choose(arguments.train.log_format);
     Log::start();
     let mut given = std::env::args_os();
     let name = given.next().unwrap_or_else(|| "pretrain".into());

@@ -16,13 +16,13 @@ use super::output::{json, line_of};
 use super::readiness::ready;
 use super::{CliError, Exit, Slice};
 use crate::checkpoint::Store;
-use crate::config::{Config, OnSigusr1, resolve_over};
+use crate::config::{Config, ListenAddress, OnSigusr1, StepRange, resolve_over};
 use crate::huge_pages::run_with_huge_pages;
 use crate::mesh::tpu_vm::{TpuVm, on_preemption};
 use crate::mesh::{DeviceError, Entries, Hosts, ProgramCache};
 use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
 use crate::supervision::{Pulse, Restart};
-use crate::telemetry::Log;
+use crate::telemetry::{Log, LogFormat};
 use crate::train::{Outcome, Processes, Summary, open_mesh, train};
 
 #[derive(Args)]
@@ -64,12 +64,25 @@ pub(super) struct TrainArgs {
     /// kept, data continues after the rows already seen, and another optimizer starts from nothing.
     #[arg(long, requires = "resume")]
     accept_changes: bool,
+    /// Serve metrics to Prometheus on this port of this machine, or on an address such as
+    /// 0.0.0.0:9464 [default: telemetry.prometheus_listen of the configuration].
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<ListenAddress>,
+    /// Take a profile of these steps, the first and the last of them, for TensorBoard [default:
+    /// telemetry.profile_steps of the configuration].
+    #[arg(long, value_name = "A..B")]
+    profile_steps: Option<StepRange>,
+    /// How progress and messages are written to standard error. JSON is a line each, with the
+    /// fields that Google's Cloud Logging expects.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
+    Log::choose(arguments.log_format);
     if arguments.slice.platform() == Platform::Cpu {
         run_with_huge_pages();
     }
@@ -300,6 +313,12 @@ impl TrainArgs {
         }
         if let Some(steps) = self.steps {
             config.train.steps = steps;
+        }
+        if let Some(listen) = self.metrics_listen {
+            config.telemetry.prometheus_listen = Some(listen);
+        }
+        if let Some(steps) = self.profile_steps {
+            config.telemetry.profile_steps = Some(steps);
         }
         config.validate()?;
         Ok((config, restored))

@@ -23,6 +23,7 @@ mod renamed;
 mod resolve;
 mod sharding;
 mod size;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -52,6 +53,7 @@ pub use resolve::{RESOLVED_HEADER, Versions, resolve, resolve_over};
 pub(crate) use resolve::{recorded_in_json, resolve_recorded};
 pub use sharding::{Compiler, GradientType, MeshAxis, Rules, Sharding};
 pub use size::{InvalidSize, Size};
+pub use telemetry::{InvalidAddress, InvalidSteps, ListenAddress, StepRange, Telemetry};
 
 /// A complete configuration: what `config.toml` in a run directory holds. The defaults are those of
 /// `ankh-base`.
@@ -86,6 +88,8 @@ pub struct Config {
     pub sharding: Sharding,
     /// What the compiler is told.
     pub compiler: Compiler,
+    /// What the run tells of itself beside its lines of metrics.
+    pub telemetry: Telemetry,
 }
 
 impl Config {

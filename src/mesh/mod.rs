@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ankh_hlo::{LogicalAxisRules, Module, ShardingForm};
 use ankh_pjrt::{
     Client, Code, CompileOptions, Device, DeviceDescription, Executable, NamedValue, Partitioner,
-    Platform, Plugin, Program, keeping_signals,
+    Platform, Plugin, Profile, Program, keeping_signals,
 };
 
 use crate::mesh_shape::MeshShape;
@@ -237,6 +237,11 @@ impl DeviceMesh {
     pub fn plugin_api(&self) -> String {
         let (major, minor) = self.client.plugin().api_version();
         format!("{major}.{minor}")
+    }
+
+    /// Starts to record what this process's devices do. Nothing where the plugin has no profiler.
+    pub fn start_profile(&self) -> Result<Option<Profile>, DeviceError> {
+        Ok(self.client.plugin().start_profile()?)
     }
 
     /// The platform with the version that the plugin gives it.

@@ -18,6 +18,8 @@ pub struct TokenLoss<'g> {
     /// How many tokens were predicted correctly. The prediction is the first token of those with
     /// the largest logit.
     pub correct: Tensor<'g>,
+    /// The prediction for each position, s32 `[batch, length]`.
+    pub predictions: Tensor<'g>,
 }
 
 impl<'g> Targets<'g> {
@@ -72,11 +74,13 @@ pub fn token_loss<'g>(logits: Tensor<'g>, targets: Targets<'g>, loss: &Loss) -> 
         };
         vec![(slope - target) * (*weights * dy).expand_dims(&[2])]
     });
-    let correct = predictions(logits).equal(targets.0).convert(logits.dtype()) * weights;
+    let predictions = predictions(logits);
+    let correct = predictions.equal(targets.0).convert(logits.dtype()) * weights;
     TokenLoss {
         objective: cost.sum_all(),
         cross_entropy: cross_entropy.sum_all(),
         correct: correct.sum_all(),
+        predictions,
     }
 }
 

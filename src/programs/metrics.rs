@@ -74,6 +74,13 @@ impl<T: Copy> StepMetrics<T> {
         ]
     }
 
+    /// From the first numbers of a training step's vector, with those behind them; none from too
+    /// few.
+    pub fn split(numbers: &[T]) -> Option<(Self, &[T])> {
+        let (own, rest) = numbers.split_at_checked(8)?;
+        Some((Self::from_slice(own)?, rest))
+    }
+
     /// From the numbers of the program's vector; none from another count of them.
     pub fn from_slice(numbers: &[T]) -> Option<Self> {
         let &[
@@ -152,6 +159,9 @@ mod tests {
         assert_eq!((metrics.loss, metrics.grad_norm), (1.0, 3.0));
         assert_eq!(metrics.to_array(), vector);
         assert_eq!(StepMetrics::from_slice(&vector[1..]), None);
+        let more = [&vector[..], &[9.0]].concat();
+        assert_eq!(StepMetrics::split(&more), Some((metrics, &[9.0][..])));
+        assert_eq!(StepMetrics::split(&vector[1..]), None);
         let reason = |skipped| {
             let metrics = StepMetrics {
                 skipped,

@@ -9,6 +9,7 @@
 
 mod attention;
 mod forward;
+mod histograms;
 mod initial;
 mod metrics;
 pub mod sharding;
@@ -23,6 +24,7 @@ use crate::model::{AttentionImplementation, Parameter, Weights};
 
 pub use attention::{NoKernel, attention};
 pub use forward::Gradients;
+pub use histograms::Histogram;
 pub use metrics::{EvaluationSums, SkipReason, StepMetrics};
 pub use signature::{Array, BatchShape, batch, state};
 pub use spikes::is_of_spikes;

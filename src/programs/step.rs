@@ -5,13 +5,16 @@ use ankh_hlo::{DType, Error, Graph, Module, Tensor};
 use super::forward::losses;
 use super::signature::BatchTensors;
 use super::spikes::{self, Window};
-use super::{Programs, SkipReason, StepMetrics, batch, declare, sharding, state, vector};
+use super::{
+    Programs, SkipReason, StepMetrics, batch, declare, histograms, sharding, state, vector,
+};
 use crate::config::LogicalAxis;
 use crate::model::{Parameter, Weights};
 use crate::optim::{self, StepContext};
 
 impl Programs<'_> {
-    /// A training step: state and batch to the next state (in place) and [`StepMetrics`]. Where the
+    /// A training step: state and batch to the next state (in place) and [`StepMetrics`], with the
+    /// numbers of histograms behind them where they are configured. Where the
     /// loss or the norm of the gradients is not finite, or a spike, the state stays as it is, but
     /// for the number of steps done. optax calls this `apply_if_finite`.
     pub fn step(&self) -> Result<Module, Error> {
@@ -29,8 +32,14 @@ impl Programs<'_> {
         let window = Window::of(window);
 
         let tokens = BatchTensors::of(&batch).targets.count();
-        let (gradients, cross_entropy, correct) =
-            accumulate(self, &g, &specs, values, &batch, tokens);
+        let Sums {
+            gradients,
+            cross_entropy,
+            correct,
+            predicted,
+        } = accumulate(self, &g, &specs, values, &batch, tokens);
+        let counts =
+            predicted.map(|tokens| histograms::numbers(config, count[0], &gradients, tokens));
         let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
         let loss = cross_entropy / tokens;
         let finite = is_finite(loss) & is_finite(norm);
@@ -103,7 +112,10 @@ impl Programs<'_> {
             },
             non_finite,
         };
-        let metrics = vector(&g, &metrics.to_array());
+        let mut metrics = vector(&g, &metrics.to_array());
+        if let Some(counts) = counts {
+            metrics = g.concatenate(&[metrics, counts], 0);
+        }
         let donations: Vec<(usize, usize)> = (0..arrays.len()).map(|i| (i, i)).collect();
         g.finish(&[outputs, vec![metrics]].concat(), &donations)
     }
@@ -124,8 +136,18 @@ fn count_non_finite<'g>(g: &'g Graph, tensors: &[Tensor<'g>]) -> Tensor<'g> {
     counts.unwrap_or_else(|| g.scalar(DType::F32, 0.0))
 }
 
-/// Gradients of the mean objective over the batch's `tokens`, with the summed cross-entropy and
-/// correct predictions. The batch is computed in as many parts as configured, one after the other.
+/// What is summed over a batch.
+struct Sums<'g> {
+    /// Of the mean objective over the batch's tokens.
+    gradients: Vec<Tensor<'g>>,
+    cross_entropy: Tensor<'g>,
+    correct: Tensor<'g>,
+    /// How often each token is predicted and expected, where histograms are configured.
+    predicted: Option<Tensor<'g>>,
+}
+
+/// The sums of a batch with so many `tokens`. It is computed in as many parts as configured, one
+/// after the other.
 fn accumulate<'g>(
     programs: &Programs<'_>,
     g: &'g Graph,
@@ -133,16 +155,20 @@ fn accumulate<'g>(
     values: &[Tensor<'g>],
     batch: &[Tensor<'g>],
     tokens: Tensor<'g>,
-) -> (Vec<Tensor<'g>>, Tensor<'g>, Tensor<'g>) {
+) -> Sums<'g> {
+    let config = programs.config;
+    let counts_tokens = config.telemetry.histograms_every > 0;
     let part = |values: &[Tensor<'g>], batch: &[Tensor<'g>]| {
         let sums = losses(programs, specs, values, batch).1;
-        (
-            g.gradients(sums.objective / tokens, values),
-            sums.cross_entropy,
-            sums.correct,
-        )
+        let targets = BatchTensors::of(batch).targets;
+        Sums {
+            gradients: g.gradients(sums.objective / tokens, values),
+            cross_entropy: sums.cross_entropy,
+            correct: sums.correct,
+            predicted: counts_tokens.then(|| histograms::tokens(config, &sums, targets)),
+        }
     };
-    let parts = programs.config.train.gradient_accumulation as i64;
+    let parts = config.train.gradient_accumulation as i64;
     if parts == 1 {
         return part(values, batch);
     }
@@ -161,9 +187,12 @@ fn accumulate<'g>(
         .collect();
     let mut init: Vec<Tensor<'g>> = values.iter().map(|v| v.zeros_like()).collect();
     init.extend([g.scalar(DType::F32, 0.0); 2]);
+    init.extend(counts_tokens.then(|| histograms::no_tokens(g, config)));
     let (sums, _) = g.scan(Default::default(), &init, &split, |carries, batch| {
-        let (gradients, cross_entropy, correct) = part(values, batch);
-        let new = gradients.into_iter().chain([cross_entropy, correct]);
+        let part = part(values, batch);
+        let new = part.gradients.into_iter();
+        let new = new.chain([part.cross_entropy, part.correct]);
+        let new = new.chain(part.predicted);
         (
             carries
                 .iter()
@@ -174,5 +203,10 @@ fn accumulate<'g>(
         )
     });
     let (gradients, sums) = sums.split_at(values.len());
-    (gradients.to_vec(), sums[0], sums[1])
+    Sums {
+        gradients: gradients.to_vec(),
+        cross_entropy: sums[0],
+        correct: sums[1],
+        predicted: sums.get(2).copied(),
+    }
 }

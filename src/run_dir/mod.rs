@@ -229,6 +229,13 @@ impl RunDirectory {
         &self.paths.own
     }
 
+    /// What people call the run: the last part of the directory's path.
+    pub fn title(&self) -> String {
+        let whole = self.paths.name.parent();
+        let name = whole.and_then(Path::file_name).unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     /// The resolved configuration.
     pub fn config(&self) -> PathBuf {
         self.paths.config()
@@ -242,6 +249,12 @@ impl RunDirectory {
     /// One JSON object per message.
     pub fn log(&self) -> PathBuf {
         self.path().join("log.jsonl")
+    }
+
+    /// Holds one directory per profile, with a file of each host: where TensorBoard looks for them.
+    pub fn profiles(&self) -> PathBuf {
+        let whole = self.paths.name.parent().unwrap_or(&self.paths.own);
+        whole.join("plugins/profile")
     }
 
     /// Holds one directory per saved step.

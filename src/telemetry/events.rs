@@ -19,7 +19,9 @@ use prost::Message;
 
 use super::append::Appending;
 use super::metrics::{finish, tell};
+use super::summaries::{histogram, hyperparameters, scalar, text};
 use super::{Metrics, TelemetryError, Validation};
+use crate::programs::Histogram;
 
 /// An event file of its own for each start of a run, as TensorBoard expects.
 pub struct EventLog {
@@ -99,17 +101,39 @@ impl EventLog {
         self.write_scalars(step, validation.scalars());
     }
 
+    /// Writes the histograms of a step.
+    pub fn write_histograms(&mut self, step: u64, histograms: &[Histogram]) {
+        self.write_values(step, histograms.iter().map(histogram).collect());
+    }
+
+    /// Writes with which configuration the steps from `step` on are trained: the file in TOML, and
+    /// its settings as JSON, with the name of the run.
+    pub fn write_configuration(
+        &mut self,
+        step: u64,
+        file: &str,
+        settings: &serde_json::Value,
+        run: &str,
+    ) {
+        // Markdown shows what is indented as it is.
+        let file: String = file.lines().map(|line| format!("    {line}\n")).collect();
+        let began = self.began.as_secs_f64();
+        let values = vec![
+            text("configuration", file),
+            hyperparameters(settings, run, began),
+        ];
+        self.write_values(step, values);
+    }
+
     fn write_scalars(&mut self, step: u64, scalars: Vec<(String, f64)>) {
-        let value = |(name, value): (String, f64)| summary::Value {
-            tag: tag(&name),
-            value: Some(summary::value::Value::SimpleValue(value as f32)),
-            ..summary::Value::default()
-        };
+        let value = |(name, value): (String, f64)| scalar(tag(&name), value);
+        self.write_values(step, scalars.into_iter().map(value).collect());
+    }
+
+    fn write_values(&mut self, step: u64, value: Vec<summary::Value>) {
         self.record(Event {
             step: step as i64,
-            what: Some(event::What::Summary(Summary {
-                value: scalars.into_iter().map(value).collect(),
-            })),
+            what: Some(event::What::Summary(Summary { value })),
             ..Event::default()
         });
     }
@@ -317,6 +341,42 @@ mod tests {
         let steps: Vec<i64> = shown.iter().map(|point| point.0).collect();
         assert_eq!(steps, (1..=31).collect::<Vec<_>>());
         assert!(shown.is_sorted_by(|a, b| a.1 <= b.1), "{shown:?}");
+    }
+
+    #[test]
+    fn histograms_and_the_configuration_are_tensors_for_their_dashboards() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = EventLog::after(7, directory.path()).unwrap();
+        let settings = serde_json::json!({ "train": { "steps": 20 } });
+        log.write_configuration(8, "[train]\nsteps = 20\n", &settings, "base");
+        let histogram = Histogram {
+            name: "gradients/shared".into(),
+            buckets: vec![[-3.0, -2.5, 4.0], [-2.5, -2.0, 1.0]],
+        };
+        log.write_histograms(10, &[histogram]);
+        let events = read(log.path()).split_off(2);
+        let mut found = Vec::new();
+        for event in events {
+            let Some(event::What::Summary(summary)) = event.what else {
+                panic!("a summary")
+            };
+            for value in summary.value {
+                let plugin = value.metadata.unwrap().plugin_data.unwrap().plugin_name;
+                let Some(summary::value::Value::Tensor(tensor)) = value.value else {
+                    panic!("a tensor")
+                };
+                found.push((event.step, value.tag, plugin, tensor));
+            }
+        }
+        let [text, hparams, histogram] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!((text.0, text.2.as_str()), (8, "text"));
+        assert_eq!(text.3.string_val, [b"    [train]\n    steps = 20\n"]);
+        assert_eq!((hparams.0, hparams.2.as_str()), (8, "hparams"));
+        assert_eq!((histogram.0, histogram.2.as_str()), (10, "histograms"));
+        assert_eq!(histogram.1, "gradients/shared");
+        assert_eq!(histogram.3.double_val, [-3.0, -2.5, 4.0, -2.5, -2.0, 1.0]);
     }
 
     #[test]

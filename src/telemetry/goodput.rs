@@ -97,6 +97,13 @@ impl Goodput {
     pub fn shares(&self) -> TimeShares {
         shares(self.began.elapsed(), &self.lost)
     }
+
+    /// Seconds up to now, by the names of the shares.
+    pub fn seconds(&self) -> [(&'static str, f64); KINDS + 1] {
+        let all = self.began.elapsed();
+        let shares = shares(all, &self.lost).named();
+        shares.map(|(name, share)| (name, share * all.as_secs_f64()))
+    }
 }
 
 fn shares(all: Duration, lost: &[Duration; KINDS]) -> TimeShares {
@@ -123,6 +130,22 @@ fn shares(all: Duration, lost: &[Duration; KINDS]) -> TimeShares {
         saving,
         rolled_back,
         restarting,
+    }
+}
+
+impl TimeShares {
+    /// The shares with their names.
+    fn named(&self) -> [(&'static str, f64); KINDS + 1] {
+        [
+            ("training", self.training),
+            ("compiling", self.compiling),
+            ("loading", self.loading),
+            ("waiting", self.waiting),
+            ("evaluating", self.evaluating),
+            ("saving", self.saving),
+            ("rolled_back", self.rolled_back),
+            ("restarting", self.restarting),
+        ]
     }
 }
 

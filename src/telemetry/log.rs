@@ -1,17 +1,21 @@
-//! The log: for people on standard error, for programs in `log.jsonl`.
+//! The log: on standard error for people, or for what collects the lines of many machines; in
+//! `log.jsonl` for programs.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use indicatif::MultiProgress;
+use serde_json::{Map, Value};
+use tracing::Level;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::TelemetryError;
 use super::append::{Appending, Turn};
+use super::structured::{Structured, structured};
 
 /// What is drawn on the terminal; lines of the log are written above it.
 pub(super) static TERMINAL: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -29,10 +33,36 @@ enum Record {
     File(Appending),
 }
 
+/// How standard error is written.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// How standard error is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object each line, with the fields that Google's Cloud Logging expects: `severity`,
+    /// `message`, `timestamp`, and those of the message.
+    Json,
+}
+
+impl LogFormat {
+    /// Of this process.
+    pub(super) fn chosen() -> LogFormat {
+        FORMAT.get().copied().unwrap_or_default()
+    }
+}
+
 /// The process's log.
 pub struct Log;
 
 impl Log {
+    /// Chooses how standard error is written from now on. A second choice is without effect.
+    pub fn choose(format: LogFormat) {
+        let _ = FORMAT.set(format);
+    }
+
     /// Starts logging to standard error. `RUST_LOG` chooses what is shown there (warnings and what
     /// the program itself says, unless set). What is logged is also held as JSON lines, for
     /// [`Log::record_to`]. A second start is without effect.
@@ -40,15 +70,19 @@ impl Log {
         let filter =
             || EnvFilter::new("warn,ankh=info,ankh_data=info,ankh_pjrt=info,pretrain=info");
         let shown = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter());
-        let people = fmt::layer()
-            .with_writer(|| Terminal(Vec::new()))
-            .with_ansi(io::stderr().is_terminal())
-            .with_target(false)
-            .without_time()
-            .compact();
+        let standard_error = fmt::layer().with_writer(|| Terminal(Vec::new()));
+        let standard_error = match LogFormat::chosen() {
+            LogFormat::Text => standard_error
+                .with_ansi(io::stderr().is_terminal())
+                .with_target(false)
+                .without_time()
+                .compact()
+                .boxed(),
+            LogFormat::Json => standard_error.event_format(Structured).boxed(),
+        };
         let programs = fmt::layer().json().with_writer(|| JsonLines);
         let layers = tracing_subscriber::registry()
-            .with(people.with_filter(shown))
+            .with(standard_error.with_filter(shown))
             .with(programs.with_filter(filter()));
         // It fails only when a log is running already.
         if layers.try_init().is_ok() {
@@ -81,6 +115,23 @@ fn record() -> MutexGuard<'static, Record> {
 
 /// Writes a line to standard error, above whatever progress is drawn there.
 pub fn print_line(line: &str) {
+    print_with(Level::INFO, line, Map::new());
+}
+
+/// The same of an error.
+pub fn print_error(line: &str) {
+    print_with(Level::ERROR, line, Map::new());
+}
+
+/// The same with numbers, which only programs get.
+pub(super) fn print_with(level: Level, line: &str, fields: Map<String, Value>) {
+    match LogFormat::chosen() {
+        LogFormat::Text => write_line(line),
+        LogFormat::Json => write_line(&structured(level, line, fields)),
+    }
+}
+
+fn write_line(line: &str) {
     TERMINAL.suspend(|| {
         // Nobody reads a standard error that cannot be written.
         let _ = writeln!(io::stderr(), "{line}");
@@ -105,7 +156,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         let line = String::from_utf8_lossy(&self.0);
         if !line.is_empty() {
-            print_line(line.trim_end());
+            write_line(line.trim_end());
         }
     }
 }

@@ -320,6 +320,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_documents_have_a_row_for_each_field() {
+        let page = include_str!("../../docs/telemetry.md");
+        let table = page.split("<!-- metrics.jsonl: begin -->").nth(1).unwrap();
+        let table = table.split("<!-- metrics.jsonl: end -->").next().unwrap();
+        let row = |line: &str| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned());
+        let documented: Vec<String> = table.lines().filter_map(row).collect();
+        let mut line = metrics(7);
+        line.validation = Some(Validation::new(2.0, 0.3));
+        let text = serde_json::to_string(&line).unwrap();
+        let mut fields: Vec<(usize, String)> = documented
+            .iter()
+            .filter_map(|name| Some((text.find(&format!("\"{name}\":"))?, name.clone())))
+            .collect();
+        fields.sort();
+        let fields: Vec<String> = fields.into_iter().map(|(_, name)| name).collect();
+        assert_eq!(documented, fields, "in the order of {text}");
+        assert_eq!(documented.len(), text.matches("\":").count(), "{text}");
+    }
+
+    #[test]
     fn scalars_leave_out_the_step_and_what_is_unknown() {
         let scalars = metrics(7).scalars();
         assert!(scalars.contains(&("loss".into(), 2.5)));

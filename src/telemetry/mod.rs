@@ -1,5 +1,5 @@
-//! What a run reports: metrics as JSON lines and as TensorBoard events, the log, and the progress
-//! line on the terminal.
+//! What a run reports: metrics as JSON lines, as TensorBoard events and to Prometheus, the log, and
+//! the progress line on the terminal.
 //!
 //! Everything here takes values that are already known. Nothing waits for a device, and a full disk
 //! does not end a run.
@@ -10,13 +10,17 @@ mod goodput;
 mod log;
 mod metrics;
 mod progress;
+mod prometheus;
+mod structured;
+mod summaries;
 mod throughput;
 
 pub use events::EventLog;
 pub use goodput::{Goodput, Lost, TimeShares};
-pub use log::{Log, print_line};
+pub use log::{Log, LogFormat, print_error, print_line};
 pub use metrics::{Metrics, MetricsLog, Validation};
 pub use progress::StepProgress;
+pub use prometheus::{Exposition, Observed};
 pub use throughput::{Meter, Rates};
 
 use std::path::{Path, PathBuf};

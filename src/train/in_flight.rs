@@ -84,14 +84,18 @@ impl InFlight {
         self.steps.pop_front_if(|started| started.ended.is_ready())
     }
 
-    /// The metrics of a step, once the devices have ended it.
-    pub fn read(&mut self, started: &StartedStep) -> Result<StepMetrics<f32>, TrainError> {
+    /// The metrics of a step, once the devices have ended it, and the numbers of its histograms.
+    pub fn read(
+        &mut self,
+        started: &StartedStep,
+    ) -> Result<(StepMetrics<f32>, Vec<f32>), TrainError> {
         let metrics = started.metrics.addressable_shards()[0].to_host();
         let metrics = metrics.and_then(|metrics| metrics.to_vec::<f32>());
         let metrics = metrics.map_err(DeviceError::from)?;
         self.pace.ended(started.started, Instant::now());
-        let metrics = StepMetrics::from_slice(&metrics);
-        Ok(metrics.expect("a step's last result is its metrics"))
+        let metrics = StepMetrics::split(&metrics);
+        let (metrics, rest) = metrics.expect("a step's last result begins with its metrics");
+        Ok((metrics, rest.to_vec()))
     }
 
     /// Whether the devices still work on a step.

@@ -5,8 +5,9 @@
 //! `data_loader` moves batches to the devices, `in_flight` holds the steps that the devices still
 //! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences,
 //! `health` tells whether a state is good, `saving` writes checkpoints, `local_states` keeps states
-//! in the memory of each host, and `processes` is how several hosts decide as one. `replay` trains
-//! steps of a run twice, to see whether the devices compute the same.
+//! in the memory of each host, `profiling` takes the profile of some steps, and `processes` is how
+//! several hosts decide as one. `replay` trains steps of a run twice, to see whether the devices
+//! compute the same.
 
 mod data_loader;
 mod data_order;
@@ -19,6 +20,7 @@ mod in_flight;
 mod local_states;
 mod pace;
 mod processes;
+mod profiling;
 mod rate_change;
 mod replay;
 mod reporter;

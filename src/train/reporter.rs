@@ -7,11 +7,11 @@ use super::TrainError;
 use super::in_flight::BatchInfo;
 use super::summary::Summary;
 use crate::config::Config;
-use crate::programs::{BatchShape, StepMetrics};
+use crate::programs::{BatchShape, Histogram, StepMetrics};
 use crate::run_dir::RunDirectory;
 use crate::supervision::{Phase, Pulse};
 use crate::telemetry::{
-    EventLog, Goodput, Lost, Meter, Metrics, MetricsLog, StepProgress, Validation,
+    EventLog, Exposition, Goodput, Lost, Meter, Metrics, MetricsLog, StepProgress, Validation,
 };
 
 /// Where the metrics of steps go.
@@ -27,9 +27,28 @@ pub(super) struct Reporter {
     goodput: Goodput,
     metrics: MetricsLog,
     events: EventLog,
+    settings: Settings,
     progress: StepProgress,
+    exposition: Exposition,
     summary: Summary,
     began: Instant,
+}
+
+/// What a run is configured as, for its events.
+struct Settings {
+    file: String,
+    json: serde_json::Value,
+    run: String,
+}
+
+impl Settings {
+    /// A file of events for the steps after `step`, which begins with these settings.
+    fn events_after(&self, step: u64, run: &RunDirectory) -> Result<EventLog, TrainError> {
+        let mut events = EventLog::after(step, run.path())?;
+        // With the first step that they hold for: a start from an earlier step voids them.
+        events.write_configuration(step + 1, &self.file, &self.json, &self.run);
+        Ok(events)
+    }
 }
 
 /// What is known of the evaluation after a step.
@@ -54,7 +73,15 @@ impl Reporter {
         step: u64,
         residues: u64,
         goodput: Goodput,
+        exposition: Exposition,
     ) -> Result<Reporter, TrainError> {
+        exposition.note(|observed| observed.resume(step));
+        let settings = Settings {
+            file: config.to_text(),
+            // Structs of numbers, strings and named variants: serde_json has no way to fail.
+            json: serde_json::to_value(config).expect("a configuration is plain JSON"),
+            run: run.title(),
+        };
         Ok(Reporter {
             size: BatchShape::of(config),
             steps: config.train.steps,
@@ -64,8 +91,10 @@ impl Reporter {
             meter: Meter::start(config.step_flops(), peak_flops),
             goodput,
             metrics: MetricsLog::after(step, run.metrics())?,
-            events: EventLog::after(step, run.path())?,
+            events: settings.events_after(step, run)?,
+            settings,
             progress: StepProgress::start(step, config.train.steps),
+            exposition,
             summary: Summary {
                 steps: step,
                 metrics: run.metrics(),
@@ -99,6 +128,11 @@ impl Reporter {
         self.residues += seen.residues;
         self.skipped += u64::from(numbers.skipped != 0.0);
         self.meter.step(seen.sequences, tokens as u64, waited);
+        self.exposition.note(|observed| {
+            let skipped = numbers.skipped != 0.0;
+            observed.step(step, seen, tokens as u64, waited, skipped);
+            observed.time(&self.goodput);
+        });
         let due = step.is_multiple_of(self.log_every)
             || evaluation != Evaluated::NotDue
             || step == self.steps;
@@ -119,6 +153,7 @@ impl Reporter {
         self.metrics.write(&line);
         self.events.write(&line);
         self.progress.show(&line);
+        self.exposition.note(|observed| observed.line(&line));
         if self.summary.training_loss.is_none() {
             tracing::info!(
                 "step {step} shows {} sequences in {} rows, which fill {:.1} % of their positions",
@@ -131,6 +166,11 @@ impl Reporter {
         self.summary.training_loss = Some((first, loss));
     }
 
+    /// Writes the histograms of a step.
+    pub fn histograms(&mut self, step: u64, histograms: &[Histogram]) {
+        self.events.write_histograms(step, histograms);
+    }
+
     /// Goes back to the step that a state was loaded of, up to which the run has shown `residues`:
     /// what was written of later steps is void.
     pub fn go_back(
@@ -140,10 +180,11 @@ impl Reporter {
         residues: u64,
     ) -> Result<(), TrainError> {
         self.flush();
+        self.exposition.note(|observed| observed.roll_back(step));
         self.residues = residues;
         self.metrics = MetricsLog::after(step, run.metrics())?;
-        self.events = EventLog::after(step, run.path())?;
-        self.restart_meter();
+        self.events = self.settings.events_after(step, run)?;
+        self.begin(step);
         Ok(())
     }
 
@@ -163,6 +204,8 @@ impl Reporter {
     /// Notes an evaluation for the summary.
     pub fn evaluated(&mut self, validation: &Validation) {
         let loss = validation.validation_loss;
+        self.exposition
+            .note(|observed| observed.evaluation(validation));
         let first = self.summary.held_out_loss.map_or(loss, |l| l.0);
         self.summary.held_out_loss = Some((first, loss));
     }
@@ -172,9 +215,10 @@ impl Reporter {
         self.residues
     }
 
-    /// Begins to count rates anew.
-    pub fn restart_meter(&mut self) {
+    /// Training begins or goes on now, with the steps after `step`: rates are counted anew.
+    pub fn begin(&mut self, step: u64) {
         self.meter.read();
+        self.progress.begin(step);
     }
 
     /// Leaves a time out of the rates, and counts what took it. Training goes on.
@@ -192,6 +236,12 @@ impl Reporter {
     /// The state was saved: the steps up to now are not lost any more.
     pub fn keep(&mut self) {
         self.goodput.keep();
+    }
+
+    /// Notes the newest step that is known to be saved, and how many saves failed.
+    pub fn saves(&self, saved: Option<u64>, failed: u64) {
+        self.exposition
+            .note(|observed| observed.saves(saved, failed));
     }
 
     /// The run goes back: the steps since its state was last saved or loaded are lost.

@@ -23,6 +23,8 @@ pub(super) struct Saves {
     /// The last step whose state was read back to be saved, here or on another host.
     fetched: Option<u64>,
     failing: Option<Failing>,
+    /// Saves that failed.
+    failures: u64,
 }
 
 /// Saves that failed, since the last that did not.
@@ -66,6 +68,7 @@ impl Saves {
             saved,
             fetched: None,
             failing: None,
+            failures: 0,
         }
     }
 
@@ -82,6 +85,11 @@ impl Saves {
     /// The last step whose state was read back to be saved, here or on another host.
     pub fn fetched(&self) -> Option<u64> {
         self.fetched
+    }
+
+    /// How many saves have failed.
+    pub fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// Handles saves that have ended. An error is one that every later save would have too.
@@ -165,6 +173,7 @@ impl Saves {
                 Ok(())
             }
             Err(error) if error.may_pass() => {
+                self.failures += 1;
                 let tries = self.failing.take().map_or(0, |failing| failing.tries) + 1;
                 let pause = FIRST_PAUSE.saturating_mul(1 << (tries - 1).min(16));
                 let pause = pause.max(ended.took.saturating_mul(SHARE)).min(LAST_PAUSE);

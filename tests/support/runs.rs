@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
+use ankh_proto::tensorboard::Event;
+use prost::Message;
 use serde_json::{Map, Value};
 
 /// The binary. It keeps no compiled programs, unless told where: not among the user's, nor where
@@ -156,6 +158,30 @@ pub fn wait_for(process: &mut Child, what: &str, mut happened: impl FnMut() -> b
         assert!(Instant::now() < patience, "no {what} in five minutes");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// The whole events of a run, in the order in which TensorBoard reads them.
+pub fn events(run: &Path) -> Vec<Event> {
+    let entries = fs::read_dir(run).unwrap();
+    let entries = entries.map(|entry| entry.unwrap().path());
+    let is_events = |path: &PathBuf| path.to_string_lossy().contains("tfevents");
+    let mut files: Vec<PathBuf> = entries.filter(is_events).collect();
+    files.sort();
+    let mut events = Vec::new();
+    for file in files {
+        let bytes = fs::read(file).unwrap();
+        let mut rest = bytes.as_slice();
+        // A record that a kill cut short ends its file.
+        while let Some((length, after)) = rest.split_first_chunk::<8>() {
+            let length = u64::from_le_bytes(*length) as usize;
+            let Some(message) = after.get(4..4 + length) else {
+                break;
+            };
+            events.push(Event::decode(message).unwrap());
+            rest = after.get(8 + length..).unwrap_or_default();
+        }
+    }
+    events
 }
 
 /// All files below a directory with their bytes, except the named ones.

@@ -12,6 +12,7 @@ mod client;
 mod device;
 mod event;
 mod executable;
+mod profiler;
 mod table;
 mod topology;
 
@@ -20,6 +21,7 @@ pub(crate) use client::*;
 pub(crate) use device::*;
 pub(crate) use event::*;
 pub(crate) use executable::*;
+pub(crate) use profiler::*;
 pub(crate) use table::*;
 pub(crate) use topology::*;
 

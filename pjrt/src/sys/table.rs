@@ -2,12 +2,7 @@
 
 use std::ffi::c_int;
 
-use super::opaque;
-
-opaque! {
-    /// The head of the list of extensions; ankh uses none.
-    ExtensionBase,
-}
+use super::ExtensionBase;
 
 /// The version a plugin was built with.
 #[repr(C)]

@@ -24,6 +24,7 @@ use super::health::Health;
 use super::in_flight::{InFlight, StartedStep};
 use super::local_states::LocalStates;
 use super::processes::Processes;
+use super::profiling::{Activity, Profiling};
 use super::reporter::{Evaluated, Reporter};
 use super::saving::{SCORE, Saves};
 use super::state::State;
@@ -32,10 +33,10 @@ use crate::checkpoint::{Guard, Share, Store};
 use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable, WhichParts};
 use crate::model::AttentionImplementation;
-use crate::programs::{self, NoKernel, Programs, SkipReason};
+use crate::programs::{self, Histogram, NoKernel, Programs, SkipReason};
 use crate::run_dir::{Fence, RunDirectory, RunError};
 use crate::supervision::{Phase, Pulse, Restart};
-use crate::telemetry::{Goodput, Log, Lost, Validation};
+use crate::telemetry::{Exposition, Goodput, Log, Lost, Observed, Validation};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,6 +133,7 @@ struct Trainer<'a> {
     batches: Prefetcher<'a>,
     in_flight: InFlight,
     reporter: Reporter,
+    profiling: Profiling,
     saves: Saves,
     local: Option<LocalStates<'a>>,
     /// What this process saves of a state.
@@ -163,6 +165,7 @@ impl<'a> Trainer<'a> {
         } = job;
         let began = Instant::now();
         let mut goodput = Goodput::start_after(Restart::time_lost());
+        let exposition = job.exposition();
         job.compare_data("data", job.loader)?;
         let store = job.store()?;
         let mut local = LocalStates::open(&config.checkpoint, run, job.processes);
@@ -185,7 +188,10 @@ impl<'a> Trainer<'a> {
         let is_local = from.is_local();
         goodput.keep();
         let peak = mesh.peak_flops();
-        let reporter = Reporter::open(config, run, peak, step, from.residues, goodput)?;
+        let reporter = Reporter::open(config, run, peak, step, from.residues, goodput, exposition)?;
+        reporter.saves(from.checkpoint(), 0);
+        let (host, _) = job.processes.place();
+        let steps = config.telemetry.profile_steps;
         let mut trainer = Trainer {
             batches: job.loader.after_rows(step, from.rows, config.data.prefetch),
             saves: Saves::new(store, &config.checkpoint, share.clone(), from.checkpoint()),
@@ -206,6 +212,7 @@ impl<'a> Trainer<'a> {
             state,
             step,
             reporter,
+            profiling: Profiling::of(steps, run.profiles(), host),
         };
         trainer.job.processes.begin()?;
         if let Some(local) = &mut trainer.local {
@@ -217,7 +224,7 @@ impl<'a> Trainer<'a> {
             trainer.evaluate()?;
             trainer.reporter.lose(Lost::Evaluating, start.elapsed());
         }
-        trainer.reporter.restart_meter();
+        trainer.reporter.begin(step);
         Ok(trainer)
     }
 
@@ -226,6 +233,7 @@ impl<'a> Trainer<'a> {
         self.evaluate_late()?;
         while self.step < self.job.config.train.steps && !self.job.processes.stop() {
             self.job.fence.known().map_err(RunError::from)?;
+            self.profile_if_due()?;
             let Some(batch) = self.next_batch()? else {
                 break;
             };
@@ -246,6 +254,22 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// Begins or ends the profile, where one is asked for.
+    fn profile_if_due(&mut self) -> Result<(), TrainError> {
+        let next = self.step + 1;
+        if !self.profiling.is_due_before(next) {
+            return Ok(());
+        }
+        self.report_all_started()?;
+        let start = Instant::now();
+        // What was recorded of many devices takes a while to be written.
+        Pulse::phase(Phase::Saving);
+        self.profiling.begin_or_end(next, self.job.mesh);
+        self.reporter.skip(Lost::Saving, start.elapsed());
+        self.in_flight.resume();
+        Ok(())
+    }
+
     /// Does what all processes do before the next step; breaks where they stop.
     fn pass(&mut self) -> Result<ControlFlow<()>, TrainError> {
         loop {
@@ -261,6 +285,7 @@ impl<'a> Trainer<'a> {
 
     /// The next batch; `None` on a request to stop while waiting for it.
     fn next_batch(&mut self) -> Result<Option<DeviceBatch>, TrainError> {
+        self.profiling.enter(Activity::WaitForBatch);
         let start = Instant::now();
         let mut idle = None;
         while !self.batches.wait(POLL) {
@@ -296,6 +321,7 @@ impl<'a> Trainer<'a> {
 
     /// Starts a step; the devices work on while this returns.
     fn start_step(&mut self, batch: DeviceBatch) -> Result<(), TrainError> {
+        self.profiling.enter(Activity::StartStep(self.step + 1));
         let DeviceBatch { arrays, info } = batch;
         // From here on this loop handles requests to stop.
         self.job.processes.requests().begin();
@@ -332,7 +358,8 @@ impl<'a> Trainer<'a> {
         started: StartedStep,
         evaluated: Evaluated,
     ) -> Result<(), TrainError> {
-        let numbers = self.in_flight.read(&started)?;
+        self.profiling.enter(Activity::Report(started.step));
+        let (numbers, counts) = self.in_flight.read(&started)?;
         let StartedStep { step, batch, .. } = started;
         let skipped = numbers.skip_reason();
         if let Some(reason) = skipped {
@@ -355,6 +382,12 @@ impl<'a> Trainer<'a> {
             local.judge(step - 1, is_good);
         }
         self.reporter.step(step, numbers, batch, evaluated);
+        if self.job.config.telemetry.has_histograms(step) {
+            self.reporter
+                .histograms(step, &Histogram::of_step(self.job.config, &counts));
+        }
+        self.reporter
+            .saves(self.saves.saved(), self.saves.failures());
         Ok(())
     }
 
@@ -369,6 +402,7 @@ impl<'a> Trainer<'a> {
                 return Ok(());
             }
             self.saves.poll()?;
+            self.profiling.enter(Activity::KeepPace);
             std::thread::sleep(wait.min(POLL_DEVICES));
         }
     }
@@ -432,6 +466,7 @@ impl<'a> Trainer<'a> {
             return Ok(None);
         };
         Pulse::phase(Phase::Evaluating);
+        self.profiling.enter(Activity::Evaluate);
         let (saves, processes, step) = (&mut self.saves, self.job.processes, self.step);
         let poll = |batch: NextBatch| -> Result<_, TrainError> {
             saves.poll()?;
@@ -499,7 +534,7 @@ impl<'a> Trainer<'a> {
     /// Copies the state to the host and writes it in the background, after the save that may be
     /// under way.
     fn save(&mut self) -> Result<(), TrainError> {
-        self.report_before_save()?;
+        self.report_all_started()?;
         self.save_is_owed = self.health.doubt().is_some();
         if let Some(fault) = self.health.doubt() {
             tracing::warn!("step {} is not saved: {fault}", self.step);
@@ -507,6 +542,7 @@ impl<'a> Trainer<'a> {
         }
         let start = Instant::now();
         Pulse::phase(Phase::Saving);
+        self.profiling.enter(Activity::Save);
         let metadata = self.metadata();
         let fetch = || self.state.parts_to_host(self.job.mesh, WhichParts::Once);
         self.saves.save(self.step, metadata, fetch)?;
@@ -515,8 +551,9 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Lines up to this step reach the file before a state that claims them does.
-    fn report_before_save(&mut self) -> Result<(), TrainError> {
+    /// Waits for the steps under way, and reports them: their lines reach the file before a state
+    /// that claims them does.
+    fn report_all_started(&mut self) -> Result<(), TrainError> {
         while let Some(started) = self.in_flight.pop_beyond(0) {
             self.report_step(started, Evaluated::NotDue)?;
         }
@@ -549,13 +586,14 @@ impl<'a> Trainer<'a> {
         if !self.local.as_mut().is_some_and(LocalStates::is_due) {
             return Ok(());
         }
-        self.report_before_save()?;
+        self.report_all_started()?;
         if let Some(fault) = self.health.doubt() {
             tracing::warn!("step {} is not saved locally: {fault}", self.step);
             return Ok(());
         }
         let start = Instant::now();
         Pulse::phase(Phase::Saving);
+        self.profiling.enter(Activity::Save);
         let metadata = self.metadata();
         if let Some(local) = &mut self.local {
             let fetch = || self.state.parts_to_host(self.job.mesh, WhichParts::Held);
@@ -616,6 +654,7 @@ impl<'a> Trainer<'a> {
 
     fn finish(mut self) -> Result<Summary, TrainError> {
         Pulse::phase(Phase::Ending);
+        self.profiling.end();
         let saved = self.save_last();
         self.reporter.flush();
         self.reporter.end_progress();
@@ -660,6 +699,17 @@ impl Job<'_> {
             store.clean()?;
         }
         Ok(store)
+    }
+
+    /// What this host tells Prometheus, where it is asked to.
+    fn exposition(&self) -> Exposition {
+        let Some(listen) = self.config.telemetry.prometheus_listen else {
+            return Exposition::none();
+        };
+        let restarts = Restart::of_this_process().map_or(0, |restart| restart.number);
+        let observed = Observed::start(self.config.train.steps, restarts);
+        let (host, _) = self.processes.place();
+        Exposition::serve(listen.0, &self.run.title(), host, observed)
     }
 
     /// Fails if the hosts have different data of this kind.
