@@ -7,10 +7,6 @@
 //!
 //! What `docs/first-hour.md` says is run by `tests/newcomer.py`.
 
-#[allow(dead_code)]
-#[path = "support/runs.rs"]
-mod runs;
-
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,8 +18,10 @@ use clap::error::ErrorKind;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use crate::support::runs;
+
 /// Examples of the help that are not run, with what they need.
-const ONLY_PARSED: [(&str, &str); 6] = [
+const ONLY_PARSED: [(&str, &str); 11] = [
     (
         "pretrain plan --slice v4-64 --config ankh-large",
         "the TPU compiler",
@@ -42,12 +40,24 @@ const ONLY_PARSED: [(&str, &str); 6] = [
     ),
     ("pretrain doctor --fetch", "a package index"),
     ("pretrain doctor --fetch --slice v4-8", "a package index"),
+    (
+        "pretrain submit --name large --slice v4-64 --config ankh-large-packed --data gs://BUCKET/uniref50 --run-dir gs://BUCKET/runs/large --project PROJECT --zone us-central2-b --spot",
+        JOB,
+    ),
+    ("pretrain status large", JOB),
+    ("pretrain status large --json", JOB),
+    ("pretrain logs large --follow", JOB),
+    ("pretrain stop large", JOB),
 ];
 
+/// What a job needs. `submit.rs` has stand-ins, and runs these examples.
+const JOB: &str = "a project, or hosts";
+
 /// What a block of a document may need that a test does not have.
-const MARKS: [(&str, &str); 3] = [
+const MARKS: [(&str, &str); 4] = [
     ("tpu", "a TPU, or its compiler"),
     ("cloud", "an account: a bucket, a project"),
+    ("serves", "somebody who looks, and ends it"),
     ("large", "a model, data or a run too large for a test"),
 ];
 
@@ -131,6 +141,7 @@ fn the_examples_of_the_help_and_of_the_documents_run() {
     for (name, command) in subcommands() {
         let help = command.get_after_help().map(ToString::to_string);
         let help = help.unwrap_or_default();
+        let help = help.replace("\\\n    ", "");
         let examples = help.lines().filter_map(|line| line.strip_prefix("  "));
         for text in examples.filter(|line| line.starts_with("pretrain ")) {
             for words in invocations(text) {
@@ -361,10 +372,14 @@ impl Sandbox {
                 "weights",
             ),
             ("cp -r hf ankh-base", "the weights of another"),
+            ("cp -r runs/first runs/base", "a run to compare"),
+            ("cp -r runs/first runs/packed", "and another"),
+            ("echo tpu-host > hosts.txt", "own hosts"),
         ] {
             sandbox.run(line, why);
         }
         fs::write(sandbox.path("batch.safetensors"), batch()).unwrap();
+        fs::write(sandbox.path(".ankh-watch-token"), "a-token-of-letters").unwrap();
         sandbox
     }
 
@@ -372,8 +387,9 @@ impl Sandbox {
         self.directory.path().join(name)
     }
 
-    /// Runs a line as it is written, once, but for two things: what it makes is removed first, and
-    /// what it trains ends after two steps.
+    /// Runs a line as it is written, once, but for three things: what it makes is removed first,
+    /// what it trains ends after two steps, and what it serves is served here alone, for two
+    /// seconds.
     #[track_caller]
     fn run(&self, line: &str, place: &str) {
         let mut line = line.split("  #").next().unwrap().trim().to_owned();
@@ -383,6 +399,15 @@ impl Sandbox {
         for words in invocations(&line.clone()) {
             let parsed = ankh::cli::command().try_get_matches_from(&words).unwrap();
             let trains = matches!(parsed.subcommand_name(), None | Some("launch"));
+            if parsed.subcommand_name() == Some("watch") {
+                let command = line.split(" --listen ").next().unwrap_or_default();
+                let token = line.split_once(" --token-file ").map(|(_, file)| file);
+                let token = token.map(|file| format!(" --token-file {file}"));
+                let token = token.unwrap_or_default();
+                line = format!(
+                    "timeout --preserve-status --signal=INT 2 {command}{token} --listen 127.0.0.1:0"
+                );
+            }
             let resumes = words.iter().any(|word| word == "--resume");
             if trains && !words.iter().any(|word| word == "--steps") {
                 line += " --steps 2";
@@ -422,6 +447,8 @@ impl Sandbox {
             .current_dir(self.directory.path())
             .env("PATH", path)
             .env("ANKH_COMPILATION_CACHE", self.path("programs"))
+            .env("HOME", self.directory.path())
+            .env_remove("XDG_STATE_HOME")
             .output()
             .expect("there is bash");
         println!("{:5.1} s  {place}: {line}", began.elapsed().as_secs_f64());

@@ -14,7 +14,7 @@ use crate::support::Random;
 use crate::support::runs::{Bench, run_by};
 
 /// How long all processes of a run may take to end, once one of them has.
-const PROMPTLY: Duration = Duration::from_secs(20);
+const PROMPTLY: Duration = Duration::from_secs(10);
 
 /// How long hosts may take to end that cannot go on together, from the moment that this is so.
 const SOON: Duration = Duration::from_secs(10);
@@ -168,12 +168,15 @@ impl Drop for Process {
 /// Expects each process to end with this code, promptly, and to say this.
 #[track_caller]
 fn expect(processes: &mut [Process], code: i32, words: &str) {
+    let began = Instant::now();
     for process in processes {
-        let ended = process.end(PROMPTLY);
+        let ended = process.end(PROMPTLY.saturating_sub(began.elapsed()));
         let said = process.said();
         assert_eq!(ended, Some(code), "{said}");
         assert!(said.contains(words), "{words:?} in {said}");
     }
+    let seconds = began.elapsed().as_secs_f64();
+    println!("all ended within {seconds:.1} s: {words}");
 }
 
 /// Expects hosts that were started together to end with this code and to say this, soon after host

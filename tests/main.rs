@@ -1,10 +1,12 @@
-//! Every test that runs programs or the binary, in one crate: they share the cores while one of them
-//! waits, and are linked once.
+//! Every test that runs programs or the binary, in one crate: they share the cores while one of
+//! them waits, and are linked once.
 
 mod accuracy;
 mod cli;
 mod compilation_cache;
 mod derivatives;
+mod examples;
+mod fetch;
 mod golden;
 mod hosts;
 mod interruptions;
@@ -17,6 +19,7 @@ mod prepare;
 mod presets;
 mod programs;
 mod recovery;
+mod reference;
 mod remote;
 mod remote_checkpoints;
 mod resuming;
@@ -25,8 +28,11 @@ mod run_directory;
 mod shardings;
 mod slices;
 mod spikes;
+mod submit;
+mod telemetry;
 mod topology;
 mod updates;
+mod watch;
 
 #[path = "../storage/tests/support/mod.rs"]
 mod servers;

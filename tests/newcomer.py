@@ -5,9 +5,9 @@ The commands of the page are run in order, in one shell that ends at the first e
 this checkout. What they install and fetch goes to a temporary directory. Blocks with a mark
 (```sh tpu) need what this machine does not have, and are left out.
 
-Three things differ from the page, so that this takes a minute: the demo trains fewer steps, the
-binary is the one that the tests use (the optimized one takes many minutes to build), and the
-directory for the newcomer's own work is a temporary one.
+Four things differ from the page, so that this takes a minute: the demo trains fewer steps, the
+binary is the one that the tests use (the optimized one takes many minutes to build), the directory
+for the newcomer's own work is a temporary one, and Ctrl-C comes after three seconds.
 """
 
 import os
@@ -23,6 +23,7 @@ PAGE = ROOT / "docs/first-hour.md"
 INSTEAD = {
     "make demo": "make demo STEPS=30",
     "cargo install --path . --locked": "cargo install --path . --locked --offline --profile dev --quiet",
+    "pretrain watch run": "timeout --preserve-status --signal=INT 3 pretrain watch run --listen 127.0.0.1:0",
     "mkdir -p hour && cd hour": 'cd "$NEWCOMER"',
 }
 
@@ -59,7 +60,7 @@ def main():
         done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment)
         if done.returncode:
             sys.exit(f"{PAGE.name}: the last command above ended with {done.returncode}")
-        for made in ["mine.toml", "run/config.toml", "run/metrics.jsonl", "hf/model.safetensors"]:
+        for made in ["mine.toml", "run/config.toml", "run/metrics.jsonl", "report.html", "hf/model.safetensors"]:
             if not (work / made).is_file():
                 sys.exit(f"{PAGE.name}: the commands have not made {made}")
     print(f"\nthe first hour took {time.monotonic() - began:.0f} s")

@@ -207,6 +207,35 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
+fn the_examples_of_the_help_run() {
+    let desk = Desk::new();
+    desk.scenario(json!({ "ends": [0] }));
+    fs::write(desk.path("hosts.txt"), "tpu-host\n").unwrap();
+    let command = ankh::cli::command();
+    for name in ["submit", "status", "logs", "runs", "stop"] {
+        let help = command.find_subcommand(name).unwrap().get_after_help();
+        let help = help.unwrap().to_string().replace("\\\n    ", "");
+        let help = help
+            .replace("BUCKET", "proteins")
+            .replace("PROJECT", "proj");
+        let examples = help
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pretrain "));
+        let mut found = 0;
+        for example in examples {
+            let mut arguments: Vec<&str> = example.split_whitespace().collect();
+            if name == "submit" {
+                arguments.extend(["--program", "program", "--skip-plan"]);
+            }
+            expect(desk.pretrain(&arguments).output().unwrap(), 0, &[]);
+            found += 1;
+        }
+        assert!(found > 0, "the help of {name} has an example");
+    }
+    assert_eq!(desk.created(), ["large"]);
+}
+
+#[test]
 fn a_dry_run_prints_all_that_would_be_done() {
     let desk = Desk::new();
     fs::write(desk.path("hosts.txt"), "tpu@10.0.0.2\ntpu@10.0.0.3\n").unwrap();

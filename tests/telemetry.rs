@@ -1,8 +1,6 @@
 //! What a run tells on request: histograms of its gradients and predictions, metrics for
 //! Prometheus, JSON on standard error, and a profile.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -20,8 +18,9 @@ use ankh_proto::tensorboard::event::What;
 use ankh_proto::tensorboard::summary::value::Value as Shown;
 use prost::Message;
 use serde_json::Value;
-use support::runs::{Bench, events, expect, text, wait_for};
-use support::{compile, run, weights};
+
+use crate::support::runs::{Bench, events, expect, text, wait_for};
+use crate::support::{compile, run, weights};
 
 const SIZE: BatchShape = BatchShape {
     rows: 4,

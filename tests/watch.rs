@@ -1,8 +1,6 @@
 //! `pretrain report` and `pretrain watch` on run directories, as their users and strangers meet
 //! them. `make check-pages` opens the same pages in a browser.
 
-mod support;
-
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,7 +9,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::runs::{expect, pretrain, text};
+
+use crate::support::runs::{expect, pretrain, text};
 
 const TOKEN: &str = "only-for-the-tests-of-watch";
 

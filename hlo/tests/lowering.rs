@@ -570,7 +570,10 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
             .compile(&Program::hlo(module.to_bytes()), &options)
             .unwrap_or_else(|e| panic!("{e}\n{}", module.text()));
         let arguments = executable.devices().iter().map(|device| {
-            let position = ids.iter().position(|id| *id == device.id().into()).unwrap();
+            let position = ids
+                .iter()
+                .position(|id| *id == i64::from(device.id()))
+                .unwrap();
             let specs = module.parameters().iter().zip(&inputs);
             specs
                 .map(|(spec, values)| {
@@ -584,7 +587,10 @@ fn eight_devices_of_a_two_dimensional_mesh_compute_what_one_does() {
         });
         let outputs = executable.execute(arguments.collect()).unwrap();
         for (device, outputs) in executable.devices().iter().zip(&outputs) {
-            let position = ids.iter().position(|id| *id == device.id().into()).unwrap();
+            let position = ids
+                .iter()
+                .position(|id| *id == i64::from(device.id()))
+                .unwrap();
             for ((output, spec), expected) in outputs.iter().zip(module.results()).zip(&alone) {
                 let found = output.to_host().unwrap();
                 let (sharding, dims) = (spec.sharding.as_ref().unwrap(), &spec.shape.dims);

@@ -193,6 +193,8 @@ mod tests {
                 "clip_norm",
                 "dir",
                 "directory",
+                "profile_steps",
+                "prometheus_listen",
                 "steps",
                 "task"
             ]

@@ -142,7 +142,7 @@ impl DeviceMesh {
             flags,
             hosts,
         } = options;
-        let flags = with_defaults(slice.platform(), flags);
+        let flags = compiler_flags(slice.platform(), &flags);
         let plugin = keeping_signals(|| Plugin::find(slice.platform(), None))?;
         let form = sharding_form(&plugin);
         let rules = rules.map(|rules| rules.with_form(form));
@@ -371,9 +371,9 @@ const LITTLE_MEMORY: &str = "xla_cpu_enable_concurrency_optimized_scheduler=fals
 
 /// The flags that programs are compiled with: ours, then those given, of which the last one of a
 /// name counts.
-fn with_defaults(platform: Platform, given: Vec<String>) -> Vec<String> {
+pub fn compiler_flags(platform: Platform, given: &[String]) -> Vec<String> {
     let ours = (platform == Platform::Cpu).then(|| LITTLE_MEMORY.to_owned());
-    ours.into_iter().chain(given).collect()
+    ours.into_iter().chain(given.iter().cloned()).collect()
 }
 
 /// The options that a program is compiled with for devices in the order of the mesh. `flags` are

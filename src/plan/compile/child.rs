@@ -64,7 +64,8 @@ fn compile(
     let module = module.map_err(|error| CompileError::Refused {
         message: error.to_string(),
     })?;
-    let options = |ids: &[i32]| crate::mesh::compile_options(ids, form, &config.compiler.flags);
+    let flags = crate::mesh::compiler_flags(slice.platform(), &config.compiler.flags);
+    let options = |ids: &[i32]| crate::mesh::compile_options(ids, form, &flags);
     let start = Instant::now();
     let done = |program: &CompiledProgram, ids: &[i32], platform_version| {
         let seconds = start.elapsed().as_secs_f64();
@@ -73,8 +74,7 @@ fn compile(
         if executable == Executable::Wanted {
             fs::write(directory.join(EXECUTABLE), program.serialize()?)?;
         }
-        let flags = &config.compiler.flags;
-        let identity = Identity::of(&module, &plugin, flags, slice, mesh, ids)?;
+        let identity = Identity::of(&module, &plugin, &flags, slice, mesh, ids)?;
         let written = schedule::read(&directory.join(SCHEDULES))?;
         let kernels = kernels::schedules(&optimized, &written);
         let kernels = kernels.map_err(|kernel| CompileError::Refused {

@@ -84,7 +84,8 @@ impl Cache {
 impl Key {
     /// The key of a step for `plugin`.
     pub fn of(lowered: &LoweredStep<'_>, plugin: &str) -> Key {
-        let flags = lowered.config.compiler.flags.join(" ");
+        let given = &lowered.config.compiler.flags;
+        let flags = crate::mesh::compiler_flags(lowered.slice.platform(), given).join(" ");
         let parts = [
             FORMAT.to_string(),
             env!("CARGO_PKG_VERSION").into(),
