@@ -35,6 +35,10 @@ BROWSER := target/browser
 # What reads the telemetry of runs: TensorBoard, and Prometheus's parser.
 WATCHERS := target/watchers
 
+# A Python environment around the target, with what its first prerequisite lists.
+environment = rm -rf $(@D) && $(PYTHON) -m venv $(@D) && \
+  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+
 .PHONY: help
 help: ## list these commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -231,45 +235,31 @@ clean: ## remove what was built, fetched and trained by make
 	rm -rf target plugins demo
 
 $(REFERENCE)/ready: tests/python/requirements.txt
-	rm -rf $(REFERENCE)
-	$(PYTHON) -m venv $(REFERENCE)
-	$(REFERENCE_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(environment)
 	touch $@
 
 $(TORCH)/ready: tests/python/torch.txt tests/python/requirements.txt
-	rm -rf $(TORCH)
-	$(PYTHON) -m venv $(TORCH)
-	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(environment)
 	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check --target $(TRANSFORMERS_4) \
 	"$$(grep '^transformers==' tests/python/requirements.txt)"
 	touch $@
 
 $(DEPLOY)/ready: tests/python/deploy.txt
-	rm -rf $(DEPLOY)
-	$(PYTHON) -m venv $(DEPLOY)
-	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(environment)
 	touch $@
 
 $(WATCHERS)/ready: tests/python/watchers.txt
-	rm -rf $(WATCHERS)
-	$(PYTHON) -m venv $(WATCHERS)
-	$(WATCHERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(environment)
 	touch $@
 
 $(SERVERS)/ready: tests/python/servers.txt
-	rm -rf $(SERVERS)
-	$(PYTHON) -m venv $(SERVERS)
-	$(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(environment)
 	touch $@
 
 $(TOOLS)/ready: tests/python/tools.txt
-	rm -rf $(TOOLS)
-	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	$(environment) --require-hashes --no-deps
 	touch $@
 
 $(BROWSER)/ready: tests/browser/requirements.txt
-	rm -rf $(BROWSER)
-	$(PYTHON) -m venv $(BROWSER)
-	$(BROWSER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(environment)
 	touch $@

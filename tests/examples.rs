@@ -50,7 +50,7 @@ const ONLY_PARSED: [(&str, &str); 11] = [
     ("pretrain stop large", JOB),
 ];
 
-/// What a job needs. `submit.rs` has stand-ins, and runs these examples.
+/// What a job needs. `submit` has stand-ins, and runs these examples.
 const JOB: &str = "a project, or hosts";
 
 /// What a block of a document may need that a test does not have.

@@ -6,13 +6,10 @@
 
 use serde_json::{Value, json};
 
-use crate::logs::Shown;
+use crate::logs::Look;
 use crate::place::{Gke, Pricing};
 use crate::record::Records;
-use crate::{
-    Answer, Call, End, Error, Following, Job, Line, LogOptions, Pace, Shell, State, Status,
-    Watched, Watching,
-};
+use crate::{Answer, Call, End, Error, Job, Line, Pace, Shell, State, Status, Watched, Watching};
 
 /// A job on GKE, with what acts on it.
 pub(crate) struct OnGke<'a> {
@@ -93,14 +90,8 @@ impl OnGke<'_> {
             .map(drop)
     }
 
-    /// Gives the lines of the logs of all pods.
-    pub fn logs(
-        &self,
-        options: LogOptions,
-        pace: Pace,
-        mut show: impl FnMut(&[Line]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut shown = Shown::default();
+    /// The last lines of the logs of all pods.
+    pub fn look_at_logs(&self, lines: usize) -> Result<Look, Error> {
         let call = self.call(
             ["logs", "--timestamps", "--prefix", "--ignore-errors"],
             [
@@ -109,21 +100,15 @@ impl OnGke<'_> {
                     self.job.name
                 ),
                 format!("--max-log-requests={}", self.job.slice.hosts),
-                format!("--tail={}", options.lines),
+                format!("--tail={lines}"),
             ],
         );
-        loop {
-            let state = self.status().state;
-            let text = self.shell.expect(&call)?;
-            let mut lines: Vec<Line> = text.lines().filter_map(pod_line).collect();
-            lines.sort_by(|a, b| a.at.total_cmp(&b.at));
-            show(&shown.only_new(lines))?;
-            let over = matches!(state, State::Finished | State::Failed | State::Down);
-            if options.following == Following::Not || over || self.shell.is_dry() {
-                return Ok(());
-            }
-            std::thread::sleep(pace.of_logs());
-        }
+        let state = self.status().state;
+        let text = self.shell.expect(&call)?;
+        let mut lines: Vec<Line> = text.lines().filter_map(pod_line).collect();
+        lines.sort_by(|a, b| a.at.total_cmp(&b.at));
+        let is_last = matches!(state, State::Finished | State::Failed | State::Down);
+        Ok(Look { lines, is_last })
     }
 
     /// Checks that the cluster has what the job needs.

@@ -9,13 +9,13 @@ use std::fmt;
 use crate::bundle::{self, AtBoot, CHECKSUMS, PROGRAM, Settings, Sharing};
 use crate::call::quoted;
 use crate::digest::sha256;
-use crate::logs::{Shown, merged};
+use crate::logs::{Look, merged};
 use crate::place::Hosts;
 use crate::record::Records;
 use crate::status::{last_object, of_hosts};
 use crate::{
-    Answer, Call, Changes, End, Error, Following, HostState, Job, Line, LogOptions, Pace, Shell,
-    State, Status, Watched, Watching,
+    Answer, Call, Changes, End, Error, HostState, Job, Pace, Shell, State, Status, Watched,
+    Watching,
 };
 
 /// What ssh and scp are told: nobody is asked for anything, and a host that is gone is noticed.
@@ -115,27 +115,16 @@ impl OnHosts<'_> {
             .map(drop)
     }
 
-    /// Gives the lines of the logs of all hosts.
-    pub fn logs(
-        &self,
-        options: LogOptions,
-        pace: Pace,
-        mut show: impl FnMut(&[Line]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut shown = Shown::default();
-        loop {
-            let ended = matches!(verdict(&self.states()).0, State::Finished | State::Failed);
-            let tail = format!("cd {} && tail -n {} host-*.log", self.home(), options.lines);
-            let logs: Vec<(usize, String)> = self.each(|number, host| {
-                let answer = self.shell.run(&self.ssh(host, &tail));
-                (number, answer.map(|answer| answer.out).unwrap_or_default())
-            });
-            show(&shown.only_new(merged(&logs)))?;
-            if options.following == Following::Not || ended || self.shell.is_dry() {
-                return Ok(());
-            }
-            std::thread::sleep(pace.of_logs());
-        }
+    /// The last lines of the logs of all hosts.
+    pub fn look_at_logs(&self, lines: usize) -> Look {
+        let is_last = matches!(verdict(&self.states()).0, State::Finished | State::Failed);
+        let tail = format!("cd {} && tail -n {lines} host-*.log", self.home());
+        let logs: Vec<(usize, String)> = self.each(|number, host| {
+            let answer = self.shell.run(&self.ssh(host, &tail));
+            (number, answer.map(|answer| answer.out).unwrap_or_default())
+        });
+        let lines = merged(&logs);
+        Look { lines, is_last }
     }
 
     /// Several hosts need one run directory, or a bucket between them.

@@ -40,6 +40,7 @@ pub use status::{End, HostState, State, Status};
 use cloud::Cloud;
 use gke::OnGke;
 use hosts::OnHosts;
+use logs::{Look, Shown};
 
 /// Where one works on jobs from.
 pub struct Desk<'a> {
@@ -219,15 +220,23 @@ impl Desk<'_> {
         &self,
         job: &Job,
         options: LogOptions,
-        show: impl FnMut(&[Line]) -> Result<(), Error>,
+        mut show: impl FnMut(&[Line]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        match &job.place {
-            Place::CloudTpu(place) => {
-                let cloud = Cloud::new(job, place, self.shell, self.records);
-                cloud.logs(options, self.pace, show)
+        let mut shown = Shown::default();
+        loop {
+            let Look { lines, is_last } = match &job.place {
+                Place::CloudTpu(place) => {
+                    let cloud = Cloud::new(job, place, self.shell, self.records);
+                    cloud.look_at_logs(options.lines)?
+                }
+                Place::Hosts(place) => self.on_hosts(job, place).look_at_logs(options.lines),
+                Place::Gke(place) => self.on_gke(job, place).look_at_logs(options.lines)?,
+            };
+            show(&shown.only_new(lines))?;
+            if options.following == Following::Not || is_last || self.shell.is_dry() {
+                return Ok(());
             }
-            Place::Hosts(place) => self.on_hosts(job, place).logs(options, self.pace, show),
-            Place::Gke(place) => self.on_gke(job, place).logs(options, self.pace, show),
+            std::thread::sleep(self.pace.of_logs());
         }
     }
 

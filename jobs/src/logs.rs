@@ -29,6 +29,14 @@ pub enum Following {
     Not,
 }
 
+/// What a look at the logs finds.
+pub(crate) struct Look {
+    /// The last lines of all hosts, by time.
+    pub lines: Vec<Line>,
+    /// Whether the run has ended, so that no others come.
+    pub is_last: bool,
+}
+
 impl Line {
     /// A line as `run.sh` writes it: seconds, a space, the text.
     fn parse(host: usize, line: &str) -> Option<Line> {

@@ -17,13 +17,13 @@ mod watch;
 use crate::bundle::{self, AtBoot, CHECKSUMS, MOUNTED, PROGRAM, Settings, Sharing};
 use crate::call::quoted;
 use crate::digest::sha256;
-use crate::logs::{Shown, merged};
+use crate::logs::{Look, merged};
 use crate::place::CloudTpu;
 use crate::record::Records;
 use crate::status::{last_object, of_hosts};
 use crate::{
-    Answer, Call, Changes, End, Error, Following, HostState, Job, Line, LogOptions, Pace, Shell,
-    State, Status, Wanted, Watched, Watching,
+    Answer, Call, Changes, End, Error, HostState, Job, Pace, Shell, State, Status, Wanted, Watched,
+    Watching,
 };
 use ankh_storage::atomic;
 
@@ -174,33 +174,22 @@ impl<'a> Cloud<'a> {
         }
     }
 
-    /// Gives the lines of the logs of all hosts.
-    pub fn logs(
-        &self,
-        options: LogOptions,
-        pace: Pace,
-        mut show: impl FnMut(&[Line]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut shown = Shown::default();
-        loop {
-            let ended = self.ended()?.is_some();
-            let mut logs = match self.machine(queue::Assumed::Ready)? {
-                Machine::Ready if !ended => self.logs_there(options)?,
-                _ => Vec::new(),
-            };
-            if logs.is_empty() {
-                logs = self.logs_in_bucket(options)?;
-            }
-            show(&shown.only_new(merged(&logs)))?;
-            if options.following == Following::Not || ended || self.shell.is_dry() {
-                return Ok(());
-            }
-            std::thread::sleep(pace.of_logs());
+    /// The last lines of the logs of all hosts.
+    pub fn look_at_logs(&self, lines: usize) -> Result<Look, Error> {
+        let is_last = self.ended()?.is_some();
+        let mut logs = match self.machine(queue::Assumed::Ready)? {
+            Machine::Ready if !is_last => self.logs_there(lines)?,
+            _ => Vec::new(),
+        };
+        if logs.is_empty() {
+            logs = self.logs_in_bucket(lines)?;
         }
+        let lines = merged(&logs);
+        Ok(Look { lines, is_last })
     }
 
     /// The logs on the machines; none where these cannot be reached.
-    fn logs_there(&self, options: LogOptions) -> Result<Vec<(usize, String)>, Error> {
+    fn logs_there(&self, lines: usize) -> Result<Vec<(usize, String)>, Error> {
         let directory = self.records.directory_of(&self.job.name).join("logs");
         if !self.shell.is_dry() {
             // What an earlier call has left is not new.
@@ -209,7 +198,7 @@ impl<'a> Cloud<'a> {
         }
         let tail = format!(
             "sudo bash -c 'tail -n {} {}/host-*.log'",
-            options.lines,
+            lines,
             self.home()
         );
         let mut call = self.place.ssh(self.job, &tail);
@@ -226,12 +215,12 @@ impl<'a> Cloud<'a> {
     }
 
     /// The logs as far as they are mirrored.
-    fn logs_in_bucket(&self, options: LogOptions) -> Result<Vec<(usize, String)>, Error> {
+    fn logs_in_bucket(&self, count: usize) -> Result<Vec<(usize, String)>, Error> {
         let mut logs = Vec::new();
         for host in 0..self.job.slice.hosts {
             if let Some(log) = self.read(&format!("logs/host-{host}.log"), "")? {
                 let lines: Vec<&str> = log.lines().collect();
-                let from = lines.len().saturating_sub(options.lines);
+                let from = lines.len().saturating_sub(count);
                 logs.push((host, lines[from..].join("\n")));
             }
         }
