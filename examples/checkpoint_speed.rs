@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use ankh::checkpoint::{Retention, Saver, Share, Store};
 use ankh::config::resolve;
+use ankh::devices::open_mesh;
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{Hosts, WhichParts};
 use ankh::programs::Programs;
-use ankh::train::{State, open_mesh};
+use ankh::train::State;
 use serde_json::json;
 
 type Error = Box<dyn std::error::Error>;

@@ -6,11 +6,11 @@
 use std::time::Instant;
 
 use ankh::config::{Config, resolve};
+use ankh::devices::open_mesh;
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{Hosts, Input, ShardedArray};
 use ankh::model::Weights;
 use ankh::programs::{self, BatchShape, Programs};
-use ankh::train::open_mesh;
 use ankh_pjrt::HostTensor;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

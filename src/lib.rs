@@ -22,8 +22,10 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod devices;
 pub mod huge_pages;
 pub mod hugging_face;
+pub mod inference;
 pub mod mesh;
 pub mod mesh_shape;
 pub mod model;

@@ -2,10 +2,10 @@
 //! device as on a mesh that splits the vocabulary.
 
 use ankh::config::{Config, LogicalAxis, Loss, resolve};
+use ankh::devices::open_mesh;
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Hosts, Input};
 use ankh::model::{Targets, token_loss};
-use ankh::train::open_mesh;
 use ankh_hlo::{DType, Graph, LogicalAxisRules, Module, Shape};
 use ankh_pjrt::HostTensor;
 

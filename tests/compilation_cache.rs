@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use ankh::checkpoint::Store;
 use ankh::config::{Config, resolve};
+use ankh::devices::open_mesh;
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Entries, Hosts, MeshOptions, ProgramCache, executable_file};
 use ankh::run_dir::{Requests, RunDirectory, RunMode};
-use ankh::train::{Processes, open_mesh, train};
+use ankh::train::{Processes, train};
 use ankh_hlo::{DType, Graph, Module, Shape};
 use ankh_pjrt::HostTensor;
 

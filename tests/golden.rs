@@ -8,12 +8,12 @@
 use std::path::{Path, PathBuf};
 
 use ankh::config::{self, Adafactor, Compute, Config, Optimizer, ScheduleKind};
+use ankh::devices::open_mesh;
 use ankh::hugging_face;
 use ankh::mesh::Hosts;
 use ankh::mesh::slice::Slice;
 use ankh::programs::Gradients;
 use ankh::train::forward::{ForwardOutputs, forward};
-use ankh::train::open_mesh;
 use ankh_pjrt::{ElementType, HostTensor};
 use safetensors::SafeTensors;
 

@@ -4,12 +4,12 @@
 use std::sync::LazyLock;
 
 use ankh::config::{Compute, Config, Packing, Remat, resolve};
+use ankh::devices::open_mesh;
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Hosts};
 use ankh::model::Weights;
 use ankh::programs::{BatchShape, Gradients, Programs, StepMetrics};
 use ankh::train::forward::{ForwardOutputs, forward};
-use ankh::train::open_mesh;
 use ankh_hlo::{ArraySpec, DType};
 use ankh_pjrt::{ElementType, HostTensor};
 

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use ankh::checkpoint::{Retention, Saver, Share, Store};
 use ankh::config::{Config, MeshAxis, resolve};
+use ankh::devices::open_mesh;
 use ankh::mesh::slice::Slice;
 use ankh::mesh::{DeviceMesh, Host, Hosts, Input, WhichParts, shard_range};
 use ankh::programs::{self, Array, Programs};
 use ankh::run_dir::{Requests, RunDirectory, RunMode};
-use ankh::train::{MissingSlots, Outcome, Processes, State, open_mesh, train};
+use ankh::train::{MissingSlots, Outcome, Processes, State, train};
 use ankh_hlo::{ArraySpec, AxisName, DType, Graph, Shape, Sharding};
 use ankh_pjrt::HostTensor;
 use serde_json::json;

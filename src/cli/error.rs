@@ -8,13 +8,14 @@ use ankh_hlo::AxisError;
 use ankh_pjrt::{Code, Platform};
 
 use crate::config::{ConfigError, LogicalAxis, setting_name};
+use crate::devices::OpenMeshError;
 use crate::mesh::DeviceError;
 use crate::mesh::executable_file::ExecutableFileError;
 use crate::programs::sharding::ShardingError;
 use crate::run_dir::{Contents, Damage, RunError};
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
-use crate::{checkpoint, hugging_face};
+use crate::{checkpoint, hugging_face, inference};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,6 +351,29 @@ impl From<DeviceError> for CliError {
                 Self::new(Exit::Memory, error).help(LESS_MEMORY)
             }
             error => Self::failed(error),
+        }
+    }
+}
+
+impl From<OpenMeshError> for CliError {
+    fn from(error: OpenMeshError) -> Self {
+        match error {
+            OpenMeshError::Device(error) => error.into(),
+            OpenMeshError::Sharding(error) => error.into(),
+        }
+    }
+}
+
+impl From<inference::Error> for CliError {
+    fn from(error: inference::Error) -> Self {
+        match error {
+            inference::Error::Weights(error) => error.into(),
+            inference::Error::Mesh(error) => error.into(),
+            inference::Error::Device(error) => error.into(),
+            error @ inference::Error::UnknownTokenizer { .. } => {
+                Self::usage(error).help("name it with --tokenizer ankh or --tokenizer ankh3")
+            }
+            error @ inference::Error::Program(_) => Self::failed(error),
         }
     }
 }

@@ -14,6 +14,7 @@ mod init;
 mod jobs;
 mod launch;
 mod listing;
+mod model;
 mod output;
 mod plan;
 mod prepare;

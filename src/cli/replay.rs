@@ -10,10 +10,11 @@ use super::output::{json, line_of};
 use super::readiness::ready;
 use super::{CliError, Exit, Slice};
 use crate::config::Config;
+use crate::devices::open_mesh;
 use crate::mesh::{Entries, Hosts, ProgramCache};
 use crate::run_dir::{Recorded, checkpoints_of};
 use crate::telemetry::Log;
-use crate::train::{Reference, Replay, open_mesh, replay};
+use crate::train::{Reference, Replay, replay};
 
 /// Train the next steps of a run twice, and compare all bits: a test for devices that compute
 /// wrongly without an error.

@@ -17,13 +17,14 @@ use super::readiness::ready;
 use super::{CliError, Exit, Slice};
 use crate::checkpoint::Store;
 use crate::config::{Config, ListenAddress, OnSigusr1, StepRange, resolve_over};
+use crate::devices::open_mesh;
 use crate::huge_pages::run_with_huge_pages;
 use crate::mesh::tpu_vm::{TpuVm, on_preemption};
 use crate::mesh::{DeviceError, Entries, Hosts, ProgramCache};
 use crate::run_dir::{Recorded, Request, Requests, RunDirectory, RunMode};
 use crate::supervision::{Pulse, Restart};
 use crate::telemetry::{Log, LogFormat};
-use crate::train::{Outcome, Processes, Summary, open_mesh, train};
+use crate::train::{Outcome, Processes, Summary, train};
 
 #[derive(Args)]
 pub(super) struct TrainArgs {

@@ -58,15 +58,15 @@ pub struct States<'g> {
     pub logits: Tensor<'g>,
 }
 
-/// Which keys are seen by the attention of encoder, decoder, and decoder to encoder.
-#[derive(Clone, Copy)]
-struct Masks<'g> {
-    encoder: AttentionMask<'g>,
-    decoder: AttentionMask<'g>,
-    cross: AttentionMask<'g>,
-}
-
 const ACTIVATION: &[LogicalAxis] = &[Batch, Length, Embed];
+
+fn segments<'g>(queries: Tensor<'g>, keys: Tensor<'g>, direction: Direction) -> AttentionMask<'g> {
+    AttentionMask::Segments(Segments {
+        queries,
+        keys,
+        direction,
+    })
+}
 
 impl<'g> Network<'g, '_> {
     /// Logits for each decoder position. `input_ids` is s32 `[batch, input length]`,
@@ -77,92 +77,113 @@ impl<'g> Network<'g, '_> {
         decoder_input_ids: Tensor<'g>,
         tokens: Tokens<'g>,
     ) -> States<'g> {
-        let masks = self.masks(decoder_input_ids, tokens);
-        let encoder = self.encode(input_ids, masks.encoder);
-        let decoder = self.decode(decoder_input_ids, encoder, masks);
+        let encoder = self.encode(input_ids, tokens);
         States {
             encoder,
-            logits: self.logits(decoder),
+            logits: self.decode(decoder_input_ids, encoder, tokens),
         }
     }
 
-    /// Which keys each attention sees. A kernel takes segments alone: where rows are padded, each
-    /// is one segment, and its padding another.
-    fn masks(&self, decoder_input_ids: Tensor<'g>, tokens: Tokens<'g>) -> Masks<'g> {
-        let segments = |queries, keys, direction| {
-            AttentionMask::Segments(Segments {
-                queries,
-                keys,
-                direction,
-            })
+    /// The encoder's last states, after its final norm: `[batch, input length, embed]`, for
+    /// `input_ids`, s32 `[batch, input length]`.
+    pub fn encode(&self, input_ids: Tensor<'g>, tokens: Tokens<'g>) -> Tensor<'g> {
+        let _scope = self.graph().scope("encoder");
+        let p = &self.weights.encoder;
+        let length = input_ids.dim(1);
+        let bias = Bias {
+            relative: Some(self.relative(p.relative_bias, Direction::Bidirectional, length)),
+            mask: self.encoder_mask(tokens),
         };
+        let x = self.stack(input_ids, &p.layers, |p, x| self.encoder_layer(p, x, bias));
+        rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
+    }
+
+    /// float32 logits `[batch, target length, vocab]` for `decoder_input_ids`, s32 `[batch, target
+    /// length]`, attending to `memory`, the encoder's states.
+    pub fn decode(
+        &self,
+        decoder_input_ids: Tensor<'g>,
+        memory: Tensor<'g>,
+        tokens: Tokens<'g>,
+    ) -> Tensor<'g> {
+        let x = {
+            let _scope = self.graph().scope("decoder");
+            let p = &self.weights.decoder;
+            let length = decoder_input_ids.dim(1);
+            let bias = Bias {
+                relative: Some(self.relative(p.relative_bias, Direction::Causal, length)),
+                mask: self.decoder_mask(decoder_input_ids, tokens),
+            };
+            let cross = Bias {
+                relative: None,
+                mask: self.cross_mask(decoder_input_ids, tokens),
+            };
+            let x = self.stack(decoder_input_ids, &p.layers, |p, x| {
+                self.decoder_layer(p, x, memory, bias, cross)
+            });
+            rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
+        };
+        self.logits(x)
+    }
+
+    /// Which inputs the encoder's attention sees. A kernel takes segments alone: where rows are
+    /// padded, each is one segment, and its padding another.
+    fn encoder_mask(&self, tokens: Tokens<'g>) -> AttentionMask<'g> {
         match (tokens, self.attention) {
             (Tokens::Padded { attention_mask }, AttentionImplementation::Formula) => {
-                let inputs = AttentionMask::Additive(key_mask(attention_mask));
-                let later = causal_mask(self.graph(), decoder_input_ids.dim(1));
-                Masks {
-                    encoder: inputs,
-                    decoder: AttentionMask::Additive(later),
-                    cross: inputs,
-                }
+                AttentionMask::Additive(key_mask(attention_mask))
             }
             (Tokens::Padded { attention_mask }, AttentionImplementation::Kernel(_)) => {
-                let of_inputs = attention_mask.full_like(1.0);
-                let of_targets = decoder_input_ids.full_like(1.0);
-                Masks {
-                    encoder: segments(of_inputs, attention_mask, Direction::Bidirectional),
-                    decoder: segments(of_targets, of_targets, Direction::Causal),
-                    cross: segments(of_targets, attention_mask, Direction::Bidirectional),
-                }
+                let queries = attention_mask.full_like(1.0);
+                segments(queries, attention_mask, Direction::Bidirectional)
+            }
+            (Tokens::Packed { input_segments, .. }, _) => {
+                segments(input_segments, input_segments, Direction::Bidirectional)
+            }
+        }
+    }
+
+    /// Which targets the decoder's attention sees.
+    fn decoder_mask(&self, ids: Tensor<'g>, tokens: Tokens<'g>) -> AttentionMask<'g> {
+        match (tokens, self.attention) {
+            (Tokens::Padded { .. }, AttentionImplementation::Formula) => {
+                AttentionMask::Additive(causal_mask(self.graph(), ids.dim(1)))
+            }
+            (Tokens::Padded { .. }, AttentionImplementation::Kernel(_)) => {
+                let of_targets = ids.full_like(1.0);
+                segments(of_targets, of_targets, Direction::Causal)
             }
             (
                 Tokens::Packed {
-                    input_segments: inputs,
-                    target_segments: targets,
+                    target_segments, ..
                 },
                 _,
-            ) => Masks {
-                encoder: segments(inputs, inputs, Direction::Bidirectional),
-                decoder: segments(targets, targets, Direction::Causal),
-                cross: segments(targets, inputs, Direction::Bidirectional),
-            },
+            ) => segments(target_segments, target_segments, Direction::Causal),
         }
     }
 
-    fn graph(&self) -> &'g Graph {
+    /// Which inputs the decoder sees.
+    fn cross_mask(&self, ids: Tensor<'g>, tokens: Tokens<'g>) -> AttentionMask<'g> {
+        match (tokens, self.attention) {
+            (Tokens::Padded { attention_mask }, AttentionImplementation::Formula) => {
+                AttentionMask::Additive(key_mask(attention_mask))
+            }
+            (Tokens::Padded { attention_mask }, AttentionImplementation::Kernel(_)) => {
+                let of_targets = ids.full_like(1.0);
+                segments(of_targets, attention_mask, Direction::Bidirectional)
+            }
+            (
+                Tokens::Packed {
+                    input_segments,
+                    target_segments,
+                },
+                _,
+            ) => segments(target_segments, input_segments, Direction::Bidirectional),
+        }
+    }
+
+    pub(super) fn graph(&self) -> &'g Graph {
         self.weights.shared.graph()
-    }
-
-    /// `[batch, length]` to `[batch, length, embed]`.
-    fn encode(&self, ids: Tensor<'g>, mask: AttentionMask<'g>) -> Tensor<'g> {
-        let _scope = self.graph().scope("encoder");
-        let p = &self.weights.encoder;
-        let relative = self.relative(p.relative_bias, Direction::Bidirectional, ids.dim(1));
-        let bias = Bias {
-            relative: Some(relative),
-            mask,
-        };
-        let x = self.stack(ids, &p.layers, |p, x| self.encoder_layer(p, x, bias));
-        rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
-    }
-
-    /// `[batch, length]` to `[batch, length, embed]`, attending to `memory`, the encoder's states.
-    fn decode(&self, ids: Tensor<'g>, memory: Tensor<'g>, masks: Masks<'g>) -> Tensor<'g> {
-        let _scope = self.graph().scope("decoder");
-        let p = &self.weights.decoder;
-        let relative = self.relative(p.relative_bias, Direction::Causal, ids.dim(1));
-        let bias = Bias {
-            relative: Some(relative),
-            mask: masks.decoder,
-        };
-        let cross = Bias {
-            relative: None,
-            mask: masks.cross,
-        };
-        let x = self.stack(ids, &p.layers, |p, x| {
-            self.decoder_layer(p, x, memory, bias, cross)
-        });
-        rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
     }
 
     /// Token embeddings through the layers, one after the other.

@@ -58,10 +58,24 @@ pub(super) fn losses<'g>(
     values: &[Tensor<'g>],
     batch: &[Tensor<'g>],
 ) -> (States<'g>, TokenLoss<'g>) {
+    let batch = BatchTensors::of(batch);
+    let network = network(programs, specs, values);
+    let states = network.forward(batch.input_ids, batch.decoder_input_ids, batch.tokens);
+    let _scope = states.logits.graph().scope("loss");
+    let loss = token_loss(states.logits, batch.targets, &programs.config.loss);
+    (states, loss)
+}
+
+/// The configured model with these weights.
+pub(super) fn network<'g, 'c>(
+    programs: &Programs<'c>,
+    specs: &Weights<Parameter>,
+    values: &[Tensor<'g>],
+) -> Network<'g, 'c> {
     let Programs {
         config, compute, ..
     } = *programs;
-    let network = Network {
+    Network {
         model: &config.model,
         weights: specs.filled(values),
         compute,
@@ -72,12 +86,7 @@ pub(super) fn losses<'g>(
             config::GradientType::Float32 => DType::F32,
             config::GradientType::Bfloat16 => compute,
         },
-    };
-    let batch = BatchTensors::of(batch);
-    let states = network.forward(batch.input_ids, batch.decoder_input_ids, batch.tokens);
-    let _scope = states.logits.graph().scope("loss");
-    let loss = token_loss(states.logits, batch.targets, &config.loss);
-    (states, loss)
+    }
 }
 
 fn remat(remat: config::Remat) -> Remat {

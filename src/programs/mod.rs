@@ -8,6 +8,7 @@
 //! programs and knows what they take and return. It does not know devices, and runs nothing.
 
 mod attention;
+mod encoder;
 mod forward;
 mod histograms;
 mod initial;
@@ -23,10 +24,11 @@ use crate::config::{self, Config};
 use crate::model::{AttentionImplementation, Parameter, Weights};
 
 pub use attention::{NoKernel, attention};
+pub use encoder::Pooling;
 pub use forward::Gradients;
 pub use histograms::Histogram;
 pub use metrics::{EvaluationSums, SkipReason, StepMetrics};
-pub use signature::{Array, BatchShape, batch, state};
+pub use signature::{Array, BatchShape, batch, inputs, state};
 pub use spikes::is_of_spikes;
 
 /// The element type of activations and matrix products.

@@ -79,6 +79,16 @@ pub fn state(config: &Config) -> Vec<Array> {
     arrays
 }
 
+/// The arrays of a batch without targets, in order: `input_ids` and `attention_mask`, s32 `[rows,
+/// input length]`.
+pub fn inputs(size: BatchShape) -> Vec<Array> {
+    let padded = BatchShape {
+        packing: Packing::Padded,
+        ..size
+    };
+    batch(padded).into_iter().take(2).collect()
+}
+
 /// The batch's arrays, in order.
 pub fn batch(size: BatchShape) -> Vec<Array> {
     let array = |name: &str, length: usize| Array {

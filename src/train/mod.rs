@@ -11,7 +11,6 @@
 
 mod data_loader;
 mod data_order;
-mod devices;
 mod error;
 mod evaluation;
 pub mod forward;
@@ -32,7 +31,6 @@ mod trainer;
 
 pub use data_loader::{BatchError, batches, host_rows};
 pub use data_order::OrderDifference;
-pub use devices::open_mesh;
 pub use error::TrainError;
 pub use health::{Fault, Spike};
 pub use processes::Processes;

@@ -1,0 +1,62 @@
+//! The options of the commands that run a model.
+
+use ankh_storage::Location;
+use clap::{Args, ValueEnum};
+
+use super::weights::{print_notes, states_of};
+use super::{CliError, Slice};
+use crate::config::{Compute, Vocabulary};
+use crate::hugging_face;
+use crate::inference::{LoadedModel, ModelOptions};
+
+/// Which weights, and how they run.
+#[derive(Args)]
+pub(super) struct ModelArgs {
+    /// A Hugging Face directory, a checkpoint or a run directory; a checkpoint may be in a bucket.
+    #[arg(long, value_name = "DIR|URL")]
+    weights: Location,
+    /// What to compute on: cpu-N (N virtual devices), cuda-N, or a TPU slice of one host by its
+    /// name, such as v4-8.
+    #[arg(long, value_name = "SPEC", default_value_t)]
+    slice: Slice,
+    /// The element type of activations and matrix products [default: float32 on a CPU, bfloat16
+    /// elsewhere].
+    #[arg(long, value_name = "TYPE", value_enum)]
+    dtype: Option<ComputeType>,
+    /// The ids of the model's tokens, where neither its files nor its size tell.
+    #[arg(long, value_name = "NAME", value_enum)]
+    tokenizer: Option<TokenizerName>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ComputeType {
+    Float32,
+    Bfloat16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TokenizerName {
+    Ankh,
+    Ankh3,
+}
+
+impl ModelArgs {
+    /// Reads the weights and puts them on the devices.
+    pub fn open(&self) -> Result<LoadedModel, CliError> {
+        let weights = hugging_face::load(states_of(self.weights.clone()))?;
+        print_notes(&weights.notes);
+        let options = ModelOptions {
+            slice: self.slice,
+            compute: match self.dtype {
+                None => Compute::Auto,
+                Some(ComputeType::Float32) => Compute::Float32,
+                Some(ComputeType::Bfloat16) => Compute::Bfloat16,
+            },
+            tokenizer: self.tokenizer.map(|name| match name {
+                TokenizerName::Ankh => Vocabulary::Ankh,
+                TokenizerName::Ankh3 => Vocabulary::Ankh3,
+            }),
+        };
+        Ok(LoadedModel::open(weights, options)?)
+    }
+}

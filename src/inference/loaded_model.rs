@@ -1,0 +1,155 @@
+//! A model's parameters on devices, and the programs compiled for it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use ankh_data::{Packing, Tokenizer, Vocabulary};
+use ankh_hlo::Module;
+use ankh_pjrt::HostTensor;
+
+use super::Error;
+use crate::config::{Compute, Config, Model, Remat};
+use crate::devices::open_mesh;
+use crate::hugging_face::Weights;
+use crate::mesh::slice::Slice;
+use crate::mesh::{DeviceMesh, Hosts, Input, LoadedExecutable, ShardedArray};
+use crate::programs::{BatchShape, Programs};
+
+/// How a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelOptions {
+    /// What to compute on. All devices split the batch.
+    pub slice: Slice,
+    /// The element type of activations and matrix products.
+    pub compute: Compute,
+    /// The ids of the model, where its size does not tell.
+    pub tokenizer: Option<Vocabulary>,
+}
+
+/// A model on devices.
+pub struct LoadedModel {
+    config: Config,
+    tokenizer: Tokenizer,
+    mesh: DeviceMesh,
+    parameters: Vec<ShardedArray>,
+    compiled: RefCell<HashMap<String, Rc<LoadedExecutable>>>,
+}
+
+/// A compiled program that takes the model's parameters and then some arrays.
+pub struct Program<'m> {
+    model: &'m LoadedModel,
+    executable: Rc<LoadedExecutable>,
+}
+
+impl LoadedModel {
+    /// Opens the devices and puts the parameters on them.
+    pub fn open(weights: Weights, options: ModelOptions) -> Result<LoadedModel, Error> {
+        let vocabulary = weights.model.vocabulary;
+        let tokenizer = options.tokenizer.or(weights.tokenizer);
+        let tokenizer = tokenizer.ok_or(Error::UnknownTokenizer { vocabulary })?;
+        let mut config = Config {
+            model: weights.model,
+            ..Config::default()
+        };
+        config.train.compute = options.compute;
+        // Nothing is kept for a derivative.
+        config.train.remat = Remat::None;
+        config.data.tokenizer = tokenizer;
+        let mesh = open_mesh(&config, options.slice, Hosts::Real)?;
+        let size = BatchShape {
+            rows: mesh.shape().devices(),
+            input: 16,
+            target: 16,
+            packing: Packing::Padded,
+        };
+        let programs = Programs::of_size(&config, size, mesh.platform(), mesh.rules());
+        // The parameters come first in a state; their names are those of the weights.
+        let mut tensors: HashMap<String, HostTensor> = weights.tensors.into_iter().collect();
+        let mut parameters = Vec::new();
+        for spec in programs.state_specs() {
+            let Some(tensor) = tensors.remove(&spec.name) else {
+                break;
+            };
+            parameters.push(mesh.upload(&spec, &tensor)?);
+        }
+        Ok(LoadedModel {
+            tokenizer: Tokenizer::of(tokenizer),
+            config,
+            mesh,
+            parameters,
+            compiled: RefCell::default(),
+        })
+    }
+
+    /// Its dimensions.
+    pub fn model(&self) -> &Model {
+        &self.config.model
+    }
+
+    /// Its ids.
+    pub fn tokenizer(&self) -> Tokenizer {
+        self.tokenizer
+    }
+
+    /// The number of rows, at least `rows`, that all devices split evenly.
+    pub fn rows(&self, rows: usize) -> usize {
+        rows.max(1).next_multiple_of(self.mesh.shape().devices())
+    }
+
+    /// The program that `build` makes for batches of a size, compiled unless it was before. `key`
+    /// names what is built.
+    pub fn program(
+        &self,
+        key: &str,
+        size: BatchShape,
+        build: impl FnOnce(&Programs<'_>) -> Result<Module, ankh_hlo::Error>,
+    ) -> Result<Program<'_>, Error> {
+        let key = format!("{key} {size:?}");
+        if let Some(executable) = self.compiled.borrow().get(&key) {
+            return Ok(Program {
+                model: self,
+                executable: executable.clone(),
+            });
+        }
+        let (platform, rules) = (self.mesh.platform(), self.mesh.rules());
+        let programs = Programs::of_size(&self.config, size, platform, rules);
+        let executable = Rc::new(self.mesh.compile(&build(&programs)?)?);
+        self.compiled.borrow_mut().insert(key, executable.clone());
+        Ok(Program {
+            model: self,
+            executable,
+        })
+    }
+}
+
+impl Program<'_> {
+    /// Runs on what follows the parameters, and waits for the results.
+    pub fn run(&self, arrays: &[HostTensor]) -> Result<Vec<HostTensor>, Error> {
+        self.start(arrays)?
+            .iter()
+            .map(|array| Ok(self.model.mesh.to_host(array)?))
+            .collect()
+    }
+
+    /// Starts on what follows the parameters. The results become ready later, for
+    /// [`Program::to_host`].
+    ///
+    /// # Panics
+    /// Where there are more or fewer arrays than the program takes.
+    pub fn start(&self, arrays: &[HostTensor]) -> Result<Vec<ShardedArray>, Error> {
+        let parameters = &self.model.parameters;
+        let specs = &self.executable.parameters()[parameters.len()..];
+        assert_eq!(specs.len(), arrays.len(), "the arrays of the program");
+        let mut inputs: Vec<Input<'_>> = parameters.iter().map(Input::Keep).collect();
+        for (spec, array) in specs.iter().zip(arrays) {
+            inputs.push(Input::Donate(self.model.mesh.upload(spec, array)?));
+        }
+        Ok(self.executable.execute(inputs)?)
+    }
+
+    /// Waits for a result.
+    pub fn to_host(&self, array: &ShardedArray) -> Result<HostTensor, Error> {
+        Ok(self.model.mesh.to_host(array)?)
+    }
+}
