@@ -23,6 +23,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod devices;
+pub mod generate;
 pub mod huge_pages;
 pub mod hugging_face;
 pub mod inference;

@@ -7,6 +7,7 @@ mod compilation_cache;
 mod derivatives;
 mod examples;
 mod fetch;
+mod generation;
 mod golden;
 mod hosts;
 mod interruptions;

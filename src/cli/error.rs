@@ -9,13 +9,15 @@ use ankh_pjrt::{Code, Platform};
 
 use crate::config::{ConfigError, LogicalAxis, setting_name};
 use crate::devices::OpenMeshError;
+use crate::generate::Fault;
+use crate::inference::JournalError;
 use crate::mesh::DeviceError;
 use crate::mesh::executable_file::ExecutableFileError;
 use crate::programs::sharding::ShardingError;
 use crate::run_dir::{Contents, Damage, RunError};
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
-use crate::{checkpoint, hugging_face, inference};
+use crate::{checkpoint, generate, hugging_face, inference};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -360,6 +362,54 @@ impl From<OpenMeshError> for CliError {
         match error {
             OpenMeshError::Device(error) => error.into(),
             OpenMeshError::Sharding(error) => error.into(),
+        }
+    }
+}
+
+impl From<generate::Error> for CliError {
+    fn from(error: generate::Error) -> Self {
+        match error {
+            generate::Error::Inference(error) => error.into(),
+            generate::Error::Journal(error) => error.into(),
+            error @ (generate::Error::NotFasta { .. }
+            | generate::Error::NoPrompts(_)
+            | generate::Error::File { verb: "read", .. }) => Self::usage(error),
+            error @ generate::Error::Prompt { .. } => {
+                let help = match &error {
+                    generate::Error::Prompt {
+                        fault: Fault::NothingToFill { .. },
+                        ..
+                    } => {
+                        "mark places with <extra_id_0>, <extra_id_1> ..., or add residues with --extend N"
+                    }
+                    generate::Error::Prompt {
+                        fault: Fault::TooLong { .. },
+                        ..
+                    } => {
+                        "shorten it, or raise --max-length: memory grows with the square of the length"
+                    }
+                    _ => "mend the prompt, and run the command once more",
+                };
+                Self::usage(error).help(help)
+            }
+            error @ generate::Error::OutputExists(_) => {
+                Self::usage(error).help("remove it, name another --output, or pass --replace")
+            }
+            error @ generate::Error::NotFinite { .. } => {
+                Self::failed(error).help("try --dtype float32; see that the weights are whole")
+            }
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<JournalError> for CliError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            error @ JournalError::Other { .. } => Self::usage(error)
+                .help("give the command that began it, to go on; or pass --replace to begin anew"),
+            error @ JournalError::Busy { .. } => Self::usage(error).help("wait for its end"),
+            error @ JournalError::File { .. } => Self::failed(error),
         }
     }
 }

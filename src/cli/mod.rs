@@ -9,6 +9,7 @@ mod configuration;
 mod doctor;
 mod error;
 mod fetch;
+mod generate;
 mod hosts;
 mod init;
 mod jobs;
@@ -18,6 +19,7 @@ mod model;
 mod output;
 mod plan;
 mod prepare;
+mod progress;
 mod readiness;
 mod replay;
 mod report;
@@ -66,6 +68,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
     Watch(watch::WatchArgs),
+    Generate(Box<generate::GenerateArgs>),
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Some(Command::Replay(arguments)) => replay::run(arguments),
         Some(Command::Report(arguments)) => report::run(arguments),
         Some(Command::Watch(arguments)) => watch::run(arguments),
+        Some(Command::Generate(arguments)) => generate::run(*arguments),
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),

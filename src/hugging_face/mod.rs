@@ -33,7 +33,7 @@ use ankh_storage::Location;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Reader, Writer};
-use crate::config::{Model, Vocabulary};
+use crate::config::{Model, Objective, Vocabulary};
 
 pub use error::{Error, Mismatch, Result, WrongTensor};
 pub use export::{from_hugging_face, to_hugging_face};
@@ -48,6 +48,8 @@ pub struct Weights {
     pub model: Model,
     /// The ids its inputs are made of, where that is known.
     pub tokenizer: Option<Vocabulary>,
+    /// What it was trained to do, where that is known.
+    pub objective: Option<Objective>,
     /// Our parameters by name, float32.
     pub tensors: Vec<(String, HostTensor)>,
     /// What was read otherwise than it is written.
@@ -88,6 +90,7 @@ pub fn load(location: impl Into<Location>) -> Result<Weights> {
             tensors: reader.tensors(&names)?,
             model: held.model,
             tokenizer: held.tokenizer,
+            objective: held.objective,
             notes: Vec::new(),
         })
     });
@@ -111,6 +114,7 @@ pub fn import(directory: &Path) -> Result<Weights> {
     Ok(Weights {
         model: source.model,
         tokenizer,
+        objective: None,
         tensors,
         notes: source.notes,
     })
@@ -196,6 +200,7 @@ const ORIGIN: &str = "hugging_face";
 struct Held {
     model: Model,
     tokenizer: Option<Vocabulary>,
+    objective: Option<Objective>,
     origin: Option<Origin>,
 }
 
@@ -231,6 +236,7 @@ impl Held {
         Ok(Held {
             model,
             tokenizer,
+            objective: part(config, "/objective").map_err(unknown)?,
             origin,
         })
     }

@@ -9,12 +9,12 @@ use ankh_hlo::Module;
 use ankh_pjrt::HostTensor;
 
 use super::Error;
-use crate::config::{Compute, Config, Model, Remat};
+use crate::config::{Compute, Config, Model, Objective, Remat};
 use crate::devices::open_mesh;
 use crate::hugging_face::Weights;
 use crate::mesh::slice::Slice;
 use crate::mesh::{DeviceMesh, Hosts, Input, LoadedExecutable, ShardedArray};
-use crate::programs::{BatchShape, Programs};
+use crate::programs::{BatchShape, Programs, compute_type};
 
 /// How a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct ModelOptions {
 pub struct LoadedModel {
     config: Config,
     tokenizer: Tokenizer,
+    objective: Option<Objective>,
+    digest: u32,
     mesh: DeviceMesh,
     parameters: Vec<ShardedArray>,
     compiled: RefCell<HashMap<String, Rc<LoadedExecutable>>>,
@@ -67,14 +69,18 @@ impl LoadedModel {
         // The parameters come first in a state; their names are those of the weights.
         let mut tensors: HashMap<String, HostTensor> = weights.tensors.into_iter().collect();
         let mut parameters = Vec::new();
+        let mut digest = 0;
         for spec in programs.state_specs() {
             let Some(tensor) = tensors.remove(&spec.name) else {
                 break;
             };
+            digest = crc32c::crc32c_append(digest, &tensor.bytes);
             parameters.push(mesh.upload(&spec, &tensor)?);
         }
         Ok(LoadedModel {
             tokenizer: Tokenizer::of(tokenizer),
+            objective: weights.objective,
+            digest,
             config,
             mesh,
             parameters,
@@ -90,6 +96,23 @@ impl LoadedModel {
     /// Its ids.
     pub fn tokenizer(&self) -> Tokenizer {
         self.tokenizer
+    }
+
+    /// What it was trained to do, where that is known.
+    pub fn objective(&self) -> Option<&Objective> {
+        self.objective.as_ref()
+    }
+
+    /// A checksum of its parameters.
+    pub fn digest(&self) -> u32 {
+        self.digest
+    }
+
+    /// What it runs on and in which type, which changes the last digits of results.
+    pub fn computation(&self) -> String {
+        let compute = compute_type(self.config.train.compute, self.mesh.platform());
+        let devices = self.mesh.shape().devices();
+        format!("{} on {} {devices}", compute.name(), self.mesh.platform())
     }
 
     /// The number of rows, at least `rows`, that all devices split evenly.

@@ -2,15 +2,17 @@
 //!
 //! A [`LoadedModel`] holds the parameters on the devices and compiles programs for the sizes that
 //! are asked for. [`Lengths`] are those sizes: sequences are padded to one of a few lengths, so that
-//! a few programs serve all. [`input_batch`] lays sequences out as a program takes them. This module
-//! does not know what the programs compute, nor files.
+//! a few programs serve all. [`input_batch`] lays sequences out as a program takes them. A
+//! [`Journal`] keeps what is done of an output. This module does not know what the programs compute.
 
 mod batch;
 mod error;
+mod journal;
 mod lengths;
 mod loaded_model;
 
 pub use batch::input_batch;
 pub use error::Error;
+pub use journal::{Journal, JournalError, Unfinished};
 pub use lengths::Lengths;
 pub use loaded_model::{LoadedModel, ModelOptions, Program};

@@ -104,3 +104,12 @@ fn one_hot<'g>(labels: Tensor<'g>, logits: Tensor<'g>) -> Tensor<'g> {
     let ids = token_ids(logits);
     ids.equal(labels.expand_dims(&[2])).convert(logits.dtype())
 }
+
+/// The score of the token `ids [rows]` in each row of `scores [rows, vocab]`.
+pub fn token_scores<'g>(scores: Tensor<'g>, ids: Tensor<'g>) -> Tensor<'g> {
+    let tokens = scores
+        .graph()
+        .iota(Shape::new(DType::S32, scores.dims()), 1);
+    let is_it = tokens.equal(ids.expand_dims(&[1]));
+    is_it.select(scores, scores.zeros_like()).sum(&[1])
+}

@@ -9,6 +9,7 @@
 pub mod attention;
 mod axes;
 mod config;
+mod decoding;
 mod flops;
 pub mod layers;
 mod loss;
@@ -20,8 +21,9 @@ mod weights;
 pub use attention::AttentionImplementation;
 pub use axes::LogicalAxis;
 pub use config::{Activation, Initialization, Loss, Model};
+pub use decoding::{CrossKeyValues, DistanceBias, KeyValueCache};
 pub use flops::step_flops;
-pub use loss::{Targets, TokenLoss, token_loss};
+pub use loss::{Targets, TokenLoss, token_loss, token_scores};
 pub use network::{Network, States, Tokens};
 pub use tie::TieEmbeddings;
 pub use weights::{Initializer, Parameter, Weights};

@@ -256,7 +256,7 @@ impl<'g> Network<'g, '_> {
         x + self.feed_forward(p.mlp_norm, &p.mlp, x)
     }
 
-    fn norm(&self, x: Tensor<'g>, weight: Tensor<'g>) -> Tensor<'g> {
+    pub(super) fn norm(&self, x: Tensor<'g>, weight: Tensor<'g>) -> Tensor<'g> {
         rms_norm(x, weight, self.model.norm_epsilon)
     }
 
@@ -272,7 +272,7 @@ impl<'g> Network<'g, '_> {
         attention(self.attention, p, x, memory, self.model.heads as i64, bias)
     }
 
-    fn feed_forward(
+    pub(super) fn feed_forward(
         &self,
         norm: Tensor<'g>,
         p: &super::weights::FeedForward<Tensor<'g>>,
@@ -302,7 +302,7 @@ impl<'g> Network<'g, '_> {
 
     /// float32 logits. A tied projection is the embedding table; the first T5 scales what comes
     /// before it by `embed^-1/2`.
-    fn logits(&self, x: Tensor<'g>) -> Tensor<'g> {
+    pub(super) fn logits(&self, x: Tensor<'g>) -> Tensor<'g> {
         let _scope = self.graph().scope("logits");
         let (x, head) = match self.weights.lm_head {
             Some(head) => (x, head),

@@ -1,6 +1,8 @@
 //! T5's relative positions: the distance from a query to a key falls into one of a few buckets,
 //! exact for near keys and logarithmic for far ones, and each bucket has a learned bias per head.
 
+use std::ops::Range;
+
 use ankh_hlo::{DType, Graph, Literal, Precision, Shape, Tensor};
 
 /// Which keys the queries of a stack attend to.
@@ -45,9 +47,22 @@ pub fn bias<'g>(
     queries: i64,
     keys: i64,
 ) -> Tensor<'g> {
+    bias_from(table, direction, max_distance, 0, queries, keys)
+}
+
+/// [`bias`] for queries from `first_query` on.
+pub fn bias_from<'g>(
+    table: Tensor<'g>,
+    direction: Direction,
+    max_distance: usize,
+    first_query: i64,
+    queries: i64,
+    keys: i64,
+) -> Tensor<'g> {
     let g: &Graph = table.graph();
     let buckets = table.dim(0);
-    let (first, last) = intervals(direction, buckets as usize, max_distance, queries, keys);
+    let distances = (1 - queries - first_query)..keys;
+    let (first, last) = intervals(direction, buckets as usize, max_distance, distances);
     let ends = |values: &[i32]| {
         let literal = Literal::s32(&[buckets], values).expect("one end a bucket");
         g.literal(literal)
@@ -55,6 +70,10 @@ pub fn bias<'g>(
     };
     let grid = Shape::new(DType::S32, [queries, keys, buckets]);
     let distance = g.iota(grid.clone(), 1) - g.iota(grid, 0);
+    let distance = match first_query {
+        0 => distance,
+        first => distance - distance.full_like(first as f64),
+    };
     let inside = distance.greater_equal(ends(&first)) & distance.less_equal(ends(&last));
     let one_hot = inside.convert(table.dtype());
     g.einsum_with("qkn,nh->hqk", one_hot, table, Precision::Highest, None)
@@ -66,11 +85,10 @@ fn intervals(
     direction: Direction,
     buckets: usize,
     max_distance: usize,
-    queries: i64,
-    keys: i64,
+    distances: Range<i64>,
 ) -> (Vec<i32>, Vec<i32>) {
     let (mut first, mut last) = (vec![1; buckets], vec![0; buckets]);
-    for distance in (1 - queries)..keys {
+    for distance in distances {
         let b = bucket(distance, direction, buckets, max_distance);
         if first[b] > last[b] {
             first[b] = distance as i32;

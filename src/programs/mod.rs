@@ -10,6 +10,7 @@
 mod attention;
 mod encoder;
 mod forward;
+mod generation;
 mod histograms;
 mod initial;
 mod metrics;
@@ -26,6 +27,7 @@ use crate::model::{AttentionImplementation, Parameter, Weights};
 pub use attention::{NoKernel, attention};
 pub use encoder::Pooling;
 pub use forward::Gradients;
+pub use generation::{AMINO_ACIDS, Constraint, RowsPerPrompt, Search};
 pub use histograms::Histogram;
 pub use metrics::{EvaluationSums, SkipReason, StepMetrics};
 pub use signature::{Array, BatchShape, batch, inputs, state};

@@ -29,7 +29,7 @@ pub enum AttentionImplementation {
 
 /// The score of a masked key, or what is added to it. It is so low that the key's weight is exactly
 /// 0 in float32.
-const MASK_VALUE: f64 = -1e9;
+pub(super) const MASK_VALUE: f64 = -1e9;
 
 const TO_HEADS: WeightAxes = [Embed, Heads];
 const FROM_HEADS: WeightAxes = [Heads, Embed];
