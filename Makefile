@@ -138,6 +138,11 @@ bench: plugin $(REFERENCE)/ready ## compare a training step with JAX's
 # Which steps to compile: shallow (the default), ankh-large (all of its layers, which takes long).
 DEPTHS ?= shallow
 
+.PHONY: bench-generate
+bench-generate: plugin $(TORCH)/ready ## compare generation with PyTorch's T5 in transformers
+	cargo build --example token_time
+	$(TORCH_PYTHON) benches/generate.py
+
 .PHONY: bench-tpu
 bench-tpu: libtpu $(REFERENCE)/ready ## compare a step's cycles with JAX's, no TPU needed
 	cargo build --bin pretrain
@@ -195,6 +200,7 @@ goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from trans
 	$(REFERENCE_PYTHON) tests/golden/make.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
 	$(TORCH_PYTHON) tests/golden/make_directories.py
+	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_generation.py
 	WRITE_GOLDENS=1 cargo test --test integration -- shardings:: reference:: submit::
 
 .PHONY: check-export

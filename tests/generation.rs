@@ -2,6 +2,7 @@
 //! command, interrupted and with bad input.
 
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use ankh::config::Compute;
@@ -107,12 +108,15 @@ fn greedy_and_beam_search_give_the_tokens_of_transformers() {
     }
 }
 
+/// Longer than every target.
+const POSITIONS: usize = 48;
+
 /// The logarithms of the probabilities that the forward pass gives to all tokens at each position.
 fn log_probabilities(model: &LoadedModel, input: &[u8], target: &[u8]) -> Vec<Vec<f64>> {
     let size = BatchShape {
         rows: 1,
         input: input.len(),
-        target: target.len(),
+        target: POSITIONS,
         packing: Packing::Padded,
     };
     let program = model
@@ -120,14 +124,13 @@ fn log_probabilities(model: &LoadedModel, input: &[u8], target: &[u8]) -> Vec<Ve
         .unwrap();
     let [input_ids, attention_mask] = input_batch(&[input], 1, input.len());
     let before = [0].into_iter().chain(target.iter().copied().map(i32::from));
-    let before: Vec<i32> = before.take(target.len()).collect();
-    let dims = [1, target.len() as i64];
-    let labels: Vec<i32> = target.iter().copied().map(i32::from).collect();
+    let before: Vec<i32> = before.chain(iter::repeat(0)).take(POSITIONS).collect();
+    let dims = [1, POSITIONS as i64];
     let arrays = [
         input_ids,
         attention_mask,
         HostTensor::new::<i32>(dims, &before),
-        HostTensor::new::<i32>(dims, &labels),
+        HostTensor::new::<i32>(dims, &before),
     ];
     let logits = program.run(&arrays).unwrap()[0].to_vec::<f32>().unwrap();
     let rows = logits.chunks_exact(model.model().vocabulary).map(|row| {
@@ -140,9 +143,8 @@ fn log_probabilities(model: &LoadedModel, input: &[u8], target: &[u8]) -> Vec<Ve
 #[test]
 fn a_score_is_what_the_forward_pass_gives_to_the_tokens() {
     let model = model("untied");
-    let prompts: Vec<Prompt> = (5..9)
-        .map(|n| free((3..3 + n).chain([1]).collect(), 40))
-        .collect();
+    let prompts = (5..9).map(|n| free(vec![n, 3, 2 * n, 26, 1], 40));
+    let prompts: Vec<Prompt> = prompts.collect();
     let settings = Settings {
         search: Search::Sample,
         rows_per_prompt: 3,
@@ -337,17 +339,9 @@ fn beams_that_are_drawn_are_different_and_follow_their_probabilities() {
 
 #[test]
 fn what_is_generated_depends_on_the_seed_and_not_on_the_batch() {
-    let prompts: Vec<Prompt> = (0..6)
-        .map(|n| {
-            free(
-                (0..4 + 3 * n)
-                    .map(|i| 3 + (7 * i + n) % 25)
-                    .chain([1])
-                    .collect(),
-                20,
-            )
-        })
-        .collect();
+    let lengths = [4, 20, 7];
+    let prompt = |n: u8| (0..n).map(|i| 3 + (7 * i + n) % 25).chain([1]);
+    let prompts = lengths.map(|n| free(prompt(n).collect(), 20));
     let sample = Settings {
         search: Search::Sample,
         rows_per_prompt: 2,
@@ -468,7 +462,7 @@ const PROMPTS: &str =
 fn a_file_of_prompts_is_filled_in_order() {
     let desk = Desk::new(PROMPTS);
     let done = desk.generate("out.fasta", &[]).output().unwrap();
-    expect(done, 0, &["3 sequences for 3 prompts"]);
+    expect(done, 0, &["3 sequences", "from 3 prompts"]);
     let written = fs::read_to_string(desk.path("out.fasta")).unwrap();
     let lines: Vec<&str> = written.lines().collect();
     assert_eq!(lines.len(), 6, "{written}");

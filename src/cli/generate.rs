@@ -232,11 +232,11 @@ fn in_words(summary: &Summary, plan: &Plan) -> String {
     } = *summary;
     let number = |n: usize| count(n as u64);
     let mut text = format!(
-        "{} sequences for {} prompts in {}, {} of them distinct",
-        number(sequences),
-        number(prompts),
+        "{}: {} sequences, {} of them distinct, from {} prompts",
         plan.output.display(),
-        number(distinct)
+        number(sequences),
+        number(distinct),
+        number(prompts)
     );
     if let Some(reason) = reason {
         text += &format!(

@@ -77,6 +77,16 @@ impl<'m> Generator<'m> {
     /// Runs some prompts at once, padded to `rows` of them: for each, in order, its samples or
     /// beams, the best beam first. Those that run together have one limit.
     pub fn run(&self, items: &[Item<'_>], rows: usize) -> Result<Vec<Vec<Generated>>, Error> {
+        self.run_with_positions(items, rows, 1)
+    }
+
+    /// The same with a cache of so many positions at least.
+    pub fn run_with_positions(
+        &self,
+        items: &[Item<'_>],
+        rows: usize,
+        positions: usize,
+    ) -> Result<Vec<Vec<Generated>>, Error> {
         let rows = self.model.rows(rows.max(items.len()));
         let longest = |length: fn(&Prompt) -> usize| {
             let lengths = items.iter().map(|item| length(item.prompt));
@@ -87,7 +97,7 @@ impl<'m> Generator<'m> {
         let size = BatchShape {
             rows,
             input: lengths.of(longest(|prompt| prompt.input.len())),
-            target: lengths.of(limit),
+            target: lengths.of(limit.max(positions)),
             packing: Packing::Padded,
         };
         let Settings {
