@@ -16,7 +16,7 @@
 //! (the directory of a run, and who may write to it), [`telemetry`] (metrics and logs) and
 //! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be
 //! here and reports its memory and time. [`supervision`] keeps a training process running.
-//! [`inference`] puts weights to work without training, and [`generate`] writes sequences with them.
+//! [`inference`] puts weights to work without training; [`generate`] writes sequences.
 //! [`report`] and [`watch`] show runs in a browser. [`cli`] is the command line: arguments in, exit
 //! codes and advice out.
 

@@ -378,6 +378,11 @@ impl Sandbox {
         ] {
             sandbox.run(line, why);
         }
+        let starts = ">start\nMSDKIIHLTDDSFDTDVLKADGA\n";
+        let prompts = ">thioredoxin\nLVDFWA<extra_id_0>WCGPCKMI<extra_id_1>\n";
+        for (name, text) in [("starts.fasta", starts), ("prompts.fasta", prompts)] {
+            fs::write(sandbox.path(name), text).unwrap();
+        }
         fs::write(sandbox.path("batch.safetensors"), batch()).unwrap();
         fs::write(sandbox.path(".ankh-watch-token"), "a-token-of-letters").unwrap();
         sandbox

@@ -340,7 +340,7 @@ fn beams_that_are_drawn_are_different_and_follow_their_probabilities() {
 #[test]
 fn what_is_generated_depends_on_the_seed_and_not_on_the_batch() {
     let lengths = [4, 20, 7];
-    let prompt = |n: u8| (0..n).map(|i| 3 + (7 * i + n) % 25).chain([1]);
+    let prompt = |n: u8| (0..n).map(move |i| 3 + (7 * i + n) % 25).chain([1]);
     let prompts = lengths.map(|n| free(prompt(n).collect(), 20));
     let sample = Settings {
         search: Search::Sample,

@@ -23,7 +23,7 @@ pub struct CrossKeyValues<'g> {
 }
 
 /// Keys and values of the decoder's tokens up to now: `[rows, layers, heads, positions, kv]`. What
-/// lies behind the newest token is not read. The rows lead, so that those of a beam can be gathered.
+/// lies behind the newest token is not read. The rows lead, so that a beam's can be gathered.
 #[derive(Clone, Copy)]
 pub struct KeyValueCache<'g> {
     /// Of self-attention.
