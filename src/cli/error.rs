@@ -504,7 +504,7 @@ mod tests {
     fn weights_in_another_format_come_with_the_command_that_converts_them() {
         let error = CliError::from(hugging_face::Error::OtherFormat {
             directory: "model".into(),
-            found: "pytorch_model.bin",
+            found: "tf_model.h5",
             installed: "transformers and torch",
             hint: "",
         });

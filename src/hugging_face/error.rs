@@ -18,15 +18,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A path is neither a Hugging Face directory nor a checkpoint.
     #[error(
-        "{0} holds no weights: expected a Hugging Face directory (config.json, model.safetensors), a checkpoint or a run directory"
+        "{0} holds no weights: expected a Hugging Face directory (config.json, and model.safetensors or pytorch_model.bin), a checkpoint or a run directory"
     )]
     NoWeights(Location),
     /// A Hugging Face directory without config.json.
     #[error("{} has no config.json: it is not a Hugging Face model directory", .0.display())]
     NoConfig(PathBuf),
-    /// The weights are there, in a format other than safetensors.
+    /// The weights are there, in a format that is not read.
     #[error(
-        "{} has {found} but no model.safetensors, the only format read here",
+        "{} has {found}, which is not read: expected model.safetensors or pytorch_model.bin",
         .directory.display()
     )]
     OtherFormat {

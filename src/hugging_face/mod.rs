@@ -19,7 +19,9 @@ mod head;
 mod layout;
 mod names;
 mod note;
+mod pytorch_file;
 mod safetensors_file;
+mod tensors;
 mod tokenizer_files;
 mod wrappers;
 

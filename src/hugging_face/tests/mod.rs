@@ -1,4 +1,5 @@
 mod damage;
+mod pytorch;
 mod refusals;
 mod round_trips;
 mod versions;
