@@ -11,6 +11,7 @@ mod error;
 mod fetch;
 mod hosts;
 mod init;
+mod initialization;
 mod jobs;
 mod launch;
 mod listing;

@@ -137,7 +137,7 @@ pub(super) fn import(arguments: ImportArgs) -> Result<Exit, CliError> {
 }
 
 /// Where the states of a run are, if this is its directory and they are elsewhere; else itself.
-fn states_of(location: Location) -> Location {
+pub(super) fn states_of(location: Location) -> Location {
     let run = location.local().map(Recorded::of);
     match run {
         Some(Ok(Some(Recorded::Whole(config)))) => config.checkpoint.directory.unwrap_or(location),
@@ -146,7 +146,7 @@ fn states_of(location: Location) -> Location {
 }
 
 /// Prints the notes of an import to standard error.
-fn print_notes(notes: &[Note]) {
+pub(super) fn print_notes(notes: &[Note]) {
     for note in notes {
         print_line(&format!("note: {note}"));
     }

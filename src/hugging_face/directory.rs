@@ -11,6 +11,7 @@ use super::layout::{self, reorient};
 use super::names::{self, EMBEDDING, EMBEDDING_COPIES, OUTPUT, Parameter, UNUSED};
 use super::note::Note;
 use super::tensors::{Format, Tensors, is_readable};
+use super::tokenizer_files::{self, TokenIds};
 use super::{config_json, file_kind, wrappers};
 use crate::config::{Model, TieEmbeddings};
 
@@ -60,6 +61,7 @@ pub(super) struct Directory {
     tensors: Tensors,
     head: Head,
     pub model: Model,
+    pub token_ids: TokenIds,
     pub origin: Origin,
     pub notes: Vec<Note>,
 }
@@ -98,6 +100,8 @@ impl Directory {
             notes.push(Note::ScaledHead);
         }
         let model = described.model(head.tie());
+        let token_ids = tokenizer_files::of_directory(directory, model.vocabulary);
+        notes.extend(note_of(token_ids, model.vocabulary));
         let tied = model.tie_embeddings != TieEmbeddings::Untied && tensors.contains(OUTPUT);
         embedding_names.extend(tied.then_some(OUTPUT));
         for (key, layers) in [
@@ -140,6 +144,7 @@ impl Directory {
             tensors,
             head,
             model,
+            token_ids,
             origin,
             notes,
         })
@@ -187,6 +192,17 @@ fn unwrap(tensors: &mut Tensors) -> Vec<Note> {
     });
     tensors.rename(names);
     note.into_iter().collect()
+}
+
+/// What there is to say of the token ids of this many embedding rows.
+fn note_of(token_ids: TokenIds, rows: usize) -> Option<Note> {
+    match token_ids {
+        TokenIds::Likely(tokenizer) if tokenizer_files::of_size(rows).is_none() => {
+            Some(Note::Padded { rows, tokenizer })
+        }
+        TokenIds::Known(_) | TokenIds::Likely(_) => None,
+        TokenIds::Unknown => Some(Note::UnknownTokenIds),
+    }
 }
 
 /// What is stored as the output projection, beside the embedding table that is stored as

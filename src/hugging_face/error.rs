@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ankh_storage::Location;
 
+use super::source::Difference;
 use super::wrappers;
 use crate::checkpoint;
 
@@ -60,6 +61,13 @@ pub enum Error {
         place: PathBuf,
         original: String,
         copy: String,
+    },
+    /// The weights are of another model than the configured one.
+    #[error("{weights} holds weights of another model: {}", listed(differences))]
+    OtherModel {
+        weights: Location,
+        /// The settings that differ.
+        differences: Vec<Difference>,
     },
     /// A checkpoint does not record its model.
     #[error("checkpoint {checkpoint} does not say which model it holds: {problem}")]
@@ -148,6 +156,18 @@ impl Mismatch {
         });
         Some((wrapper, count.count()))
     }
+}
+
+fn listed(differences: &[Difference]) -> String {
+    let each = differences.iter().map(|difference| {
+        let Difference {
+            key,
+            weights,
+            configured,
+        } = difference;
+        format!("{key} is {weights} there and {configured} here")
+    });
+    each.collect::<Vec<_>>().join("; ")
 }
 
 /// The first few, and how many more there are.
