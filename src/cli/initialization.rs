@@ -88,6 +88,7 @@ pub(super) fn refused(error: Error) -> CliError {
             "leave out --config, and the model is that of the weights; or set these settings with \
              --set, or begin with other weights",
         ),
+        Error::NoWeights(_) => Some("give a place of weights with --initialize-from"),
         Error::Malformed { .. } | Error::Mismatch(_) | Error::Checkpoint(_) => {
             Some("give other weights with --initialize-from, or fetch these again")
         }

@@ -6,6 +6,7 @@ use std::slice;
 use super::TrainError;
 use super::processes::Processes;
 use super::state::State;
+use crate::config::Config;
 use crate::hugging_face::{self, Source};
 use crate::mesh::DeviceMesh;
 use crate::programs::Programs;
@@ -35,6 +36,17 @@ pub(super) fn first_state(
             })
         }
     }
+}
+
+/// Whether the weights to begin with, if there are some, are there and of the configured model.
+/// Asked before anything is compiled for them.
+pub(super) fn check_weights(config: &Config) -> Result<(), TrainError> {
+    let weights = config.train.initialize_from.as_ref();
+    weights.map_or(Ok(()), |weights| {
+        Ok(hugging_face::open(weights, |source| {
+            source.check_model(&config.model)
+        })?)
+    })
 }
 
 /// The state with the weights of a source, and a number that tells these from other ones.

@@ -172,6 +172,11 @@ impl ResumePoint {
         self.checkpoint
     }
 
+    /// Whether there is a saved state, here or in the run directory.
+    pub fn is_saved(&self) -> bool {
+        self.saved.is_some()
+    }
+
     /// Whether the state is not in the run directory.
     pub fn is_local(&self) -> bool {
         self.saved.is_some() && self.checkpoint != Some(self.step)
