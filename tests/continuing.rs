@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use ankh::hugging_face;
 use ankh_data::Tokenizer;
@@ -112,15 +112,45 @@ fn first_losses_are_those_of_transformers() {
         assert!(recorded.contains(&line), "{line} in\n{recorded}");
     }
 
-    // Of a checkpoint, each device reads its shard.
+    // Of a checkpoint, each of two hosts reads what its device holds.
     let weights = golden("4-untied-padded").join("hf");
     let checkpoint = bench.path("imported/step_00000000");
     hugging_face::import_to_checkpoint(&weights, checkpoint.clone()).unwrap();
-    let mut command = begin(&bench, &checkpoint, "padded");
-    command.args(["--slice", "cpu-2", "--simulate-hosts", "2"]);
-    command.args(["--set", "sharding.fsdp=2"]);
-    expect(command.output().unwrap(), 0, &["step_00000000"]);
+    let here = bench.path("");
+    for host in on_two_hosts(&bench, &checkpoint, "padded", [&here, &here]) {
+        expect(host, 0, &["step_00000000"]);
+    }
     assert_begins_with(&bench, "padded", run_loss("4-untied-padded"));
+}
+
+/// What two hosts say that begin a run together, each in a working directory of its own.
+fn on_two_hosts(bench: &Bench, weights: &Path, run: &str, places: [&Path; 2]) -> [Output; 2] {
+    let start = |host: usize| {
+        let mut command = begin(bench, weights, run);
+        command.args(["--slice", "cpu-2", "--simulate-hosts", "2"]);
+        command.args(["--set", "sharding.fsdp=2", "--host", &host.to_string()]);
+        command.current_dir(places[host]);
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    [start(0), start(1)].map(|host| host.wait_with_output().unwrap())
+}
+
+#[test]
+fn hosts_that_find_different_weights_end_before_the_first_step() {
+    let bench = Bench::new();
+    // At one path, each finds what is in its own working directory.
+    let places = ["4-untied", "5-untied-scaled"].map(golden);
+    let weights = Path::new("/proc/self/cwd/hf");
+    let places = places.each_ref().map(PathBuf::as_path);
+    let ended = on_two_hosts(&bench, weights, "run", places);
+    let said = ended.map(|host| {
+        assert!(!host.status.success());
+        text(&host.stderr)
+    });
+    let words = "host 1 finds other weights in /proc/self/cwd/hf than host 0";
+    assert!(said.iter().any(|said| said.contains(words)), "{said:?}");
+    assert_eq!(bench.metrics_lines("run"), 0);
 }
 
 #[test]
