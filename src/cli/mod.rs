@@ -46,7 +46,8 @@ use crate::mesh::slice::Slice;
     args_conflicts_with_subcommands = true,
     arg_required_else_help = true,
     after_help = "Example:\n  pretrain prepare --output prepared proteins.fasta.gz\n  \
-                  pretrain --config demo --data prepared --run-dir runs/first"
+                  pretrain --config demo --data prepared --run-dir runs/first\n  \
+                  pretrain --config demo --initialize-from hf --data prepared --run-dir runs/continued"
 )]
 struct Cli {
     #[command(subcommand)]
