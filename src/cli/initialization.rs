@@ -9,7 +9,7 @@ use super::weights::{print_notes, states_of};
 use super::{CliError, Exit};
 use crate::checkpoint;
 use crate::config::{Config, Location, resolve_over};
-use crate::hugging_face::{self, Error, Source, TokenIds};
+use crate::hugging_face::{self, Error, TokenIds, WeightsReader};
 
 /// The configuration of a run that begins with the weights at `location`, if they fit it. Where no
 /// preset or file was asked for, the model and the tokenizer are theirs.
@@ -19,19 +19,19 @@ pub(super) fn initialized(
     arguments: &ConfigArgs,
 ) -> Result<Config, CliError> {
     let location = states_of(location);
-    let fit = |source: &Source<'_>| -> Result<_, Error> {
+    let fit = |weights: &WeightsReader<'_>| -> Result<_, Error> {
         let mut config = config.clone();
         if arguments.config.is_none() {
-            config.model = source.model().clone();
-            if let Some(tokenizer) = source.token_ids().vocabulary() {
+            config.model = weights.model().clone();
+            if let Some(tokenizer) = weights.token_ids().vocabulary() {
                 config.data.tokenizer = tokenizer;
             }
         }
         // The weights come before what single settings say, as a preset does.
         Ok(match resolve_over(config, &arguments.set) {
             Ok(config) => {
-                source.check_model(&config.model)?;
-                Ok((config, source.token_ids(), source.notes().to_vec()))
+                weights.check_model(&config.model)?;
+                Ok((config, weights.token_ids(), weights.notes().to_vec()))
             }
             Err(error) => Err(error),
         })
@@ -54,8 +54,8 @@ pub(super) fn initialized(
     Ok(config)
 }
 
-/// Checks that the data of a run that begins with weights has the token ids that these have learned.
-/// What cannot be read now is reported when it is needed.
+/// Checks that the data of a run that begins with weights has the token ids that these have
+/// learned. What cannot be read now is reported when it is needed.
 pub(super) fn check_data(config: &Config) -> Result<(), CliError> {
     let Some(weights) = &config.train.initialize_from else {
         return Ok(());

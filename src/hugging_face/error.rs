@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ankh_storage::Location;
 
-use super::source::Difference;
+use super::weights_reader::Difference;
 use super::wrappers;
 use crate::checkpoint;
 

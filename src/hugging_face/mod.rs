@@ -21,9 +21,9 @@ mod names;
 mod note;
 mod pytorch_file;
 mod safetensors_file;
-mod source;
 mod tensors;
 mod tokenizer_files;
+mod weights_reader;
 mod wrappers;
 
 #[cfg(test)]
@@ -41,8 +41,8 @@ use crate::config::{Model, Vocabulary};
 pub use error::{Error, Mismatch, Result, WrongTensor};
 pub use export::{from_hugging_face, to_hugging_face};
 pub use note::Note;
-pub use source::{Difference, Source, open};
 pub use tokenizer_files::TokenIds;
+pub use weights_reader::{Difference, WeightsReader, open};
 
 use directory::{Directory, Origin};
 
@@ -79,12 +79,12 @@ pub fn parameters(model: &Model) -> Vec<(&'static str, Vec<usize>)> {
 /// Loads the parameters of whatever is at a location: a Hugging Face directory, one of our
 /// checkpoints, or a run directory (its newest checkpoint).
 pub fn load(location: impl Into<Location>) -> Result<Weights> {
-    open(&location.into(), |source| {
+    open(&location.into(), |weights| {
         Ok(Weights {
-            tensors: source.tensors()?,
-            model: source.model().clone(),
-            tokenizer: source.token_ids().vocabulary(),
-            notes: source.notes().to_vec(),
+            tensors: weights.tensors()?,
+            model: weights.model().clone(),
+            tokenizer: weights.token_ids().vocabulary(),
+            notes: weights.notes().to_vec(),
         })
     })
 }

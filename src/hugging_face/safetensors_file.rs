@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 
 use super::error::{Error, Result};
 use super::file_kind::Kind;
-use super::tensors::{Elements, StoredTensor};
+use super::tensors::{Contents, Elements, StoredTensor};
 
 /// A header longer than this is refused by every reader.
 const LARGEST_HEADER: u64 = 100_000_000;
@@ -19,14 +19,9 @@ const LARGEST_HEADER: u64 = 100_000_000;
 /// The part of a header before its tensors.
 const METADATA_START: &str = "{\"__metadata__\":";
 
-/// The tensors of the file at `path` by name, and the JSON text of its metadata. `start` is its
-/// beginning and `length` the number of its bytes. No element is read yet.
-pub(super) fn tensors(
-    path: &Path,
-    file: &File,
-    start: &[u8],
-    length: u64,
-) -> Result<(Vec<(String, StoredTensor)>, Option<String>)> {
+/// What the header of the file at `path` describes. `start` is the file's beginning and `length` the
+/// number of its bytes. No element is read yet.
+pub(super) fn contents(path: &Path, file: &File, start: &[u8], length: u64) -> Result<Contents> {
     let malformed = |problem: String| Error::Malformed {
         file: path.to_path_buf(),
         problem,
@@ -84,7 +79,10 @@ pub(super) fn tensors(
         };
         (name, tensor)
     });
-    Ok((tensors.collect(), metadata))
+    Ok(Contents {
+        tensors: tensors.collect(),
+        metadata,
+    })
 }
 
 /// The text of a header's metadata object, in the writer's order.

@@ -38,6 +38,14 @@ struct Place {
     tensor: StoredTensor,
 }
 
+/// What a file has.
+pub(super) struct Contents {
+    /// The tensors by name.
+    pub tensors: Vec<(String, StoredTensor)>,
+    /// The JSON text of its metadata.
+    pub metadata: Option<String>,
+}
+
 /// A tensor as a file has it.
 #[derive(Debug)]
 pub(super) struct StoredTensor {
@@ -121,12 +129,12 @@ impl Tensors {
         let mut start = vec![0; length.min(file_kind::START as u64) as usize];
         file.read_exact_at(&mut start, 0)
             .map_err(Error::io("read", path))?;
-        let (tensors, metadata) = match format {
-            Format::Safetensors => safetensors_file::tensors(path, &file, &start, length)?,
-            Format::PyTorch => {
-                let tensors = pytorch_file::tensors(path, &file, &start, length)?;
-                (tensors, Some(METADATA.to_owned()))
-            }
+        let Contents { tensors, metadata } = match format {
+            Format::Safetensors => safetensors_file::contents(path, &file, &start, length)?,
+            Format::PyTorch => Contents {
+                tensors: pytorch_file::tensors(path, &file, &start, length)?,
+                metadata: Some(METADATA.to_owned()),
+            },
         };
         for (name, tensor) in tensors {
             let place = Place {

@@ -7,7 +7,7 @@ use super::TrainError;
 use super::processes::Processes;
 use super::state::State;
 use crate::config::Config;
-use crate::hugging_face::{self, Source};
+use crate::hugging_face::{self, WeightsReader};
 use crate::mesh::DeviceMesh;
 use crate::programs::Programs;
 
@@ -20,10 +20,10 @@ pub(super) fn first_state(
     let Some(weights) = &programs.config.train.initialize_from else {
         return State::initial(programs, mesh);
     };
-    let (state, digest) = hugging_face::open(weights, |source| -> Result<_, TrainError> {
-        source.check_model(&programs.config.model)?;
-        tracing::info!("beginning with the weights of {}", source.location());
-        load(source, programs, mesh)
+    let (state, digest) = hugging_face::open(weights, |weights| -> Result<_, TrainError> {
+        weights.check_model(&programs.config.model)?;
+        tracing::info!("beginning with the weights of {}", weights.location());
+        load(weights, programs, mesh)
     })?;
     let all = processes.all_gather("the weights to begin with", digest.into())?;
     match all.iter().position(|other| *other != all[0]) {
@@ -43,20 +43,20 @@ pub(super) fn first_state(
 pub(super) fn check_weights(config: &Config) -> Result<(), TrainError> {
     let weights = config.train.initialize_from.as_ref();
     weights.map_or(Ok(()), |weights| {
-        Ok(hugging_face::open(weights, |source| {
-            source.check_model(&config.model)
+        Ok(hugging_face::open(weights, |weights| {
+            weights.check_model(&config.model)
         })?)
     })
 }
 
 /// The state with the weights of a source, and a number that tells these from other ones.
 fn load(
-    source: &Source<'_>,
+    weights: &WeightsReader<'_>,
     programs: &Programs<'_>,
     mesh: &DeviceMesh,
 ) -> Result<(State, u32), TrainError> {
-    if let Some(reader) = source.checkpoint() {
-        let parameters = hugging_face::parameters(source.model());
+    if let Some(reader) = weights.checkpoint() {
+        let parameters = hugging_face::parameters(weights.model());
         let is_parameter = |name: &str| parameters.iter().any(|parameter| parameter.0 == name);
         let readers = slice::from_ref(reader);
         let state = State::from_checkpoints(programs, mesh, readers, is_parameter);
@@ -69,7 +69,7 @@ fn load(
     }
     let mut digest = 0;
     let state = State::from_parameters(programs, mesh, |name| -> Result<_, TrainError> {
-        let tensor = source.tensor(name)?;
+        let tensor = weights.tensor(name)?;
         digest = crc32c::crc32c_append(digest, &tensor.bytes);
         Ok(tensor)
     })?;

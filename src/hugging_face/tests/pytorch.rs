@@ -90,7 +90,7 @@ fn refusal(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> String {
     message
 }
 
-fn pickled<'f>(files: &'f mut [(String, Vec<u8>)]) -> &'f mut Vec<u8> {
+fn pickled(files: &mut [(String, Vec<u8>)]) -> &mut Vec<u8> {
     &mut files[0].1
 }
 

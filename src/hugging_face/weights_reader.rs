@@ -14,12 +14,12 @@ use crate::checkpoint::{self, Reader};
 use crate::config::Model;
 
 /// Opened weights, which are those of their model.
-pub struct Source<'a> {
+pub struct WeightsReader<'a> {
     location: &'a Location,
-    weights: Weights<'a>,
+    kind: Kind<'a>,
 }
 
-enum Weights<'a> {
+enum Kind<'a> {
     Directory(Box<Directory>),
     Checkpoint(&'a Reader, Held),
 }
@@ -43,16 +43,16 @@ pub struct Difference {
 /// Those of `read`; and of a location without weights, damaged, or not those of their model.
 pub fn open<T, E: From<Error>>(
     location: &Location,
-    mut read: impl FnMut(&Source<'_>) -> Result<T, E>,
+    mut read: impl FnMut(&WeightsReader<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     if let Some(path) = location.local().filter(|path| Directory::is_at(path)) {
-        let weights = Weights::Directory(Box::new(Directory::open(path)?));
-        return read(&Source { location, weights });
+        let kind = Kind::Directory(Box::new(Directory::open(path)?));
+        return read(&WeightsReader { location, kind });
     }
     let read = checkpoint::read(location, |reader| {
         let held = Held::of(reader).map_err(|error| Unread(error.into()))?;
-        let weights = Weights::Checkpoint(reader, held);
-        read(&Source { location, weights }).map_err(Unread)
+        let kind = Kind::Checkpoint(reader, held);
+        read(&WeightsReader { location, kind }).map_err(Unread)
     });
     read.map_err(|Unread(error)| error)
 }
@@ -69,44 +69,44 @@ impl<E: From<Error>> From<checkpoint::Error> for Unread<E> {
     }
 }
 
-impl Source<'_> {
+impl WeightsReader<'_> {
     /// The model that the weights are of.
     pub fn model(&self) -> &Model {
-        match &self.weights {
-            Weights::Directory(directory) => &directory.model,
-            Weights::Checkpoint(_, held) => &held.model,
+        match &self.kind {
+            Kind::Directory(directory) => &directory.model,
+            Kind::Checkpoint(_, held) => &held.model,
         }
     }
 
     /// The token ids that they were trained on.
     pub fn token_ids(&self) -> TokenIds {
-        match &self.weights {
-            Weights::Directory(directory) => directory.token_ids,
-            Weights::Checkpoint(_, held) => held.token_ids,
+        match &self.kind {
+            Kind::Directory(directory) => directory.token_ids,
+            Kind::Checkpoint(_, held) => held.token_ids,
         }
     }
 
     /// What was read otherwise than it is written.
     pub fn notes(&self) -> &[Note] {
-        match &self.weights {
-            Weights::Directory(directory) => &directory.notes,
-            Weights::Checkpoint(..) => &[],
+        match &self.kind {
+            Kind::Directory(directory) => &directory.notes,
+            Kind::Checkpoint(..) => &[],
         }
     }
 
     /// Where the weights are: of a run, its newest checkpoint.
     pub fn location(&self) -> &Location {
-        match &self.weights {
-            Weights::Directory(_) => self.location,
-            Weights::Checkpoint(reader, _) => reader.directory(),
+        match &self.kind {
+            Kind::Directory(_) => self.location,
+            Kind::Checkpoint(reader, _) => reader.directory(),
         }
     }
 
     /// The checkpoint, if they are in one, to read parts of its arrays.
     pub fn checkpoint(&self) -> Option<&Reader> {
-        match &self.weights {
-            Weights::Directory(_) => None,
-            Weights::Checkpoint(reader, _) => Some(reader),
+        match &self.kind {
+            Kind::Directory(_) => None,
+            Kind::Checkpoint(reader, _) => Some(reader),
         }
     }
 
@@ -128,9 +128,9 @@ impl Source<'_> {
     /// # Errors
     /// Also where the model has no parameter of this name.
     pub fn tensor(&self, name: &str) -> Result<HostTensor> {
-        match &self.weights {
-            Weights::Checkpoint(reader, _) => Ok(reader.tensor(name)?),
-            Weights::Directory(directory) => {
+        match &self.kind {
+            Kind::Checkpoint(reader, _) => Ok(reader.tensor(name)?),
+            Kind::Directory(directory) => {
                 let parameters = names::parameters(&directory.model);
                 let parameter = parameters.iter().find(|parameter| parameter.name == name);
                 let parameter = parameter.ok_or_else(|| {
@@ -146,12 +146,12 @@ impl Source<'_> {
     /// Reads all of them.
     pub fn tensors(&self) -> Result<Vec<(String, HostTensor)>> {
         let parameters = names::parameters(self.model());
-        match &self.weights {
-            Weights::Checkpoint(reader, _) => {
+        match &self.kind {
+            Kind::Checkpoint(reader, _) => {
                 let names: Vec<&str> = parameters.iter().map(|parameter| parameter.name).collect();
                 Ok(reader.tensors(&names)?)
             }
-            Weights::Directory(directory) => parameters
+            Kind::Directory(directory) => parameters
                 .iter()
                 .map(|parameter| Ok((parameter.name.to_owned(), directory.read(parameter)?)))
                 .collect(),
