@@ -198,6 +198,7 @@ layouts: libtpu ## search for the fastest layouts of PRESETS on SLICES
 .PHONY: goldens
 goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from transformers and optax, the tables of shardings, and docs/configuration.md
 	$(REFERENCE_PYTHON) tests/golden/make.py
+	WRITE_GOLDENS=1 cargo test --test integration -- continuing::first
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
 	$(TORCH_PYTHON) tests/golden/make_directories.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_generation.py

@@ -231,9 +231,10 @@ fn with_attention_by_kernels_they_equal_hugging_faces_too() {
 }
 
 /// What `save_pretrained` of both versions of transformers wrote, tied and untied, and the logits
-/// each has for it.
+/// each has for it: safetensors and PyTorch's files, one or several of them, in full and half
+/// precision, with copies of the embeddings, with padding.
 #[test]
-fn directories_of_transformers_4_and_5_have_its_logits() {
+fn directories_of_transformers_4_and_5_have_its_logits_and_loss() {
     let directories = case("directories");
     let batch = directories.join("batch.safetensors");
     let mut names: Vec<String> = std::fs::read_dir(&directories)
@@ -247,7 +248,12 @@ fn directories_of_transformers_4_and_5_have_its_logits() {
         names,
         [
             "4-tied",
+            "4-tied-bin",
             "4-untied",
+            "4-untied-bin",
+            "4-untied-bin-parts",
+            "4-untied-copies",
+            "4-untied-padded",
             "4-untied-parts",
             "5-tied",
             "5-tied-unscaled",
@@ -257,7 +263,7 @@ fn directories_of_transformers_4_and_5_have_its_logits() {
         ]
     );
     // Both versions wrote the same models, which need running once.
-    let mut known: Vec<(hugging_face::Weights, HostTensor)> = Vec::new();
+    let mut known: Vec<(hugging_face::Weights, [HostTensor; 2])> = Vec::new();
     for name in names {
         let directory = directories.join(&name);
         let expected = read(&directory.join("expected.safetensors"));
@@ -268,21 +274,26 @@ fn directories_of_transformers_4_and_5_have_its_logits() {
         let loaded = hugging_face::load(&checkpoint).unwrap();
         // What is written of it is the same model.
         assert!(hugging_face::load(&exported).unwrap() == loaded, "{name}");
-        let logits = match known.iter().find(|(other, _)| *other == loaded) {
-            Some((_, logits)) => logits.clone(),
+        let found = match known.iter().find(|(other, _)| *other == loaded) {
+            Some((_, found)) => found.clone(),
             None => {
                 let how = How::formula(config::Remat::None);
                 let (_, out) = run_directory(&checkpoint, &batch, how, Gradients::No, 0);
-                known.push((loaded, out.logits.clone()));
-                out.logits
+                let found = [out.logits, out.loss];
+                known.push((loaded, found.clone()));
+                found
             }
         };
-        assert_close(&name, &logits, &expected[0].1, FORWARD, 1.0);
+        for (key, found) in ["logits", "loss"].iter().zip(&found) {
+            let expected = expected.iter().find(|(name, _)| name == key);
+            let name = format!("{name}: {key}");
+            assert_close(&name, found, &expected.unwrap().1, FORWARD, 1.0);
+        }
     }
     assert_eq!(
         known.len(),
-        5,
-        "two untied models, two tied ones, one in half precision"
+        7,
+        "two untied models, two tied ones, two in half precision, one padded"
     );
 }
 

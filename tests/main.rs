@@ -4,6 +4,7 @@
 mod accuracy;
 mod cli;
 mod compilation_cache;
+mod continuing;
 mod derivatives;
 mod examples;
 mod fetch;

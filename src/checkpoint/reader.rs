@@ -94,6 +94,14 @@ impl Reader {
         &self.commit.metadata
     }
 
+    /// A number that tells the tensors of this checkpoint from other ones: made of the checksums of
+    /// all their files.
+    pub fn digest(&self) -> u32 {
+        // Names and numbers: serde_json has no way to fail on them.
+        let arrays = serde_json::to_vec(&self.commit.arrays).expect("records are plain JSON");
+        crc32c::crc32c(&arrays)
+    }
+
     /// The bytes of all tensors together.
     pub fn bytes(&self) -> u64 {
         self.commit.bytes

@@ -74,6 +74,12 @@ impl CliError {
         self
     }
 
+    /// The same with another code.
+    pub fn exiting(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
     /// The code the program ends with.
     pub fn exit(&self) -> Exit {
         self.exit
@@ -164,7 +170,9 @@ impl From<RunError> for CliError {
             ),
             RunError::NotARun { contents, .. } => Some(match contents {
                 Contents::PreparedData => "train on it with --data, and give another --run-dir",
-                _ => "give another --run-dir: --resume continues a run with its optimizer's state",
+                _ => {
+                    "begin a run with these weights by --initialize-from, and give another --run-dir: --resume continues a run with its optimizer's state"
+                }
             }),
             RunError::Occupied { .. } => {
                 Some("continue it with --resume, or give another --run-dir")
@@ -497,6 +505,9 @@ impl From<TrainError> for CliError {
             error @ TrainError::DataOfHosts { .. } => {
                 Self::usage(error).help("give every host a copy of the same prepared data")
             }
+            TrainError::Weights(error) => super::initialization::refused(error),
+            error @ TrainError::WeightsOfHosts { .. } => Self::usage(error)
+                .help("give every host the same weights; of a run that goes on, name one checkpoint"),
             error @ TrainError::OtherStep { .. } => Self::usage(error)
                 .help("give every host the same --run-dir on storage that all of them share"),
             // The end is told by the thread that heard of it.
@@ -578,7 +589,7 @@ mod tests {
     fn weights_in_another_format_come_with_the_command_that_converts_them() {
         let error = CliError::from(hugging_face::Error::OtherFormat {
             directory: "model".into(),
-            found: "pytorch_model.bin",
+            found: "tf_model.h5",
             installed: "transformers and torch",
             hint: "",
         });

@@ -12,6 +12,7 @@ mod fetch;
 mod generate;
 mod hosts;
 mod init;
+mod initialization;
 mod jobs;
 mod launch;
 mod listing;
@@ -48,7 +49,8 @@ use crate::mesh::slice::Slice;
     args_conflicts_with_subcommands = true,
     arg_required_else_help = true,
     after_help = "Example:\n  pretrain prepare --output prepared proteins.fasta.gz\n  \
-                  pretrain --config demo --data prepared --run-dir runs/first"
+                  pretrain --config demo --data prepared --run-dir runs/first\n  \
+                  pretrain --config demo --initialize-from hf --data prepared --run-dir runs/continued"
 )]
 struct Cli {
     #[command(subcommand)]

@@ -12,11 +12,13 @@ use signal_hook::low_level;
 
 use super::configuration::{ConfigArgs, DataArgs, data_locations, settle_batch_size};
 use super::hosts::{Met, Place, Ties};
+use super::initialization;
 use super::output::{json, line_of};
 use super::readiness::ready;
+use super::weights::states_of;
 use super::{CliError, Exit, Slice};
 use crate::checkpoint::Store;
-use crate::config::{Config, ListenAddress, OnSigusr1, StepRange, resolve_over};
+use crate::config::{Config, ListenAddress, Location, OnSigusr1, StepRange, resolve_over};
 use crate::devices::open_mesh;
 use crate::huge_pages::run_with_huge_pages;
 use crate::mesh::tpu_vm::{TpuVm, on_preemption};
@@ -57,6 +59,11 @@ pub(super) struct TrainArgs {
     /// learning rate reaches 0 there.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
+    /// Begin with these weights instead of drawn ones, with a fresh optimizer: a Hugging Face
+    /// directory, a checkpoint or a run directory; a checkpoint may be in a bucket. Without
+    /// --config, the model is theirs [default: train.initialize_from of the configuration].
+    #[arg(long, value_name = "DIR|URL")]
+    initialize_from: Option<Location>,
     /// Continue the run in the run directory, with its configuration unless another is given; start
     /// it if there is none.
     #[arg(long)]
@@ -309,6 +316,15 @@ impl TrainArgs {
                 resolve_over(config, &self.config.set)?
             }
         };
+        if let Some(weights) = self.initialize_from.take() {
+            config.train.initialize_from = Some(states_of(weights));
+        }
+        // A run that was begun has its weights, and need not find them again.
+        let is_begun = self.resume && !matches!(Recorded::of(run_directory), Ok(None));
+        let weights = config.train.initialize_from.take_if(|_| !is_begun);
+        if let Some(weights) = weights {
+            config = initialization::initialized(config, weights, &self.config)?;
+        }
         if let Some(data) = self.data.data.take() {
             config.data.dir = Some(data);
         }
@@ -322,6 +338,9 @@ impl TrainArgs {
             config.telemetry.profile_steps = Some(steps);
         }
         config.validate()?;
+        if !is_begun {
+            initialization::check_data(&config)?;
+        }
         Ok((config, restored))
     }
 }

@@ -217,6 +217,11 @@ pub struct Train {
     pub gradient_accumulation: usize,
     /// Seeds the first weights.
     pub seed: u64,
+    /// Weights to begin with instead of those that the seed draws, with a fresh optimizer: a
+    /// Hugging Face directory, a checkpoint or a run directory; `--initialize-from` gives it on the
+    /// command line.
+    #[schemars(with = "Option<String>")]
+    pub initialize_from: Option<Location>,
     /// Steps between two lines of metrics.
     pub log_every: u64,
     /// The number format of matrix products and activations; the weights are always float32.
@@ -234,6 +239,7 @@ impl Default for Train {
             batch_size: BatchSize::Rows(1536),
             gradient_accumulation: 1,
             seed: 0,
+            initialize_from: None,
             log_every: 10,
             compute: Compute::Auto,
             remat: Remat::Full,

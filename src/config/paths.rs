@@ -17,6 +17,9 @@ impl Config {
         if let Some(dir) = &mut self.data.dir {
             place(dir, "data.dir")?;
         }
+        if let Some(weights) = &mut self.train.initialize_from {
+            place(weights, "train.initialize_from")?;
+        }
         if let Some(directory) = &mut self.checkpoint.directory {
             place(directory, "checkpoint.directory")?;
         }
@@ -74,6 +77,7 @@ mod tests {
             "data.cache=../cache",
             "compiler.cache=programs",
             "checkpoint.directory=saved",
+            "train.initialize_from=weights",
             "checkpoint.local_directory=memory",
             "mixture.near.dir=./near",
             "mixture.far.dir=s3://bucket/far",
@@ -91,6 +95,10 @@ mod tests {
         assert_eq!(
             local(&config.checkpoint.directory),
             Some(here.join("saved"))
+        );
+        assert_eq!(
+            local(&config.train.initialize_from),
+            Some(here.join("weights"))
         );
         assert_eq!(config.checkpoint.local_directory, here.join("memory"));
         assert_eq!(config.data.cache, Some(here.join("../cache")));

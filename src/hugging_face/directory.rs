@@ -1,6 +1,6 @@
 //! Reads a Hugging Face model directory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ankh_pjrt::{ElementType, HostTensor};
 use serde::{Deserialize, Serialize};
@@ -10,20 +10,28 @@ use super::head::{Head, Stored};
 use super::layout::{self, reorient};
 use super::names::{self, EMBEDDING, EMBEDDING_COPIES, OUTPUT, Parameter, UNUSED};
 use super::note::Note;
-use super::safetensors_file::{Tensors, is_readable};
+use super::tensors::{Format, Tensors, is_readable};
+use super::tokenizer_files::{self, TokenIds};
 use super::{config_json, file_kind, wrappers};
 use crate::config::{Model, TieEmbeddings};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 pub(super) const GENERATION: &str = "generation_config.json";
 
+/// The files that are read, and the indexes of several; the first that is there.
+const FORMATS: [(&str, &str, Format); 2] = [
+    (WEIGHTS, "model.safetensors.index.json", Format::Safetensors),
+    (
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+        Format::PyTorch,
+    ),
+];
+
 /// Formats that are recognised to be refused, with what has to be installed and what
-/// `from_pretrained` needs to read them: version 5 reads PyTorch's only.
-const OTHER_FORMATS: [(&str, &str, &str); 5] = [
-    ("pytorch_model.bin", "transformers and torch", ""),
-    ("pytorch_model.bin.index.json", "transformers and torch", ""),
+/// `from_pretrained` needs to read them, which version 5 does not.
+const OTHER_FORMATS: [(&str, &str, &str); 3] = [
     ("flax_model.msgpack", FLAX, ", from_flax=True"),
     ("flax_model.msgpack.index.json", FLAX, ", from_flax=True"),
     (
@@ -53,6 +61,7 @@ pub(super) struct Directory {
     tensors: Tensors,
     head: Head,
     pub model: Model,
+    pub token_ids: TokenIds,
     pub origin: Origin,
     pub notes: Vec<Note>,
 }
@@ -91,6 +100,8 @@ impl Directory {
             notes.push(Note::ScaledHead);
         }
         let model = described.model(head.tie());
+        let token_ids = tokenizer_files::of_directory(directory, model.vocabulary);
+        notes.extend(note_of(token_ids, model.vocabulary));
         let tied = model.tie_embeddings != TieEmbeddings::Untied && tensors.contains(OUTPUT);
         embedding_names.extend(tied.then_some(OUTPUT));
         for (key, layers) in [
@@ -133,6 +144,7 @@ impl Directory {
             tensors,
             head,
             model,
+            token_ids,
             origin,
             notes,
         })
@@ -182,6 +194,17 @@ fn unwrap(tensors: &mut Tensors) -> Vec<Note> {
     note.into_iter().collect()
 }
 
+/// What there is to say of the token ids of this many embedding rows.
+fn note_of(token_ids: TokenIds, rows: usize) -> Option<Note> {
+    match token_ids {
+        TokenIds::Likely(tokenizer) if tokenizer_files::of_size(rows).is_none() => {
+            Some(Note::Padded { rows, tokenizer })
+        }
+        TokenIds::Known(_) | TokenIds::Likely(_) => None,
+        TokenIds::Unknown => Some(Note::UnknownTokenIds),
+    }
+}
+
 /// What is stored as the output projection, beside the embedding table that is stored as
 /// `embedding`.
 fn stored(tensors: &Tensors, embedding: Option<&str>) -> Result<Stored> {
@@ -206,12 +229,14 @@ fn stored(tensors: &Tensors, embedding: Option<&str>) -> Result<Stored> {
 }
 
 fn open_weights(directory: &Path) -> Result<Tensors> {
-    let (single, index): (PathBuf, PathBuf) = (directory.join(WEIGHTS), directory.join(INDEX));
-    if single.is_file() {
-        return Tensors::open(&single);
-    }
-    if index.is_file() {
-        return Tensors::open_index(&index);
+    for (single, index, format) in FORMATS {
+        let (single, index) = (directory.join(single), directory.join(index));
+        if single.is_file() {
+            return Tensors::open(&single, format);
+        }
+        if index.is_file() {
+            return Tensors::open_index(&index, format);
+        }
     }
     match OTHER_FORMATS
         .into_iter()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ankh_storage::Location;
 
+use super::weights_reader::Difference;
 use super::wrappers;
 use crate::checkpoint;
 
@@ -18,15 +19,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A path is neither a Hugging Face directory nor a checkpoint.
     #[error(
-        "{0} holds no weights: expected a Hugging Face directory (config.json, model.safetensors), a checkpoint or a run directory"
+        "{0} holds no weights: expected a Hugging Face directory (config.json, and model.safetensors or pytorch_model.bin), a checkpoint or a run directory"
     )]
     NoWeights(Location),
     /// A Hugging Face directory without config.json.
     #[error("{} has no config.json: it is not a Hugging Face model directory", .0.display())]
     NoConfig(PathBuf),
-    /// The weights are there, in a format other than safetensors.
+    /// The weights are there, in a format that is not read.
     #[error(
-        "{} has {found} but no model.safetensors, the only format read here",
+        "{} has {found}, which is not read: expected model.safetensors or pytorch_model.bin",
         .directory.display()
     )]
     OtherFormat {
@@ -60,6 +61,13 @@ pub enum Error {
         place: PathBuf,
         original: String,
         copy: String,
+    },
+    /// The weights are of another model than the configured one.
+    #[error("{weights} holds weights of another model: {}", listed(differences))]
+    OtherModel {
+        weights: Location,
+        /// The settings that differ.
+        differences: Vec<Difference>,
     },
     /// A checkpoint does not record its model.
     #[error("checkpoint {checkpoint} does not say which model it holds: {problem}")]
@@ -148,6 +156,18 @@ impl Mismatch {
         });
         Some((wrapper, count.count()))
     }
+}
+
+fn listed(differences: &[Difference]) -> String {
+    let each = differences.iter().map(|difference| {
+        let Difference {
+            key,
+            weights,
+            configured,
+        } = difference;
+        format!("{key} is {weights} there and {configured} here")
+    });
+    each.collect::<Vec<_>>().join("; ")
 }
 
 /// The first few, and how many more there are.

@@ -120,8 +120,7 @@ impl fmt::Display for Kind {
             ),
             Kind::Zeros => f.write_str("zeros, as an unfinished download leaves: fetch it again"),
             Kind::PyTorch => f.write_str(
-                "a zip archive or pickle, as PyTorch saves weights: rename it to pytorch_model.bin \
-                 and try again to read how it is converted",
+                "a zip archive or pickle, as PyTorch saves weights: rename it to pytorch_model.bin",
             ),
             Kind::Hdf5 => f.write_str(
                 "an HDF5 file, as TensorFlow saves weights: rename it to tf_model.h5 and try again \

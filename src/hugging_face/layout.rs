@@ -35,6 +35,45 @@ pub(super) fn scale(elements: &mut [u8], factor: f64) {
     }
 }
 
+/// How many elements lie from the first to the last one of a tensor, both included.
+pub(super) fn span(shape: &[usize], strides: &[u64]) -> usize {
+    if shape.contains(&0) {
+        return 0;
+    }
+    let steps = shape.iter().zip(strides);
+    let last: usize = steps
+        .map(|(size, stride)| (size - 1) * *stride as usize)
+        .sum();
+    last + 1
+}
+
+/// The elements of a tensor, `width` bytes each, in row-major order. `bytes` has its [`span`].
+pub(super) fn in_order(bytes: Vec<u8>, width: usize, shape: &[usize], strides: &[u64]) -> Vec<u8> {
+    let mut expected = 1;
+    let is_in_order = shape.iter().zip(strides).rev().all(|(&size, &stride)| {
+        // Along a dimension of one element, no step is taken.
+        let fits = size == 1 || stride == expected;
+        expected *= size as u64;
+        fits
+    });
+    if is_in_order || bytes.is_empty() {
+        return bytes;
+    }
+    let mut ordered = Vec::with_capacity(shape.iter().product::<usize>() * width);
+    let mut at = vec![0; shape.len()];
+    loop {
+        let steps = at.iter().zip(strides);
+        let element: usize = steps.map(|(at, stride)| at * *stride as usize).sum();
+        ordered.extend_from_slice(&bytes[element * width..][..width]);
+        // The next place, the last dimension fastest.
+        let Some(dim) = (0..shape.len()).rev().find(|&dim| at[dim] + 1 < shape[dim]) else {
+            return ordered;
+        };
+        at[dim] += 1;
+        at[dim + 1..].fill(0);
+    }
+}
+
 /// bfloat16 to float32, exactly.
 pub(super) fn bf16_to_f32(from: &[u8]) -> Vec<u8> {
     from.as_chunks::<2>()
@@ -89,6 +128,27 @@ mod tests {
                 last_of_first_row.to_le_bytes()
             );
         }
+    }
+
+    #[test]
+    fn strided_elements_come_in_row_major_order() {
+        // A 2 x 3 matrix in rows of 4, and its transpose.
+        let bytes: Vec<u8> = (0..7).collect();
+        for (shape, strides, expected) in [
+            ([2, 3], [4, 1], vec![0, 1, 2, 4, 5, 6]),
+            ([3, 2], [1, 4], vec![0, 4, 1, 5, 2, 6]),
+            ([1, 7], [99, 1], (0..7).collect()),
+            ([2, 2], [0, 1], vec![0, 1, 0, 1]),
+            ([0, 3], [3, 1], vec![]),
+        ] {
+            let read = bytes[..span(&shape, &strides)].to_vec();
+            let ordered = in_order(read.clone(), 1, &shape, &strides);
+            assert_eq!(ordered, expected, "{shape:?} {strides:?}");
+            let twice = |bytes: &[u8]| bytes.iter().flat_map(|&b| [b, b + 100]).collect::<Vec<_>>();
+            let ordered = in_order(twice(&read), 2, &shape, &strides);
+            assert_eq!(ordered, twice(&expected), "{shape:?} {strides:?}");
+        }
+        assert_eq!(in_order(vec![5], 1, &[], &[]), [5]);
     }
 
     #[test]

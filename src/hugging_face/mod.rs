@@ -19,8 +19,11 @@ mod head;
 mod layout;
 mod names;
 mod note;
+mod pytorch_file;
 mod safetensors_file;
+mod tensors;
 mod tokenizer_files;
+mod weights_reader;
 mod wrappers;
 
 #[cfg(test)]
@@ -38,6 +41,8 @@ use crate::config::{Model, Objective, Vocabulary};
 pub use error::{Error, Mismatch, Result, WrongTensor};
 pub use export::{from_hugging_face, to_hugging_face};
 pub use note::Note;
+pub use tokenizer_files::TokenIds;
+pub use weights_reader::{Difference, WeightsReader, open};
 
 use directory::{Directory, Origin};
 
@@ -76,30 +81,15 @@ pub fn parameters(model: &Model) -> Vec<(&'static str, Vec<usize>)> {
 /// Loads the parameters of whatever is at a location: a Hugging Face directory, one of our
 /// checkpoints, or a run directory (its newest checkpoint).
 pub fn load(location: impl Into<Location>) -> Result<Weights> {
-    let location = location.into();
-    if let Some(path) = location.local().filter(|path| Directory::is_at(path)) {
-        return import(path);
-    }
-    let loaded = checkpoint::read(&location, |reader| {
-        let held = Held::of(reader)?;
-        let names: Vec<&str> = names::parameters(&held.model)
-            .iter()
-            .map(|parameter| parameter.name)
-            .collect();
+    open(&location.into(), |weights| {
         Ok(Weights {
-            tensors: reader.tensors(&names)?,
-            model: held.model,
-            tokenizer: held.tokenizer,
-            objective: held.objective,
-            notes: Vec::new(),
+            tensors: weights.tensors()?,
+            model: weights.model().clone(),
+            tokenizer: weights.token_ids().vocabulary(),
+            objective: weights.objective().cloned(),
+            notes: weights.notes().to_vec(),
         })
-    });
-    match loaded {
-        Err(Error::Checkpoint(checkpoint::Error::NotACheckpoint(path))) => {
-            Err(Error::NoWeights(path))
-        }
-        loaded => loaded,
-    }
+    })
 }
 
 /// Reads a Hugging Face directory.
@@ -110,10 +100,9 @@ pub fn import(directory: &Path) -> Result<Weights> {
         .iter()
         .map(|parameter| Ok((parameter.name.to_owned(), source.read(parameter)?)));
     let tensors = tensors.collect::<Result<_>>()?;
-    let tokenizer = tokenizer_files::of_size(source.model.vocabulary);
     Ok(Weights {
+        tokenizer: source.token_ids.vocabulary(),
         model: source.model,
-        tokenizer,
         objective: None,
         tensors,
         notes: source.notes,
@@ -159,7 +148,7 @@ pub fn export(weights: &Weights, directory: &Path) -> Result<Vec<String>> {
 pub fn import_to_checkpoint(directory: &Path, checkpoint: impl Into<Location>) -> Result<Imported> {
     let checkpoint = checkpoint.into();
     let source = Directory::open(directory)?;
-    let tokenizer = tokenizer_files::of_size(source.model.vocabulary);
+    let tokenizer = source.token_ids.vocabulary();
     let step = checkpoint::step_of(&checkpoint).unwrap_or(0);
     let mut writer = Writer::create(checkpoint, step)?;
     for parameter in names::parameters(&source.model) {
@@ -184,7 +173,7 @@ pub fn export_checkpoint(checkpoint: impl Into<Location>, directory: &Path) -> R
         export::write(
             directory,
             &held.model,
-            held.tokenizer,
+            held.token_ids.vocabulary(),
             held.origin.as_ref(),
             |parameter| Ok(reader.tensor(parameter.name)?),
         )
@@ -199,7 +188,7 @@ const ORIGIN: &str = "hugging_face";
 #[derive(Debug)]
 struct Held {
     model: Model,
-    tokenizer: Option<Vocabulary>,
+    token_ids: TokenIds,
     objective: Option<Objective>,
     origin: Option<Origin>,
 }
@@ -219,9 +208,12 @@ impl Held {
         let model: Model = part(config, "/model")
             .map_err(unknown)?
             .ok_or_else(|| unknown("its `config` has no `model`".to_owned()))?;
-        let tokenizer = match part(config, "/data/tokenizer").map_err(unknown)? {
-            None => tokenizer_files::of_size(model.vocabulary),
-            known => known,
+        let token_ids = match part(config, "/data/tokenizer").map_err(unknown)? {
+            Some(known) => TokenIds::Known(known),
+            None => {
+                let likely = tokenizer_files::of_size(model.vocabulary);
+                likely.map_or(TokenIds::Unknown, TokenIds::Likely)
+            }
         };
         let origin = part(metadata, &format!("/{ORIGIN}")).map_err(unknown)?;
         let tensors = reader
@@ -235,7 +227,7 @@ impl Held {
         )?;
         Ok(Held {
             model,
-            tokenizer,
+            token_ids,
             objective: part(config, "/objective").map_err(unknown)?,
             origin,
         })

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::config::Vocabulary;
+
 /// Something that was read otherwise than it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,6 +20,15 @@ pub enum Note {
         /// Its name.
         name: String,
     },
+    /// The embedding table has more rows than the tokenizer that it is taken for has ids.
+    Padded {
+        /// Its rows.
+        rows: usize,
+        /// The tokenizer.
+        tokenizer: Vocabulary,
+    },
+    /// No known tokenizer has the directory's token ids.
+    UnknownTokenIds,
     /// The output projection got the scaling of the states before it.
     ScaledHead,
 }
@@ -32,6 +43,15 @@ impl fmt::Display for Note {
                 )
             }
             Note::Ignored { name } => write!(f, "`{name}` is left out: T5 does not use it"),
+            Note::Padded { rows, tokenizer } => write!(
+                f,
+                "the embedding table has {rows} rows: it is taken for a padded one of the \
+                 tokenizer {tokenizer}, whose ids are fewer"
+            ),
+            Note::UnknownTokenIds => f.write_str(
+                "the token ids of its residues are those of no known tokenizer (ankh, ankh3): \
+                 weights and data may not mean the same residues",
+            ),
             Note::ScaledHead => f.write_str(
                 "`lm_head.weight` differs from the embeddings, and config.json has the decoder's \
                  outputs scaled: it is multiplied by d_model^-1/2, which gives the logits of \

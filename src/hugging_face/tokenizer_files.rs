@@ -1,15 +1,96 @@
-//! The tokenizer in the files `transformers` reads: one letter, one token, `</s>` at the end.
+//! The tokenizer in the files `transformers` reads: one letter, one token, `</s>` at the end. And
+//! which tokenizer a directory's weights are of.
+
+use std::collections::HashMap;
+use std::path::Path;
 
 use ankh_data::tokenizer::{EOS, PAD, Tokenizer, UNK, Vocabulary};
 use serde_json::{Map, Value, json};
 
 use super::config_json::text;
 
+/// The tokenizers whose ids are known.
+const KNOWN: [Vocabulary; 2] = [Vocabulary::Ankh, Vocabulary::Ankh3];
+
+/// An embedding table is padded to a multiple of at most so many rows.
+const PADDING: usize = 128;
+
+/// Which token ids weights were trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenIds {
+    /// Those of this tokenizer: a file says so.
+    Known(Vocabulary),
+    /// Those of this tokenizer, by the number of embedding rows.
+    Likely(Vocabulary),
+    /// Others, or none that can be told.
+    Unknown,
+}
+
+impl TokenIds {
+    /// The tokenizer.
+    pub fn vocabulary(self) -> Option<Vocabulary> {
+        match self {
+            TokenIds::Known(vocabulary) | TokenIds::Likely(vocabulary) => Some(vocabulary),
+            TokenIds::Unknown => None,
+        }
+    }
+}
+
 /// The tokenizer whose ids a model of this many embedding rows uses, if it can only be one.
 pub(super) fn of_size(vocabulary: usize) -> Option<Vocabulary> {
-    [Vocabulary::Ankh, Vocabulary::Ankh3]
+    KNOWN
         .into_iter()
         .find(|known| Tokenizer::of(*known).vocabulary_size() == vocabulary)
+}
+
+/// The token ids of the weights in a Hugging Face directory, of so many embedding rows: those of
+/// its tokenizer.json where that can be read, else those of the largest vocabulary that the rows
+/// hold with some padding.
+pub(super) fn of_directory(directory: &Path, rows: usize) -> TokenIds {
+    match std::fs::read_to_string(directory.join("tokenizer.json")) {
+        Ok(text) => of_text(&text).unwrap_or_else(|| of_rows(rows)),
+        Err(_) => of_rows(rows),
+    }
+}
+
+fn of_rows(rows: usize) -> TokenIds {
+    let sizes = KNOWN.map(|known| (Tokenizer::of(known).vocabulary_size(), known));
+    let fits = |(size, _): &(usize, Vocabulary)| (*size..size + PADDING).contains(&rows);
+    let largest = sizes.into_iter().filter(fits).max_by_key(|(size, _)| *size);
+    largest.map_or(TokenIds::Unknown, |(_, known)| TokenIds::Likely(known))
+}
+
+/// The token ids that the text of a tokenizer.json gives the residues; nothing where it gives them
+/// none.
+fn of_text(text: &str) -> Option<TokenIds> {
+    let json: Value = serde_json::from_str(text).ok()?;
+    let mut ids: HashMap<&str, u64> = HashMap::new();
+    match json.pointer("/model/vocab")? {
+        Value::Object(map) => ids.extend(
+            map.iter()
+                .filter_map(|(token, id)| Some((token.as_str(), id.as_u64()?))),
+        ),
+        // Tokens with their scores, in the order of their ids.
+        Value::Array(list) => ids.extend(
+            (0..)
+                .zip(list)
+                .filter_map(|(id, token)| Some((token.get(0)?.as_str()?, id))),
+        ),
+        _ => return None,
+    }
+    let residues = "ACDEFGHIKLMNPQRSTVWY".split_terminator("").skip(1);
+    let residues: Vec<&str> = residues.collect();
+    let given: Option<Vec<u64>> = residues.iter().map(|r| ids.get(r).copied()).collect();
+    let given = given?;
+    let is_it = |known: &Vocabulary| {
+        let tokenizer = Tokenizer::of(*known);
+        let own = residues
+            .iter()
+            .map(|r| tokenizer.residue_id(r.as_bytes()[0]).map(u64::from));
+        own.eq(given.iter().map(|id| Some(*id)))
+    };
+    let known = KNOWN.into_iter().find(is_it);
+    Some(known.map_or(TokenIds::Unknown, TokenIds::Known))
 }
 
 /// File names and contents.
@@ -125,4 +206,55 @@ fn tokenizer_config(tokenizer: Tokenizer) -> Value {
         map.extend(settings);
     }
     Value::Object(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_file_decides_and_else_the_number_of_rows() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |rows| of_directory(directory.path(), rows);
+        for (rows, ids) in [
+            (143, TokenIds::Unknown),
+            (144, TokenIds::Likely(Vocabulary::Ankh)),
+            (160, TokenIds::Likely(Vocabulary::Ankh)),
+            (255, TokenIds::Likely(Vocabulary::Ankh)),
+            (256, TokenIds::Likely(Vocabulary::Ankh3)),
+            (383, TokenIds::Likely(Vocabulary::Ankh3)),
+            (384, TokenIds::Unknown),
+            (32128, TokenIds::Unknown),
+        ] {
+            assert_eq!(of(rows), ids, "{rows}");
+        }
+        let file = directory.path().join("tokenizer.json");
+        for known in KNOWN {
+            let [(_, text), ..] = render(known);
+            std::fs::write(&file, &text).unwrap();
+            assert_eq!(of(256), TokenIds::Known(known));
+            // As a list with scores, as SentencePiece's models are written.
+            let json: Value = serde_json::from_str(&text).unwrap();
+            let mut list = vec![json!(["<unused>", 0.0]); 300];
+            for (token, id) in json["model"]["vocab"].as_object().unwrap() {
+                list[id.as_u64().unwrap() as usize] = json!([token, -1.5]);
+            }
+            let text = json!({ "model": { "vocab": list } }).to_string();
+            std::fs::write(&file, &text).unwrap();
+            assert_eq!(of(256), TokenIds::Known(known));
+            // The ids of somebody else.
+            list.swap(10, 20);
+            let text = json!({ "model": { "vocab": list } }).to_string();
+            std::fs::write(&file, &text).unwrap();
+            assert_eq!(of(256), TokenIds::Unknown);
+        }
+        for text in [
+            "version https://git-lfs",
+            "{}",
+            r#"{"model":{"vocab":{"A":3}}}"#,
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(of(160), TokenIds::Likely(Vocabulary::Ankh), "{text}");
+        }
+    }
 }

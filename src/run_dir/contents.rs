@@ -20,7 +20,7 @@ pub enum Contents {
         /// Its step.
         step: u64,
     },
-    /// config.json and safetensors.
+    /// config.json and weights.
     HuggingFace,
     /// What `pretrain prepare` wrote.
     PreparedData,
@@ -37,7 +37,9 @@ impl Contents {
         if has("manifest.json") {
             return Some(Contents::PreparedData);
         }
-        if has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json")) {
+        let weights = ["model.safetensors", "pytorch_model.bin"];
+        let has_weights = weights.map(|name| has(name) || has(&format!("{name}.index.json")));
+        if has("config.json") && has_weights.contains(&true) {
             return Some(Contents::HuggingFace);
         }
         if newest(&path.into()).is_some() {

@@ -33,7 +33,7 @@ const FIXED: [(&str, &[&str]); 5] = [
             "seed",
         ],
     ),
-    ("train", &["seed"]),
+    ("train", &["seed", "initialize_from"]),
 ];
 
 /// The settings that a run can go on with others of, at a price: it is then another run than it

@@ -9,6 +9,7 @@ use super::health::Fault;
 use super::rate_change::RateChange;
 use super::saving;
 use crate::checkpoint;
+use crate::hugging_face;
 use crate::mesh::DeviceError;
 use crate::programs::sharding::ShardingError;
 use crate::run_dir::RunError;
@@ -79,6 +80,12 @@ pub enum TrainError {
         /// Which data.
         data: &'static str,
     },
+    /// The weights to begin with cannot be used.
+    #[error(transparent)]
+    Weights(#[from] hugging_face::Error),
+    /// The hosts of a run read different weights.
+    #[error("host {host} finds other weights in {weights} than host 0")]
+    WeightsOfHosts { host: usize, weights: Location },
     /// The hosts of a run would begin at different steps.
     #[error(
         "this host would begin at step {begins}, after what it finds in {checkpoints}, while the hosts of the run would begin at steps from {first} to {last}"

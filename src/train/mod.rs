@@ -2,6 +2,7 @@
 //!
 //! `trainer` is the loop, in the order in which things happen in a step. What a step computes is in
 //! [`crate::programs`]. The other files serve the loop: `resume` finds where a run continues,
+//! `first_state` is what it begins with,
 //! `data_loader` moves batches to the devices, `in_flight` holds the steps that the devices still
 //! work on, `reporter` writes metrics, `evaluation` measures the loss on held-out sequences,
 //! `health` tells whether a state is good, `saving` writes checkpoints, `local_states` keeps states
@@ -13,6 +14,7 @@ mod data_loader;
 mod data_order;
 mod error;
 mod evaluation;
+mod first_state;
 pub mod forward;
 mod health;
 mod in_flight;

@@ -140,7 +140,8 @@ impl<'a> Replayed<'a> {
     /// step.
     fn once(&self, steps: u64) -> Result<(Vec<Shard>, usize), TrainError> {
         let (mesh, from) = (self.mesh, &self.from);
-        let mut state = from.state(&self.programs, mesh)?;
+        let state = from.state(&self.programs, mesh)?;
+        let mut state = state.expect("a point after a checkpoint has its state");
         let depth = self.programs.config.data.prefetch;
         let mut batches = self.loader.after_rows(from.step, from.rows, depth);
         let mut shards = Vec::new();

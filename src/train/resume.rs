@@ -172,6 +172,11 @@ impl ResumePoint {
         self.checkpoint
     }
 
+    /// Whether there is a saved state, here or in the run directory.
+    pub fn is_saved(&self) -> bool {
+        self.saved.is_some()
+    }
+
     /// Whether the state is not in the run directory.
     pub fn is_local(&self) -> bool {
         self.saved.is_some() && self.checkpoint != Some(self.step)
@@ -185,10 +190,14 @@ impl ResumePoint {
         }
     }
 
-    /// The state to begin with, on the devices.
-    pub fn state(&self, programs: &Programs<'_>, mesh: &DeviceMesh) -> Result<State, TrainError> {
+    /// The saved state to go on from, on the devices; nothing where none is saved.
+    pub fn state(
+        &self,
+        programs: &Programs<'_>,
+        mesh: &DeviceMesh,
+    ) -> Result<Option<State>, TrainError> {
         let Some(Saved { readers, optimizer }) = &self.saved else {
-            return State::initial(programs, mesh);
+            return Ok(None);
         };
         tracing::info!(step = self.step, "resuming");
         // What two rules keep may have one name and mean different things.
@@ -200,7 +209,7 @@ impl ResumePoint {
         let state = State::from_checkpoints(programs, mesh, readers, kept)?;
         let bytes: u64 = readers.iter().map(Reader::bytes_read).sum();
         tracing::info!("read {} MiB", bytes >> 20);
-        Ok(state)
+        Ok(Some(state))
     }
 }
 

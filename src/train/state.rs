@@ -52,6 +52,24 @@ impl State {
         Ok(State::of(programs, arrays))
     }
 
+    /// Loads the parameters, one at a time, from what `read` returns for each name; the rest starts
+    /// from zeros.
+    pub(super) fn from_parameters(
+        programs: &Programs<'_>,
+        mesh: &DeviceMesh,
+        mut read: impl FnMut(&str) -> Result<HostTensor, TrainError>,
+    ) -> Result<State, TrainError> {
+        let parameters = parameter_count(programs);
+        let mut arrays = Vec::new();
+        for (i, spec) in programs.state_specs().iter().enumerate() {
+            arrays.push(match i < parameters {
+                true => mesh.upload(spec, &read(&spec.name)?)?,
+                false => zeros(mesh, spec)?,
+            });
+        }
+        Ok(State::of(programs, arrays))
+    }
+
     /// Loads a state from a checkpoint, or from the checkpoints that hold its parts: of each array
     /// the parts that this process's devices hold. An array that is not `kept` starts from zeros.
     pub fn from_checkpoints(

@@ -9,11 +9,13 @@ The two versions interpret `tie_word_embeddings` differently, and write differen
 weights. Each case of CASES that the installed version can write becomes a folder VERSION-CASE with
 
   hf/                      what save_pretrained wrote
-  expected.safetensors     float32 logits [B, T, V] of that directory, loaded again by the version
-                           that wrote it
+  expected.safetensors     float32 logits [B, T, V] and loss [] of that directory, loaded again by
+                           the version that wrote it, for the one batch in batch.safetensors (int32
+                           input_ids and attention_mask [B, S], decoder_input_ids and labels [B, T]);
+                           run_loss [], for the batch in run_batch.json
 
-for the one batch in batch.safetensors (int32 input_ids and attention_mask [B, S], decoder_input_ids
-and labels [B, T]).
+run_batch.json is the first batch of a training run, as `pretrain batches --json` prints it:
+`WRITE_GOLDENS=1 cargo test --test integration -- continuing::first` writes it.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 VOCABULARY = 144
@@ -48,7 +50,7 @@ SHAPE = {
 
 def model(**said):
     """A model with our own random weights: norms other than 1, logits of about 1, scaled or not."""
-    made = T5ForConditionalGeneration(T5Config(**SHAPE, **said))
+    made = T5ForConditionalGeneration(T5Config(**SHAPE | said))
     random = np.random.default_rng(0)
     with torch.no_grad():
         for name, parameter in sorted(made.named_parameters()):
@@ -91,8 +93,27 @@ def untied_parts(output):
     return untied(output).to(torch.bfloat16)
 
 
+def untied_half(output):
+    """float16."""
+    return untied(output).to(torch.float16)
+
+
+def untied_padded(output):
+    """An embedding table with more rows than the tokenizer has ids."""
+    return model(tie_word_embeddings=False, vocab_size=VOCABULARY + 16)
+
+
 CASES = {
-    "4": {"untied": untied, "tied": tied, "untied-parts": untied_parts},
+    "4": {
+        "untied": untied,
+        "tied": tied,
+        "untied-parts": untied_parts,
+        "untied-bin": untied,
+        "untied-bin-parts": untied_half,
+        "tied-bin": tied,
+        "untied-copies": untied,
+        "untied-padded": untied_padded,
+    },
     "5": {
         "untied": untied,
         "tied": tied,
@@ -114,12 +135,38 @@ def make_batch():
     return {name: torch.tensor(value, dtype=torch.int32) for name, value in batch.items()}
 
 
-def logits(directory, batch):
+ARRAYS = ["input_ids", "attention_mask", "decoder_input_ids", "labels"]
+
+
+def read_run_batch(file):
+    """The arrays of the first batch of a training run."""
+    printed = json.loads(file.read_text())
+    return {name: torch.tensor(printed[name], dtype=torch.int32) for name in ARRAYS}
+
+
+def expected(directory, batch, run_batch):
     """What the installed version computes from a directory, in float32."""
     loaded = T5ForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
-    arguments = {name: value.long() for name, value in batch.items() if name != "labels"}
-    with torch.no_grad():
-        return loaded(**arguments).logits
+
+    def compute(batch):
+        with torch.no_grad():
+            return loaded(**{name: value.long() for name, value in batch.items()})
+
+    computed = compute(batch)
+    return {
+        "logits": computed.logits.contiguous(),
+        "loss": computed.loss,
+        "run_loss": compute(run_batch).loss,
+    }
+
+
+def add_copies(directory):
+    """Stores the embedding table under the names of its copies too, as older versions did."""
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    for stack in ("encoder", "decoder"):
+        tensors[f"{stack}.embed_tokens.weight"] = tensors["shared.weight"].clone()
+    save_file(tensors, file, metadata={"format": "pt"})
 
 
 def main():
@@ -132,13 +179,18 @@ def main():
     output.mkdir(parents=True, exist_ok=True)
     batch = make_batch()
     save_file(batch, output / "batch.safetensors")
+    run_batch = read_run_batch(output / "run_batch.json")
     for name, make in CASES[VERSION].items():
         folder = output / f"{VERSION}-{name}"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "hf").mkdir(parents=True)
-        largest = "4KB" if name == "untied-parts" else "5GB"
-        make(output).save_pretrained(folder / "hf", max_shard_size=largest)
-        save_file({"logits": logits(folder / "hf", batch).contiguous()}, folder / "expected.safetensors")
+        said = {"max_shard_size": "4KB" if name.endswith("parts") else "5GB"}
+        if "bin" in name:
+            said["safe_serialization"] = False
+        make(output).save_pretrained(folder / "hf", **said)
+        if "copies" in name:
+            add_copies(folder / "hf")
+        save_file(expected(folder / "hf", batch, run_batch), folder / "expected.safetensors")
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         print(f"{folder.name:16} transformers {transformers.__version__}, {size / 1e3:.0f} kB")
 

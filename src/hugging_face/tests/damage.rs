@@ -46,7 +46,7 @@ fn a_git_lfs_pointer_is_called_one() {
 }
 
 #[test]
-fn tokenizer_files_are_not_read_and_may_be_pointers() {
+fn tokenizer_files_may_be_pointers() {
     let directory = changed(|_| {});
     for name in [
         "tokenizer.json",

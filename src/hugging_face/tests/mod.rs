@@ -1,4 +1,5 @@
 mod damage;
+mod pytorch;
 mod refusals;
 mod round_trips;
 mod versions;
@@ -43,6 +44,7 @@ fn weights(model: Model) -> Weights {
     }
     Weights {
         tokenizer: tokenizer_files::of_size(model.vocabulary),
+        objective: None,
         model,
         tensors,
         notes: Vec::new(),

@@ -100,13 +100,6 @@ fn directories_without_readable_weights_say_what_to_do() {
     )
     .unwrap();
     assert!(matches!(import(root.path()), Err(Error::NoWeights(_))));
-    fs::write(root.path().join("pytorch_model.bin"), "").unwrap();
-    let error = import(root.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("pytorch_model.bin but no model.safetensors"),
-        "{error}"
-    );
-    fs::remove_file(root.path().join("pytorch_model.bin")).unwrap();
     fs::write(root.path().join("flax_model.msgpack"), "").unwrap();
     // Version 5 cannot.
     let error = import(root.path()).unwrap_err();

@@ -20,6 +20,7 @@ use super::TrainError;
 use super::data_loader::{DataLoader, DeviceBatch, Prefetcher};
 use super::data_order::DataOrder;
 use super::evaluation::{self, Evaluation, NextBatch};
+use super::first_state::check_weights;
 use super::health::Health;
 use super::in_flight::{InFlight, StartedStep};
 use super::local_states::LocalStates;
@@ -170,6 +171,9 @@ impl<'a> Trainer<'a> {
         let store = job.store()?;
         let mut local = LocalStates::open(&config.checkpoint, run, job.processes);
         let from = job.newest_point(&store, &local)?;
+        if !from.is_saved() {
+            check_weights(config)?;
+        }
         let programs = from.programs(programs);
         let held_out = evaluation::held_out(&programs, mesh)?;
         if let Some(held_out) = &held_out {

@@ -9,6 +9,7 @@ use crate::programs::Programs;
 use crate::supervision::{Phase, Pulse};
 use crate::telemetry::Lost;
 use crate::train::TrainError;
+use crate::train::first_state::first_state;
 use crate::train::health::{Fault, Health};
 use crate::train::in_flight::InFlight;
 use crate::train::local_states::LocalStates;
@@ -159,7 +160,7 @@ impl Job<'_> {
     ) -> Result<(ResumePoint, State), TrainError> {
         Pulse::phase(Phase::Loading);
         loop {
-            let state = from.state(programs, self.mesh);
+            let state = self.state(&from, programs);
             let state = match local {
                 Some(local) if from.is_local() => {
                     let state = local.agree(state)?;
@@ -177,6 +178,14 @@ impl Job<'_> {
             if from.optimizer_start != programs.optimizer_start {
                 return Err(TrainError::OtherOptimizer { step: from.step });
             }
+        }
+    }
+
+    /// The saved state of a point, or the first of the run.
+    fn state(&self, from: &ResumePoint, programs: &Programs<'_>) -> Result<State, TrainError> {
+        match from.state(programs, self.mesh)? {
+            Some(state) => Ok(state),
+            None => first_state(programs, self.mesh, self.processes),
         }
     }
 
