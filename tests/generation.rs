@@ -5,15 +5,15 @@ use std::fs;
 use std::iter;
 use std::path::{Path, PathBuf};
 
-use ankh::config::Compute;
+use ankh::config::{Compute, Model};
 use ankh::generate::{
     Constraint, Freedom, Generated, Generator, Item, Prompt, Search, Settings, Task,
 };
-use ankh::hugging_face;
+use ankh::hugging_face::{self, Weights};
 use ankh::inference::{LoadedModel, ModelOptions, input_batch};
 use ankh::mesh::slice::Slice;
-use ankh::programs::{BatchShape, Gradients};
-use ankh_data::{Packing, Tokenizer};
+use ankh::programs::{AMINO_ACIDS, BatchShape, Gradients};
+use ankh_data::{Packing, Tokenizer, Vocabulary};
 use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
@@ -358,14 +358,14 @@ fn what_is_generated_depends_on_the_seed_and_not_on_the_batch() {
         ..sample
     };
     let single = model("untied");
-    let eight = model_on("untied", "cpu-8");
+    let two = model_on("untied", "cpu-2");
     for settings in [sample, beams] {
         let tokens = |rows: &[Vec<Generated>]| -> Vec<Vec<Vec<u8>>> {
             let of_prompt = |rows: &Vec<Generated>| rows.iter().map(|r| r.tokens.clone()).collect();
             rows.iter().map(of_prompt).collect()
         };
         let together = tokens(&run(&single, settings, &prompts));
-        assert_eq!(tokens(&run(&eight, settings, &prompts)), together);
+        assert_eq!(tokens(&run(&two, settings, &prompts)), together);
         let other = Settings {
             seed: 9,
             ..settings
@@ -527,6 +527,20 @@ fn what_was_killed_goes_on_to_the_same_file() {
         child.wait().unwrap();
     }
     assert!(!desk.path("part.fasta").exists());
+    // One that is asked to stop ends with its batch.
+    let mut child = desk.generate("part.fasta", &more);
+    let child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while fs::metadata(&journal).unwrap().len() <= last {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    terminate(&child);
+    expect(
+        child.wait_with_output().unwrap(),
+        75,
+        &["stopped on request", "goes on with"],
+    );
     let other = desk
         .generate("part.fasta", &["--extend", "30"])
         .output()
@@ -537,6 +551,50 @@ fn what_was_killed_goes_on_to_the_same_file() {
     let read = |name| fs::read_to_string(desk.path(name)).unwrap();
     assert_eq!(read("part.fasta"), read("whole.fasta"));
     assert!(!journal.exists());
+}
+
+#[test]
+fn ankh3_writes_the_second_half_of_a_sequence() {
+    let desk = Desk::new(">a\nMKTAYIAK\n>b\nGG\n");
+    let model = Model {
+        vocabulary: 256,
+        ..hugging_face::load(directory("untied")).unwrap().model
+    };
+    let mut random = crate::support::Random(4);
+    let tensors = hugging_face::parameters(&model)
+        .into_iter()
+        .map(|(name, shape)| {
+            let dims: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+            let values = random
+                .signed(dims.iter().product())
+                .into_iter()
+                .map(|x| x as f32);
+            let values: Vec<f32> = values.collect();
+            (name.to_owned(), HostTensor::new::<f32>(dims, &values))
+        });
+    let weights = Weights {
+        tensors: tensors.collect(),
+        model,
+        tokenizer: Some(Vocabulary::Ankh3),
+        objective: None,
+        notes: vec![],
+    };
+    hugging_face::export(&weights, &desk.path("ankh3")).unwrap();
+    let mut command = pretrain();
+    command
+        .arg("generate")
+        .arg("--weights")
+        .arg(desk.path("ankh3"));
+    command.args(["--complete", "--sample", "--max-tokens", "20", "--output"]);
+    command.args([desk.path("out.fasta"), desk.path("prompts.fasta")]);
+    expect(command.output().unwrap(), 0, &["2 sequences"]);
+    let written = fs::read_to_string(desk.path("out.fasta")).unwrap();
+    let lines: Vec<&str> = written.lines().collect();
+    for (line, beginning) in [(lines[1], "MKTAYIAK"), (lines[3], "GG")] {
+        let added = line.strip_prefix(beginning).unwrap();
+        assert!(added.len() <= 20 && added.bytes().all(|letter| AMINO_ACIDS.contains(&letter)));
+    }
+    assert!(lines[1].len() + lines[3].len() > 10, "{written}");
 }
 
 #[test]
@@ -578,4 +636,12 @@ fn bad_prompts_and_options_are_refused_before_any_work() {
         let left = fs::read_dir(desk.path(".")).unwrap().count();
         assert_eq!(left, 1, "{more:?} leaves files");
     }
+}
+
+fn terminate(child: &std::process::Child) {
+    let id = child.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-TERM", &id])
+        .status();
+    assert!(sent.unwrap().success());
 }
