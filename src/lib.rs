@@ -36,6 +36,8 @@ pub mod programs;
 pub mod report;
 mod row_fill;
 pub mod run_dir;
+pub mod score;
+pub mod statistics;
 pub mod supervision;
 pub mod telemetry;
 pub mod train;

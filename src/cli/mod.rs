@@ -18,9 +18,11 @@ mod model;
 mod output;
 mod plan;
 mod prepare;
+mod progress;
 mod readiness;
 mod replay;
 mod report;
+mod score;
 mod shell;
 mod tensor_file;
 mod train;
@@ -69,6 +71,7 @@ enum Command {
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
+    Score(score::ScoreArgs),
     Doctor(doctor::DoctorArgs),
     Submit(Box<jobs::SubmitArgs>),
     Status(jobs::StatusArgs),
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),
+        Some(Command::Score(arguments)) => score::run(arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
         Some(Command::Init(arguments)) => init::run(arguments),
         Some(Command::Completions(arguments)) => shell::completions(arguments),

@@ -33,6 +33,7 @@ pub struct LoadedModel {
     tokenizer: Tokenizer,
     mesh: DeviceMesh,
     parameters: Vec<ShardedArray>,
+    checksum: u32,
     compiled: RefCell<HashMap<String, Rc<LoadedExecutable>>>,
 }
 
@@ -48,6 +49,10 @@ impl LoadedModel {
         let vocabulary = weights.model.vocabulary;
         let tokenizer = options.tokenizer.or(weights.tokenizer);
         let tokenizer = tokenizer.ok_or(Error::UnknownTokenizer { vocabulary })?;
+        if Tokenizer::of(tokenizer).vocabulary_size() > vocabulary {
+            return Err(Error::UnknownTokenizer { vocabulary });
+        }
+        let checksum = checksum(&weights.tensors);
         let mut config = Config {
             model: weights.model,
             ..Config::default()
@@ -78,6 +83,7 @@ impl LoadedModel {
             config,
             mesh,
             parameters,
+            checksum,
             compiled: RefCell::default(),
         })
     }
@@ -90,6 +96,11 @@ impl LoadedModel {
     /// Its ids.
     pub fn tokenizer(&self) -> Tokenizer {
         self.tokenizer
+    }
+
+    /// A checksum of the parameters: what tells two models of the same dimensions apart.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// The number of rows, at least `rows`, that all devices split evenly.
@@ -121,6 +132,14 @@ impl LoadedModel {
             executable,
         })
     }
+}
+
+/// CRC-32C of all parameters, with their names.
+fn checksum(tensors: &[(String, HostTensor)]) -> u32 {
+    tensors.iter().fold(0, |checksum, (name, tensor)| {
+        let checksum = crc32c::crc32c_append(checksum, name.as_bytes());
+        crc32c::crc32c_append(checksum, &tensor.bytes)
+    })
 }
 
 impl Program<'_> {

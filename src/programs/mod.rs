@@ -13,6 +13,7 @@ mod forward;
 mod histograms;
 mod initial;
 mod metrics;
+mod residues;
 pub mod sharding;
 mod signature;
 mod spikes;
@@ -28,6 +29,7 @@ pub use encoder::Pooling;
 pub use forward::Gradients;
 pub use histograms::Histogram;
 pub use metrics::{EvaluationSums, SkipReason, StepMetrics};
+pub use residues::DECODER_LENGTH;
 pub use signature::{Array, BatchShape, batch, inputs, state};
 pub use spikes::is_of_spikes;
 
