@@ -22,7 +22,9 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod confusion;
 pub mod devices;
+pub mod evaluate;
 pub mod huge_pages;
 pub mod hugging_face;
 pub mod inference;

@@ -15,7 +15,7 @@ use crate::programs::sharding::ShardingError;
 use crate::run_dir::{Contents, Damage, RunError};
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
-use crate::{checkpoint, hugging_face, inference, score};
+use crate::{checkpoint, evaluate, hugging_face, inference, score};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -370,10 +370,22 @@ impl From<inference::Error> for CliError {
             inference::Error::Weights(error) => error.into(),
             inference::Error::Mesh(error) => error.into(),
             inference::Error::Device(error) => error.into(),
-            error @ inference::Error::UnknownTokenizer { .. } => {
+            error @ (inference::Error::UnknownTokenizer { .. }
+            | inference::Error::SmallVocabulary { .. }) => {
                 Self::usage(error).help("name it with --tokenizer ankh or --tokenizer ankh3")
             }
             error @ inference::Error::Program(_) => Self::failed(error),
+        }
+    }
+}
+
+impl From<evaluate::Error> for CliError {
+    fn from(error: evaluate::Error) -> Self {
+        match error {
+            evaluate::Error::Data(error) => error.into(),
+            evaluate::Error::Model(error) => error.into(),
+            evaluate::Error::Score(error) => error.into(),
+            error @ evaluate::Error::NoTargets => Self::failed(error),
         }
     }
 }

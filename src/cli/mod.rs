@@ -8,6 +8,7 @@ mod compile;
 mod configuration;
 mod doctor;
 mod error;
+mod evaluate;
 mod fetch;
 mod hosts;
 mod init;
@@ -71,6 +72,7 @@ enum Command {
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
+    Evaluate(evaluate::EvaluateArgs),
     Score(score::ScoreArgs),
     Doctor(doctor::DoctorArgs),
     Submit(Box<jobs::SubmitArgs>),
@@ -115,6 +117,7 @@ pub fn main() -> ExitCode {
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),
+        Some(Command::Evaluate(arguments)) => evaluate::run(arguments),
         Some(Command::Score(arguments)) => score::run(arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
         Some(Command::Init(arguments)) => init::run(arguments),

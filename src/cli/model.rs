@@ -41,6 +41,11 @@ enum TokenizerName {
 }
 
 impl ModelArgs {
+    /// Where the weights are.
+    pub fn location(&self) -> &Location {
+        &self.weights
+    }
+
     /// On what and in which precision the model runs: what bits of results depend on.
     pub fn computation(&self) -> String {
         match self.dtype {

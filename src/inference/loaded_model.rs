@@ -49,8 +49,13 @@ impl LoadedModel {
         let vocabulary = weights.model.vocabulary;
         let tokenizer = options.tokenizer.or(weights.tokenizer);
         let tokenizer = tokenizer.ok_or(Error::UnknownTokenizer { vocabulary })?;
-        if Tokenizer::of(tokenizer).vocabulary_size() > vocabulary {
-            return Err(Error::UnknownTokenizer { vocabulary });
+        let ids = Tokenizer::of(tokenizer).vocabulary_size();
+        if ids > vocabulary {
+            return Err(Error::SmallVocabulary {
+                vocabulary,
+                tokenizer,
+                ids,
+            });
         }
         let checksum = checksum(&weights.tensors);
         let mut config = Config {

@@ -21,7 +21,7 @@ pub use attention::AttentionImplementation;
 pub use axes::LogicalAxis;
 pub use config::{Activation, Initialization, Loss, Model};
 pub use flops::step_flops;
-pub use loss::{Targets, TokenLoss, token_loss};
+pub use loss::{Targets, TokenLoss, one_hot, token_loss};
 pub use network::{Network, States, Tokens};
 pub use tie::TieEmbeddings;
 pub use weights::{Initializer, Parameter, Weights};
