@@ -40,8 +40,8 @@ fn assert_close(what: &str, found: &Value, expected: &Value) {
     );
 }
 
-/// A run of a few steps that evaluates after the last.
-fn trained() -> Bench {
+/// A run of a few steps that evaluates after the last, with this setting.
+fn trained(setting: &str) -> Bench {
     let bench = Bench::new();
     let mut train = pretrain();
     train.args([
@@ -57,6 +57,8 @@ fn trained() -> Bench {
         "evaluation.batches=0",
         "--set",
         "checkpoint.every=4",
+        "--set",
+        setting,
     ]);
     train
         .arg("--data")
@@ -69,7 +71,7 @@ fn trained() -> Bench {
 
 #[test]
 fn it_finds_what_the_evaluation_of_the_run_found() {
-    let bench = trained();
+    let bench = trained("evaluation.residues=false");
     let metrics = std::fs::read_to_string(bench.path("run/metrics.jsonl")).unwrap();
     let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
     let found = result(evaluate(&bench, &[]));
@@ -128,8 +130,31 @@ fn it_finds_what_the_evaluation_of_the_run_found() {
 
 #[test]
 fn likelihoods_are_those_that_variants_are_scored_by() {
-    let bench = trained();
-    let fasta = fasta([25, 40, 31]);
+    let bench = trained("evaluation.residues=true");
+    // Such a run notes what it finds of residues.
+    let metrics = std::fs::read_to_string(bench.path("run/metrics.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    let found = result(evaluate(&bench, &[]));
+    assert_close("loss", &found["loss"], &last["validation_loss"]);
+    let of_run = &last["validation_residues"];
+    assert_close(
+        "BLOSUM62",
+        &of_run["blosum62"],
+        &found["blosum62"]["spearman"],
+    );
+    let residues = found["residues"].as_array().unwrap();
+    assert_eq!(
+        of_run["accuracy"].as_object().unwrap().len(),
+        residues.len()
+    );
+    for residue in residues {
+        let number = |key: &str| residue[key].as_f64().unwrap();
+        let share = number("correct") / number("count");
+        let name = residue["residue"].as_str().unwrap();
+        assert_eq!(of_run["accuracy"][name], Value::from(share), "{name}");
+    }
+
+    let fasta = fasta([25, 30, 31]);
     std::fs::write(bench.path("three.fasta"), &fasta).unwrap();
     let mut prepare = pretrain();
     prepare.args(["prepare", "--validation-fraction", "0", "--output"]);
@@ -139,7 +164,7 @@ fn likelihoods_are_those_that_variants_are_scored_by() {
     expect(prepare.output().unwrap(), 0, &[]);
     let three = bench.path("three");
     let arguments = ["--split", "train", "--pseudo-likelihood", "2", "--data"];
-    let evaluate = || {
+    let of_three = || {
         let mut command = pretrain();
         command
             .arg("evaluate")
@@ -148,10 +173,10 @@ fn likelihoods_are_those_that_variants_are_scored_by() {
         command.args(arguments).arg(&three);
         command
     };
-    let likelihood = &result(evaluate())["likelihood"];
+    let likelihood = &result(of_three())["likelihood"];
     assert_eq!(
         (&likelihood["sequences"], &likelihood["residues"]),
-        (&2.into(), &65.into())
+        (&2.into(), &55.into())
     );
 
     let sequences = fasta.lines().filter(|line| !line.starts_with('>')).take(2);
@@ -176,7 +201,7 @@ fn likelihoods_are_those_that_variants_are_scored_by() {
                 .collect()
         })
         .collect();
-    let mean = (25.0 * scores[0][0] + 40.0 * scores[1][0]) / 65.0;
+    let mean = (25.0 * scores[0][0] + 30.0 * scores[1][0]) / 55.0;
     assert_close("mean", &likelihood["mean_log_probability"], &mean.into());
     assert_close(
         "perplexity",
@@ -192,16 +217,16 @@ fn likelihoods_are_those_that_variants_are_scored_by() {
 
     let words = [
         "pseudo-likelihood",
-        "of 2 sequences, 65 residues",
+        "of 2 sequences, 55 residues",
         "log-odds and BLOSUM62",
     ];
-    let said = expect(evaluate().output().unwrap(), 0, &words);
+    let said = expect(of_three().output().unwrap(), 0, &words);
     assert!(said.contains("\nresidue    count  accuracy"), "{said}");
 }
 
 #[test]
 fn data_of_another_tokenizer_and_empty_splits_are_refused() {
-    let bench = trained();
+    let bench = trained("evaluation.residues=false");
     let fasta = bench.path("proteins.fasta");
     let mut prepare = pretrain();
     prepare.args(["prepare", "--tokenizer", "ankh3", "--output"]);

@@ -125,7 +125,8 @@ pub(super) fn run(arguments: ScoreArgs) -> Result<Exit, CliError> {
     }
     let variants = variants(&table, &arguments.wild_type(), method, arguments.max_length)?;
     let labels = Labels::of(&table)?;
-    if arguments.output.exists() && !arguments.replace {
+    let output = &arguments.output;
+    if output.is_dir() || (output.exists() && !arguments.replace) {
         return Err(score::Error::OutputExists(arguments.output).into());
     }
     let requests = Requests::from_signals(Request::Stop, Exit::Stopped as u8, || {})

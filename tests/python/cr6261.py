@@ -5,9 +5,8 @@
     python3 tests/python/cr6261.py WHEEL OUTPUT
 
 All 2,048 combinations of eleven mutations of the antibody CR6261's heavy chain, with its affinity to
-an influenza haemagglutinin H1 (Phillips et al., 2021; -log10 of the dissociation constant, 7.0 where
-nothing binds). Mutations are joined by `:` here and by `;` there. `DMS_score_bin` is 1 where the
-antibody binds.
+influenza's haemagglutinin H1 (Phillips et al., 2021): -log10 of the dissociation constant, of which
+7.0 is the least. Mutations are joined by `:` here and by `;` there. `DMS_score_bin` is 1 above 7.0.
 """
 
 import csv
@@ -16,7 +15,7 @@ import sys
 import zipfile
 
 DATA = "ewht/example_data/cr6261_h1_mean.csv"
-NO_BINDING = 7.0
+LEAST = 7.0
 
 
 def main():
@@ -31,7 +30,7 @@ def main():
         for row in rows:
             label = float(row["fitness"])
             mutant = row["mutant"].replace(";", ":")
-            writer.writerow([mutant, row["mutated_sequence"], row["fitness"], int(label > NO_BINDING)])
+            writer.writerow([mutant, row["mutated_sequence"], row["fitness"], int(label > LEAST)])
 
 
 main()
