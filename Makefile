@@ -148,6 +148,21 @@ bench-tpu: libtpu $(REFERENCE)/ready ## compare a step's cycles with JAX's, no T
 	cargo build --bin pretrain
 	$(REFERENCE_PYTHON) benches/compare_tpu.py --depth $(DEPTHS)
 
+# A real set of variants: its package, with the checksum, and the table made of it. Nothing of the
+# package is installed.
+CR6261 := target/cr6261
+
+.PHONY: bench-score
+bench-score: plugin $(REFERENCE)/ready $(CR6261)/variants.csv ## compare scoring 2,048 variants with a loop in transformers (needs `make demo`)
+	cargo build --bin pretrain
+	rm -rf $(CR6261)/hf
+	$(PRETRAIN) export --checkpoint demo/run --output $(CR6261)/hf
+	$(REFERENCE_PYTHON) benches/score.py $(CR6261)/variants.csv --weights $(CR6261)/hf
+
+.PHONY: score-cr6261
+score-cr6261: plugin $(CR6261)/variants.csv ## score 2,048 variants of an antibody with the demo's weights (needs `make demo`)
+	$(PRETRAIN) score --weights demo/run --replace --output $(CR6261)/scores.csv $(CR6261)/variants.csv
+
 # Of each target; all together are some minutes.
 RUNS ?= 5000000
 FUZZ := -runs=$(RUNS) -max_len=4096 -timeout=30 -rss_limit_mb=1024 -artifact_prefix=artifacts/ -print_final_stats=1
@@ -199,6 +214,7 @@ layouts: libtpu ## search for the fastest layouts of PRESETS on SLICES
 goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from transformers and optax, the tables of shardings, and docs/configuration.md
 	$(REFERENCE_PYTHON) tests/golden/make.py
 	WRITE_GOLDENS=1 cargo test --test integration -- continuing::first
+	$(REFERENCE_PYTHON) tests/golden/make_scores.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
 	$(TORCH_PYTHON) tests/golden/make_directories.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_generation.py
@@ -211,6 +227,11 @@ check-export: plugin $(REFERENCE)/ready $(TORCH)/ready ## load exported models i
 	$(TORCH_PYTHON) tests/python/check_directories.py --transformers4 $(TRANSFORMERS_4)
 	@for checkpoint in demo/run/checkpoints/step_*; do \
 	if [[ -d $$checkpoint ]]; then $(REFERENCE_PYTHON) tests/python/check_checkpoint.py $$checkpoint; fi; done
+
+.PHONY: check-score
+check-score: plugin $(REFERENCE)/ready ## compare the scores of variants with a loop in transformers, on real proteins
+	cargo build --bin pretrain
+	$(REFERENCE_PYTHON) tests/python/check_score.py
 
 .PHONY: check-deploy
 check-deploy: $(DEPLOY)/ready ## check the scripts, units, manifests and commands of `pretrain submit`
@@ -240,6 +261,12 @@ libtpu: ## fetch the pinned libtpu, to compile for TPUs
 .PHONY: clean
 clean: ## remove what was built, fetched and trained by make
 	rm -rf target plugins demo
+
+$(CR6261)/variants.csv: tests/python/cr6261.txt tests/python/cr6261.py
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+	--dest $(@D) --requirement $<
+	$(PYTHON) tests/python/cr6261.py $(@D)/ewht-*.whl $@
 
 $(REFERENCE)/ready: tests/python/requirements.txt
 	$(environment)

@@ -16,14 +16,17 @@
 //! (the directory of a run, and who may write to it), [`telemetry`] (metrics and logs) and
 //! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be
 //! here and reports its memory and time. [`supervision`] keeps a training process running.
-//! [`inference`] puts weights to work without training; [`generate`] writes sequences.
+//! [`inference`] puts weights to work without training: [`evaluate`] measures them, [`score`] scores
+//! variants, [`generate`] writes sequences.
 //! [`report`] and [`watch`] show runs in a browser. [`cli`] is the command line: arguments in, exit
 //! codes and advice out.
 
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod confusion;
 pub mod devices;
+pub mod evaluate;
 pub mod generate;
 pub mod huge_pages;
 pub mod hugging_face;
@@ -38,6 +41,8 @@ pub mod programs;
 pub mod report;
 mod row_fill;
 pub mod run_dir;
+pub mod score;
+pub mod statistics;
 pub mod supervision;
 pub mod telemetry;
 pub mod train;

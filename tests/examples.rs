@@ -384,6 +384,8 @@ impl Sandbox {
             fs::write(sandbox.path(name), text).unwrap();
         }
         fs::write(sandbox.path("batch.safetensors"), batch()).unwrap();
+        let variants = "mutant,mutated_sequence,DMS_score\nK2R,MRTAYIAKQR,1\nWT,MKTAYIAKQR,2\n";
+        fs::write(sandbox.path("variants.csv"), variants).unwrap();
         fs::write(sandbox.path(".ankh-watch-token"), "a-token-of-letters").unwrap();
         sandbox
     }

@@ -17,7 +17,7 @@ use crate::programs::sharding::ShardingError;
 use crate::run_dir::{Contents, Damage, RunError};
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
-use crate::{checkpoint, generate, hugging_face, inference};
+use crate::{checkpoint, evaluate, generate, hugging_face, inference, score};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -414,9 +414,12 @@ impl From<generate::Error> for CliError {
 impl From<JournalError> for CliError {
     fn from(error: JournalError) -> Self {
         match error {
-            error @ JournalError::Other { .. } => Self::usage(error)
-                .help("give the command that began it, to go on; or pass --replace to begin anew"),
-            error @ JournalError::Busy { .. } => Self::usage(error).help("wait for its end"),
+            error @ JournalError::Other { .. } => Self::usage(error).help(
+                "finish it with the command that began it, throw it away with --restart, or give another --output",
+            ),
+            error @ JournalError::Busy { .. } => {
+                Self::failed(error).help("wait for it, or give another --output")
+            }
             error @ JournalError::File { .. } => Self::failed(error),
         }
     }
@@ -428,10 +431,72 @@ impl From<inference::Error> for CliError {
             inference::Error::Weights(error) => error.into(),
             inference::Error::Mesh(error) => error.into(),
             inference::Error::Device(error) => error.into(),
-            error @ inference::Error::UnknownTokenizer { .. } => {
+            error @ (inference::Error::UnknownTokenizer { .. }
+            | inference::Error::SmallVocabulary { .. }) => {
                 Self::usage(error).help("name it with --tokenizer ankh or --tokenizer ankh3")
             }
             error @ inference::Error::Program(_) => Self::failed(error),
+        }
+    }
+}
+
+impl From<evaluate::Error> for CliError {
+    fn from(error: evaluate::Error) -> Self {
+        match error {
+            evaluate::Error::Data(error) => error.into(),
+            evaluate::Error::Model(error) => error.into(),
+            evaluate::Error::Score(error) => error.into(),
+            error @ evaluate::Error::NoTargets => Self::failed(error),
+        }
+    }
+}
+
+impl From<score::Error> for CliError {
+    fn from(error: score::Error) -> Self {
+        use score::{Error as E, Fault};
+        let error = match error {
+            E::Model(error) => return error.into(),
+            E::Journal(error) => return error.into(),
+            E::Sequences(error) => return error.into(),
+            error => error,
+        };
+        let help = match &error {
+            E::NoColumn { wanted, .. } if wanted.contains("mutant") => Some(
+                "name the column of mutations `mutant`, or that of sequences `mutated_sequence`",
+            ),
+            E::ColumnExists { .. } => Some("rename or remove that column"),
+            E::WildType { .. } => Some("give --wild-type a FASTA file, or residues"),
+            E::NotOneSequence { .. } => Some("give --wild-type a file with the wild type alone"),
+            E::NotInReference { .. } => Some("give the wild type itself with --wild-type"),
+            E::OutputExists(_) => Some("give another --output, or --replace"),
+            E::Row { fault, .. } => match fault {
+                Fault::NoWildType => {
+                    Some("give it with --wild-type or --reference, or as a column `target_seq`")
+                }
+                Fault::TooLong { .. } => Some("leave it out, or raise --max-length"),
+                Fault::Indel { .. } => {
+                    Some("--method pseudo-likelihood scores insertions and deletions too")
+                }
+                Fault::SeveralWildTypes { .. } => Some(
+                    "give the wild type with --wild-type, or each row's as a column `target_seq`",
+                ),
+                Fault::OtherWildType { .. } => Some(
+                    "see that positions count from 1 in the sequence that is given as the wild type",
+                ),
+                _ => None,
+            },
+            E::NotFinite(_) => {
+                Some("see that the weights are whole; with --dtype bfloat16, try float32")
+            }
+            _ => None,
+        };
+        let exit = match &error {
+            E::Write { .. } | E::NotFinite(_) => Exit::Failed,
+            _ => Exit::Usage,
+        };
+        Self {
+            help: help.map(Into::into),
+            ..Self::new(exit, error)
         }
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::model::ModelArgs;
 use super::output::{count, json, line_of};
-use super::progress::{BatchProgress, stop_requests};
+use super::progress::{WorkProgress, stop_requests};
 use super::{CliError, Exit};
 use crate::generate::{self, Freedom, Outcome, Plan, Search, Settings, Summary, Task};
 use crate::huge_pages::run_with_huge_pages;
@@ -87,9 +87,12 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "ROWS", default_value_t = 32,
           value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
-    /// Replace the output, and unfinished work of another command.
+    /// Replace the output if it is there.
     #[arg(long)]
     replace: bool,
+    /// Discard unfinished work that another command began.
+    #[arg(long)]
+    restart: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -106,15 +109,16 @@ enum Format {
 pub(super) fn run(arguments: GenerateArgs) -> Result<Exit, CliError> {
     let plan = arguments.plan()?;
     run_with_huge_pages();
-    let stop = stop_requests()?;
+    let requests = stop_requests()?;
     let model = arguments.model.open()?;
     if plan.task == Task::Complete {
         arguments.check_completes(&model)?;
     }
-    let mut progress = BatchProgress::new("batch");
+    requests.begin();
+    let mut progress = WorkProgress::new("batches");
     let outcome = generate::run(&model, &plan, |done, all| {
-        progress.show(done, all);
-        !stop.stop()
+        progress.show(done as u64, all as u64);
+        !requests.stop()
     });
     progress.finish();
     match outcome? {
@@ -198,7 +202,9 @@ impl GenerateArgs {
                 length_penalty: self.length_penalty,
                 seed: self.seed,
             },
-            unfinished: match self.replace {
+            replace: self.replace,
+            computation: self.model.computation(),
+            unfinished: match self.restart {
                 true => Unfinished::Discard,
                 false => Unfinished::Continue,
             },

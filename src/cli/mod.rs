@@ -8,6 +8,7 @@ mod compile;
 mod configuration;
 mod doctor;
 mod error;
+mod evaluate;
 mod fetch;
 mod generate;
 mod hosts;
@@ -24,6 +25,7 @@ mod progress;
 mod readiness;
 mod replay;
 mod report;
+mod score;
 mod shell;
 mod tensor_file;
 mod train;
@@ -74,6 +76,8 @@ enum Command {
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
+    Evaluate(evaluate::EvaluateArgs),
+    Score(score::ScoreArgs),
     Doctor(doctor::DoctorArgs),
     Submit(Box<jobs::SubmitArgs>),
     Status(jobs::StatusArgs),
@@ -118,6 +122,8 @@ pub fn main() -> ExitCode {
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),
+        Some(Command::Evaluate(arguments)) => evaluate::run(arguments),
+        Some(Command::Score(arguments)) => score::run(arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
         Some(Command::Init(arguments)) => init::run(arguments),
         Some(Command::Completions(arguments)) => shell::completions(arguments),

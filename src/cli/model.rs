@@ -41,6 +41,20 @@ enum TokenizerName {
 }
 
 impl ModelArgs {
+    /// Where the weights are.
+    pub fn location(&self) -> &Location {
+        &self.weights
+    }
+
+    /// On what and in which precision the model runs: what bits of results depend on.
+    pub fn computation(&self) -> String {
+        match self.dtype {
+            None => self.slice.to_string(),
+            Some(ComputeType::Float32) => format!("{}, float32", self.slice),
+            Some(ComputeType::Bfloat16) => format!("{}, bfloat16", self.slice),
+        }
+    }
+
     /// Reads the weights and puts them on the devices.
     pub fn open(&self) -> Result<LoadedModel, CliError> {
         let weights = hugging_face::load(states_of(self.weights.clone()))?;

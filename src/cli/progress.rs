@@ -1,77 +1,76 @@
-//! What long work shows of itself, and how it is asked to stop.
+//! Progress of long work on standard error, and requests to stop it.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use super::output::count;
 use super::{CliError, Exit};
 use crate::run_dir::{Request, Requests};
 use crate::telemetry::print_line;
 
-/// Listens for requests to stop, which the work looks at between batches. Until
-/// [`Requests::begin`] there is nothing to lose, and a request ends the process at once.
+/// Listens for requests to stop. Until [`Requests::begin`] there is nothing to lose, and a request
+/// ends the process at once; from then on the work looks at them between batches.
 pub(super) fn stop_requests() -> Result<Requests, CliError> {
     let requests = Requests::from_signals(Request::Stop, Exit::Stopped as u8, || {});
-    let requests = requests.map_err(CliError::failed)?;
-    requests.begin();
-    Ok(requests)
+    requests.map_err(CliError::failed)
 }
 
-/// Batches done: a bar on a terminal, a line now and then elsewhere.
-pub(super) struct BatchProgress {
-    unit: &'static str,
+/// Between two lines where there is no terminal.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// How far work is that consists of so many equal parts.
+pub(super) struct WorkProgress {
+    what: &'static str,
     bar: Option<ProgressBar>,
-    started: Option<(usize, Instant)>,
-    shown: Option<Instant>,
+    /// When this process began, and what was done then.
+    began: Option<(Instant, u64)>,
+    told: Instant,
 }
 
-/// How often a line is printed where standard error is no terminal.
-const LINES: Duration = Duration::from_secs(10);
-
-impl BatchProgress {
-    /// Of work that is counted in this unit.
-    pub fn new(unit: &'static str) -> BatchProgress {
-        BatchProgress {
-            unit,
-            bar: None,
-            started: None,
-            shown: None,
+impl WorkProgress {
+    /// Of parts that are called `what`.
+    pub(super) fn new(what: &'static str) -> WorkProgress {
+        let bar = stderr().is_terminal().then(|| {
+            let style = format!("{{bar:24}} {{human_pos}}/{{human_len}} {what}  {{eta}} left");
+            let style = ProgressStyle::with_template(&style);
+            ProgressBar::new(0).with_style(style.expect("the template is well formed"))
+        });
+        WorkProgress {
+            what,
+            bar,
+            began: None,
+            told: Instant::now(),
         }
     }
 
-    /// Shows that `done` of `all` are done.
-    pub fn show(&mut self, done: usize, all: usize) {
-        let (first, start) = *self.started.get_or_insert_with(|| (done, Instant::now()));
-        if stderr().is_terminal() {
-            let bar = self.bar.get_or_insert_with(|| {
-                let template = format!("{{bar:24}} {} {{pos}}/{{len}}  {{eta}} left", self.unit);
-                let style = ProgressStyle::with_template(&template);
-                let bar = ProgressBar::new(all as u64);
-                bar.set_style(style.expect("the template is well formed"));
-                bar
-            });
-            bar.set_position(done as u64);
-            return;
-        }
-        let now = Instant::now();
-        let is_due = self.shown.is_none_or(|shown| now - shown >= LINES);
-        if !is_due || done >= all {
-            return;
-        }
-        self.shown = Some(now);
-        let left = match done.checked_sub(first) {
-            None | Some(0) => String::new(),
-            Some(since) => {
-                let left = start.elapsed().mul_f64((all - done) as f64 / since as f64);
-                format!(", {} s left", left.as_secs())
+    /// Shows that so many of all parts are done.
+    pub(super) fn show(&mut self, done: u64, total: u64) {
+        let (began, before) = *self.began.get_or_insert((Instant::now(), done));
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            if done == before {
+                // Parts of an earlier process were not done at this one's pace.
+                bar.reset_eta();
             }
-        };
-        print_line(&format!("{} {done}/{all}{left}", self.unit));
+            bar.set_position(done);
+        } else if self.told.elapsed() >= EVERY && done > before {
+            self.told = Instant::now();
+            let each = began.elapsed().as_secs_f64() / (done - before) as f64;
+            let left = Duration::from_secs_f64(each * total.saturating_sub(done) as f64);
+            print_line(&format!(
+                "{} of {} {}, {} left",
+                count(done),
+                count(total),
+                self.what,
+                HumanDuration(left)
+            ));
+        }
     }
 
     /// Takes the bar away.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -308,6 +308,9 @@ pub struct Evaluation {
     pub every: u64,
     /// Batches at most in one; 0 for the whole split.
     pub batches: usize,
+    /// Adds the accuracy of each residue to an evaluation's line of metrics, and how the model's
+    /// confusions agree with BLOSUM62.
+    pub residues: bool,
 }
 
 impl Default for Evaluation {
@@ -315,6 +318,7 @@ impl Default for Evaluation {
         Self {
             every: 5000,
             batches: 0,
+            residues: false,
         }
     }
 }

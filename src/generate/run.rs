@@ -39,6 +39,10 @@ pub struct Plan {
     pub batch_size: usize,
     /// How tokens are chosen.
     pub settings: Settings,
+    /// On what and in which type the model runs: what bits of results depend on.
+    pub computation: String,
+    /// Whether an output that is there is replaced.
+    pub replace: bool,
     /// What becomes of unfinished work of another command.
     pub unfinished: Unfinished,
 }
@@ -74,7 +78,7 @@ pub fn run(
     plan: &Plan,
     mut progress: impl FnMut(usize, usize) -> bool,
 ) -> Result<Outcome, Error> {
-    if plan.output.exists() && plan.unfinished == Unfinished::Continue {
+    if plan.output.is_dir() || (plan.output.exists() && !plan.replace) {
         return Err(Error::OutputExists(plan.output.clone()));
     }
     let tokenizer = model.tokenizer();
@@ -276,8 +280,8 @@ fn description(
         seed,
     } = plan.settings;
     let work = json!({
-        "weights": model.digest(),
-        "computation": model.computation(),
+        "weights": format!("{:08x}", model.checksum()),
+        "computation": plan.computation,
         "prompts": prompts,
         "objective": objective,
         "task": format!("{:?}", plan.task),

@@ -1,5 +1,7 @@
 //! Why weights could not be put to work.
 
+use ankh_data::Vocabulary;
+
 use crate::devices::OpenMeshError;
 use crate::hugging_face;
 use crate::mesh::DeviceError;
@@ -23,4 +25,11 @@ pub enum Error {
     /// The ids of the model are not known.
     #[error("a vocabulary of {vocabulary} ids is not that of a known tokenizer")]
     UnknownTokenizer { vocabulary: usize },
+    /// A tokenizer has ids that the model has not.
+    #[error("the model has {vocabulary} ids, and the tokenizer {tokenizer} has {ids}")]
+    SmallVocabulary {
+        vocabulary: usize,
+        tokenizer: Vocabulary,
+        ids: usize,
+    },
 }

@@ -14,7 +14,7 @@ use crate::devices::open_mesh;
 use crate::hugging_face::Weights;
 use crate::mesh::slice::Slice;
 use crate::mesh::{DeviceMesh, Hosts, Input, LoadedExecutable, ShardedArray};
-use crate::programs::{BatchShape, Programs, compute_type};
+use crate::programs::{BatchShape, Programs};
 
 /// How a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub struct LoadedModel {
     config: Config,
     tokenizer: Tokenizer,
     objective: Option<Objective>,
-    digest: u32,
     mesh: DeviceMesh,
     parameters: Vec<ShardedArray>,
+    checksum: u32,
     compiled: RefCell<HashMap<String, Rc<LoadedExecutable>>>,
 }
 
@@ -50,6 +50,15 @@ impl LoadedModel {
         let vocabulary = weights.model.vocabulary;
         let tokenizer = options.tokenizer.or(weights.tokenizer);
         let tokenizer = tokenizer.ok_or(Error::UnknownTokenizer { vocabulary })?;
+        let ids = Tokenizer::of(tokenizer).vocabulary_size();
+        if ids > vocabulary {
+            return Err(Error::SmallVocabulary {
+                vocabulary,
+                tokenizer,
+                ids,
+            });
+        }
+        let checksum = checksum(&weights.tensors);
         let mut config = Config {
             model: weights.model,
             ..Config::default()
@@ -69,21 +78,19 @@ impl LoadedModel {
         // The parameters come first in a state; their names are those of the weights.
         let mut tensors: HashMap<String, HostTensor> = weights.tensors.into_iter().collect();
         let mut parameters = Vec::new();
-        let mut digest = 0;
         for spec in programs.state_specs() {
             let Some(tensor) = tensors.remove(&spec.name) else {
                 break;
             };
-            digest = crc32c::crc32c_append(digest, &tensor.bytes);
             parameters.push(mesh.upload(&spec, &tensor)?);
         }
         Ok(LoadedModel {
             tokenizer: Tokenizer::of(tokenizer),
             objective: weights.objective,
-            digest,
             config,
             mesh,
             parameters,
+            checksum,
             compiled: RefCell::default(),
         })
     }
@@ -103,16 +110,9 @@ impl LoadedModel {
         self.objective.as_ref()
     }
 
-    /// A checksum of its parameters.
-    pub fn digest(&self) -> u32 {
-        self.digest
-    }
-
-    /// What it runs on and in which type, which changes the last digits of results.
-    pub fn computation(&self) -> String {
-        let compute = compute_type(self.config.train.compute, self.mesh.platform());
-        let devices = self.mesh.shape().devices();
-        format!("{} on {} {devices}", compute.name(), self.mesh.platform())
+    /// A checksum of the parameters: what tells two models of the same dimensions apart.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// The number of rows, at least `rows`, that all devices split evenly.
@@ -144,6 +144,14 @@ impl LoadedModel {
             executable,
         })
     }
+}
+
+/// CRC-32C of all parameters, with their names.
+fn checksum(tensors: &[(String, HostTensor)]) -> u32 {
+    tensors.iter().fold(0, |checksum, (name, tensor)| {
+        let checksum = crc32c::crc32c_append(checksum, name.as_bytes());
+        crc32c::crc32c_append(checksum, &tensor.bytes)
+    })
 }
 
 impl Program<'_> {

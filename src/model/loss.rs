@@ -99,8 +99,9 @@ fn token_ids<'g>(logits: Tensor<'g>) -> Tensor<'g> {
     logits.graph().iota(grid, 2)
 }
 
-/// 1 at each label of `[batch, length]`, 0 elsewhere and for negative labels.
-fn one_hot<'g>(labels: Tensor<'g>, logits: Tensor<'g>) -> Tensor<'g> {
+/// 1 at each label of `[batch, length]`, 0 elsewhere and for negative labels: `[batch, length,
+/// vocab]` in the type of `logits`.
+pub fn one_hot<'g>(labels: Tensor<'g>, logits: Tensor<'g>) -> Tensor<'g> {
     let ids = token_ids(logits);
     ids.equal(labels.expand_dims(&[2])).convert(logits.dtype())
 }

@@ -6,7 +6,7 @@ use ankh_hlo::{DType, Error, Module, Remat, Tensor};
 use super::signature::BatchTensors;
 use super::{EvaluationSums, Programs, batch, declare, parameters, vector};
 use crate::config;
-use crate::model::{Network, Parameter, States, TokenLoss, Weights, saved, token_loss};
+use crate::model::{Network, Parameter, States, TokenLoss, Weights, one_hot, saved, token_loss};
 
 /// Whether a forward pass gives gradients too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,29 @@ impl Programs<'_> {
         };
         let out = vector(&g, &out.to_array());
         g.finish(&[out], &[])
+    }
+
+    /// An evaluation with its confusions: parameters and batch to [`EvaluationSums`], and two
+    /// matrices, float32 `[vocabulary, vocabulary]`: by the label, how often each id was predicted
+    /// first, and the sum of its probabilities. Counts are exact up to 2^24 in a batch.
+    pub fn confusion(&self) -> Result<Module, Error> {
+        let Programs { config, size, .. } = *self;
+        let g = self.graph("confusion");
+        let (specs, values) = parameters(&g, config);
+        let batch = declare(&g, &batch(size));
+        let (states, sums) = losses(self, &specs, &values, &batch);
+        let targets = BatchTensors::of(&batch).targets;
+        let out = EvaluationSums {
+            cross_entropy: sums.cross_entropy,
+            correct: sums.correct,
+            tokens: targets.count(),
+        };
+        // No id is a label where nothing is predicted.
+        let labels = one_hot(targets.0, states.logits);
+        let predicted = one_hot(sums.predictions, states.logits);
+        let by_label = |of| g.einsum("btv,btw->vw", labels, of);
+        let (counts, mass) = (by_label(predicted), by_label(states.logits.softmax()));
+        g.finish(&[vector(&g, &out.to_array()), counts, mass], &[])
     }
 
     /// A forward pass: parameters and batch to logits, encoder states, the mean loss and, if asked

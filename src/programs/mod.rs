@@ -14,6 +14,7 @@ mod generation;
 mod histograms;
 mod initial;
 mod metrics;
+mod residues;
 pub mod sharding;
 mod signature;
 mod spikes;
@@ -30,6 +31,7 @@ pub use forward::Gradients;
 pub use generation::{AMINO_ACIDS, Constraint, RowsPerPrompt, Search};
 pub use histograms::Histogram;
 pub use metrics::{EvaluationSums, SkipReason, StepMetrics};
+pub use residues::DECODER_LENGTH;
 pub use signature::{Array, BatchShape, batch, inputs, state};
 pub use spikes::is_of_spikes;
 

@@ -1,6 +1,7 @@
 //! `metrics.jsonl`: one object per logged step. A resumed run drops the lines after the step that
 //! it resumes from, so that the file reads as if the run had never stopped.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ pub struct Metrics {
 }
 
 /// Results on the held-out split.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Mean cross-entropy over the target tokens, in nats.
     pub validation_loss: f64,
@@ -50,6 +51,19 @@ pub struct Validation {
     pub validation_accuracy: f64,
     /// `exp(validation_loss)`.
     pub validation_perplexity: f64,
+    /// Of each residue, where the run is configured so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_residues: Option<ValidationResidues>,
+}
+
+/// Predictions of residues on the held-out split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationResidues {
+    /// The share of each residue's occurrences that were predicted first, by its letter.
+    pub accuracy: BTreeMap<String, f64>,
+    /// Spearman's correlation of the log-odds of confusions with BLOSUM62; null where it is
+    /// undefined.
+    pub blosum62: Option<f64>,
 }
 
 impl Validation {
@@ -59,6 +73,7 @@ impl Validation {
             validation_loss: loss,
             validation_accuracy: accuracy,
             validation_perplexity: loss.exp(),
+            validation_residues: None,
         }
     }
 }
@@ -316,6 +331,17 @@ pub(super) mod tests {
         metrics.validation = Some(Validation::new(2.0, 0.3));
         let text = serde_json::to_string(&metrics).unwrap();
         assert!(text.contains("\"validation_loss\":2.0"), "{text}");
+        assert_eq!(serde_json::from_str::<Metrics>(&text).unwrap(), metrics);
+        assert!(!text.contains("validation_residues"), "{text}");
+        let residues = ValidationResidues {
+            accuracy: [("A".to_owned(), 0.25)].into(),
+            blosum62: None,
+        };
+        metrics.validation = Some(Validation {
+            validation_residues: Some(residues),
+            ..Validation::new(2.0, 0.3)
+        });
+        let text = serde_json::to_string(&metrics).unwrap();
         assert_eq!(serde_json::from_str::<Metrics>(&text).unwrap(), metrics);
     }
 

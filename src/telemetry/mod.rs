@@ -18,7 +18,7 @@ mod throughput;
 pub use events::EventLog;
 pub use goodput::{Goodput, Lost, TimeShares};
 pub use log::{Log, LogFormat, print_error, print_line};
-pub use metrics::{Metrics, MetricsLog, Validation};
+pub use metrics::{Metrics, MetricsLog, Validation, ValidationResidues};
 pub use progress::StepProgress;
 pub use prometheus::{Exposition, Observed};
 pub use throughput::{Meter, Rates};

@@ -3,18 +3,20 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use ankh_data::Split;
+use ankh_data::{Split, Tokenizer};
 
 use super::TrainError;
 use super::data_loader::DataLoader;
+use crate::confusion::{Confusion, ResidueAccuracy};
 use crate::mesh::{DeviceError, DeviceMesh, Input, LoadedExecutable, ShardedArray};
 use crate::programs::{EvaluationSums, Programs};
 use crate::supervision::{Phase, Pulse};
-use crate::telemetry::Validation;
+use crate::telemetry::{Validation, ValidationResidues};
 
 /// The program of an evaluation, and the sequences it is run on.
 pub(super) struct Evaluation {
     program: LoadedExecutable,
+    tokenizer: Tokenizer,
     loader: DataLoader,
     /// Batches at most.
     limit: usize,
@@ -49,8 +51,13 @@ impl Evaluation {
         loader: DataLoader,
     ) -> Result<Evaluation, TrainError> {
         let config = programs.config;
+        let module = match config.evaluation.residues {
+            true => programs.confusion()?,
+            false => programs.evaluation()?,
+        };
         Ok(Evaluation {
-            program: mesh.compile(&programs.evaluation()?)?,
+            program: mesh.compile(&module)?,
+            tokenizer: config.tokenizer(),
             loader,
             limit: match config.evaluation.batches {
                 0 => usize::MAX,
@@ -81,6 +88,7 @@ impl Evaluation {
     ) -> Result<Option<Validation>, TrainError> {
         let mut batches = self.loader.after(0, self.prefetch);
         let mut sums = EvaluationSums::default();
+        let mut confusion = None;
         for _ in 0..self.limit {
             loop {
                 let here = batches.wait(every);
@@ -103,20 +111,40 @@ impl Evaluation {
             let parameters = parameters.iter().map(Input::Keep);
             let arrays = batch.arrays.into_iter().map(Input::Donate);
             let outputs = self.program.execute(parameters.chain(arrays).collect())?;
-            let vector = outputs[0].addressable_shards()[0].to_host();
-            let vector = vector.and_then(|vector| vector.to_vec::<f32>());
-            let of_batch = EvaluationSums::from_slice(&vector.map_err(DeviceError::from)?);
+            let numbers = |place: usize| -> Result<Vec<f32>, TrainError> {
+                let array = outputs[place].addressable_shards()[0].to_host();
+                let numbers = array.and_then(|array| array.to_vec::<f32>());
+                Ok(numbers.map_err(DeviceError::from)?)
+            };
+            let of_batch = EvaluationSums::from_slice(&numbers(0)?);
             Pulse::phase(Phase::Evaluating);
-            sums.add(of_batch.expect("an evaluation's result is its sums"));
+            sums.add(of_batch.expect("an evaluation's first result is its sums"));
+            // The others are the matrices of confusions.
+            if outputs.len() > 1 {
+                let confusion = confusion.get_or_insert_with(|| Confusion::new(self.tokenizer));
+                confusion.add(self.tokenizer, &numbers(1)?, &numbers(2)?);
+            }
         }
         let EvaluationSums {
             cross_entropy,
             correct,
             tokens,
         } = sums;
-        Ok(Some(Validation::new(
-            cross_entropy / tokens,
-            correct / tokens,
-        )))
+        let validation = Validation::new(cross_entropy / tokens, correct / tokens);
+        Ok(Some(Validation {
+            validation_residues: confusion.as_ref().map(residues),
+            ..validation
+        }))
+    }
+}
+
+fn residues(confusion: &Confusion) -> ValidationResidues {
+    let accuracy = |residue: ResidueAccuracy| {
+        let share = residue.correct as f64 / residue.count as f64;
+        (residue.residue.to_string(), share)
+    };
+    ValidationResidues {
+        accuracy: confusion.accuracies().into_iter().map(accuracy).collect(),
+        blosum62: confusion.blosum62_agreement().spearman,
     }
 }

@@ -52,7 +52,7 @@ impl Settings {
 }
 
 /// What is known of the evaluation after a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Evaluated {
     /// There is to be none.
     NotDue,
@@ -113,6 +113,7 @@ impl Reporter {
         batch: BatchInfo,
         evaluation: Evaluated,
     ) {
+        let is_evaluation_due = evaluation != Evaluated::NotDue;
         let validation = match evaluation {
             Evaluated::Here(validation) => Some(validation),
             Evaluated::NotDue | Evaluated::Later => None,
@@ -133,9 +134,7 @@ impl Reporter {
             observed.step(step, seen, tokens as u64, waited, skipped);
             observed.time(&self.goodput);
         });
-        let due = step.is_multiple_of(self.log_every)
-            || evaluation != Evaluated::NotDue
-            || step == self.steps;
+        let due = step.is_multiple_of(self.log_every) || is_evaluation_due || step == self.steps;
         if !due {
             return;
         }

@@ -108,7 +108,7 @@ impl Observed {
 
     /// An evaluation.
     pub fn evaluation(&mut self, validation: &Validation) {
-        self.validation = Some(*validation);
+        self.validation = Some(validation.clone());
     }
 
     /// The newest step that is known to be saved, and how many saves of this process failed.
@@ -212,13 +212,13 @@ pub(super) const FAMILIES: &[Family] = &[
         of_line(o, |line| line.padding_efficiency)
     }),
     family!(Gauge "validation_loss" in "nats", "Held-out loss of the last evaluation.", |o| {
-        o.validation.map(|validation| validation.validation_loss)
+        o.validation.as_ref().map(|validation| validation.validation_loss)
     }),
     family!(Gauge "validation_accuracy" in "ratio", "Held-out accuracy of the last evaluation.", |o| {
-        o.validation.map(|validation| validation.validation_accuracy)
+        o.validation.as_ref().map(|validation| validation.validation_accuracy)
     }),
     family!(Gauge "validation_perplexity", "Exponential of the held-out loss.", |o| {
-        o.validation.map(|validation| validation.validation_perplexity)
+        o.validation.as_ref().map(|validation| validation.validation_perplexity)
     }),
     family!(Gauge "step_duration" in "seconds", "Wall time per step since the line of metrics before.", |o| {
         of_line(o, |line| line.rates.step_seconds)

@@ -349,7 +349,7 @@ impl<'a> Trainer<'a> {
         let limit = if all { 0 } else { STEPS_AHEAD };
         while let Some(started) = self.in_flight.pop_beyond(limit) {
             let evaluated = match started.step == self.step {
-                true => evaluated,
+                true => evaluated.clone(),
                 false => Evaluated::NotDue,
             };
             self.report_step(started, evaluated)?;
