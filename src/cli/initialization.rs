@@ -5,7 +5,7 @@ use ankh_data::Manifest;
 use ankh_storage::Storage;
 
 use super::configuration::ConfigArgs;
-use super::weights::{print_notes, states_of};
+use super::weights::print_notes;
 use super::{CliError, Exit};
 use crate::checkpoint;
 use crate::config::{Config, Location, resolve_over};
@@ -15,10 +15,9 @@ use crate::hugging_face::{self, Error, TokenIds, WeightsReader};
 /// preset or file was asked for, the model and the tokenizer are theirs.
 pub(super) fn initialized(
     config: Config,
-    location: Location,
+    location: &Location,
     arguments: &ConfigArgs,
 ) -> Result<Config, CliError> {
-    let location = states_of(location);
     let fit = |weights: &WeightsReader<'_>| -> Result<_, Error> {
         let mut config = config.clone();
         if arguments.config.is_none() {
@@ -36,8 +35,8 @@ pub(super) fn initialized(
             Err(error) => Err(error),
         })
     };
-    let fitting = hugging_face::open(&location, fit).map_err(refused)?;
-    let (mut config, token_ids, notes) = fitting?;
+    let fitting = hugging_face::open(location, fit).map_err(refused)?;
+    let (config, token_ids, notes) = fitting?;
     print_notes(&notes);
     if let TokenIds::Known(known) = token_ids
         && known != config.data.tokenizer
@@ -50,7 +49,6 @@ pub(super) fn initialized(
             "set data.tokenizer={known}, and give data that was prepared with `--tokenizer {known}`"
         )));
     }
-    config.train.initialize_from = Some(location);
     Ok(config)
 }
 

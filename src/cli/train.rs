@@ -316,15 +316,16 @@ impl TrainArgs {
                 resolve_over(config, &self.config.set)?
             }
         };
-        if let Some(weights) = self.initialize_from.take() {
-            config.train.initialize_from = Some(states_of(weights));
-        }
+        let given = self.initialize_from.take();
+        let weights = given.or(config.train.initialize_from.take()).map(states_of);
         // A run that was begun has its weights, and need not find them again.
-        let is_begun = self.resume && !matches!(Recorded::of(run_directory), Ok(None));
-        let weights = config.train.initialize_from.take_if(|_| !is_begun);
-        if let Some(weights) = weights {
+        let is_begun = || self.resume && !matches!(Recorded::of(run_directory), Ok(None));
+        let begins_with = weights.as_ref().filter(|_| !is_begun());
+        if let Some(weights) = begins_with {
             config = initialization::initialized(config, weights, &self.config)?;
         }
+        let begins = begins_with.is_some();
+        config.train.initialize_from = weights;
         if let Some(data) = self.data.data.take() {
             config.data.dir = Some(data);
         }
@@ -338,7 +339,7 @@ impl TrainArgs {
             config.telemetry.profile_steps = Some(steps);
         }
         config.validate()?;
-        if !is_begun {
+        if begins {
             initialization::check_data(&config)?;
         }
         Ok((config, restored))

@@ -193,6 +193,7 @@ mod tests {
                 "clip_norm",
                 "dir",
                 "directory",
+                "initialize_from",
                 "profile_steps",
                 "prometheus_listen",
                 "steps",

@@ -3,12 +3,13 @@
 //!
 //! A Hugging Face directory has one tensor per layer and stores linear layers `[out, in]`; our
 //! parameters are stacked over layers and stored `[in, out]`. One table of names relates them
-//! (`names`), and one file relates config.json to our [`Model`] (`config_json`). Importing a
-//! directory and exporting it again gives the same bytes of config.json and model.safetensors, as
-//! far as `transformers` 4 and 5 both read the model in them; otherwise the export is what both
-//! read (`head`). Prefixes that wrappers put before names are dropped (`wrappers`). An import
-//! refuses what it cannot represent. bfloat16 and float16 weights are read as float32, exactly, and
-//! exported as float32. This module does not know how a model computes.
+//! (`names`), and one file relates config.json to our [`Model`] (`config_json`). Weights files are
+//! those of safetensors or of PyTorch (`tensors`). Importing a directory and exporting it again
+//! gives the same bytes of config.json and model.safetensors, as far as `transformers` 4 and 5 both
+//! read the model in them; otherwise the export is what both read (`head`). Prefixes that wrappers
+//! put before names are dropped (`wrappers`). An import refuses what it cannot represent. bfloat16
+//! and float16 weights are read as float32, exactly, and exported as float32. This module does not
+//! know how a model computes.
 
 mod config_json;
 mod directory;

@@ -19,8 +19,8 @@ const LARGEST_HEADER: u64 = 100_000_000;
 /// The part of a header before its tensors.
 const METADATA_START: &str = "{\"__metadata__\":";
 
-/// What the header of the file at `path` describes. `start` is the file's beginning and `length` the
-/// number of its bytes. No element is read yet.
+/// What the header of the file at `path` describes. `start` is the file's beginning, and `length`
+/// the number of its bytes. No element is read yet.
 pub(super) fn contents(path: &Path, file: &File, start: &[u8], length: u64) -> Result<Contents> {
     let malformed = |problem: String| Error::Malformed {
         file: path.to_path_buf(),
