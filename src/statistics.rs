@@ -63,8 +63,8 @@ pub fn mcc(truth: &[bool], predicted: &[bool]) -> f64 {
 /// The normalised discounted cumulative gain of the top share (such as 0.1) of the scores.
 ///
 /// Gains are the labels scaled to 0 to 1. The `k = floor(share n)` highest scores count, each gain
-/// divided by `log2(rank + 1)`, relative to the same of the highest labels. Equal scores rank in the
-/// order of the list. None where labels are constant, or `k` is 0.
+/// divided by `log2(rank + 1)`, relative to the same of the highest labels. Equal scores rank in
+/// the order of the list. None where labels are constant, or `k` is 0.
 pub fn ndcg(labels: &[f64], scores: &[f64], share: f64) -> Option<f64> {
     let k = (labels.len() as f64 * share).floor() as usize;
     let least = labels.iter().copied().fold(f64::INFINITY, f64::min);

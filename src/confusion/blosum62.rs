@@ -1,7 +1,7 @@
 //! BLOSUM62: log-odds of substitutions in blocks of aligned proteins, in half bits.
 //!
-//! Henikoff and Henikoff, "Amino acid substitution matrices from protein blocks", PNAS 89, 1992; the
-//! numbers are those of the file `BLOSUM62` that NCBI distributes with BLAST.
+//! Henikoff and Henikoff, "Amino acid substitution matrices from protein blocks", PNAS 89, 1992.
+//! The numbers are those of the file `BLOSUM62` that NCBI distributes with BLAST.
 
 /// The amino acids, in the order of the matrix.
 pub const LETTERS: &[u8; 20] = b"ARNDCQEGHILKMFPSTWYV";

@@ -29,9 +29,9 @@ impl Likelihood {
     }
 }
 
-/// Of the first `most` sequences of some splits, in stored order. Of a sequence longer than an input
-/// the first residues are taken. `each` hears how many residues are done, of how many; no result
-/// where it breaks.
+/// Of the first `most` sequences of some splits, in stored order. Of a sequence longer than an
+/// input the first residues are taken. `each` hears how many residues are done, of how many; no
+/// result where it breaks.
 pub fn likelihood(
     model: &LoadedModel,
     data: &MaskedData,

@@ -1,5 +1,5 @@
-//! What weights are worth on prepared data: loss and accuracy on masked batches, residue by residue,
-//! and the likelihood of sequences of which each residue is masked in turn.
+//! What weights are worth on prepared data: loss and accuracy on masked batches, residue by
+//! residue, and the likelihood of sequences of which each residue is masked in turn.
 //!
 //! Every sequence of a split is seen once, in stored order, with masks that are the same every time
 //! and at every size of a batch: those of an evaluation during training. This module reads prepared

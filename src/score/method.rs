@@ -69,7 +69,7 @@ impl Terms {
         Terms::Residues(sequence.iter().enumerate().map(ask).collect())
     }
 
-    /// The score: the sum of the differences, 0 where there are none; or the mean over the residues.
+    /// The score: the sum of the differences, 0 without any; or the mean over the residues.
     pub fn score(&self, answers: &Answers) -> f64 {
         match self {
             Terms::Differences(pairs) => {

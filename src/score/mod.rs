@@ -2,8 +2,9 @@
 //!
 //! A [`Table`] of mutants becomes [`Variant`]s, checked against their wild type. A [`Method`] turns
 //! each into [`Questions`]: which residue stands where one is masked? [`answers`] puts them to a
-//! model, each masked input once, and a [`Journal`](crate::inference::Journal) keeps what is done. [`Labels`] tell how well the
-//! scores agree with a measurement. This module knows neither a terminal nor signals.
+//! model, each masked input once, and a [`Journal`](crate::inference::Journal) keeps what is done.
+//! [`Labels`] tell how well the scores agree with a measurement. This module knows neither a
+//! terminal nor signals.
 
 mod error;
 mod labels;
