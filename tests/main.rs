@@ -5,6 +5,7 @@ mod accuracy;
 mod cli;
 mod compilation_cache;
 mod derivatives;
+mod embed;
 mod examples;
 mod fetch;
 mod golden;

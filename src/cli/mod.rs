@@ -7,6 +7,7 @@ mod batches;
 mod compile;
 mod configuration;
 mod doctor;
+mod embed;
 mod error;
 mod fetch;
 mod hosts;
@@ -66,6 +67,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
     Watch(watch::WatchArgs),
+    Embed(embed::EmbedArgs),
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
     Export(weights::ExportArgs),
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
         Some(Command::Replay(arguments)) => replay::run(arguments),
         Some(Command::Report(arguments)) => report::run(arguments),
         Some(Command::Watch(arguments)) => watch::run(arguments),
+        Some(Command::Embed(arguments)) => embed::run(arguments),
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),
         Some(Command::Export(arguments)) => weights::export(arguments),

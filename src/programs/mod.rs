@@ -24,7 +24,7 @@ use crate::config::{self, Config};
 use crate::model::{AttentionImplementation, Parameter, Weights};
 
 pub use attention::{NoKernel, attention};
-pub use encoder::Pooling;
+pub use encoder::{Pooling, is_of_encoder, sequences_per_row};
 pub use forward::Gradients;
 pub use histograms::Histogram;
 pub use metrics::{EvaluationSums, SkipReason, StepMetrics};
