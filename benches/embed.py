@@ -9,11 +9,11 @@ All embed the first sequences of data/sample with the same random weights, in fl
 residues of each. In each round every program runs once, in a fresh process, in alternating order.
 The peers are the loop that users write, made fair:
 
-  flax           sorted by length, batches of `--batch-tokens` tokens, padded to the longest of the
-                 batch rounded up to a multiple of 64, so that few lengths are compiled; jitted
-  flax, naive    in the order of the file, 8 sequences a batch, padded to 2048, as one must without
-                 compiling again for every length
-  torch          the same as flax, without rounding up, under inference_mode
+  flax, sorted   the longest first, batches of `--batch-tokens` tokens, padded to the longest of the
+                 batch, rounded up to a multiple of 64, so that few lengths are compiled; jitted
+  flax, in order the same model in the order of the file, 8 sequences a batch, padded to the longest
+                 of the batch, rounded up to a multiple of 256
+  torch, sorted  batches as those of flax, sorted, not rounded up, under inference_mode
 
 Prints one JSON object per round and a summary. `warm` is the time of all batches once every length
 was compiled, `whole` that of the process from its start to its end, compiling included.
@@ -53,9 +53,11 @@ def batches(sequences, tokens, multiple):
         order = order[rows:]
 
 
-def naive(sequences):
+def in_order(sequences):
     for start in range(0, len(sequences), 8):
-        yield list(range(start, min(start + 8, len(sequences)))), 2048, 8
+        chosen = list(range(start, min(start + 8, len(sequences))))
+        longest = max(len(sequences[i]) for i in chosen)
+        yield chosen, -(-(longest + 1) // 256) * 256, 8
 
 
 def arrays(sequences, chosen, length, rows):
@@ -113,24 +115,26 @@ def peer(name, weights, fasta, tokens, output):
     import numpy as np
 
     sequences = read_fasta(Path(fasta))
-    encode = torch_encoder(weights) if name == "torch" else flax_encoder(weights)
-    multiple = 1 if name == "torch" else 64
-    work = list(naive(sequences) if name == "flax, naive" else batches(sequences, tokens, multiple))
-    seconds = []
+    library, order = name.split(", ")
+    encode = torch_encoder(weights) if library == "torch" else flax_encoder(weights)
+    multiple = 1 if library == "torch" else 64
+    work = list(in_order(sequences) if order == "in order" else batches(sequences, tokens, multiple))
+    seconds, cpu = [], []
     # The first pass compiles; PyTorch has nothing to compile, and needs one pass alone.
-    for _ in range(1 if name == "torch" else 2):
-        start = time.perf_counter()
+    for _ in range(1 if library == "torch" else 2):
+        start, cpu_start = time.perf_counter(), time.process_time()
         means = [None] * len(sequences)
         for chosen, length, rows in work:
             found = np.asarray(encode(*arrays(sequences, chosen, length, rows)))
             for row, sequence in enumerate(chosen):
                 means[sequence] = found[row]
         seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - cpu_start)
     if output:
         np.save(output, np.stack(means))
     positions = sum(length * rows for _, length, rows in work)
     lengths = len({(length, rows) for _, length, rows in work})
-    print(json.dumps({"first": seconds[0], "warm": seconds[-1], "positions": positions, "shapes": lengths}))
+    print(json.dumps({"first": seconds[0], "warm": seconds[-1], "warm_cpu": cpu[-1], "positions": positions, "shapes": lengths}))
 
 
 def random_weights(directory, options):
@@ -195,8 +199,7 @@ def main():
     arguments.add_argument("--sequences", type=int, default=200)
     arguments.add_argument("--layers", type=int, default=6)
     arguments.add_argument("--d-model", type=int, default=256)
-    arguments.add_argument("--batch-tokens", type=int, default=4096)
-    arguments.add_argument("--naive", action="store_true", help="time the naive loop too")
+    arguments.add_argument("--batch-tokens", type=int, default=2048)
     arguments.add_argument("--peer", help=argparse.SUPPRESS)
     arguments.add_argument("--weights", help=argparse.SUPPRESS)
     arguments.add_argument("--fasta", help=argparse.SUPPRESS)
@@ -229,11 +232,11 @@ def main():
             done = subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             return json.loads(done.stdout)
 
-        programs = {"ours": ours, "flax": lambda: theirs("flax", sys.executable)}
-        if options.naive:
-            programs["flax, naive"] = lambda: theirs("flax, naive", sys.executable)
+        programs = {"ours": ours}
+        for name in ["flax, sorted", "flax, in order"]:
+            programs[name] = lambda name=name: theirs(name, sys.executable)
         if options.torch:
-            programs["torch"] = lambda: theirs("torch", options.torch)
+            programs["torch, sorted"] = lambda: theirs("torch, sorted", options.torch)
         rounds = []
         for number in range(options.rounds):
             names = list(programs) if number % 2 == 0 else list(reversed(programs))
@@ -243,7 +246,7 @@ def main():
                 found[name] = programs[name]()
                 whole = time.perf_counter() - start
                 # The JAX programs ran all batches twice, once to compile.
-                found[name].setdefault("whole", whole - (0 if name == "torch" else found[name]["warm"]))
+                found[name].setdefault("whole", whole - (0 if name == "torch, sorted" else found[name]["warm"]))
             rounds.append(found)
             print(json.dumps({name: {k: round(v, 2) for k, v in times.items()} for name, times in found.items()}), flush=True)
         for name in [name for name in programs if name != "ours"]:

@@ -63,6 +63,7 @@ fn rows(path: &Path) -> Rows {
         let columns: Vec<Field> = row
             .unwrap()
             .into_columns()
+            .into_iter()
             .map(|(_, field)| field)
             .collect();
         let [

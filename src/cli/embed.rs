@@ -53,7 +53,7 @@ pub(super) struct EmbedArgs {
     /// Leave longer sequences out; 0 for none. Memory grows with the square of the length.
     #[arg(long, value_name = "RESIDUES", default_value_t = 8192)]
     max_length: usize,
-    /// Tokens computed at once [default: 4096 on a CPU, 32768 for each other device].
+    /// Tokens computed at once [default: 2048 on a CPU, 32768 for each other device].
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
     /// What the datasets of an HDF5 file are called.

@@ -56,7 +56,7 @@ pub struct EmbedOptions {
     pub store: Store,
     /// What the datasets of an HDF5 file are called.
     pub names: DatasetNames,
-    /// Tokens that are computed at once; without, 4096 on a CPU and 32,768 on each other device.
+    /// Tokens that are computed at once; without, 2048 on a CPU and 32,768 on each other device.
     pub batch_tokens: Option<usize>,
     /// What is done with a file that is there.
     pub existing: Existing,
@@ -182,7 +182,7 @@ pub fn embed(
     let format = options.validate()?;
     let (platform, devices) = model.devices();
     let of_each = match platform.starts_with("cpu") {
-        true => 4096usize.div_ceil(devices),
+        true => 2048usize.div_ceil(devices),
         false => 1 << 15,
     };
     let size = BatchSize {
