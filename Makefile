@@ -175,6 +175,11 @@ fuzz: ## throw RUNS mutated files, manifests and courses of a run's hosts at wha
 	mkdir -p cluster/fuzz/artifacts cluster/fuzz/corpus/coordinator
 	cd cluster/fuzz && cargo run --quiet --bin coordinator -- $(FUZZ) corpus/coordinator seeds/coordinator
 
+.PHONY: bench-embed
+bench-embed: plugin $(REFERENCE)/ready $(TORCH)/ready ## compare `pretrain embed` with transformers' encoder, in Flax and in PyTorch
+	cargo build --bin pretrain
+	$(REFERENCE_PYTHON) benches/embed.py --torch $(TORCH_PYTHON)
+
 # How often the state of a billion parameters is saved and restored.
 SAVES ?= 3
 
@@ -227,6 +232,12 @@ check-export: plugin $(REFERENCE)/ready $(TORCH)/ready ## load exported models i
 	$(TORCH_PYTHON) tests/python/check_directories.py --transformers4 $(TRANSFORMERS_4)
 	@for checkpoint in demo/run/checkpoints/step_*; do \
 	if [[ -d $$checkpoint ]]; then $(REFERENCE_PYTHON) tests/python/check_checkpoint.py $$checkpoint; fi; done
+
+.PHONY: check-embed
+check-embed: plugin $(REFERENCE)/ready $(TORCH)/ready ## compare embeddings with those of transformers' encoder, in Flax and in PyTorch
+	cargo build --bin pretrain
+	$(REFERENCE_PYTHON) tests/python/check_embed.py
+	$(TORCH_PYTHON) tests/python/check_embed.py --peer torch
 
 .PHONY: check-score
 check-score: plugin $(REFERENCE)/ready ## compare the scores of variants with a loop in transformers, on real proteins

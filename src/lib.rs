@@ -16,8 +16,8 @@
 //! (the directory of a run, and who may write to it), [`telemetry`] (metrics and logs) and
 //! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be
 //! here and reports its memory and time. [`supervision`] keeps a training process running.
-//! [`inference`] puts weights to work without training: [`evaluate`] measures them, [`score`] scores
-//! variants, [`generate`] writes sequences.
+//! [`inference`] puts weights to work without training: [`embed`] makes embeddings, [`evaluate`]
+//! measures, [`score`] scores variants, [`generate`] writes sequences.
 //! [`report`] and [`watch`] show runs in a browser. [`cli`] is the command line: arguments in, exit
 //! codes and advice out.
 
@@ -26,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod confusion;
 pub mod devices;
+pub mod embed;
 pub mod evaluate;
 pub mod generate;
 pub mod huge_pages;

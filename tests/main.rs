@@ -6,6 +6,7 @@ mod cli;
 mod compilation_cache;
 mod continuing;
 mod derivatives;
+mod embed;
 mod evaluate;
 mod examples;
 mod fetch;

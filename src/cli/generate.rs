@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ankh_data::batches::objective::TargetFormat;
+use ankh_pjrt::Platform;
 use clap::{Args, ValueEnum};
 
 use super::model::ModelArgs;
@@ -12,6 +13,7 @@ use super::{CliError, Exit};
 use crate::generate::{self, Freedom, Outcome, Plan, Search, Settings, Summary, Task};
 use crate::huge_pages::run_with_huge_pages;
 use crate::inference::Unfinished;
+use crate::telemetry::Log;
 
 /// Generate sequences: fill the places that prompts leave open, or go on where they end.
 ///
@@ -108,7 +110,10 @@ enum Format {
 
 pub(super) fn run(arguments: GenerateArgs) -> Result<Exit, CliError> {
     let plan = arguments.plan()?;
-    run_with_huge_pages();
+    if arguments.model.slice().platform() == Platform::Cpu {
+        run_with_huge_pages();
+    }
+    Log::start();
     let requests = stop_requests()?;
     let model = arguments.model.open()?;
     if plan.task == Task::Complete {

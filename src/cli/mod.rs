@@ -7,6 +7,7 @@ mod batches;
 mod compile;
 mod configuration;
 mod doctor;
+mod embed;
 mod error;
 mod evaluate;
 mod fetch;
@@ -72,6 +73,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
     Watch(watch::WatchArgs),
+    Embed(embed::EmbedArgs),
     Generate(Box<generate::GenerateArgs>),
     Forward(weights::ForwardArgs),
     Import(weights::ImportArgs),
@@ -118,6 +120,7 @@ pub fn main() -> ExitCode {
         Some(Command::Replay(arguments)) => replay::run(arguments),
         Some(Command::Report(arguments)) => report::run(arguments),
         Some(Command::Watch(arguments)) => watch::run(arguments),
+        Some(Command::Embed(arguments)) => embed::run(arguments),
         Some(Command::Generate(arguments)) => generate::run(*arguments),
         Some(Command::Forward(arguments)) => weights::forward(arguments),
         Some(Command::Import(arguments)) => weights::import(arguments),

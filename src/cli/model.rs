@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use super::weights::{print_notes, states_of};
 use super::{CliError, Slice};
 use crate::config::{Compute, Vocabulary};
-use crate::hugging_face;
+use crate::hugging_face::{self, Weights};
 use crate::inference::{LoadedModel, ModelOptions};
 
 /// Which weights, and how they run.
@@ -57,9 +57,24 @@ impl ModelArgs {
 
     /// Reads the weights and puts them on the devices.
     pub fn open(&self) -> Result<LoadedModel, CliError> {
+        Ok(LoadedModel::open(self.read()?, self.options())?)
+    }
+
+    /// Reads the weights.
+    pub fn read(&self) -> Result<Weights, CliError> {
         let weights = hugging_face::load(states_of(self.weights.clone()))?;
         print_notes(&weights.notes);
-        let options = ModelOptions {
+        Ok(weights)
+    }
+
+    /// What to compute on.
+    pub fn slice(&self) -> Slice {
+        self.slice
+    }
+
+    /// How the model runs.
+    pub fn options(&self) -> ModelOptions {
+        ModelOptions {
             slice: self.slice,
             compute: match self.dtype {
                 None => Compute::Auto,
@@ -70,7 +85,6 @@ impl ModelArgs {
                 TokenizerName::Ankh => Vocabulary::Ankh,
                 TokenizerName::Ankh3 => Vocabulary::Ankh3,
             }),
-        };
-        Ok(LoadedModel::open(weights, options)?)
+        }
     }
 }

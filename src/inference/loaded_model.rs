@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use ankh_data::{Packing, Tokenizer, Vocabulary};
-use ankh_hlo::Module;
+use ankh_hlo::{DType, Module};
 use ankh_pjrt::HostTensor;
 
 use super::Error;
@@ -13,8 +13,10 @@ use crate::config::{Compute, Config, Model, Objective, Remat};
 use crate::devices::open_mesh;
 use crate::hugging_face::Weights;
 use crate::mesh::slice::Slice;
-use crate::mesh::{DeviceMesh, Hosts, Input, LoadedExecutable, ShardedArray};
-use crate::programs::{BatchShape, Programs};
+use crate::mesh::{
+    DeviceMesh, Entries, Hosts, Input, LoadedExecutable, ProgramCache, ShardedArray,
+};
+use crate::programs::{BatchShape, Programs, compute_type, is_of_encoder};
 
 /// How a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,19 @@ pub struct Program<'m> {
 impl LoadedModel {
     /// Opens the devices and puts the parameters on them.
     pub fn open(weights: Weights, options: ModelOptions) -> Result<LoadedModel, Error> {
+        LoadedModel::open_with(weights, options, |_| true)
+    }
+
+    /// The same with the encoder's parameters alone, for [`Programs::encoder`].
+    pub fn open_encoder(weights: Weights, options: ModelOptions) -> Result<LoadedModel, Error> {
+        LoadedModel::open_with(weights, options, is_of_encoder)
+    }
+
+    fn open_with(
+        weights: Weights,
+        options: ModelOptions,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<LoadedModel, Error> {
         let vocabulary = weights.model.vocabulary;
         let tokenizer = options.tokenizer.or(weights.tokenizer);
         let tokenizer = tokenizer.ok_or(Error::UnknownTokenizer { vocabulary })?;
@@ -67,7 +82,10 @@ impl LoadedModel {
         // Nothing is kept for a derivative.
         config.train.remat = Remat::None;
         config.data.tokenizer = tokenizer;
-        let mesh = open_mesh(&config, options.slice, Hosts::Real)?;
+        let mut mesh = open_mesh(&config, options.slice, Hosts::Real)?;
+        if let Some(directory) = config.compiler.cache.directory() {
+            mesh.keep_programs_in(ProgramCache::at(&directory, Entries::Used));
+        }
         let size = BatchShape {
             rows: mesh.shape().devices(),
             input: 16,
@@ -82,7 +100,9 @@ impl LoadedModel {
             let Some(tensor) = tensors.remove(&spec.name) else {
                 break;
             };
-            parameters.push(mesh.upload(&spec, &tensor)?);
+            if wanted(&spec.name) {
+                parameters.push(mesh.upload(&spec, &tensor)?);
+            }
         }
         Ok(LoadedModel {
             tokenizer: Tokenizer::of(tokenizer),
@@ -98,6 +118,16 @@ impl LoadedModel {
     /// Its dimensions.
     pub fn model(&self) -> &Model {
         &self.config.model
+    }
+
+    /// The devices: their platform, its version, and how many there are.
+    pub fn devices(&self) -> (String, usize) {
+        (self.mesh.platform_version(), self.mesh.shape().devices())
+    }
+
+    /// The element type of activations and matrix products.
+    pub fn compute(&self) -> DType {
+        compute_type(self.config.train.compute, self.mesh.platform())
     }
 
     /// Its ids.

@@ -1,0 +1,382 @@
+//! `pretrain embed`: sequences to a file of embeddings.
+
+use std::cell::Cell;
+use std::io::{BufWriter, IsTerminal, Write, stderr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ankh_data::format::ColumnNames;
+use ankh_pjrt::Platform;
+use ankh_storage::{Location, atomic};
+use clap::{Args, ValueEnum};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+use super::model::ModelArgs;
+use super::output::{count, json, line_of};
+use super::progress::stop_requests;
+use super::{CliError, Exit};
+use crate::embed::{
+    DatasetNames, EmbedOptions, Error, Existing, ForeignParts, Outcome, Progress, Records, Store,
+    Survey, Unusable, embed, identity,
+};
+use crate::huge_pages::run_with_huge_pages;
+use crate::inference::LoadedModel;
+use crate::programs::Pooling;
+use crate::telemetry::{Log, print_line};
+
+/// Turn sequences into embeddings: the encoder's states, as Parquet or HDF5.
+///
+/// Interrupted work continues when the same command is run again.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  pretrain embed --weights hf --output embeddings.parquet proteins.fasta.gz\n\n\
+    Of each residue, for biotrainer:\n  \
+    pretrain embed --weights hf --pooling none --output embeddings.h5 proteins.fasta"
+)]
+pub(super) struct EmbedArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The file to write; its name ends in .parquet, .h5 or .hdf5.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// FASTA, CSV, TSV or Parquet, read in this order, here or in a bucket. Text may be compressed
+    /// by gzip, bgzip, zstd or xz.
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<Location>,
+    /// What a sequence is given: the mean of its residues' states, or the state of each residue.
+    /// The state of </s> is left out.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = PoolingName::Mean)]
+    pooling: PoolingName,
+    /// The type of the stored values.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = StoreName::Float32)]
+    store: StoreName,
+    /// Leave longer sequences out; 0 for none. Memory grows with the square of the length.
+    #[arg(long, value_name = "RESIDUES", default_value_t = 8192)]
+    max_length: usize,
+    /// Tokens computed at once [default: 2048 on a CPU, 32768 for each other device].
+    #[arg(long, value_name = "N")]
+    batch_tokens: Option<usize>,
+    /// What the datasets of an HDF5 file are called.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = NamesName::SequenceHash)]
+    hdf5_names: NamesName,
+    /// End with an error at the first record that cannot be embedded, before any is.
+    #[arg(long)]
+    strict: bool,
+    /// List the records that are left out in this file: file, line, id, reason and detail,
+    /// separated by tabs.
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    /// Replace the output if it is there.
+    #[arg(long)]
+    replace: bool,
+    /// Discard unfinished work on the output.
+    #[arg(long)]
+    restart: bool,
+    /// The column of the tables that holds the sequences, if it has none of the usual names.
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
+    /// The column of the tables that holds the ids, if it has none of the usual names.
+    #[arg(long, value_name = "NAME")]
+    id_column: Option<String>,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolingName {
+    Mean,
+    None,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StoreName {
+    Float32,
+    Float16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NamesName {
+    /// As biotrainer 1.0 and later look them up; equal sequences share a dataset.
+    SequenceHash,
+    /// 0, 1, 2, ...
+    Number,
+}
+
+impl EmbedArgs {
+    fn options(&self) -> EmbedOptions {
+        EmbedOptions {
+            output: self.output.clone(),
+            pooling: match self.pooling {
+                PoolingName::Mean => Pooling::Mean,
+                PoolingName::None => Pooling::None,
+            },
+            store: match self.store {
+                StoreName::Float32 => Store::Float32,
+                StoreName::Float16 => Store::Float16,
+            },
+            names: match self.hdf5_names {
+                NamesName::SequenceHash => DatasetNames::SequenceHash,
+                NamesName::Number => DatasetNames::Number,
+            },
+            batch_tokens: self.batch_tokens,
+            existing: match self.replace {
+                true => Existing::Replace,
+                false => Existing::Keep,
+            },
+            foreign_parts: match self.restart {
+                true => ForeignParts::Discard,
+                false => ForeignParts::Keep,
+            },
+        }
+    }
+
+    fn records(&self, model: &LoadedModel) -> Records {
+        Records {
+            inputs: self.inputs.clone(),
+            columns: ColumnNames {
+                sequence: self.column.clone(),
+                id: self.id_column.clone(),
+            },
+            tokenizer: model.tokenizer(),
+            max_length: (self.max_length > 0).then_some(self.max_length),
+            unusable: match self.strict {
+                true => Unusable::Refuse,
+                false => Unusable::LeaveOut,
+            },
+        }
+    }
+}
+
+pub(super) fn run(arguments: EmbedArgs) -> Result<Exit, CliError> {
+    if arguments.model.slice().platform() == Platform::Cpu {
+        run_with_huge_pages();
+    }
+    Log::start();
+    let options = arguments.options();
+    options.validate()?;
+    let requests = stop_requests()?;
+    let weights = arguments.model.read()?;
+    let identity = identity(&weights);
+    let model = LoadedModel::open_encoder(weights, arguments.model.options())?;
+    let records = arguments.records(&model);
+    let survey = survey(&records, arguments.rejects.as_deref())?;
+    for warning in &survey.warnings {
+        print_line(&format!("warning: {warning}"));
+    }
+    requests.begin();
+    let bar = Bar::new(&survey);
+    let outcome = embed(
+        (&model, &identity),
+        (&records, &survey),
+        &options,
+        &|| requests.stop(),
+        &mut |progress| bar.show(progress),
+    );
+    bar.finish();
+    match outcome? {
+        Outcome::Stopped => {
+            let done = bar.progress.get().sequences;
+            let (done, all) = (count(done), count(survey.sequences));
+            print_line(&format!(
+                "stopped after {done} of {all} sequences; the same command goes on"
+            ));
+            Ok(Exit::Stopped)
+        }
+        Outcome::Done { repeated } => {
+            summary(&arguments, &model, &survey, repeated, &bar)?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Counts what the inputs hold, and lists what is left out.
+fn survey(records: &Records, rejects: Option<&Path>) -> Result<Survey, CliError> {
+    let Some(path) = rejects else {
+        return Ok(records.survey(None)?);
+    };
+    let mut surveyed = None;
+    let written = atomic::replace_file_with(path, |file| {
+        let mut to = BufWriter::new(file);
+        let outcome = records.survey(Some(&mut to));
+        let is_whole = outcome.is_ok();
+        surveyed = Some(outcome);
+        match is_whole {
+            true => to.flush(),
+            false => Err(std::io::ErrorKind::Interrupted.into()),
+        }
+    });
+    match (surveyed, written) {
+        (Some(Err(error)), _) => Err(error.into()),
+        (Some(Ok(survey)), Ok(())) => Ok(survey),
+        (_, written) => Err(CliError::failed(format!(
+            "cannot write {}: {}",
+            path.display(),
+            written
+                .err()
+                .map_or_else(String::new, |error| error.to_string())
+        ))),
+    }
+}
+
+fn summary(
+    arguments: &EmbedArgs,
+    model: &LoadedModel,
+    survey: &Survey,
+    repeated: u64,
+    bar: &Bar,
+) -> Result<(), CliError> {
+    let output = &arguments.output;
+    let left_out = survey.records - survey.sequences;
+    let seconds = bar.began.elapsed().as_secs_f64();
+    let computed = bar.progress.get().computed;
+    let d_model = model.model().d_model;
+    if arguments.json {
+        return json(&serde_json::json!({
+            "output": output,
+            "sequences": survey.sequences,
+            "residues": survey.residues,
+            "d_model": d_model,
+            "left_out": left_out,
+            "left_out_by_reason": survey.left_out,
+            "replaced_by_x": survey.replaced,
+            "repeated": repeated,
+            "seconds": seconds,
+            "residues_per_second": computed as f64 / seconds.max(1e-9),
+        }));
+    }
+    let (sequences, residues) = (count(survey.sequences), count(survey.residues));
+    let mut lines = vec![format!("{sequences} sequences, {residues} residues")];
+    let of = match arguments.pooling {
+        PoolingName::Mean => "sequence",
+        PoolingName::None => "residue",
+    };
+    lines.push(format!("  {d_model} values for each {of}"));
+    if left_out > 0 {
+        let (left_out, reasons) = (count(left_out), survey.reasons());
+        lines.push(format!("  {left_out} records left out: {reasons}"));
+    }
+    if survey.replaced > 0 {
+        let replaced = count(survey.replaced);
+        lines.push(format!("  {replaced} unknown letters read as X"));
+    }
+    if repeated > 0 {
+        let repeated = count(repeated);
+        lines.push(format!(
+            "  {repeated} sequences share the dataset of an equal one before them"
+        ));
+    }
+    if computed > 0 {
+        let rate = count((computed as f64 / seconds.max(1e-9)) as u64);
+        lines.push(format!("  {seconds:.1} s, {rate} residues a second"));
+    }
+    lines.push(format!("{}", output.display()));
+    line_of(&lines.join("\n"))
+}
+
+/// Between two lines where there is no terminal.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// How far the work is, on standard error.
+struct Bar {
+    bar: ProgressBar,
+    terminal: bool,
+    sequences: u64,
+    residues: u64,
+    began: Instant,
+    told: Cell<Instant>,
+    progress: Cell<Progress>,
+}
+
+impl Bar {
+    fn new(survey: &Survey) -> Bar {
+        let bar = ProgressBar::new(survey.residues);
+        let style = ProgressStyle::with_template("{bar:24} {msg}");
+        bar.set_style(style.expect("the template is well formed"));
+        let now = Instant::now();
+        Bar {
+            bar,
+            terminal: stderr().is_terminal(),
+            sequences: survey.sequences,
+            residues: survey.residues,
+            began: now,
+            told: Cell::new(now),
+            progress: Cell::default(),
+        }
+    }
+
+    fn show(&self, progress: Progress) {
+        self.progress.set(progress);
+        let now = Instant::now();
+        if self.terminal {
+            self.bar.set_position(progress.residues);
+            self.bar.set_message(self.words(progress));
+        } else if now - self.told.get() >= EVERY {
+            self.told.set(now);
+            print_line(&self.words(progress));
+        }
+    }
+
+    fn words(&self, progress: Progress) -> String {
+        let (done, all) = (count(progress.sequences), count(self.sequences));
+        let rate = progress.computed as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
+        let mut words = format!(
+            "{done} of {all} sequences, {} residues/s",
+            count(rate as u64)
+        );
+        if rate > 0.0 {
+            let left = (self.residues - progress.residues) as f64 / rate;
+            let left = HumanDuration(Duration::from_secs_f64(left));
+            words += &format!(", {left} left");
+        }
+        words
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl From<Error> for CliError {
+    fn from(error: Error) -> Self {
+        let (exit, help) = match error {
+            Error::Data(error) => return error.into(),
+            Error::Inference(error) => {
+                let error = CliError::from(error);
+                return match error.exit() == Exit::Memory {
+                    true => error.help(LESS_MEMORY),
+                    false => error,
+                };
+            }
+            Error::Format { .. } => (Exit::Usage, None),
+            Error::Exists { .. } => (Exit::Usage, Some("give another --output, or --replace")),
+            Error::OtherParts { .. } => (
+                Exit::Usage,
+                Some(
+                    "finish them with the command that began them, discard them with --restart, or give another --output",
+                ),
+            ),
+            Error::Rejected { .. } => (
+                Exit::Usage,
+                Some("correct it, or leave out such records without --strict"),
+            ),
+            Error::NoUsableRecords { .. } => (
+                Exit::Usage,
+                Some("--rejects FILE lists them; --max-length 0 takes sequences of any length"),
+            ),
+            Error::Changed { .. } => (
+                Exit::Failed,
+                Some("run the same command with --restart, and leave the file as it is"),
+            ),
+            Error::Damaged { .. } => (Exit::Failed, Some("begin anew with --restart")),
+            Error::Busy { .. } | Error::Io { .. } | Error::Parquet { .. } => (Exit::Failed, None),
+        };
+        let error = Self::new(exit, error);
+        match help {
+            Some(help) => error.help(help),
+            None => error,
+        }
+    }
+}
+
+const LESS_MEMORY: &str = "lower --batch-tokens; a long sequence needs memory by the square of its length, so leave such out with --max-length";

@@ -1,0 +1,176 @@
+//! Windows of sequences through the encoder, batch by batch.
+
+use ankh_data::Packing;
+use ankh_data::tokenizer::PAD;
+use ankh_pjrt::HostTensor;
+use half::f16;
+
+use super::packing::{BatchSize, PackedBatch, pack};
+use super::parts::Part;
+use super::records::{Flow, Sequence};
+use super::{Error, Store};
+use crate::inference::{LoadedModel, Program};
+use crate::mesh::ShardedArray;
+use crate::programs::{BatchShape, Pooling, sequences_per_row};
+
+/// A model's encoder, and how it is used.
+pub struct Encoder<'m> {
+    model: &'m LoadedModel,
+    pooling: Pooling,
+    size: BatchSize,
+    store: Store,
+}
+
+/// A batch that the devices are at work on.
+struct Started<'m, 'b> {
+    batch: &'b PackedBatch,
+    program: Program<'m>,
+    states: Vec<ShardedArray>,
+}
+
+impl<'m> Encoder<'m> {
+    pub fn new(model: &'m LoadedModel, pooling: Pooling, size: BatchSize, store: Store) -> Self {
+        Encoder {
+            model,
+            pooling,
+            size,
+            store,
+        }
+    }
+
+    /// How many bytes of values a sequence of `length` residues has.
+    pub fn bytes(&self, length: usize) -> usize {
+        let states = match self.pooling {
+            Pooling::Mean => 1,
+            Pooling::None => length,
+        };
+        states * self.model.model().d_model * self.store.width()
+    }
+
+    /// Embeds what is left of a window into its part. The next batch is started before the last one
+    /// is fetched. `done` is told the sequences and residues of each batch, and whether they were
+    /// computed now; `stop` is asked between two.
+    pub fn window(
+        &self,
+        sequences: &[Sequence],
+        part: &mut Part,
+        stop: &dyn Fn() -> bool,
+        done: &mut dyn FnMut(usize, usize, bool),
+    ) -> Result<Flow, Error> {
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.tokens.len()).collect();
+        let mut end = 0;
+        let offsets = lengths.iter().map(|tokens| {
+            let start = end;
+            end += self.bytes(tokens - 1) as u64;
+            start
+        });
+        let offsets: Vec<u64> = offsets.collect();
+        let batches = pack(&lengths, self.size);
+        let mut tell = |batch: &PackedBatch, computed| {
+            let residues = batch.rows.iter().flatten().map(|&i| lengths[i] - 1);
+            done(residues.clone().count(), residues.sum(), computed);
+        };
+        let before = part.batches().min(batches.len());
+        batches[..before]
+            .iter()
+            .for_each(|batch| tell(batch, false));
+        let mut flow = Flow::GoOn;
+        let mut started: Option<Started<'_, '_>> = None;
+        for batch in &batches[before..] {
+            if stop() {
+                flow = Flow::End;
+                break;
+            }
+            let next = self.start(sequences, batch)?;
+            if let Some(last) = started.replace(next) {
+                let batch = last.batch;
+                self.finish(last, &lengths, &offsets, part)?;
+                tell(batch, true);
+            }
+        }
+        if let Some(last) = started {
+            let batch = last.batch;
+            self.finish(last, &lengths, &offsets, part)?;
+            tell(batch, true);
+        }
+        if flow == Flow::End {
+            part.save()?;
+        }
+        Ok(flow)
+    }
+
+    fn start<'b>(
+        &self,
+        sequences: &[Sequence],
+        batch: &'b PackedBatch,
+    ) -> Result<Started<'m, 'b>, Error> {
+        let (rows, length) = (batch.rows.len(), batch.length);
+        let mut ids = vec![i32::from(PAD); rows * length];
+        let mut segments = vec![0i32; rows * length];
+        for (row, held) in batch.rows.iter().enumerate() {
+            let mut at = row * length;
+            for (number, &sequence) in (1..).zip(held) {
+                for &token in &sequences[sequence].tokens {
+                    (ids[at], segments[at]) = (token.into(), number);
+                    at += 1;
+                }
+            }
+        }
+        let size = BatchShape {
+            rows,
+            input: length,
+            target: length,
+            packing: Packing::Packed,
+        };
+        let (model, pooling) = (self.model, self.pooling);
+        let key = format!("encoder {pooling:?}");
+        let program = model.program(&key, size, |programs| programs.encoder(pooling))?;
+        let dims = [rows as i64, length as i64];
+        let arrays = [&ids, &segments].map(|values| HostTensor::new::<i32>(dims, values));
+        let states = program.start(&arrays)?;
+        Ok(Started {
+            batch,
+            program,
+            states,
+        })
+    }
+
+    /// Waits for a batch, and writes each sequence's values to their place.
+    fn finish(
+        &self,
+        started: Started<'_, '_>,
+        lengths: &[usize],
+        offsets: &[u64],
+        part: &mut Part,
+    ) -> Result<(), Error> {
+        let states = started.program.to_host(&started.states[0])?;
+        let width = self.model.model().d_model * size_of::<f32>();
+        let length = started.batch.length;
+        for (row, held) in started.batch.rows.iter().enumerate() {
+            let mut at = 0;
+            for (number, &sequence) in held.iter().enumerate() {
+                let residues = lengths[sequence] - 1;
+                let (first, count) = match self.pooling {
+                    Pooling::Mean => (row * sequences_per_row(length) + number, 1),
+                    Pooling::None => (row * length + at, residues),
+                };
+                let values = &states.bytes[first * width..(first + count) * width];
+                match self.store {
+                    Store::Float32 => part.write(offsets[sequence], values)?,
+                    Store::Float16 => part.write(offsets[sequence], &halved(values))?,
+                }
+                at += lengths[sequence];
+            }
+        }
+        part.finish_batch()
+    }
+}
+
+/// float32 values as float16, rounded to the nearest.
+fn halved(values: &[u8]) -> Vec<u8> {
+    let (values, _) = values.as_chunks::<4>();
+    let halves = values
+        .iter()
+        .map(|&bytes| f16::from_f32(f32::from_le_bytes(bytes)));
+    halves.flat_map(f16::to_le_bytes).collect()
+}
