@@ -130,7 +130,10 @@ mod tests {
         for tokens in 1..20_000 {
             let length = row_length(tokens);
             assert!(length >= tokens);
-            assert!(length - tokens < (tokens / 4).max(128), "{tokens} in {length}");
+            assert!(
+                length - tokens < (tokens / 4).max(128),
+                "{tokens} in {length}"
+            );
             assert_eq!(length % 128, 0);
         }
     }
