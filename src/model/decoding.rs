@@ -67,7 +67,7 @@ impl<'g> Network<'g, '_> {
             &[],
             &[cross.k, cross.v],
             |_, slices| {
-                let heads = |w: Tensor<'g>| self.split_heads(self.to_inner(memory, w));
+                let heads = |w: Tensor<'g>| self.split_heads(self.projected(memory, w));
                 (vec![], slices.iter().map(|&w| heads(w)).collect())
             },
         );
@@ -204,7 +204,7 @@ impl<'g> Network<'g, '_> {
             unreachable!("a cache has five dimensions")
         };
         let with_token = |kept: Tensor<'g>, w: Tensor<'g>| {
-            let new = self.to_inner(x, w).reshape(&[rows, 1, heads, 1, kv]);
+            let new = self.projected(x, w).reshape(&[rows, 1, heads, 1, kv]);
             kept.dynamic_update_slice(new, &[zero, layer, zero, step.position, zero])
         };
         let cache = KeyValueCache {
@@ -216,7 +216,7 @@ impl<'g> Network<'g, '_> {
             let slice = kept.dynamic_slice(&starts, &[rows, 1, heads, positions, kv]);
             slice.reshape(&[rows, heads, positions, kv])
         };
-        let q = self.to_inner(x, p.q).reshape(&[rows, heads, kv]);
+        let q = self.projected(x, p.q).reshape(&[rows, heads, kv]);
         let wide = Some(accumulation_dtype(q.dtype()));
         let keys = of_layer(cache.keys);
         let scores = g.einsum_with("rhk,rhtk->rht", q, keys, Default::default(), wide);
@@ -224,7 +224,7 @@ impl<'g> Network<'g, '_> {
         let values = of_layer(cache.values);
         let o = g.einsum("rht,rhtk->rhk", weights.convert(values.dtype()), values);
         (
-            self.from_inner(o.reshape(&[rows, 1, heads * kv]), p.o),
+            self.output(o.reshape(&[rows, 1, heads * kv]), p.o),
             cache,
         )
     }
@@ -248,14 +248,14 @@ impl<'g> Network<'g, '_> {
         let scores = g.einsum_with("bnhk,bhsk->bhns", q, keys, Default::default(), wide);
         let weights = (scores + mask.convert(scores.dtype())).softmax();
         let o = g.einsum("bhns,bhsk->bnhk", weights.convert(values.dtype()), values);
-        self.from_inner(o.reshape(&[rows, 1, heads * kv]), p.o)
+        self.output(o.reshape(&[rows, 1, heads * kv]), p.o)
     }
 
-    fn to_inner(&self, x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
+    fn projected(&self, x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
         project(x, w, [Embed, LogicalAxis::Heads])
     }
 
-    fn from_inner(&self, x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
+    fn output(&self, x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
         project(x, w, [LogicalAxis::Heads, Embed])
     }
 
