@@ -16,8 +16,8 @@
 //! (the directory of a run, and who may write to it), [`telemetry`] (metrics and logs) and
 //! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be
 //! here and reports its memory and time. [`supervision`] keeps a training process running.
-//! [`embed`] makes embeddings of sequences. [`report`] and [`watch`] show runs in a browser. [`cli`] is the command line: arguments in, exit
-//! codes and advice out.
+//! [`embed`] makes embeddings of sequences. [`report`] and [`watch`] show runs in a browser.
+//! [`cli`] is the command line: arguments in, exit codes and advice out.
 
 pub mod checkpoint;
 pub mod cli;

@@ -1,9 +1,9 @@
 //! Weights at work on devices, without training: what embedding, scoring and generating share.
 //!
 //! A [`LoadedModel`] holds the parameters on the devices and compiles programs for the sizes that
-//! are asked for. [`Lengths`] are those sizes: sequences are padded to one of a few lengths, so that
-//! a few programs serve all. [`input_batch`] lays sequences out as a program takes them. This module
-//! does not know what the programs compute, nor files.
+//! are asked for. [`Lengths`] are those sizes: sequences are padded to one of a few lengths, so
+//! that a few programs serve all. [`input_batch`] lays sequences out as a program takes them. This
+//! module does not know what the programs compute, nor files.
 
 mod batch;
 mod error;
