@@ -32,7 +32,7 @@ use crate::programs::Pooling;
 
 pub use error::Error;
 pub use output::Format;
-pub use records::{Records, Source, Survey, Unusable};
+pub use records::{InputFile, Records, Survey, Unusable};
 
 use encoder::Encoder;
 use output::{Content, Output};

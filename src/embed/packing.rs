@@ -32,9 +32,9 @@ pub struct BatchSize {
     pub devices: usize,
 }
 
-/// The length of a row for a sequence of `tokens` tokens: a multiple of 128, above 1024 of an eighth
-/// of the power of two above. Attention costs the square of it, so the room that longer rows would
-/// leave to others is not free.
+/// The length of a row for a sequence of `tokens` tokens: a multiple of 128, above 1024 of an
+/// eighth of the power of two above. Attention costs the square of it, so the room that longer
+/// rows would leave to others is not free.
 pub fn row_length(tokens: usize) -> usize {
     let tokens = tokens.max(1);
     let step = (tokens.next_power_of_two() / 8).max(STEP);

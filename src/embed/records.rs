@@ -51,7 +51,7 @@ pub struct Sequence {
 
 /// An input file, as it is recognized.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub struct InputFile {
     /// Its name, without the directory.
     pub name: String,
     /// The SHA-256 of the file as stored, in hexadecimal.
@@ -62,7 +62,7 @@ pub struct Source {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// The files.
-    pub sources: Vec<Source>,
+    pub sources: Vec<InputFile>,
     /// Records read.
     pub records: u64,
     /// Sequences that are embedded.
@@ -138,7 +138,7 @@ impl Records {
                 }
             }
             survey.warnings.extend(input.warning());
-            survey.sources.push(Source {
+            survey.sources.push(InputFile {
                 name,
                 sha256: input.sha256(),
             });

@@ -223,10 +223,7 @@ impl<'g> Network<'g, '_> {
         let weights = (scores + step.bias.convert(scores.dtype())).softmax();
         let values = of_layer(cache.values);
         let o = g.einsum("rht,rhtk->rhk", weights.convert(values.dtype()), values);
-        (
-            self.output(o.reshape(&[rows, 1, heads * kv]), p.o),
-            cache,
-        )
+        (self.output(o.reshape(&[rows, 1, heads * kv]), p.o), cache)
     }
 
     /// The rows of a sequence read its memory together.
