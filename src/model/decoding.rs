@@ -239,7 +239,7 @@ impl<'g> Network<'g, '_> {
         let (batch, heads, kv) = (keys.dim(0), keys.dim(1), keys.dim(3));
         let rows = x.dim(0);
         let q = self
-            .to_inner(x, p.q)
+            .projected(x, p.q)
             .reshape(&[batch, rows / batch, heads, kv]);
         let wide = Some(accumulation_dtype(q.dtype()));
         let scores = g.einsum_with("bnhk,bhsk->bhns", q, keys, Default::default(), wide);
