@@ -4,12 +4,13 @@
     make bench-score                           or, with tests/python/requirements.txt installed,
     python3 benches/score.py TABLE --weights HF_DIR [--pretrain BINARY] [--passes N] [--variants N]
 
-TABLE has the columns `mutant` and `mutated_sequence`, as ProteinGym has them. `pretrain score` scores
-all of it by masked marginals, and the first VARIANTS of it by pseudo-likelihood; each is timed from
-the command's start to its end. The loop does the same in transformers' Flax T5: one masked sequence a
-pass, nothing shared between variants. It runs as it is called, and compiled by jax.jit. PASSES of it
-are timed, after one that is not, and the time of all is extrapolated from their mean: what the loop
-takes to start and to compile is not counted. Prints a line of JSON for each method.
+TABLE has the columns `mutant` and `mutated_sequence`, as ProteinGym has them. `pretrain score`
+scores all of it by masked marginals, and the first VARIANTS of it by pseudo-likelihood; each is
+timed from the command's start to its end. The loop does the same in transformers' Flax T5: one
+masked sequence a pass, nothing shared between variants. It runs as it is called, and compiled by
+jax.jit. PASSES of it are timed, after one that is not, and the time of all is extrapolated from
+their mean: what the loop takes to start and to compile is not counted. Prints a line of JSON for
+each method.
 """
 
 import argparse

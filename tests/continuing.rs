@@ -12,7 +12,7 @@ use ankh_data::Tokenizer;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::support::runs::{Bench, expect, fasta, files, pretrain, text};
+use crate::support::runs::{Bench, expect, fasta, files, pretrain, pretrain_keeping, text};
 
 /// A directory of weights as transformers writes it, with what it computes from them.
 fn golden(name: &str) -> PathBuf {
@@ -52,9 +52,7 @@ const SHORT: [&str; 10] = [
 
 /// The binary, which keeps what it compiles for the bench's other runs.
 fn keeping(bench: &Bench) -> Command {
-    let mut command = pretrain();
-    command.env("ANKH_COMPILATION_CACHE", bench.path("programs"));
-    command
+    pretrain_keeping(&bench.path("programs"))
 }
 
 /// Training on the bench's data into `run`, with these weights.

@@ -11,7 +11,7 @@ use parquet::record::{Field, Row};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::support::runs::{expect, fasta, pretrain, text};
+use crate::support::runs::{expect, fasta, pretrain, pretrain_keeping, text};
 
 /// Weights of a tiny model, and a directory to work in.
 struct Bench {
@@ -24,18 +24,20 @@ type Rows = Vec<(String, usize, Vec<f32>)>;
 impl Bench {
     fn new(lengths: impl IntoIterator<Item = usize>) -> Bench {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("proteins.fasta"), fasta(lengths)).unwrap();
-        Bench { directory }
+        let bench = Bench { directory };
+        fs::create_dir(bench.path("")).unwrap();
+        fs::write(bench.path("proteins.fasta"), fasta(lengths)).unwrap();
+        bench
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.directory.path().join("work").join(name)
     }
 
     /// A command that embeds `proteins.fasta`.
     fn command(&self, output: &str, arguments: &[&str]) -> Command {
-        let mut command = pretrain();
-        command.current_dir(self.directory.path());
+        let mut command = pretrain_keeping(&self.directory.path().join("programs"));
+        command.current_dir(self.path(""));
         command.arg("embed").arg("--weights").arg(weights());
         command.args(["--output", output]).args(arguments);
         command.arg("proteins.fasta");

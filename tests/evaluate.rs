@@ -5,13 +5,13 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::runs::{Bench, expect, fasta, pretrain, text};
+use crate::support::runs::{Bench, expect, fasta, pretrain, pretrain_keeping, text};
 
 /// Of sums over batches that were divided otherwise.
 const TOLERANCE: f64 = 1e-5;
 
 fn evaluate(bench: &Bench, arguments: &[&str]) -> Command {
-    let mut command = pretrain();
+    let mut command = pretrain_keeping(&bench.path("programs"));
     command
         .arg("evaluate")
         .arg("--weights")

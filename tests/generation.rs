@@ -17,7 +17,7 @@ use ankh_data::{Packing, Tokenizer, Vocabulary};
 use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
-use crate::support::runs::{expect, pretrain, text};
+use crate::support::runs::{expect, pretrain, pretrain_keeping, text};
 
 fn directory(case: &str) -> PathBuf {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/generation");
@@ -435,16 +435,17 @@ struct Desk(tempfile::TempDir);
 impl Desk {
     fn new(prompts: &str) -> Desk {
         let desk = Desk(tempfile::tempdir().unwrap());
+        fs::create_dir(desk.path("")).unwrap();
         fs::write(desk.path("prompts.fasta"), prompts).unwrap();
         desk
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.0.path().join("work").join(name)
     }
 
     fn generate(&self, output: &str, more: &[&str]) -> std::process::Command {
-        let mut command = pretrain();
+        let mut command = pretrain_keeping(&self.0.path().join("programs"));
         command
             .arg("generate")
             .arg("--weights")

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::runs::{expect, pretrain, text};
+use crate::support::runs::{expect, pretrain_keeping, text};
 
 /// Of scores, relative to the largest.
 const TOLERANCE: f64 = 1e-5;
@@ -27,17 +27,19 @@ struct Scoring(tempfile::TempDir);
 impl Scoring {
     fn of(table: impl AsRef<[u8]>) -> Scoring {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("variants.csv"), table).unwrap();
-        Scoring(directory)
+        let scoring = Scoring(directory);
+        fs::create_dir(scoring.path("")).unwrap();
+        fs::write(scoring.path("variants.csv"), table).unwrap();
+        scoring
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.0.path().join("work").join(name)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = pretrain();
-        command.current_dir(self.0.path()).arg("score");
+        let mut command = pretrain_keeping(&self.0.path().join("programs"));
+        command.current_dir(self.path("")).arg("score");
         command.args(arguments).arg("variants.csv");
         command
     }
@@ -59,7 +61,7 @@ impl Scoring {
 
     #[track_caller]
     fn holds_only(&self, expected: &[&str]) {
-        let entries = fs::read_dir(self.0.path()).unwrap();
+        let entries = fs::read_dir(self.path("")).unwrap();
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
         let mut names: Vec<String> = entries
             .map(|entry| name(entry).into_string().unwrap())

@@ -1,7 +1,5 @@
 //! `pretrain evaluate`: what weights are worth on prepared data.
 
-use std::ops::ControlFlow;
-
 use ankh_data::{Packing, Split};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json as value};
@@ -109,10 +107,8 @@ pub(super) fn run(arguments: EvaluateArgs) -> Result<Exit, CliError> {
     let limit = arguments.batches.unwrap_or(u64::MAX);
     let found = evaluate(&model, &data, splits, limit, |done, total| {
         shown.show(done, total);
-        ControlFlow::Continue(())
     })?;
     shown.finish();
-    let found = found.expect("nothing breaks it");
     let likelihood = match arguments.pseudo_likelihood {
         0 => None,
         most => {
@@ -120,10 +116,9 @@ pub(super) fn run(arguments: EvaluateArgs) -> Result<Exit, CliError> {
             let tokens = arguments.batch_tokens;
             let found = likelihood(&model, &data, splits, most, tokens, |done, total| {
                 shown.show(done, total);
-                ControlFlow::Continue(())
             })?;
             shown.finish();
-            found
+            Some(found)
         }
     };
     match arguments.json {

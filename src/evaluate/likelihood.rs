@@ -30,16 +30,15 @@ impl Likelihood {
 }
 
 /// Of the first `most` sequences of some splits, in stored order. Of a sequence longer than an
-/// input the first residues are taken. `each` hears how many residues are done, of how many; no
-/// result where it breaks.
+/// input the first residues are taken. `each` hears how many residues are done, of how many.
 pub fn likelihood(
     model: &LoadedModel,
     data: &MaskedData,
     splits: &[Split],
     most: usize,
     batch_tokens: usize,
-    mut each: impl FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<Option<Likelihood>, Error> {
+    mut each: impl FnMut(u64, u64),
+) -> Result<Likelihood, Error> {
     let tokenizer = model.tokenizer();
     let mut questions = Questions::new(tokenizer);
     let mut terms: Vec<(Terms, usize)> = Vec::new();
@@ -63,11 +62,10 @@ pub fn likelihood(
         }
     }
     let answers = answers(model, &questions, batch_tokens, None, |progress| {
-        each(progress.done as u64, progress.total as u64)
+        each(progress.done as u64, progress.total as u64);
+        ControlFlow::Continue(())
     })?;
-    let Some(answers) = answers else {
-        return Ok(None);
-    };
+    let answers = answers.expect("nothing breaks it");
     let sequences = terms.len();
     let residues = terms.iter().map(|(_, residues)| residues).sum();
     let (mut sum, mut likelihoods) = (0.0, 0.0);
@@ -76,10 +74,10 @@ pub fn likelihood(
         sum += mean * *residues as f64;
         likelihoods += mean.exp();
     }
-    Ok(Some(Likelihood {
+    Ok(Likelihood {
         sequences,
         residues,
         mean_log_probability: sum / residues as f64,
         pseudo_likelihood: likelihoods / sequences as f64,
-    }))
+    })
 }

@@ -3,6 +3,7 @@
 use ankh_data::Packing;
 use ankh_data::tokenizer::EOS;
 use ankh_pjrt::HostTensor;
+use serde::{Deserialize, Serialize};
 
 use super::{Constraint, Error, Prompt, Search};
 use crate::inference::{Lengths, LoadedModel, input_batch};
@@ -54,7 +55,7 @@ pub struct Item<'p> {
 }
 
 /// What was generated in one row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generated {
     /// Tokens up to `</s>`, or as many as the limit allows.
     pub tokens: Vec<u8>,

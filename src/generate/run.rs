@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ankh_data::batches::objective::TargetFormat;
 use ankh_data::{Objective, Tokenizer};
 use ankh_storage::atomic;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::fasta::records;
@@ -91,23 +91,19 @@ pub fn run(
         Journal::open(&plan.output, &work, plan.unfinished)?,
         Generator::new(model, plan.settings),
     );
-    let mut samples: Vec<Vec<Option<Row>>> = vec![vec![None; plan.samples]; prompts.len()];
+    let mut samples: Vec<Vec<Option<Generated>>> = vec![vec![None; plan.samples]; prompts.len()];
     for (done, batch) in batches.iter().enumerate() {
         let kept = journal
             .next_kept()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let rows: Vec<Vec<Row>> = match kept {
+        let rows: Vec<Vec<Generated>> = match kept {
             Some(rows) => rows,
             None => {
                 if !progress(done, batches.len()) {
                     return Ok(Outcome::Stopped);
                 }
                 let items: Vec<Item<'_>> = batch.iter().map(|part| part.item(&prompts)).collect();
-                let found = generator.run(&items, rows_of_a_batch(plan, batches.len(), batch))?;
-                let rows = found
-                    .into_iter()
-                    .map(|rows| rows.into_iter().map(Row::of).collect());
-                let rows: Vec<Vec<Row>> = rows.collect();
+                let rows = generator.run(&items, rows_of_a_batch(plan, batches.len(), batch))?;
                 let bytes = serde_json::to_vec(&rows).expect("numbers have JSON");
                 journal.append(&bytes)?;
                 rows
@@ -131,22 +127,6 @@ pub fn run(
     })?;
     journal.remove()?;
     Ok(Outcome::Finished(summary))
-}
-
-/// What was generated in one row, as the journal keeps it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Row {
-    tokens: Vec<u8>,
-    score: f32,
-}
-
-impl Row {
-    fn of(generated: Generated) -> Row {
-        Row {
-            tokens: generated.tokens,
-            score: generated.score,
-        }
-    }
 }
 
 /// A prompt in a batch, and which of its samples come of it.
@@ -306,7 +286,7 @@ fn description(
 /// The sequences of all prompts, in order.
 fn fasta(
     prompts: &[Prompt],
-    samples: &[Vec<Option<Row>>],
+    samples: &[Vec<Option<Generated>>],
     objective: &Objective,
     tokenizer: Tokenizer,
 ) -> (String, Summary) {
@@ -357,7 +337,7 @@ const LINE: usize = 60;
 
 fn sequence(
     prompt: &Prompt,
-    row: &Row,
+    row: &Generated,
     objective: &Objective,
     tokenizer: Tokenizer,
 ) -> Result<String, String> {

@@ -3,14 +3,13 @@
 
 use ankh_hlo::{DType, ScanOptions, Shape, Tensor};
 
-use super::LogicalAxis::{Batch, Embed, Length};
+use super::LogicalAxis::{Embed, Heads};
+use super::Network;
 use super::attention::{MASK_VALUE, accumulation_dtype, key_mask};
 use super::layers::{project, rms_norm};
+use super::network::ACTIVATION;
 use super::position::{self, Direction};
 use super::weights::{Attention, DecoderLayer, Tree};
-use super::{LogicalAxis, Network};
-
-const ACTIVATION: &[LogicalAxis] = &[Batch, Length, Embed];
 
 /// Keys and values of the encoder's states for each decoder layer: `[layers, batch, heads, input
 /// length, kv]`. They are the same for every token.
@@ -249,11 +248,11 @@ impl<'g> Network<'g, '_> {
     }
 
     fn projected(&self, x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
-        project(x, w, [Embed, LogicalAxis::Heads])
+        project(x, w, [Embed, Heads])
     }
 
     fn output(&self, x: Tensor<'g>, w: Tensor<'g>) -> Tensor<'g> {
-        project(x, w, [LogicalAxis::Heads, Embed])
+        project(x, w, [Heads, Embed])
     }
 
     /// `[batch, length, inner]` to `[batch, heads, length, kv]`.

@@ -58,7 +58,7 @@ pub struct States<'g> {
     pub logits: Tensor<'g>,
 }
 
-const ACTIVATION: &[LogicalAxis] = &[Batch, Length, Embed];
+pub(super) const ACTIVATION: &[LogicalAxis] = &[Batch, Length, Embed];
 
 fn segments<'g>(queries: Tensor<'g>, keys: Tensor<'g>, direction: Direction) -> AttentionMask<'g> {
     AttentionMask::Segments(Segments {

@@ -30,6 +30,6 @@ impl Programs<'_> {
         let states = network(self, &specs, &values).forward(input_ids, decoder_input_ids, tokens);
         let last = states.logits.slice_dim(1, 1, DECODER_LENGTH as i64);
         let last = last.reshape(&[size.rows as i64, last.dim(2)]);
-        g.finish(&[last - last.log_sum_exp().expand_dims(&[1])], &[])
+        g.finish(&[last.log_softmax()], &[])
     }
 }

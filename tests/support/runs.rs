@@ -18,6 +18,13 @@ pub fn pretrain() -> Command {
     command
 }
 
+/// The binary, which keeps compiled programs in this directory, for others that do.
+pub fn pretrain_keeping(programs: &Path) -> Command {
+    let mut command = pretrain();
+    command.env("ANKH_COMPILATION_CACHE", programs);
+    command
+}
+
 /// Has a command use a service as these variables say, and nothing of the credentials of whoever
 /// runs the tests.
 pub fn with_service(mut command: Command, environment: &BTreeMap<String, String>) -> Command {

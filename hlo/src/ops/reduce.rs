@@ -79,6 +79,13 @@ impl<'g> Tensor<'g> {
         (self - max.expand_dims(&last)).exp().sum(&last).log() + max
     }
 
+    /// ln of [`Tensor::softmax`]: `x - ln sum e^x` over the last dimension.
+    #[track_caller]
+    pub fn log_softmax(self) -> Tensor<'g> {
+        let last = self.rank() as i64 - 1;
+        self - self.log_sum_exp().expand_dims(&[last])
+    }
+
     /// e^x / sum e^x over the last dimension.
     #[track_caller]
     pub fn softmax(self) -> Tensor<'g> {

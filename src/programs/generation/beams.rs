@@ -5,7 +5,6 @@
 use ankh_data::tokenizer::{EOS, PAD};
 use ankh_hlo::{DType, Shape, Tensor};
 
-use super::choosing::log_softmax;
 use super::top_k::{gather, rows_of, top_k};
 use super::{Decoder, Settings, random};
 use crate::model::KeyValueCache;
@@ -185,7 +184,7 @@ impl<'g> Decoder<'_, 'g, '_> {
         let ids = (state.running).dynamic_slice(&[zero, zero, before], &[batch, beams, 1]);
         let (logits, cache) = self.logits(ids.reshape(&[self.rows()]), position, state.cache);
         let vocabulary = logits.dim(1);
-        let mut log_probabilities = log_softmax(logits);
+        let mut log_probabilities = logits.log_softmax();
         if sample {
             log_probabilities = self.settings.warp.applied_to(log_probabilities);
         }

@@ -102,8 +102,3 @@ impl<'g> Warp<'g> {
         kept.select(scores, excluded)
     }
 }
-
-/// `ln softmax` of `[rows, vocab]`.
-pub(super) fn log_softmax(x: Tensor<'_>) -> Tensor<'_> {
-    x - x.log_sum_exp().expand_dims(&[1])
-}

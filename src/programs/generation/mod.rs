@@ -15,7 +15,7 @@ use super::signature::Array;
 use super::{Programs, declare, inputs, parameters};
 use crate::config::LogicalAxis;
 use crate::model::{CrossKeyValues, DistanceBias, KeyValueCache, Network, Tokens, token_scores};
-use choosing::{Warp, constrained, log_softmax};
+use choosing::{Warp, constrained};
 use top_k::argmax;
 
 pub use choosing::{AMINO_ACIDS, Constraint};
@@ -251,7 +251,7 @@ impl<'g> Decoder<'_, 'g, '_> {
                 }
             };
             let ids = finished.select(chosen.full_like(PAD.into()), chosen);
-            let gain = token_scores(log_softmax(logits), ids);
+            let gain = token_scores(logits.log_softmax(), ids);
             let score = score + finished.select(gain.zeros_like(), gain);
             let at = [position.zeros_like(), position];
             let tokens = tokens.dynamic_update_slice(ids.expand_dims(&[1]), &at);
