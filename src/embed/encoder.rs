@@ -1,38 +1,43 @@
 //! Windows of sequences through the encoder, batch by batch.
 
 use ankh_data::Packing;
-use ankh_data::tokenizer::PAD;
-use ankh_pjrt::HostTensor;
 use half::f16;
 
-use super::packing::{BatchSize, PackedBatch, pack};
+use super::batches::{BatchSize, RowLengths, SortedBatch, batches};
 use super::parts::Part;
 use super::records::{Flow, Sequence};
 use super::{Error, Store};
-use crate::inference::{LoadedModel, Program};
+use crate::inference::{LoadedModel, Program, input_batch};
 use crate::mesh::ShardedArray;
-use crate::programs::{BatchShape, Pooling, sequences_per_row};
+use crate::programs::{BatchShape, Pooling};
 
 /// A model's encoder, and how it is used.
 pub struct Encoder<'m> {
     model: &'m LoadedModel,
     pooling: Pooling,
+    lengths: RowLengths,
     size: BatchSize,
     store: Store,
 }
 
 /// A batch that the devices are at work on.
 struct Started<'m, 'b> {
-    batch: &'b PackedBatch,
+    batch: &'b SortedBatch,
     program: Program<'m>,
     states: Vec<ShardedArray>,
 }
 
 impl<'m> Encoder<'m> {
-    pub fn new(model: &'m LoadedModel, pooling: Pooling, size: BatchSize, store: Store) -> Self {
+    pub fn new(
+        model: &'m LoadedModel,
+        pooling: Pooling,
+        (lengths, size): (RowLengths, BatchSize),
+        store: Store,
+    ) -> Self {
         Encoder {
             model,
             pooling,
+            lengths,
             size,
             store,
         }
@@ -65,9 +70,9 @@ impl<'m> Encoder<'m> {
             start
         });
         let offsets: Vec<u64> = offsets.collect();
-        let batches = pack(&lengths, self.size);
-        let mut tell = |batch: &PackedBatch, computed| {
-            let residues = batch.rows.iter().flatten().map(|&i| lengths[i] - 1);
+        let batches = batches(&lengths, &self.lengths, self.size);
+        let mut tell = |batch: &SortedBatch, computed| {
+            let residues = batch.sequences.iter().map(|&i| lengths[i] - 1);
             done(residues.clone().count(), residues.sum(), computed);
         };
         let before = part.batches().min(batches.len());
@@ -102,32 +107,21 @@ impl<'m> Encoder<'m> {
     fn start<'b>(
         &self,
         sequences: &[Sequence],
-        batch: &'b PackedBatch,
+        batch: &'b SortedBatch,
     ) -> Result<Started<'m, 'b>, Error> {
-        let (rows, length) = (batch.rows.len(), batch.length);
-        let mut ids = vec![i32::from(PAD); rows * length];
-        let mut segments = vec![0i32; rows * length];
-        for (row, held) in batch.rows.iter().enumerate() {
-            let mut at = row * length;
-            for (number, &sequence) in (1..).zip(held) {
-                for &token in &sequences[sequence].tokens {
-                    (ids[at], segments[at]) = (token.into(), number);
-                    at += 1;
-                }
-            }
-        }
+        let (rows, length) = (batch.rows, batch.length);
         let size = BatchShape {
             rows,
             input: length,
             target: length,
-            packing: Packing::Packed,
+            packing: Packing::Padded,
         };
         let (model, pooling) = (self.model, self.pooling);
         let key = format!("encoder {pooling:?}");
         let program = model.program(&key, size, |programs| programs.encoder(pooling))?;
-        let dims = [rows as i64, length as i64];
-        let arrays = [&ids, &segments].map(|values| HostTensor::new::<i32>(dims, values));
-        let states = program.start(&arrays)?;
+        let inputs = batch.sequences.iter().map(|&i| &sequences[i].tokens);
+        let inputs: Vec<&Vec<u8>> = inputs.collect();
+        let states = program.start(&input_batch(&inputs, rows, length))?;
         Ok(Started {
             batch,
             program,
@@ -146,20 +140,15 @@ impl<'m> Encoder<'m> {
         let states = started.program.to_host(&started.states[0])?;
         let width = self.model.model().d_model * size_of::<f32>();
         let length = started.batch.length;
-        for (row, held) in started.batch.rows.iter().enumerate() {
-            let mut at = 0;
-            for (number, &sequence) in held.iter().enumerate() {
-                let residues = lengths[sequence] - 1;
-                let (first, count) = match self.pooling {
-                    Pooling::Mean => (row * sequences_per_row(length) + number, 1),
-                    Pooling::None => (row * length + at, residues),
-                };
-                let values = &states.bytes[first * width..(first + count) * width];
-                match self.store {
-                    Store::Float32 => part.write(offsets[sequence], values)?,
-                    Store::Float16 => part.write(offsets[sequence], &halved(values))?,
-                }
-                at += lengths[sequence];
+        for (row, &sequence) in started.batch.sequences.iter().enumerate() {
+            let (first, count) = match self.pooling {
+                Pooling::Mean => (row, 1),
+                Pooling::None => (row * length, lengths[sequence] - 1),
+            };
+            let values = &states.bytes[first * width..(first + count) * width];
+            match self.store {
+                Store::Float32 => part.write(offsets[sequence], values)?,
+                Store::Float16 => part.write(offsets[sequence], &halved(values))?,
             }
         }
         part.finish_batch()

@@ -2,7 +2,7 @@
 //!
 //! The inputs are read twice: once to count what they hold and to find what cannot be used
 //! ([`Records::survey`]), once to embed it. On the second pass sequences come in windows, so that
-//! memory is bounded; in a window they are packed into batches, the longest first. What a batch
+//! memory is bounded; in a window they are sorted into batches, the longest first. What a batch
 //! holds is a function of the inputs and the options alone, and each window's values go into a part
 //! of its own beside the output. So work that was killed goes on where it was, and ends in the same
 //! bytes. The parts are joined in the order of the inputs, and the file appears whole.
@@ -10,11 +10,11 @@
 //! This module knows no command line. It does not know how the encoder computes
 //! ([`crate::programs`]), nor on what ([`crate::inference`]).
 
+mod batches;
 mod encoder;
 mod error;
 mod hdf5;
 mod output;
-mod packing;
 mod parquet_file;
 mod parts;
 mod records;
@@ -27,16 +27,17 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::hugging_face::Weights;
-use crate::inference::LoadedModel;
+use crate::inference::{Lengths, LoadedModel};
+use crate::model::encoder_flops;
 use crate::programs::Pooling;
 
 pub use error::Error;
 pub use output::Format;
 pub use records::{InputFile, Records, Survey, Unusable};
 
+use batches::{BatchSize, RowLengths};
 use encoder::Encoder;
 use output::{Content, Output};
-use packing::BatchSize;
 use parts::{Indexed, Part, Parts, State};
 use records::{Flow, Sequence};
 
@@ -44,6 +45,11 @@ use records::{Flow, Sequence};
 const WINDOW_SEQUENCES: usize = 1 << 15;
 /// And about as many tokens as so many batches.
 const WINDOW_BATCHES: usize = 256;
+
+/// Operations that two cores do while they compile a program, 0.3 s.
+const PROGRAM_FLOPS_CPU: f64 = 3e10;
+/// And what a TPU or a GPU does while the host compiles one, 10 to 30 s.
+const PROGRAM_FLOPS: f64 = 1e15;
 
 /// What is made of the sequences.
 #[derive(Clone, Debug)]
@@ -181,7 +187,8 @@ pub fn embed(
 ) -> Result<Outcome, Error> {
     let format = options.validate()?;
     let (platform, devices) = model.devices();
-    let of_each = match platform.starts_with("cpu") {
+    let on_cpu = platform.starts_with("cpu");
+    let of_each = match on_cpu {
         true => 2048usize.div_ceil(devices),
         false => 1 << 15,
     };
@@ -222,8 +229,15 @@ pub fn embed(
     if options.output.exists() && options.existing == Existing::Keep {
         return Err(options.exists());
     }
+    let (lengths, program_flops) = match on_cpu {
+        true => (Lengths::default(), PROGRAM_FLOPS_CPU),
+        // What the kernels of a TPU take.
+        false => (Lengths { step: 128 }, PROGRAM_FLOPS),
+    };
+    let flops = |length| encoder_flops(model.model(), length);
+    let lengths = RowLengths::choose(lengths, &survey.lengths, flops, program_flops);
     let mut work = Work {
-        encoder: Encoder::new(model, options.pooling, size, options.store),
+        encoder: Encoder::new(model, options.pooling, (lengths, size), options.store),
         parts,
         made: 0,
         stop,

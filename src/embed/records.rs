@@ -69,6 +69,8 @@ pub struct Survey {
     pub sequences: u64,
     /// Residues of those.
     pub residues: u64,
+    /// How many of them have each number of tokens, `</s>` included.
+    pub lengths: BTreeMap<usize, u64>,
     /// Letters that are read as `X`.
     pub replaced: u64,
     /// The records left out, by reason.
@@ -114,6 +116,7 @@ impl Records {
                         Ok(replaced) => {
                             survey.sequences += 1;
                             survey.residues += tokens.len() as u64 - 1;
+                            *survey.lengths.entry(tokens.len()).or_default() += 1;
                             survey.replaced += replaced;
                         }
                         Err(Rejection { reason, detail }) => {

@@ -2,25 +2,25 @@
 
 /// Lengths to which sequences are padded, so that a few programs serve sequences of any length.
 ///
-/// Up to 128 tokens they are multiples of 16, above of an eighth of the power of two below:
-/// 144, 160, ..., 256, 288, ... At most an eighth of a long row is padding.
+/// Up to 128 tokens they are multiples of 16, the default step, above of an eighth of the power of
+/// two below: 144, 160, ..., 256, 288, ... At most an eighth of a long row is padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {
-    /// The least length.
-    pub least: usize,
+    /// All lengths are multiples of it.
+    pub step: usize,
 }
 
 impl Default for Lengths {
     fn default() -> Lengths {
-        Lengths { least: 16 }
+        Lengths { step: 16 }
     }
 }
 
 impl Lengths {
     /// The length for a sequence of `tokens` tokens, `</s>` included.
     pub fn of(self, tokens: usize) -> usize {
-        let tokens = tokens.max(self.least).max(1);
-        let step = (tokens.next_power_of_two() / 16).max(16);
+        let tokens = tokens.max(1);
+        let step = (tokens.next_power_of_two() / 16).max(self.step);
         tokens.next_multiple_of(step)
     }
 }

@@ -16,24 +16,31 @@ pub fn step_flops(model: &Model, rows: usize, input_length: usize, target_length
 
 /// Operations of one example's forward pass.
 fn forward_flops(model: &Model, input_length: usize, target_length: usize) -> f64 {
-    let weights = Weights::of(model);
-    let [d, inner, vocab] = [model.d_model, model.inner(), model.vocabulary].map(|n| n as f64);
+    let decoder = &Weights::of(model).decoder.layers;
+    let [d, vocab] = [model.d_model, model.vocabulary].map(|n| n as f64);
     let [s, t] = [input_length, target_length].map(|n| n as f64);
-    let encoder = &weights.encoder.layers;
-    let decoder = &weights.decoder.layers;
     // The cross-attention's keys and values are of the input's positions.
     let of_inputs = [decoder.cross.k.clone(), decoder.cross.v.clone()];
-    let products = 2.0 * s * matrix_elements(&encoder.leaves())
-        + 2.0 * t * matrix_elements(&decoder.leaves())
-        + 2.0 * (s - t) * matrix_elements(&of_inputs);
-    // Scores and weighted sums: each a product of `inner` terms for every pair of positions.
-    let attention = |queries: f64, keys: f64| 4.0 * queries * keys * inner;
-    let [encoder_layers, decoder_layers] =
-        [model.encoder_layers, model.decoder_layers].map(|n| n as f64);
-    let attentions =
-        encoder_layers * attention(s, s) + decoder_layers * (attention(t, t) + attention(t, s));
+    let products =
+        2.0 * t * matrix_elements(&decoder.leaves()) + 2.0 * (s - t) * matrix_elements(&of_inputs);
+    let attentions = attention_flops(model, t, t) + attention_flops(model, t, s);
     let logits = 2.0 * t * d * vocab;
-    products + attentions + logits
+    let layers = model.decoder_layers as f64;
+    encoder_flops(model, input_length) + products + layers * attentions + logits
+}
+
+/// Operations of the matrix products of the encoder's forward pass, for one sequence of `length`
+/// tokens.
+pub fn encoder_flops(model: &Model, length: usize) -> f64 {
+    let layers = Weights::of(model).encoder.layers;
+    let n = length as f64;
+    let products = 2.0 * n * matrix_elements(&layers.leaves());
+    products + model.encoder_layers as f64 * attention_flops(model, n, n)
+}
+
+/// Scores and weighted sums of a layer: each a product of `inner` terms for every pair of positions.
+fn attention_flops(model: &Model, queries: f64, keys: f64) -> f64 {
+    4.0 * queries * keys * model.inner() as f64
 }
 
 /// The elements of those parameters of layers that are matrices: each of them multiplies every

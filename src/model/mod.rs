@@ -22,7 +22,7 @@ pub use attention::AttentionImplementation;
 pub use axes::LogicalAxis;
 pub use config::{Activation, Initialization, Loss, Model};
 pub use decoding::{CrossKeyValues, DistanceBias, KeyValueCache};
-pub use flops::step_flops;
+pub use flops::{encoder_flops, step_flops};
 pub use loss::{Targets, TokenLoss, one_hot, token_loss, token_scores};
 pub use network::{Network, States, Tokens};
 pub use tie::TieEmbeddings;

@@ -287,16 +287,12 @@ impl<'g> Network<'g, '_> {
     /// between sequences are masked.
     fn relative(&self, table: Tensor<'g>, direction: Direction, length: i64) -> Tensor<'g> {
         let _scope = self.graph().scope("relative_bias");
-        let bias = position::bias(
-            table,
-            direction,
-            self.model.relative_max_distance,
-            length,
-            length,
-        );
+        let far = self.model.relative_max_distance;
         match self.attention {
-            AttentionImplementation::Formula => bias,
-            AttentionImplementation::Kernel(_) => relative_for_kernel(bias),
+            AttentionImplementation::Formula => position::bias(table, direction, far, length),
+            AttentionImplementation::Kernel(_) => {
+                relative_for_kernel(position::bias_by_products(table, direction, far, length))
+            }
         }
     }
 

@@ -35,19 +35,50 @@ pub fn bucket(distance: i64, direction: Direction, buckets: usize, max_distance:
 }
 
 /// The bias of each head for each pair of query and key: `table` `[buckets, heads]` to `[heads,
-/// queries, keys]`.
+/// length, length]`.
 ///
-/// A bucket is an interval of distances, so "which bucket" is two comparisons, and reading the
-/// table is a product with the resulting 0-1 array: quick on a matrix unit, and so is its
-/// derivative, where a gather's would be a scatter.
+/// It depends on their distance alone, so it is read from the table once for each distance, as a
+/// row that is then written shifted for each query. With distances in the order 0, 1, ..., -2, -1,
+/// that row repeated without end has query q's biases from `q (2 length - 1)` on.
 pub fn bias<'g>(
     table: Tensor<'g>,
     direction: Direction,
     max_distance: usize,
-    queries: i64,
-    keys: i64,
+    length: i64,
 ) -> Tensor<'g> {
-    bias_from(table, direction, max_distance, 0, queries, keys)
+    let g: &Graph = table.graph();
+    let (buckets, heads) = (table.dim(0), table.dim(1));
+    let distances = (0..length).chain(-length..0);
+    let of_distances: Vec<i32> = distances
+        .map(|distance| bucket(distance, direction, buckets as usize, max_distance) as i32)
+        .collect();
+    let around = 2 * length;
+    let of_distances = Literal::s32(&[around, 1], &of_distances).expect("one bucket a distance");
+    let buckets = g.iota(Shape::new(DType::S32, [around, buckets]), 1);
+    let one_hot = g
+        .literal(of_distances)
+        .equal(buckets)
+        .convert(table.dtype());
+    let row = g.einsum_with("dn,nh->hd", one_hot, table, Precision::Highest, None);
+    row.broadcast_in_dims(&[heads, length, around], &[0, 2])
+        .reshape(&[heads, length * around])
+        .slice_dim(1, 0, length * (around - 1))
+        .reshape(&[heads, length, around - 1])
+        .slice_dim(2, 0, length)
+}
+
+/// [`bias`] for a matrix unit.
+///
+/// A bucket is an interval of distances, so "which bucket" is two comparisons, and reading the
+/// table is a product with the resulting 0-1 array: quick on a matrix unit, and so is its
+/// derivative, where a gather's would be a scatter.
+pub fn bias_by_products<'g>(
+    table: Tensor<'g>,
+    direction: Direction,
+    max_distance: usize,
+    length: i64,
+) -> Tensor<'g> {
+    bias_from(table, direction, max_distance, 0, length, length)
 }
 
 /// [`bias`] for queries from `first_query` on.

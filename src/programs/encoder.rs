@@ -2,7 +2,7 @@
 
 use ankh_data::Packing;
 use ankh_data::tokenizer::EOS;
-use ankh_hlo::{DType, Error, Graph, Module, Precision, Shape, Tensor};
+use ankh_hlo::{DType, Error, Graph, Module, Precision, Tensor};
 
 use super::forward::network;
 use super::{Array, BatchShape, Programs, batch, declare};
@@ -15,14 +15,8 @@ use crate::model::{Parameter, Tokens, Weights};
 pub enum Pooling {
     /// The state of each position.
     None,
-    /// The mean of the states of residues: of all tokens but `</s>`.
+    /// The mean of the states of residues: of all tokens but `</s>`; zeros where there are none.
     Mean,
-}
-
-/// The most sequences that a row of an encoder's program may hold: one for each eight positions,
-/// so that their means are few beside their states.
-pub fn sequences_per_row(length: usize) -> usize {
-    (length / 8).max(1)
 }
 
 /// Whether a program of the encoder takes a parameter.
@@ -31,32 +25,30 @@ pub fn is_of_encoder(name: &str) -> bool {
 }
 
 impl Programs<'_> {
-    /// The parameters of the encoder ([`is_of_encoder`]), in their order, and packed rows (s32
-    /// `input_ids` and `input_segments`, `[rows, input length]`) to the encoder's states: float32
-    /// `[rows, input length, d_model]`. Where they are pooled, `[rows, n, d_model]`, n as
-    /// [`sequences_per_row`] says: the mean of segment 1, 2, ...; zeros where a row has fewer.
+    /// The parameters of the encoder ([`is_of_encoder`]), in their order, and padded rows (s32
+    /// `input_ids` and `attention_mask`, `[rows, input length]`) to the encoder's states: float32
+    /// `[rows, input length, d_model]`, or, where they are pooled, `[rows, d_model]`.
     pub fn encoder(&self, pooling: Pooling) -> Result<Module, Error> {
         let Programs { config, size, .. } = *self;
         let g = self.graph("encoder");
         let (specs, values) = encoder_parameters(&g, config);
-        let packed = BatchShape {
-            packing: Packing::Packed,
+        let padded = BatchShape {
+            packing: Packing::Padded,
             ..size
         };
-        let [input_ids, segments] = declare(&g, &batch(packed)[..2])[..] else {
+        let [input_ids, attention_mask] = declare(&g, &batch(padded)[..2])[..] else {
             unreachable!("two arrays")
         };
-        let tokens = Tokens::Packed {
-            input_segments: segments,
-            target_segments: segments,
-        };
+        let tokens = Tokens::Padded { attention_mask };
         let states = network(self, &specs, &values).encode(input_ids, tokens);
         let states = states.convert(DType::F32);
-        let states = match pooling {
-            Pooling::None => states,
-            Pooling::Mean => means(states, input_ids, segments),
+        let out = match pooling {
+            Pooling::None => states.with_logical_axes(&[Batch, Length, Embed]),
+            Pooling::Mean => {
+                mean(states, input_ids, attention_mask).with_logical_axes(&[Batch, Embed])
+            }
         };
-        g.finish(&[states.with_logical_axes(&[Batch, Length, Embed])], &[])
+        g.finish(&[out], &[])
     }
 }
 
@@ -77,17 +69,14 @@ fn encoder_parameters<'g>(g: &'g Graph, config: &Config) -> (Weights<Parameter>,
     (specs, values)
 }
 
-/// The mean of the states of each segment's residues.
-fn means<'g>(states: Tensor<'g>, ids: Tensor<'g>, segments: Tensor<'g>) -> Tensor<'g> {
+/// The mean of the states of each row's residues: of all tokens but `</s>`.
+fn mean<'g>(states: Tensor<'g>, ids: Tensor<'g>, mask: Tensor<'g>) -> Tensor<'g> {
     let g = states.graph();
-    let (rows, length) = (ids.dim(0), ids.dim(1));
-    let count = sequences_per_row(length as usize) as i64;
-    let number = g.iota(Shape::new(DType::S32, [rows, count, length]), 1) + 1.0;
-    let own = number.equal(segments.expand_dims(&[1]));
-    let is_residue = ids.not_equal(ids.full_like(EOS.into()));
-    let weights = (own & is_residue.expand_dims(&[1])).convert(DType::F32);
+    let is_token = mask.not_equal(mask.zeros_like());
+    let is_residue = is_token & ids.not_equal(ids.full_like(EOS.into()));
+    let weights = is_residue.convert(DType::F32);
     // As precise as the states are: the default on a TPU rounds them to bfloat16.
-    let sums = g.einsum_with("bsl,bld->bsd", weights, states, Precision::Highest, None);
-    let residues = weights.sum(&[2]).expand_dims(&[2]);
+    let sums = g.einsum_with("bl,bld->bd", weights, states, Precision::Highest, None);
+    let residues = weights.sum(&[1]).expand_dims(&[1]);
     sums / residues.maximum(residues.full_like(1.0))
 }

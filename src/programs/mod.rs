@@ -26,7 +26,7 @@ use crate::config::{self, Config};
 use crate::model::{AttentionImplementation, Parameter, Weights};
 
 pub use attention::{NoKernel, attention};
-pub use encoder::{Pooling, is_of_encoder, sequences_per_row};
+pub use encoder::{Pooling, is_of_encoder};
 pub use forward::Gradients;
 pub use generation::{AMINO_ACIDS, Constraint, RowsPerPrompt, Search};
 pub use histograms::Histogram;
