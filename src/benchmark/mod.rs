@@ -1,0 +1,3 @@
+//! The paper's benchmarks: what weights are worth for predicting structure and function.
+
+pub mod dataset;
