@@ -1,15 +1,14 @@
 //! Windows of sequences through the encoder, batch by batch.
 
-use ankh_data::Packing;
 use half::f16;
 
-use super::batches::{BatchSize, RowLengths, SortedBatch, batches};
 use super::parts::Part;
 use super::records::{Flow, Sequence};
 use super::{Error, Store};
-use crate::inference::{LoadedModel, Program, input_batch};
-use crate::mesh::ShardedArray;
-use crate::programs::{BatchShape, Pooling};
+use crate::inference::{
+    BatchSize, EncodedBatch, LoadedModel, RowLengths, SortedBatch, sorted_batches,
+};
+use crate::programs::Pooling;
 
 /// A model's encoder, and how it is used.
 pub struct Encoder<'m> {
@@ -23,8 +22,7 @@ pub struct Encoder<'m> {
 /// A batch that the devices are at work on.
 struct Started<'m, 'b> {
     batch: &'b SortedBatch,
-    program: Program<'m>,
-    states: Vec<ShardedArray>,
+    states: EncodedBatch<'m>,
 }
 
 impl<'m> Encoder<'m> {
@@ -70,7 +68,7 @@ impl<'m> Encoder<'m> {
             start
         });
         let offsets: Vec<u64> = offsets.collect();
-        let batches = batches(&lengths, &self.lengths, self.size);
+        let batches = sorted_batches(&lengths, &self.lengths, self.size);
         let mut tell = |batch: &SortedBatch, computed| {
             let residues = batch.sequences.iter().map(|&i| lengths[i] - 1);
             done(residues.clone().count(), residues.sum(), computed);
@@ -109,24 +107,10 @@ impl<'m> Encoder<'m> {
         sequences: &[Sequence],
         batch: &'b SortedBatch,
     ) -> Result<Started<'m, 'b>, Error> {
-        let (rows, length) = (batch.rows, batch.length);
-        let size = BatchShape {
-            rows,
-            input: length,
-            target: length,
-            packing: Packing::Padded,
-        };
-        let (model, pooling) = (self.model, self.pooling);
-        let key = format!("encoder {pooling:?}");
-        let program = model.program(&key, size, |programs| programs.encoder(pooling))?;
         let inputs = batch.sequences.iter().map(|&i| &sequences[i].tokens);
         let inputs: Vec<&Vec<u8>> = inputs.collect();
-        let states = program.start(&input_batch(&inputs, rows, length))?;
-        Ok(Started {
-            batch,
-            program,
-            states,
-        })
+        let states = self.model.encode(batch, &inputs, self.pooling)?;
+        Ok(Started { batch, states })
     }
 
     /// Waits for a batch, and writes each sequence's values to their place.
@@ -137,10 +121,11 @@ impl<'m> Encoder<'m> {
         offsets: &[u64],
         part: &mut Part,
     ) -> Result<(), Error> {
-        let states = started.program.to_host(&started.states[0])?;
+        let batch = started.batch;
+        let states = started.states.wait()?;
         let width = self.model.model().d_model * size_of::<f32>();
-        let length = started.batch.length;
-        for (row, &sequence) in started.batch.sequences.iter().enumerate() {
+        let length = batch.length;
+        for (row, &sequence) in batch.sequences.iter().enumerate() {
             let (first, count) = match self.pooling {
                 Pooling::Mean => (row, 1),
                 Pooling::None => (row * length, lengths[sequence] - 1),

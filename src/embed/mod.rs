@@ -10,7 +10,6 @@
 //! This module knows no command line. It does not know how the encoder computes
 //! ([`crate::programs`]), nor on what ([`crate::inference`]).
 
-mod batches;
 mod encoder;
 mod error;
 mod hdf5;
@@ -27,15 +26,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::hugging_face::Weights;
-use crate::inference::{Lengths, LoadedModel};
-use crate::model::encoder_flops;
+use crate::inference::LoadedModel;
 use crate::programs::Pooling;
 
 pub use error::Error;
 pub use output::Format;
 pub use records::{InputFile, Records, Survey, Unusable};
 
-use batches::{BatchSize, RowLengths};
 use encoder::Encoder;
 use output::{Content, Output};
 use parts::{Indexed, Part, Parts, State};
@@ -45,11 +42,6 @@ use records::{Flow, Sequence};
 const WINDOW_SEQUENCES: usize = 1 << 15;
 /// And about as many tokens as so many batches.
 const WINDOW_BATCHES: usize = 256;
-
-/// Operations that two cores do while they compile a program, 0.3 s.
-const PROGRAM_FLOPS_CPU: f64 = 3e10;
-/// And what a TPU or a GPU does while the host compiles one, 10 to 30 s.
-const PROGRAM_FLOPS: f64 = 1e15;
 
 /// What is made of the sequences.
 #[derive(Clone, Debug)]
@@ -187,15 +179,7 @@ pub fn embed(
 ) -> Result<Outcome, Error> {
     let format = options.validate()?;
     let (platform, devices) = model.devices();
-    let on_cpu = platform.starts_with("cpu");
-    let of_each = match on_cpu {
-        true => 2048usize.div_ceil(devices),
-        false => 1 << 15,
-    };
-    let size = BatchSize {
-        tokens: options.batch_tokens.unwrap_or(of_each * devices),
-        devices,
-    };
+    let size = model.encoder_batch(options.batch_tokens);
     let compute = match model.compute() {
         DType::Bf16 => "bfloat16",
         _ => "float32",
@@ -229,13 +213,7 @@ pub fn embed(
     if options.output.exists() && options.existing == Existing::Keep {
         return Err(options.exists());
     }
-    let (lengths, program_flops) = match on_cpu {
-        true => (Lengths::default(), PROGRAM_FLOPS_CPU),
-        // What the kernels of a TPU take.
-        false => (Lengths { step: 128 }, PROGRAM_FLOPS),
-    };
-    let flops = |length| encoder_flops(model.model(), length);
-    let lengths = RowLengths::choose(lengths, &survey.lengths, flops, program_flops);
+    let lengths = model.encoder_lengths(&survey.lengths);
     let mut work = Work {
         encoder: Encoder::new(model, options.pooling, (lengths, size), options.store),
         parts,

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::inference::Lengths;
+use super::Lengths;
 
 /// The lengths of rows that there are programs for, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl RowLengths {
 }
 
 /// The batches of sequences with these numbers of tokens, `</s>` included.
-pub fn batches(tokens: &[usize], lengths: &RowLengths, size: BatchSize) -> Vec<SortedBatch> {
+pub fn sorted_batches(tokens: &[usize], lengths: &RowLengths, size: BatchSize) -> Vec<SortedBatch> {
     let mut order: Vec<usize> = (0..tokens.len()).collect();
     order.sort_by_key(|&sequence| (Reverse(tokens[sequence]), sequence));
     let mut left = &order[..];
@@ -141,7 +141,7 @@ mod tests {
                 devices,
             };
             let mut rows = vec![0; count];
-            for batch in batches(&tokens, &lengths, size) {
+            for batch in sorted_batches(&tokens, &lengths, size) {
                 assert_eq!(batch.rows % devices, 0);
                 assert!(batch.sequences.len() <= batch.rows);
                 for sequence in batch.sequences {
@@ -190,7 +190,7 @@ mod tests {
             tokens: 4096,
             devices: 1,
         };
-        let batches = batches(&tokens, &lengths, size);
+        let batches = sorted_batches(&tokens, &lengths, size);
         let positions: usize = batches.iter().map(|b| b.length * b.rows).sum();
         let fill = tokens.iter().sum::<usize>() as f64 / positions as f64;
         assert!(fill > 0.9, "{fill}");
