@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::hugging_face::Weights;
-use crate::inference::LoadedModel;
+use crate::inference::{BatchSize, LoadedModel};
 use crate::programs::Pooling;
 
 pub use error::Error;
@@ -179,7 +179,11 @@ pub fn embed(
 ) -> Result<Outcome, Error> {
     let format = options.validate()?;
     let (platform, devices) = model.devices();
-    let size = model.encoder_batch(options.batch_tokens);
+    let batch_tokens = model.encoder_tokens(options.batch_tokens);
+    let size = BatchSize::Tokens {
+        tokens: batch_tokens,
+        devices,
+    };
     let compute = match model.compute() {
         DType::Bf16 => "bfloat16",
         _ => "float32",
@@ -200,7 +204,7 @@ pub fn embed(
         "store": options.store.name(),
         "format": format!("{format:?}"),
         "names": format!("{:?}", options.names),
-        "batch_tokens": size.tokens,
+        "batch_tokens": batch_tokens,
         "devices": devices,
         "platform": platform,
     });
@@ -227,7 +231,7 @@ pub fn embed(
     let mut flow = records.for_each(survey, &mut |sequence| {
         tokens += sequence.tokens.len();
         window.push(sequence);
-        if window.len() < WINDOW_SEQUENCES && tokens < WINDOW_BATCHES * size.tokens {
+        if window.len() < WINDOW_SEQUENCES && tokens < WINDOW_BATCHES * batch_tokens {
             return Ok(Flow::GoOn);
         }
         tokens = 0;

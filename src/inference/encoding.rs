@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use ankh_data::Packing;
 use ankh_pjrt::HostTensor;
 
-use super::{
-    BatchSize, Error, Lengths, LoadedModel, Program, RowLengths, SortedBatch, input_batch,
-};
+use super::{Error, Lengths, LoadedModel, Program, RowLengths, SortedBatch, input_batch};
 use crate::mesh::ShardedArray;
 use crate::model::encoder_flops;
 use crate::programs::{BatchShape, Pooling};
@@ -24,30 +22,35 @@ pub struct EncodedBatch<'m> {
 }
 
 impl LoadedModel {
-    /// The size of the encoder's batches: of `tokens` positions; without, 2048 on a CPU and 32,768
-    /// on each other device.
-    pub fn encoder_batch(&self, tokens: Option<usize>) -> BatchSize {
+    /// Positions of the encoder's batches: `tokens`; without, 2048 on a CPU and 32,768 on each
+    /// other device.
+    pub fn encoder_tokens(&self, tokens: Option<usize>) -> usize {
         let (platform, devices) = self.devices();
         let of_each = match platform.starts_with("cpu") {
             true => 2048usize.div_ceil(devices),
             false => 1 << 15,
         };
-        BatchSize {
-            tokens: tokens.unwrap_or(of_each * devices),
-            devices,
+        tokens.unwrap_or(of_each * devices)
+    }
+
+    /// Operations that the devices do while the host compiles a small program.
+    pub fn program_flops(&self) -> f64 {
+        match self.devices().0.starts_with("cpu") {
+            true => PROGRAM_FLOPS_CPU,
+            false => PROGRAM_FLOPS,
         }
     }
 
     /// The lengths of the encoder's rows for so many sequences of each number of tokens, `</s>`
     /// included.
     pub fn encoder_lengths(&self, sequences: &BTreeMap<usize, u64>) -> RowLengths {
-        let (lengths, program) = match self.devices().0.starts_with("cpu") {
-            true => (Lengths::default(), PROGRAM_FLOPS_CPU),
+        let lengths = match self.devices().0.starts_with("cpu") {
+            true => Lengths::default(),
             // What the kernels of a TPU take.
-            false => (Lengths { step: 128 }, PROGRAM_FLOPS),
+            false => Lengths { step: 128 },
         };
         let flops = |length| encoder_flops(self.model(), length);
-        RowLengths::choose(lengths, sequences, flops, program)
+        RowLengths::choose(lengths, sequences, flops, self.program_flops())
     }
 
     /// Starts the encoder on the inputs of a batch, which end with `</s>`.

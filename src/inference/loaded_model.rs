@@ -49,18 +49,28 @@ pub struct Program<'m> {
 impl LoadedModel {
     /// Opens the devices and puts the parameters on them.
     pub fn open(weights: Weights, options: ModelOptions) -> Result<LoadedModel, Error> {
-        LoadedModel::open_with(weights, options, |_| true)
+        LoadedModel::open_with(weights, options, Parameters::All)
     }
 
     /// The same with the encoder's parameters alone, for [`Programs::encoder`].
     pub fn open_encoder(weights: Weights, options: ModelOptions) -> Result<LoadedModel, Error> {
-        LoadedModel::open_with(weights, options, is_of_encoder)
+        LoadedModel::open_with(weights, options, Parameters::Encoder)
+    }
+
+    /// The same with the dimensions of `weights`, but parameters as a run draws them from a seed:
+    /// what an encoder is worth that learnt nothing.
+    pub fn open_random_encoder(
+        weights: Weights,
+        options: ModelOptions,
+        seed: u64,
+    ) -> Result<LoadedModel, Error> {
+        LoadedModel::open_with(weights, options, Parameters::RandomEncoder(seed))
     }
 
     fn open_with(
         weights: Weights,
         options: ModelOptions,
-        wanted: impl Fn(&str) -> bool,
+        wanted: Parameters,
     ) -> Result<LoadedModel, Error> {
         let vocabulary = weights.model.vocabulary;
         let tokenizer = options.tokenizer.or(weights.tokenizer);
@@ -73,7 +83,13 @@ impl LoadedModel {
                 ids,
             });
         }
-        let checksum = checksum(&weights.tensors);
+        let checksum = match wanted {
+            Parameters::RandomEncoder(seed) => {
+                let model = format!("{:?} {seed}", weights.model);
+                crc32c::crc32c(model.as_bytes())
+            }
+            _ => checksum(&weights.tensors),
+        };
         let mut config = Config {
             model: weights.model,
             ..Config::default()
@@ -95,14 +111,23 @@ impl LoadedModel {
         let programs = Programs::of_size(&config, size, mesh.platform(), mesh.rules());
         // The parameters come first in a state; their names are those of the weights.
         let mut tensors: HashMap<String, HostTensor> = weights.tensors.into_iter().collect();
+        let mut drawn = match wanted {
+            Parameters::RandomEncoder(seed) => drawn(&programs, &mesh, seed)?,
+            _ => vec![],
+        }
+        .into_iter();
         let mut parameters = Vec::new();
         for spec in programs.state_specs() {
             let Some(tensor) = tensors.remove(&spec.name) else {
                 break;
             };
-            if wanted(&spec.name) {
-                parameters.push(mesh.upload(&spec, &tensor)?);
-            }
+            let array = match (wanted, drawn.next()) {
+                (Parameters::All, _) => Some(mesh.upload(&spec, &tensor)?),
+                _ if !is_of_encoder(&spec.name) => None,
+                (_, Some(drawn)) => Some(drawn),
+                (_, None) => Some(mesh.upload(&spec, &tensor)?),
+            };
+            parameters.extend(array);
         }
         Ok(LoadedModel {
             tokenizer: Tokenizer::of(tokenizer),
@@ -113,6 +138,11 @@ impl LoadedModel {
             checksum,
             compiled: RefCell::default(),
         })
+    }
+
+    /// The devices, for programs of other parameters.
+    pub fn mesh(&self) -> &DeviceMesh {
+        &self.mesh
     }
 
     /// Its dimensions.
@@ -177,6 +207,25 @@ impl LoadedModel {
             executable,
         })
     }
+}
+
+/// Which parameters a model has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parameters {
+    All,
+    Encoder,
+    RandomEncoder(u64),
+}
+
+/// A first state, drawn from a seed.
+fn drawn(
+    programs: &Programs<'_>,
+    mesh: &DeviceMesh,
+    seed: u64,
+) -> Result<Vec<ShardedArray>, Error> {
+    let program = mesh.compile(&programs.initial()?)?;
+    let seed = mesh.upload(&program.parameters()[0], &HostTensor::new::<u64>([], &[seed]))?;
+    Ok(program.execute(vec![Input::Donate(seed)])?)
 }
 
 /// CRC-32C of all parameters, with their names.

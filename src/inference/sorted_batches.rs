@@ -27,11 +27,26 @@ pub struct SortedBatch {
 
 /// How large batches are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchSize {
-    /// Positions of a batch, about.
-    pub tokens: usize,
-    /// Rows are a multiple of it: what splits them.
-    pub devices: usize,
+pub enum BatchSize {
+    /// About so many positions.
+    Tokens {
+        /// Of all devices together.
+        tokens: usize,
+        /// Rows are a multiple of it: what splits them.
+        devices: usize,
+    },
+    /// So many rows, whatever their length.
+    Rows(usize),
+}
+
+impl BatchSize {
+    /// Rows of a length.
+    fn rows(self, length: usize) -> usize {
+        match self {
+            BatchSize::Tokens { tokens, devices } => (tokens / length / devices).max(1) * devices,
+            BatchSize::Rows(rows) => rows,
+        }
+    }
 }
 
 impl RowLengths {
@@ -81,7 +96,7 @@ impl RowLengths {
     ///
     /// # Panics
     /// Where it is longer than all that the lengths were chosen for.
-    fn of(&self, tokens: usize) -> usize {
+    pub fn of(&self, tokens: usize) -> usize {
         let longer = self.0.iter().find(|&&length| length >= tokens);
         *longer.expect("the lengths were chosen for it")
     }
@@ -95,7 +110,7 @@ pub fn sorted_batches(tokens: &[usize], lengths: &RowLengths, size: BatchSize) -
     let mut batches = Vec::new();
     while let Some(&longest) = left.first() {
         let length = lengths.of(tokens[longest]);
-        let rows = (size.tokens / length / size.devices).max(1) * size.devices;
+        let rows = size.rows(length);
         let (now, later) = left.split_at(rows.min(left.len()));
         left = later;
         batches.push(SortedBatch {
@@ -136,10 +151,7 @@ mod tests {
         for (count, size, devices) in [(1, 4096, 1), (700, 4096, 1), (700, 4096, 8), (60, 64, 3)] {
             let tokens = tokens(count);
             let lengths = RowLengths::choose(Lengths::default(), &counted(&tokens), cost, 1e6);
-            let size = BatchSize {
-                tokens: size,
-                devices,
-            };
+            let size = BatchSize::Tokens { tokens: size, devices };
             let mut rows = vec![0; count];
             for batch in sorted_batches(&tokens, &lengths, size) {
                 assert_eq!(batch.rows % devices, 0);
@@ -186,7 +198,7 @@ mod tests {
     fn little_is_padding() {
         let tokens = tokens(3000);
         let lengths = RowLengths::choose(Lengths::default(), &counted(&tokens), cost, 1e7);
-        let size = BatchSize {
+        let size = BatchSize::Tokens {
             tokens: 4096,
             devices: 1,
         };
