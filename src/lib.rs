@@ -21,6 +21,7 @@
 //! [`report`] and [`watch`] show runs in a browser. [`cli`] is the command line: arguments in, exit
 //! codes and advice out.
 
+pub mod benchmark;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
