@@ -223,6 +223,7 @@ goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from trans
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
 	$(TORCH_PYTHON) tests/golden/make_directories.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_generation.py
+	$(TORCH_PYTHON) tests/golden/make_convbert.py
 	WRITE_GOLDENS=1 cargo test --test integration -- shardings:: reference:: submit::
 
 .PHONY: check-export

@@ -5,6 +5,7 @@ mod accuracy;
 mod cli;
 mod compilation_cache;
 mod continuing;
+mod convbert;
 mod derivatives;
 mod embed;
 mod evaluate;

@@ -150,6 +150,11 @@ impl LoadedModel {
         &self.config.model
     }
 
+    /// The devices, for what else runs on them.
+    pub fn mesh(&self) -> &DeviceMesh {
+        &self.mesh
+    }
+
     /// The devices: their platform, its version, and how many there are.
     pub fn devices(&self) -> (String, usize) {
         (self.mesh.platform_version(), self.mesh.shape().devices())

@@ -29,6 +29,8 @@ pub enum Initializer {
     Constant(f64),
     /// N(0, this standard deviation).
     Normal(f64),
+    /// U(-this, this).
+    Uniform(f64),
 }
 
 impl Initializer {

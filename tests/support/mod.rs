@@ -48,7 +48,7 @@ pub fn weights(config: &Config) -> Vec<HostTensor> {
             .into_iter()
             .map(|u| match p.initializer {
                 Initializer::Constant(value) => (value + 0.2 * u) as f32,
-                Initializer::Normal(deviation) => (u * deviation) as f32,
+                Initializer::Normal(size) | Initializer::Uniform(size) => (u * size) as f32,
             });
         HostTensor::new::<f32>(p.dims.clone(), &values.collect::<Vec<_>>())
     };

@@ -40,10 +40,24 @@ impl Graph {
     #[track_caller]
     pub fn normal<'g>(&'g self, state: Tensor<'g>, dims: &[i64]) -> Tensor<'g> {
         let two: Vec<i64> = [2].iter().chain(dims).copied().collect();
-        let (_, bits) = state.random_bits(RngAlgorithm::ThreeFry, Shape::new(DType::U32, two));
-        let steps = (bits >> bits.full_like(8.0)).convert(DType::F32);
+        let steps = self.uniform_steps(state, &two);
         let part = |i| steps.slice_dim(0, i, i + 1).reshape(dims);
         let (u, v) = ((part(0) + 1.0) * (-24f64).exp2(), part(1) * (-24f64).exp2());
         (u.log() * -2.0).sqrt() * (v * std::f64::consts::TAU).cos()
+    }
+
+    /// Samples of the uniform distribution on [0, 1), float32 of `dims`, in steps of 2^-24, from a
+    /// Threefry state `u64[2]`.
+    #[track_caller]
+    pub fn uniform<'g>(&'g self, state: Tensor<'g>, dims: &[i64]) -> Tensor<'g> {
+        self.uniform_steps(state, dims) * (-24f64).exp2()
+    }
+
+    /// Whole numbers below 2^24, which float32 has all.
+    #[track_caller]
+    fn uniform_steps<'g>(&'g self, state: Tensor<'g>, dims: &[i64]) -> Tensor<'g> {
+        let shape = Shape::new(DType::U32, dims);
+        let (_, bits) = state.random_bits(RngAlgorithm::ThreeFry, shape);
+        (bits >> bits.full_like(8.0)).convert(DType::F32)
     }
 }

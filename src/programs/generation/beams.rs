@@ -6,8 +6,9 @@ use ankh_data::tokenizer::{EOS, PAD};
 use ankh_hlo::{DType, Shape, Tensor};
 
 use super::top_k::{gather, rows_of, top_k};
-use super::{Decoder, Settings, random};
+use super::{Decoder, Settings};
 use crate::model::KeyValueCache;
+use crate::programs::random;
 
 /// The score of what is no candidate, or what is added to it.
 const NO_CANDIDATE: f64 = -1e9;

@@ -4,7 +4,6 @@
 
 mod beams;
 mod choosing;
-mod random;
 mod top_k;
 
 use ankh_data::tokenizer::{EOS, PAD};
@@ -12,7 +11,7 @@ use ankh_hlo::{DType, Error, Graph, Module, Shape, Tensor};
 
 use super::forward::network;
 use super::signature::Array;
-use super::{Programs, declare, inputs, parameters};
+use super::{Programs, declare, inputs, parameters, random};
 use crate::config::LogicalAxis;
 use crate::model::{CrossKeyValues, DistanceBias, KeyValueCache, Network, Tokens, token_scores};
 use choosing::{Warp, constrained};

@@ -1,0 +1,359 @@
+//! The head that is trained on an encoder's states: its layer against PyTorch's ConvBertLayer, and
+//! what holds however a batch is padded, ordered and split over devices.
+
+use std::path::Path;
+
+use ankh::benchmark::{HeadBatch, HeadTrainer};
+use ankh::config::Config;
+use ankh::devices::open_mesh;
+use ankh::mesh::{DeviceMesh, Hosts};
+use ankh::programs::head::{Head, HeadKind, convbert};
+use ankh_hlo::{DType, Graph, Shape, Tensor};
+use ankh_pjrt::HostTensor;
+use serde_json::Value;
+
+use crate::support::{Random, compile, device, run};
+
+/// Relative to the largest reference value of each array, or to 1 where that is less.
+const FORWARD: f64 = 1e-5;
+const GRADIENT: f64 = 1e-4;
+
+/// Sums over devices are in another order, at each of some steps.
+const DEVICES: f64 = 1e-4;
+
+const WIDTH: usize = 16;
+const DROPOUT: f64 = 0.2;
+
+const KINDS: [HeadKind; 4] = [
+    HeadKind::Residues { classes: 3 },
+    HeadKind::Sequence { classes: 3 },
+    HeadKind::Value { mean: 0.7 },
+    HeadKind::Pairs,
+];
+
+fn head(kind: HeadKind) -> Head {
+    Head {
+        width: WIDTH,
+        kind,
+        dropout: DROPOUT,
+    }
+}
+
+fn floats(tensor: &HostTensor) -> Vec<f32> {
+    tensor.to_vec().unwrap()
+}
+
+#[track_caller]
+fn expect_close(name: &str, found: &[f32], expected: &[f32], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    let size = expected.iter().fold(1.0f32, |m, x| m.max(x.abs()));
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let difference = f64::from((f - e).abs() / size);
+        assert!(
+            difference <= tolerance,
+            "{name} [{i}]: {f}, expected {e}, {difference:.1e} of {size}"
+        );
+    }
+}
+
+#[test]
+fn the_layer_and_its_derivatives_are_those_of_transformers() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/convbert.json");
+    let golden: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let numbers = |name: &str| -> Vec<f32> {
+        let values = golden[name].as_array().unwrap_or_else(|| panic!("{name}"));
+        values.iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    };
+    let width = golden["width"].as_u64().unwrap() as usize;
+    let lengths: Vec<usize> = serde_json::from_value(golden["lengths"].clone()).unwrap();
+    let (rows, length) = (lengths.len(), *lengths.iter().max().unwrap());
+    let parameters = convbert::parameters(width);
+
+    let g = Graph::new("layer");
+    let float = |name: &str, dims: &[i64]| g.parameter(name, Shape::new(DType::F32, dims));
+    let dims = [rows as i64, length as i64, width as i64];
+    let values: Vec<Tensor<'_>> = parameters.iter().map(|p| float(&p.name, &p.dims)).collect();
+    let (states, cotangent) = (float("states", &dims), float("cotangent", &dims));
+    let mask = g.parameter("mask", Shape::new(DType::S32, &dims[..2]));
+    let output = convbert::layer(&values, states, mask, None);
+    let is_residue = mask.convert(DType::F32).expand_dims(&[2]);
+    let output = output * is_residue;
+    let sum = (output * cotangent).sum_all();
+    let mut results = vec![output];
+    results.extend(g.gradients(sum, &[&[states], &values[..]].concat()));
+    let program = compile(&g.finish(&results, &[]).unwrap());
+
+    let mut inputs: Vec<HostTensor> = parameters
+        .iter()
+        .map(|p| HostTensor::new(p.dims.clone(), &numbers(&p.name)))
+        .collect();
+    // What stands at padding must not matter, so it is made large.
+    let mut given = numbers("states");
+    for (at, x) in given.iter_mut().enumerate() {
+        let (row, position) = (at / (length * width), at / width % length);
+        if position >= lengths[row] {
+            *x = 100.0;
+        }
+    }
+    inputs.push(HostTensor::new(dims, &given));
+    inputs.push(HostTensor::new(dims, &numbers("cotangent")));
+    inputs.push(mask_of(&lengths, length));
+    let found = run(&program, &inputs);
+    expect_close("output", &floats(&found[0]), &numbers("output"), FORWARD);
+    let names = ["states"].into_iter();
+    let names = names.chain(parameters.iter().map(|p| p.name.as_str()));
+    for (name, found) in names.zip(&found[1..]) {
+        let name = format!("gradient of {name}");
+        expect_close(&name, &floats(found), &numbers(&name), GRADIENT);
+    }
+}
+
+/// s32 `[rows, length]`.
+fn mask_of(lengths: &[usize], length: usize) -> HostTensor {
+    let row = |&n: &usize| (0..length).map(move |i| i32::from(i < n));
+    let mask: Vec<i32> = lengths.iter().flat_map(row).collect();
+    HostTensor::new([lengths.len() as i64, length as i64], &mask)
+}
+
+/// A sequence: its number, its states `[length, WIDTH]`, and what can be learned of them.
+struct Sequence {
+    example: i32,
+    states: Vec<f32>,
+}
+
+/// Sequences of random lengths from 8 to 20.
+fn sequences(count: usize, random: &mut Random) -> Vec<Sequence> {
+    let one = |example: usize| {
+        let length = 8 + random.below(13);
+        let states = random.signed(length * WIDTH as i64);
+        Sequence {
+            example: example as i32,
+            states: states.iter().map(|&x| 1.7 * x as f32).collect(),
+        }
+    };
+    (0..count).map(one).collect()
+}
+
+impl Sequence {
+    fn length(&self) -> usize {
+        self.states.len() / WIDTH
+    }
+
+    /// Unit `unit` of residue `i`.
+    fn at(&self, i: usize, unit: usize) -> f32 {
+        self.states[i * WIDTH + unit]
+    }
+
+    /// The mean of a unit.
+    fn mean(&self, unit: usize) -> f32 {
+        (0..self.length()).map(|i| self.at(i, unit)).sum::<f32>() / self.length() as f32
+    }
+}
+
+/// A batch with simple labels: the sign of a unit and, for classes, of another; its mean for a
+/// whole sequence; whether two residues have the same sign.
+fn batch(kind: HeadKind, sequences: &[Sequence], length: usize, filling: f32) -> HeadBatch {
+    let rows = sequences.len() as i64;
+    let class = |x: f32, y: f32| match (x > 0.0, y > 0.0) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => 2,
+    };
+    let mut states = Vec::new();
+    for s in sequences {
+        states.extend(&s.states);
+        states.resize(states.len() + (length - s.length()) * WIDTH, filling);
+    }
+    let labels = match kind {
+        HeadKind::Residues { .. } => {
+            let label = |s: &Sequence, i: usize| match i < s.length() && i != 2 {
+                true => class(s.at(i, 0), s.at(i, 1)),
+                false => -1,
+            };
+            let row = |s| (0..length).map(move |i| label(s, i));
+            let labels: Vec<i32> = sequences.iter().flat_map(row).collect();
+            HostTensor::new([rows, length as i64], &labels)
+        }
+        HeadKind::Sequence { .. } => {
+            let label = |s: &Sequence| class(s.mean(0), s.mean(1));
+            HostTensor::new([rows], &sequences.iter().map(label).collect::<Vec<i32>>())
+        }
+        HeadKind::Value { mean } => {
+            let label = |s: &Sequence| mean as f32 + s.mean(0);
+            HostTensor::new([rows], &sequences.iter().map(label).collect::<Vec<f32>>())
+        }
+        HeadKind::Pairs => {
+            let label = |s: &Sequence, i: usize, j: usize| match i.max(j) < s.length() {
+                true => i32::from((s.at(i, 0) > 0.0) == (s.at(j, 0) > 0.0)),
+                false => -1,
+            };
+            let row = |s| (0..length * length).map(move |at| label(s, at / length, at % length));
+            let labels: Vec<i32> = sequences.iter().flat_map(row).collect();
+            HostTensor::new([rows, length as i64, length as i64], &labels)
+        }
+    };
+    let lengths: Vec<usize> = sequences.iter().map(Sequence::length).collect();
+    let examples: Vec<i32> = sequences.iter().map(|s| s.example).collect();
+    HeadBatch {
+        examples: HostTensor::new([rows], &examples),
+        states: HostTensor::new([rows, length as i64, WIDTH as i64], &states),
+        mask: mask_of(&lengths, length),
+        labels,
+    }
+}
+
+/// Some steps on these batches, and the losses.
+fn train(trainer: &mut HeadTrainer<'_>, batches: &[HeadBatch], steps: usize) -> Vec<f32> {
+    let batches = batches.iter().cycle().take(steps);
+    batches.map(|b| trainer.step(b, 3e-3).unwrap()).collect()
+}
+
+#[test]
+fn neither_the_padded_length_nor_the_order_of_rows_matters() {
+    for kind in KINDS {
+        let random = &mut Random(1);
+        let mut given = sequences(4, random);
+        let short = batch(kind, &given, 20, 0.0);
+        given.reverse();
+        let long = batch(kind, &given, 27, 9.0);
+        let mut found = Vec::new();
+        for batch in [&short, &long] {
+            let mut trainer = HeadTrainer::new(device(), head(kind), 3).unwrap();
+            let losses = train(&mut trainer, std::slice::from_ref(batch), 3);
+            found.push((losses, trainer.predict(&short.states, &short.mask).unwrap()));
+        }
+        let [(one, first), (two, second)] = &found[..] else {
+            unreachable!("two batches")
+        };
+        expect_close(&format!("losses of {kind:?}"), two, one, FORWARD);
+        expect_close(
+            &format!("{kind:?}"),
+            &floats(second),
+            &floats(first),
+            DEVICES,
+        );
+    }
+}
+
+fn eight_devices() -> DeviceMesh {
+    open_mesh(&Config::default(), "cpu-8".parse().unwrap(), Hosts::Real).unwrap()
+}
+
+#[test]
+fn eight_devices_train_as_one_does() {
+    let mesh = eight_devices();
+    for kind in KINDS {
+        let random = &mut Random(2);
+        let batches = [0, 1].map(|_| batch(kind, &sequences(8, random), 20, 0.0));
+        let mut one = HeadTrainer::new(device(), head(kind), 5).unwrap();
+        let mut eight = HeadTrainer::new(&mesh, head(kind), 5).unwrap();
+        let name = format!("{kind:?}");
+        let expected = train(&mut one, &batches, 6);
+        let found = train(&mut eight, &batches, 6);
+        expect_close(&name, &found, &expected, DEVICES);
+        let names = one.names();
+        let states = eight.state().unwrap().into_iter().zip(one.state().unwrap());
+        for (array, (found, expected)) in names.iter().zip(states) {
+            if array != "step" {
+                let name = format!("{name}: {array}");
+                expect_close(&name, &floats(&found), &floats(&expected), DEVICES);
+            }
+        }
+        let predict = |t: &HeadTrainer<'_>| t.predict(&batches[0].states, &batches[0].mask);
+        let (found, expected) = (predict(&eight).unwrap(), predict(&one).unwrap());
+        expect_close(&name, &floats(&found), &floats(&expected), DEVICES);
+    }
+}
+
+#[test]
+fn a_restored_head_takes_the_same_steps() {
+    let kind = HeadKind::Residues { classes: 3 };
+    let batches = [0, 1].map(|seed| batch(kind, &sequences(4, &mut Random(seed)), 20, 0.0));
+    let mut trainer = HeadTrainer::new(device(), head(kind), 8).unwrap();
+    train(&mut trainer, &batches, 3);
+    let state = trainer.state().unwrap();
+    let expected = (train(&mut trainer, &batches, 3), trainer.state().unwrap());
+    assert!(state != expected.1);
+
+    // Another process starts with other parameters, and the same one goes back.
+    let mut other = HeadTrainer::new(device(), head(kind), 8).unwrap();
+    train(&mut other, &batches, 1);
+    for trainer in [&mut other, &mut trainer] {
+        trainer.restore(&state).unwrap();
+        assert!(trainer.state().unwrap() == state);
+        let found = (train(trainer, &batches, 3), trainer.state().unwrap());
+        assert!(found == expected, "{:?} and {:?}", found.0, expected.0);
+    }
+}
+
+#[test]
+fn dropout_follows_seed_step_and_example() {
+    let kind = HeadKind::Sequence { classes: 3 };
+    let given = sequences(4, &mut Random(4));
+    let batch = batch(kind, &given, 20, 0.0);
+    let mut trainer = HeadTrainer::new(device(), head(kind), 8).unwrap();
+    let state = trainer.state().unwrap();
+    let mut loss = |batch: &HeadBatch, state: &[HostTensor]| {
+        trainer.restore(state).unwrap();
+        trainer.step(batch, 0.0).unwrap()
+    };
+    let first = loss(&batch, &state);
+    assert_eq!(first, loss(&batch, &state));
+    let mut later = state.clone();
+    *later.last_mut().unwrap() = HostTensor::scalar(1i32);
+    assert_ne!(first, loss(&batch, &later));
+    let mut renumbered = batch.clone();
+    renumbered.examples = HostTensor::new([4], &[4i32, 5, 6, 7]);
+    assert_ne!(first, loss(&renumbered, &state));
+    let mut other = HeadTrainer::new(device(), head(kind), 9).unwrap();
+    other.restore(&state).unwrap();
+    assert_ne!(first, other.step(&batch, 0.0).unwrap());
+}
+
+#[test]
+fn each_kind_learns() {
+    for kind in KINDS {
+        let random = &mut Random(7);
+        let train_batch = batch(kind, &sequences(32, random), 20, 0.0);
+        let unseen = batch(kind, &sequences(64, random), 20, 0.0);
+        let mut trainer = HeadTrainer::new(device(), head(kind), 1).unwrap();
+        let before = mistakes(kind, &trainer, &unseen);
+        let losses = train(&mut trainer, std::slice::from_ref(&train_batch), 150);
+        let after = mistakes(kind, &trainer, &unseen);
+        println!(
+            "{kind:?}: {before} -> {after}, loss {} -> {}",
+            losses[0], losses[149]
+        );
+        assert!(after < 0.5 * before, "{kind:?}: {before} -> {after}");
+    }
+}
+
+/// The share of wrong predictions, or the mean squared error.
+fn mistakes(kind: HeadKind, trainer: &HeadTrainer<'_>, batch: &HeadBatch) -> f64 {
+    let outputs = trainer.predict(&batch.states, &batch.mask).unwrap();
+    let outputs = floats(&outputs);
+    let costs: Vec<f64> = match kind {
+        HeadKind::Value { .. } => {
+            let pairs = outputs.iter().zip(floats(&batch.labels));
+            pairs.map(|(x, y)| f64::from((x - y).powi(2))).collect()
+        }
+        HeadKind::Pairs => {
+            let labels: Vec<i32> = batch.labels.to_vec().unwrap();
+            let length = batch.labels.dims[1] as usize;
+            let apart = |at: usize| (at / length % length).abs_diff(at % length);
+            let labelled = labels.iter().zip(&outputs).enumerate();
+            let labelled = labelled.filter(|(at, (label, _))| **label >= 0 && apart(*at) >= 6);
+            let cost = |(_, (&label, &x)): (_, (&i32, &f32))| f64::from((label > 0) != (x > 0.0));
+            labelled.map(cost).collect()
+        }
+        HeadKind::Residues { classes } | HeadKind::Sequence { classes } => {
+            let labels: Vec<i32> = batch.labels.to_vec().unwrap();
+            let rows = outputs.chunks(classes).zip(labels);
+            let best = |row: &[f32]| (0..classes).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            let labelled = rows.filter(|(_, label)| *label >= 0);
+            let cost = |(row, label): (&[f32], i32)| f64::from(best(row) != Some(label as usize));
+            labelled.map(cost).collect()
+        }
+    };
+    costs.iter().sum::<f64>() / costs.len() as f64
+}
