@@ -34,11 +34,18 @@ pub fn epoch(
     }
     let numbers: Vec<usize> = (0..batches.len()).collect();
     let order = shuffled(&numbers, key.with(1)).into_iter();
-    order.map(|batch| std::mem::take(&mut batches[batch])).collect()
+    order
+        .map(|batch| std::mem::take(&mut batches[batch]))
+        .collect()
 }
 
 /// The batch of some examples.
-pub fn batch_of(examples: &[usize], dataset: &Dataset, rows: usize, lengths: &RowLengths) -> SortedBatch {
+pub fn batch_of(
+    examples: &[usize],
+    dataset: &Dataset,
+    rows: usize,
+    lengths: &RowLengths,
+) -> SortedBatch {
     let longest = examples.iter().map(|&i| dataset.examples[i].sequence.len());
     SortedBatch {
         length: lengths.of(longest.max().unwrap_or(1)),
@@ -157,8 +164,11 @@ pub fn predictions(
             Target::ResidueClasses(labels) => {
                 let classes = dataset.classes.len();
                 let labelled = labels.iter().zip(own.chunks(classes));
-                let labelled = labelled.filter_map(|(label, logits)| Some((label.as_ref()?, logits)));
-                let right = labelled.clone().filter(|(label, logits)| **label == largest(logits));
+                let labelled =
+                    labelled.filter_map(|(label, logits)| Some((label.as_ref()?, logits)));
+                let right = labelled
+                    .clone()
+                    .filter(|(label, logits)| **label == largest(logits));
                 Prediction::Residues {
                     right: right.count() as u32,
                     all: labelled.count() as u32,
@@ -198,7 +208,9 @@ fn precision(contacts: &Contacts, logits: &[f32], length: usize) -> Prediction {
     likely.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let of_first = |count: usize| {
         let first = &likely[..count.min(likely.len())];
-        let touching = first.iter().filter(|(_, pair)| pairs.binary_search(pair).is_ok());
+        let touching = first
+            .iter()
+            .filter(|(_, pair)| pairs.binary_search(pair).is_ok());
         (!first.is_empty()).then(|| touching.count() as f32 / first.len() as f32)
     };
     Prediction::Contacts {

@@ -205,7 +205,10 @@ pub fn figures(
         let resampled: Option<Vec<f64>> = (0..RESAMPLES).map(resample).collect();
         let interval = resampled.and_then(|values| {
             let outside = (1.0 - LEVEL) / 2.0;
-            Some([quantile(&values, outside)?, quantile(&values, 1.0 - outside)?])
+            Some([
+                quantile(&values, outside)?,
+                quantile(&values, 1.0 - outside)?,
+            ])
         });
         Some(Figure {
             measure,

@@ -204,7 +204,10 @@ fn describe(
 ) -> Map<String, Value> {
     let mut digest = 0;
     for example in &dataset.examples {
-        let labelled = format!("{} {:?} {:?}", example.sequence, example.split, example.target);
+        let labelled = format!(
+            "{} {:?} {:?}",
+            example.sequence, example.split, example.target
+        );
         digest = crc32c::crc32c_append(digest, labelled.as_bytes());
     }
     let training = &options.training;
@@ -247,7 +250,12 @@ fn lengths(
         3.0 * (9.0 * length * width * width + 2.0 * length * length * width) * passes as f64
     };
     // A step with its derivatives compiles as long as some encoders do.
-    RowLengths::choose(Lengths::default(), &counts, flops, 4.0 * model.program_flops())
+    RowLengths::choose(
+        Lengths::default(),
+        &counts,
+        flops,
+        4.0 * model.program_flops(),
+    )
 }
 
 /// The trainings of a benchmark.
@@ -351,10 +359,12 @@ impl Work<'_> {
             Kind::SequenceClasses => HeadKind::Sequence { classes },
             Kind::Contacts => HeadKind::Pairs,
             Kind::SequenceValue => {
-                let labels = train.iter().map(|&i| match self.dataset.examples[i].target {
-                    Target::Value(value) => value,
-                    _ => 0.0,
-                });
+                let labels = train
+                    .iter()
+                    .map(|&i| match self.dataset.examples[i].target {
+                        Target::Value(value) => value,
+                        _ => 0.0,
+                    });
                 HeadKind::Value {
                     mean: labels.sum::<f64>() / train.len() as f64,
                 }

@@ -65,7 +65,9 @@ impl SavedFile<'_> {
         let file = SafeTensors::deserialize(bytes).ok()?;
         let state = |of: &str| -> Option<Vec<HostTensor>> {
             let names = (0..header.arrays).map(|i| format!("{of}.{i}"));
-            names.map(|name| file.tensor(&name).ok().and_then(tensor)).collect()
+            names
+                .map(|name| file.tensor(&name).ok().and_then(tensor))
+                .collect()
         };
         (header.identity == self.identity).then_some(())?;
         Some(Saved {
@@ -85,7 +87,9 @@ impl SavedFile<'_> {
         let header = serde_json::to_string(&header).expect("numbers and text");
         let named = |of: &'static str, state: &'_ [HostTensor]| -> Vec<(String, HostTensor)> {
             let named = state.iter().enumerate();
-            named.map(|(i, t)| (format!("{of}.{i}"), t.clone())).collect()
+            named
+                .map(|(i, t)| (format!("{of}.{i}"), t.clone()))
+                .collect()
         };
         let mut tensors = named("now", &saved.now);
         tensors.extend(named("best", saved.best.as_deref().unwrap_or_default()));
@@ -99,7 +103,8 @@ impl SavedFile<'_> {
             (name, view.expect("a state is of 4-byte numbers"))
         });
         let metadata = [("training".to_owned(), header)].into_iter().collect();
-        let bytes = safetensors::serialize(views, Some(metadata)).expect("views of their own bytes");
+        let bytes =
+            safetensors::serialize(views, Some(metadata)).expect("views of their own bytes");
         atomic::replace_file(self.path, &bytes)
             .map_err(|source| Error::file("write", self.path, source))
     }

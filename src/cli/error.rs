@@ -17,7 +17,7 @@ use crate::programs::sharding::ShardingError;
 use crate::run_dir::{Contents, Damage, RunError};
 use crate::telemetry::TelemetryError;
 use crate::train::TrainError;
-use crate::{checkpoint, evaluate, generate, hugging_face, inference, score};
+use crate::{benchmark, checkpoint, evaluate, generate, hugging_face, inference, score};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -448,6 +448,29 @@ impl From<evaluate::Error> for CliError {
             evaluate::Error::Score(error) => error.into(),
             error @ evaluate::Error::NoTargets => Self::failed(error),
         }
+    }
+}
+
+impl From<benchmark::Error> for CliError {
+    fn from(error: benchmark::Error) -> Self {
+        use benchmark::Error as E;
+        let error = match error {
+            E::Dataset(error) => return error.into(),
+            E::Inference(error) => return error.into(),
+            E::Journal(error) => return error.into(),
+            error => error,
+        };
+        let exit = match &error {
+            E::File { .. } | E::NotFinite { .. } => Exit::Failed,
+            _ => Exit::Usage,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<benchmark::dataset::Error> for CliError {
+    fn from(error: benchmark::dataset::Error) -> Self {
+        Self::new(Exit::Usage, error)
     }
 }
 

@@ -4,6 +4,7 @@
 //! passes through [`CliError`], the one place that knows exit codes and advice.
 
 mod batches;
+mod benchmark;
 mod compile;
 mod configuration;
 mod doctor;
@@ -80,6 +81,7 @@ enum Command {
     Export(weights::ExportArgs),
     Evaluate(evaluate::EvaluateArgs),
     Score(score::ScoreArgs),
+    Benchmark(Box<benchmark::BenchmarkArgs>),
     Doctor(doctor::DoctorArgs),
     Submit(Box<jobs::SubmitArgs>),
     Status(jobs::StatusArgs),
@@ -127,6 +129,7 @@ pub fn main() -> ExitCode {
         Some(Command::Export(arguments)) => weights::export(arguments),
         Some(Command::Evaluate(arguments)) => evaluate::run(arguments),
         Some(Command::Score(arguments)) => score::run(arguments),
+        Some(Command::Benchmark(arguments)) => benchmark::run(*arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
         Some(Command::Init(arguments)) => init::run(arguments),
         Some(Command::Completions(arguments)) => shell::completions(arguments),

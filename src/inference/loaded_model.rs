@@ -140,11 +140,6 @@ impl LoadedModel {
         })
     }
 
-    /// The devices, for programs of other parameters.
-    pub fn mesh(&self) -> &DeviceMesh {
-        &self.mesh
-    }
-
     /// Its dimensions.
     pub fn model(&self) -> &Model {
         &self.config.model
@@ -229,7 +224,10 @@ fn drawn(
     seed: u64,
 ) -> Result<Vec<ShardedArray>, Error> {
     let program = mesh.compile(&programs.initial()?)?;
-    let seed = mesh.upload(&program.parameters()[0], &HostTensor::new::<u64>([], &[seed]))?;
+    let seed = mesh.upload(
+        &program.parameters()[0],
+        &HostTensor::new::<u64>([], &[seed]),
+    )?;
     Ok(program.execute(vec![Input::Donate(seed)])?)
 }
 

@@ -151,7 +151,10 @@ mod tests {
         for (count, size, devices) in [(1, 4096, 1), (700, 4096, 1), (700, 4096, 8), (60, 64, 3)] {
             let tokens = tokens(count);
             let lengths = RowLengths::choose(Lengths::default(), &counted(&tokens), cost, 1e6);
-            let size = BatchSize::Tokens { tokens: size, devices };
+            let size = BatchSize::Tokens {
+                tokens: size,
+                devices,
+            };
             let mut rows = vec![0; count];
             for batch in sorted_batches(&tokens, &lengths, size) {
                 assert_eq!(batch.rows % devices, 0);

@@ -1,0 +1,322 @@
+//! `pretrain benchmark`: what weights are worth for predicting structure and function.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json as value};
+
+use super::model::ModelArgs;
+use super::output::{count, json, line_of};
+use super::progress::{WorkProgress, stop_requests};
+use super::{CliError, Exit};
+use crate::benchmark::dataset::{self, Counts, Dataset, Files};
+use crate::benchmark::presets::{PRESETS, Preset};
+use crate::benchmark::{
+    BenchmarkOptions, Features, HeadTraining, Predictor, Progress, Results, benchmark,
+};
+use crate::inference::{LoadedModel, Unfinished};
+use crate::telemetry::print_line;
+
+/// Measure what weights are worth: train a small head on the states of the frozen encoder.
+///
+/// As the authors of Ankh do it: a ConvBERT layer and a linear one, AdamW, the epoch that is best
+/// on the validation set. Each figure has an interval, by resampling proteins, and each seed is a
+/// training of its own. Data without a test set are tested in parts, each by a head that was
+/// trained on the others.
+///
+/// Stopped or killed work goes on where it was when the same command is run again.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  pretrain benchmark q3 --weights hf --data labelled.fasta --output q3.json --epochs 2\n  \
+    pretrain benchmark q3 --weights hf --data labelled.fasta --output letters.json --baseline composition"
+)]
+pub(super) struct BenchmarkArgs {
+    /// What is predicted.
+    #[arg(value_name = "BENCHMARK", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| {
+        clap::builder::PossibleValue::new(p.name).help(p.about)
+    })))]
+    benchmark: String,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Files of labelled proteins, as they are published: FASTA of biotrainer, CSV of FLIP or
+    /// ProteinGym, JSON of TAPE.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// FASTA with the labels of the sequences, where those are in a file of their own.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// FASTA with 0 for each residue that has no label.
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
+    /// The JSON file to write.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace the output if it is there.
+    #[arg(long)]
+    replace: bool,
+    /// Discard unfinished work that another command began.
+    #[arg(long)]
+    restart: bool,
+    /// What predicts.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = HeadName::Convbert)]
+    head: HeadName,
+    /// Measure something that knows less instead of the weights.
+    #[arg(long, value_name = "NAME", value_enum)]
+    baseline: Option<Baseline>,
+    /// Trainings, with the seeds 7, 8, ...
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Parts of which each is tested in turn, where the data have no test set.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    folds: usize,
+    /// Passes over the training set.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
+    epochs: usize,
+    /// Proteins of a step.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive)]
+    batch: usize,
+    /// The highest learning rate.
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Leave out and count proteins of more residues.
+    #[arg(long, value_name = "RESIDUES", default_value_t = 1024, value_parser = positive)]
+    max_length: usize,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
+        Ok(number) => Ok(number),
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HeadName {
+    /// A ConvBERT layer and a linear one.
+    Convbert,
+    /// The label of the protein whose mean state is nearest.
+    Nearest,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Baseline {
+    /// The same encoder with random weights.
+    Random,
+    /// Which residue is where, without an encoder.
+    Composition,
+}
+
+impl BenchmarkArgs {
+    fn preset(&self) -> &'static Preset {
+        Preset::named(&self.benchmark).expect("the parser knows the names")
+    }
+
+    fn read(&self) -> Result<(Dataset, Counts), CliError> {
+        let files = Files {
+            sequences: self.data.clone(),
+            labels: self.labels.clone(),
+            mask: self.mask.clone(),
+        };
+        let reading = self.preset().reading(Some(self.max_length));
+        let (dataset, counts) = dataset::read(&files, &reading)?;
+        let reasons = counts.reasons();
+        if !reasons.is_empty() {
+            print_line(&format!("left out: {reasons}"));
+        }
+        if counts.replaced > 0 {
+            let replaced = count(counts.replaced as u64);
+            print_line(&format!("{replaced} letters are read as X"));
+        }
+        if counts.shared > 0 {
+            let shared = count(counts.shared as u64);
+            print_line(&format!(
+                "warning: {shared} sequences of tests are in training or validation too"
+            ));
+        }
+        Ok((dataset, counts))
+    }
+
+    fn open(&self) -> Result<LoadedModel, CliError> {
+        let (weights, options) = (self.model.read()?, self.model.options());
+        Ok(match self.baseline {
+            Some(Baseline::Random) => LoadedModel::open_random_encoder(weights, options, SEED)?,
+            _ => LoadedModel::open_encoder(weights, options)?,
+        })
+    }
+
+    fn options(&self) -> BenchmarkOptions {
+        BenchmarkOptions {
+            output: self.output.clone(),
+            features: match self.baseline {
+                Some(Baseline::Composition) => Features::Letters,
+                _ => Features::States,
+            },
+            predictor: match self.head {
+                HeadName::Convbert => Predictor::ConvBert,
+                HeadName::Nearest => Predictor::Nearest,
+            },
+            training: HeadTraining {
+                epochs: self.epochs,
+                batch: self.batch,
+                learning_rate: self.learning_rate,
+                ..HeadTraining::default()
+            },
+            seeds: (0..self.seeds).map(|number| SEED + number).collect(),
+            folds: self.folds,
+            unfinished: match self.restart {
+                true => Unfinished::Discard,
+                false => Unfinished::Continue,
+            },
+        }
+    }
+
+    fn baseline(&self) -> Option<&'static str> {
+        self.baseline.map(|baseline| match baseline {
+            Baseline::Random => "random weights",
+            Baseline::Composition => "composition",
+        })
+    }
+
+    /// What the figures follow from beside the data and the training.
+    fn description(&self, model: &LoadedModel) -> Map<String, Value> {
+        let described = value!({
+            "format": 1,
+            "benchmark": self.benchmark,
+            "weights": format!("{:08x}", model.checksum()),
+            "computation": self.model.computation(),
+            "baseline": self.baseline(),
+        });
+        match described {
+            Value::Object(described) => described,
+            _ => unreachable!("an object is written there"),
+        }
+    }
+}
+
+/// The first seed; the authors' only one.
+const SEED: u64 = 7;
+
+pub(super) fn run(arguments: BenchmarkArgs) -> Result<Exit, CliError> {
+    let output = &arguments.output;
+    if output.is_dir() || (output.exists() && !arguments.replace) {
+        let error = CliError::usage(format!("{} exists already", output.display()));
+        return Err(error.help("give another --output, or --replace"));
+    }
+    let (dataset, counts) = arguments.read()?;
+    let requests = stop_requests()?;
+    let model = arguments.open()?;
+    let options = arguments.options();
+    let began = Instant::now();
+    requests.begin();
+    let mut states = WorkProgress::new("proteins encoded");
+    let mut steps = WorkProgress::new("steps of training");
+    let done = benchmark(
+        &model,
+        &dataset,
+        &options,
+        arguments.description(&model),
+        &mut |progress| {
+            match progress {
+                Progress::States(done, all) => states.show(done as u64, all as u64),
+                Progress::Steps(done, all) => steps.show(done, all),
+            }
+            match requests.stop() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        },
+    )?;
+    states.finish();
+    steps.finish();
+    let Some((results, finished)) = done else {
+        print_line("stopped: the same command goes on with what is left");
+        return Ok(Exit::Stopped);
+    };
+    let report = report(&arguments, &model, &dataset, &counts, &results);
+    let mut text = serde_json::to_vec_pretty(&report).map_err(CliError::failed)?;
+    text.push(b'\n');
+    ankh_storage::atomic::replace_file(output, &text)
+        .map_err(|error| CliError::failed(format!("cannot write {}: {error}", output.display())))?;
+    finished.remove()?;
+    match arguments.json {
+        true => json(&report)?,
+        false => show(&arguments, &results, began.elapsed().as_secs_f64())?,
+    }
+    Ok(Exit::Done)
+}
+
+/// What is written. It follows from the data, the weights and the options alone.
+fn report(
+    arguments: &BenchmarkArgs,
+    model: &LoadedModel,
+    dataset: &Dataset,
+    counts: &Counts,
+    results: &Results,
+) -> Value {
+    let trainings = results.trainings.iter().map(
+        |(seed, fold, trained)| value!({ "seed": seed, "fold": fold, "epochs": trained.epochs }),
+    );
+    value!({
+        "benchmark": arguments.benchmark,
+        "weights": format!("{:08x}", model.checksum()),
+        "baseline": arguments.baseline(),
+        "head": arguments.options().predictor,
+        "seeds": arguments.options().seeds,
+        "epochs": arguments.epochs,
+        "batch": arguments.batch,
+        "learning_rate": arguments.learning_rate,
+        "classes": dataset.classes,
+        "read": counts.read,
+        "train": results.train,
+        "validation": results.validation,
+        "tests": results.tests,
+        "trainings": trainings.collect::<Vec<_>>(),
+    })
+}
+
+fn show(arguments: &BenchmarkArgs, results: &Results, seconds: f64) -> Result<(), CliError> {
+    let line = |name: &str, shown: String| line_of(&format!("{name:<13}{shown}"));
+    line(
+        "benchmark",
+        format!("{}, {}", arguments.benchmark, arguments.preset().about),
+    )?;
+    if let Some(baseline) = arguments.baseline() {
+        line("baseline", baseline.into())?;
+    }
+    line("output", arguments.output.display().to_string())?;
+    let (train, validation) = (results.train as u64, results.validation as u64);
+    let trained = format!(
+        "{} proteins, {} to choose the epoch",
+        count(train),
+        count(validation)
+    );
+    line("training", trained)?;
+    line("seconds", format!("{seconds:.1}"))?;
+    line_of("")?;
+    line_of(&format!(
+        "{:<24}{:>9}  {:<18}{:>8}  {:<17}seeds",
+        "test", "proteins", "measure", "value", "95 % interval"
+    ))?;
+    for (name, test) in &results.tests {
+        for figure in &test.figures {
+            let interval = figure.interval.map_or("undefined".into(), |[low, high]| {
+                format!("{low:.4} to {high:.4}")
+            });
+            let seeds = figure.seeds.iter().map(|value| format!("{value:.4}"));
+            line_of(&format!(
+                "{name:<24}{:>9}  {:<18}{:>8.4}  {interval:<17}{}",
+                count(test.examples as u64),
+                figure.measure.name(),
+                figure.value,
+                seeds.collect::<Vec<_>>().join(" ")
+            ))?;
+        }
+    }
+    Ok(())
+}
