@@ -100,6 +100,7 @@ pub fn benchmark(
     description: Map<String, Value>,
     each: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Option<(Results, Finished)>, Error> {
+    check(model, dataset, options)?;
     let folds = folds(dataset, options.folds)?;
     let described = describe(options, dataset, description);
     let mut journal = Journal::open(&options.output, &described, options.unfinished)?;
@@ -193,6 +194,20 @@ impl Finished {
     pub fn remove(self) -> Result<(), Error> {
         self.forget()?;
         self.journal.map_or(Ok(()), |journal| Ok(journal.remove()?))
+    }
+}
+
+/// What can be told before any work.
+fn check(model: &LoadedModel, dataset: &Dataset, options: &BenchmarkOptions) -> Result<(), Error> {
+    let width = model.model().d_model;
+    match (options.predictor, options.features, dataset.kind) {
+        (Predictor::Nearest, _, Kind::ResidueClasses | Kind::Contacts) => {
+            Err(Error::NearestOfResidues)
+        }
+        (Predictor::ConvBert, Features::States, _) if !width.is_multiple_of(4) => {
+            Err(Error::Width(width))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -332,9 +347,6 @@ impl Work<'_> {
             kind: self.kind(&fold.train),
             dropout: self.options.training.dropout,
         };
-        if !head.width.is_multiple_of(4) {
-            return Err(Error::Width(head.width));
-        }
         let seed_of_fold = seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
         let mut trainer = HeadTrainer::new(self.model.mesh(), head, seed_of_fold)?;
         let material = Material {

@@ -33,7 +33,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A file of labels or a mask beside files that hold their own.
-    #[error("{} is {format}: separate labels and masks go with FASTA alone", path.display())]
+    #[error("{} is given beside {format}: separate labels and masks go with FASTA alone", path.display())]
     Beside { path: PathBuf, format: &'static str },
     /// A table lacks a column.
     #[error("{}:1: there is no column {column}; it has {}", path.display(), found.join(", "))]

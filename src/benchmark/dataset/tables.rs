@@ -106,7 +106,9 @@ impl Columns {
         into.counts.read += 1;
         let id = self.id.map(cell).filter(|id| !id.is_empty());
         // FLIP's rows have no ids.
-        let id = id.map_or_else(|| place.to_string(), str::to_owned);
+        let name = place.file.file_name().unwrap_or_default();
+        let name = || format!("{}:{}", name.to_string_lossy(), place.line);
+        let id = id.map_or_else(name, str::to_owned);
         let mut split = None;
         if let Some(column) = self.set {
             let (name, fault) = (cell(column), |fault| Error::at(&place, fault));

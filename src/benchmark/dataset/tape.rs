@@ -55,13 +55,16 @@ pub(super) fn read(path: &Path, into: &mut Collector) -> Result<(), Error> {
     });
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let split = split::of_file(&stem, &into.reading.tests);
-    let name = path.display().to_string();
+    let mut found = 0;
     json::for_each(path, &mut |record: Record, place| {
         into.counts.read += 1;
-        let id = match &record.id {
-            Some(Value::String(id)) => id.clone(),
-            Some(Value::Number(id)) => format!("{name}#{id}"),
-            _ => place.to_string(),
+        found += 1;
+        // TAPE counts the records of each file from 0.
+        let digits = |id: &str| id.bytes().all(|byte| byte.is_ascii_digit());
+        let id = match record.id.as_ref().and_then(text) {
+            Some(id) if digits(&id) => format!("{stem}#{id}"),
+            Some(id) => id,
+            None => format!("{stem}#{}", found - 1),
         };
         let sequence = record.primary.clone().ok_or_else(|| {
             let problem = "the record has no `primary`: expected the sequence there".into();
