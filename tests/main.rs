@@ -2,6 +2,7 @@
 //! them waits, and are linked once.
 
 mod accuracy;
+mod benchmark;
 mod cli;
 mod compilation_cache;
 mod continuing;
