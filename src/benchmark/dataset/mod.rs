@@ -125,7 +125,8 @@ pub struct Counts {
     pub too_long: usize,
     /// Left out: of no set, where the format has sets for the others.
     pub without_set: usize,
-    /// Left out: not in the file of labels, which may be for part of the sequences.
+    /// Left out: not in the file of labels, or with an empty cell in ProteinGym's table, both of
+    /// which may have labels for part of the sequences.
     pub unlabelled: usize,
     /// Letters that became `X`, because the vocabulary lacks them.
     pub replaced: usize,
@@ -140,7 +141,7 @@ impl Counts {
         let reasons = [
             (self.too_long, "too long"),
             (self.without_set, "of no set"),
-            (self.unlabelled, "not in the file of labels"),
+            (self.unlabelled, "without a label"),
         ];
         let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);
         let words: Vec<String> = reasons
@@ -217,8 +218,8 @@ pub enum Target {
 /// The pairs of residues under 8 angstrom apart, of those resolved in the structure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contacts {
-    /// `[residues]`: whether the residue's position is known. A pair with one that is not is neither
-    /// a contact nor none.
+    /// `[residues]`: whether the residue's position is known. A pair with one that is not is
+    /// neither a contact nor none.
     pub resolved: Vec<bool>,
     /// `(i, j)` with `i < j`, in ascending order, at every separation: whoever measures leaves out
     /// those that are near in the sequence.

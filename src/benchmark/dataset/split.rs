@@ -19,8 +19,8 @@ pub(super) fn of_set(name: &str, tests: &[String]) -> Option<Split> {
     }
 }
 
-/// The part that the name of a file stands for: what follows an underscore and is a set, the longest
-/// such end. `None` where the name says nothing.
+/// The part that the name of a file stands for: what follows an underscore and is a set, the
+/// longest such end. `None` where the name says nothing.
 pub(super) fn of_file(stem: &str, tests: &[String]) -> Option<Split> {
     let ends = stem.match_indices('_').map(|(at, _)| &stem[at + 1..]);
     std::iter::once(stem)

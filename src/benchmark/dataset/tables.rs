@@ -1,5 +1,5 @@
-//! Tables of labelled sequences in CSV: FLIP's (`sequence,target,set[,validation]`) and ProteinGym's
-//! (`mutant,mutated_sequence,DMS_score,DMS_score_bin`).
+//! Tables of labelled sequences in CSV: FLIP's (`sequence,target,set[,validation]`) and
+//! ProteinGym's (`mutant,mutated_sequence,DMS_score,DMS_score_bin`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,6 @@ pub(super) fn read(path: &Path, into: &mut Collector) -> Result<(), Error> {
 struct Columns {
     sequence: usize,
     target: usize,
-    target_name: &'static str,
     id: Option<usize>,
     set: Option<usize>,
     validation: Option<usize>,
@@ -78,14 +77,13 @@ impl Columns {
             })
         };
         if let Some(sequence) = find("mutated_sequence") {
-            let target_name = match kind {
+            let target = match kind {
                 Kind::SequenceClasses => "DMS_score_bin",
                 _ => "DMS_score",
             };
             return Ok(Columns {
                 sequence,
-                target: expect(target_name)?,
-                target_name,
+                target: expect(target)?,
                 id: find("mutant"),
                 set: None,
                 validation: None,
@@ -94,7 +92,6 @@ impl Columns {
         Ok(Columns {
             sequence: expect("sequence")?,
             target: expect("target")?,
-            target_name: "target",
             id: None,
             set: Some(expect("set")?),
             validation: find("validation"),
@@ -123,13 +120,17 @@ impl Columns {
             split = Some(split::with_flag(set, flag, &id).map_err(fault)?);
         }
         let target = cell(self.target);
-        if target.is_empty() {
-            let expected = match self.target_name {
-                "target" => "one in the column target",
-                "DMS_score" => "one in the column DMS_score",
-                _ => "one in the column DMS_score_bin",
-            };
-            return Err(Error::at(&place, Fault::NoLabel { id, expected }));
+        match self.set {
+            // Some variants of a screen are not measured.
+            None if target.is_empty() => {
+                into.counts.unlabelled += 1;
+                return Ok(());
+            }
+            Some(_) if target.is_empty() => {
+                let expected = "one in the column target";
+                return Err(Error::at(&place, Fault::NoLabel { id, expected }));
+            }
+            _ => {}
         }
         let label = Label::of(into.reading.kind, target, &id, &place)?;
         into.add(Labelled {

@@ -169,8 +169,10 @@ mutant,mutated_sequence,DMS_score,DMS_score_bin
 
 S1A,AEQ,0.5,1
 S1V:E2D,VDQ,-0.5,0
+S1L,LEQ,,
 ";
-    let (dataset, _) = preset("binding", &[("dms.csv", text)]);
+    let (dataset, counts) = preset("binding", &[("dms.csv", text)]);
+    assert_eq!((counts.read, counts.unlabelled), (3, 1));
     assert_eq!(values(&dataset), [0.5, -0.5]);
     assert_eq!(dataset.examples[0].place.line, 3);
     assert_eq!(dataset.examples[1].id, "S1V:E2D");
