@@ -240,12 +240,44 @@ fn a_head_for_contacts() {
 /// What holds for every kind of head, with one that compiles its programs once.
 fn check(kind: HeadKind) {
     let trainer = &mut HeadTrainer::new(device(), head(kind), 1).unwrap();
+    the_first_values_are_those_of_transformers_and_the_authors(trainer);
     a_restored_head_takes_the_same_steps(trainer);
     dropout_follows_seed_step_and_example(trainer);
     it_learns(trainer);
     // Compiling for eight devices takes long, and a head for a number pools in the same way.
     if !matches!(kind, HeadKind::Sequence { .. }) {
         devices_padding_and_the_order_of_rows_do_not_matter(trainer);
+    }
+}
+
+fn the_first_values_are_those_of_transformers_and_the_authors(trainer: &HeadTrainer<'_>) {
+    let state = trainer.state().unwrap();
+    let kind = trainer.head().kind;
+    for (name, array) in trainer.names().iter().zip(&state) {
+        if name == "step" {
+            assert!(*array == HostTensor::scalar(0i32));
+            continue;
+        }
+        let values = floats(array);
+        let constant = match (name.as_str(), kind) {
+            ("classifier.bias", HeadKind::Value { mean }) => Some(mean as f32),
+            ("norm.weight" | "attention.norm.weight", _) => Some(1.0),
+            _ if name.contains('/') || name.ends_with("bias") => Some(0.0),
+            _ => None,
+        };
+        if let Some(constant) = constant {
+            assert!(values.iter().all(|x| *x == constant), "{name}");
+            continue;
+        }
+        let square = values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32;
+        let (deviation, bound) = match name.as_str() {
+            "classifier.weight" => (0.1 / 3f32.sqrt(), 0.1),
+            _ => (0.02, 0.12),
+        };
+        let ratio = square.sqrt() / deviation;
+        assert!((0.6..1.5).contains(&ratio), "{name}: {ratio}");
+        assert!(values.iter().all(|x| x.abs() <= bound), "{name}");
+        assert!(values.iter().any(|x| *x < 0.0) && values.iter().any(|x| *x > 0.0));
     }
 }
 
@@ -316,10 +348,10 @@ fn devices_padding_and_the_order_of_rows_do_not_matter(one: &mut HeadTrainer<'_>
 
 fn it_learns(trainer: &mut HeadTrainer<'_>) {
     let kind = trainer.head().kind;
-    let (seen, unseen) = (batches(kind, 6, 6), batches(kind, 8, 7));
+    let (seen, unseen) = (batches(kind, 24, 6), batches(kind, 8, 7));
     trainer.restart(1).unwrap();
     let before = mistakes(trainer, &unseen);
-    train(trainer, &seen, 200);
+    train(trainer, &seen, 300);
     let after = mistakes(trainer, &unseen);
     println!("{kind:?}: {before:.3} -> {after:.3}");
     assert!(after < 0.5 * before, "{kind:?}: {before} -> {after}");
