@@ -32,6 +32,7 @@ pub struct HeadTrainer<'m> {
     seed: u64,
     specs: Vec<ArraySpec>,
     state: Vec<ShardedArray>,
+    initial: LoadedExecutable,
     steps: Programs,
     predictions: Programs,
 }
@@ -42,23 +43,32 @@ type Programs = RefCell<HashMap<HeadBatchSize, Rc<LoadedExecutable>>>;
 impl<'m> HeadTrainer<'m> {
     /// A head with its first parameters, drawn from `seed`, which also drives dropout.
     pub fn new(mesh: &'m DeviceMesh, head: Head, seed: u64) -> Result<HeadTrainer<'m>, Error> {
-        let program = mesh.compile(&head.initial(mesh.rules())?)?;
-        let drawn_from = mesh.upload(&program.parameters()[0], &HostTensor::scalar(seed))?;
-        let state = program.execute(vec![Input::Donate(drawn_from)])?;
         let specs = head.state().into_iter().map(|array| ArraySpec {
             name: array.name,
             shape: array.shape,
             sharding: None,
         });
-        Ok(HeadTrainer {
+        let mut trainer = HeadTrainer {
             mesh,
             head,
             seed,
             specs: specs.collect(),
-            state,
+            state: vec![],
+            initial: mesh.compile(&head.initial(mesh.rules())?)?,
             steps: RefCell::default(),
             predictions: RefCell::default(),
-        })
+        };
+        trainer.restart(seed)?;
+        Ok(trainer)
+    }
+
+    /// Begins anew with another seed. What was compiled is kept.
+    pub fn restart(&mut self, seed: u64) -> Result<(), Error> {
+        let drawn_from = &self.initial.parameters()[0];
+        let drawn_from = self.mesh.upload(drawn_from, &HostTensor::scalar(seed))?;
+        self.state = self.initial.execute(vec![Input::Donate(drawn_from)])?;
+        self.seed = seed;
+        Ok(())
     }
 
     /// What is trained.

@@ -69,6 +69,9 @@ impl<'g> Dropout<'g> {
         let bits = philox([unit, position, examples, draw], key);
         let threshold = (self.rate * 32f64.exp2()).floor();
         let is_kept = bits.greater_equal(bits.full_like(threshold));
+        // Kept for the derivative, a byte a unit: fused into both passes, the hundreds of
+        // operations of a number would be compiled and done twice.
+        let is_kept = x.graph().optimization_barrier(&[is_kept])[0];
         is_kept.select(x * (1.0 / (1.0 - self.rate)), x.zeros_like())
     }
 }
