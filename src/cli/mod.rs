@@ -30,6 +30,7 @@ mod score;
 mod shell;
 mod tensor_file;
 mod train;
+mod variants;
 mod watch;
 mod weights;
 
@@ -80,6 +81,7 @@ enum Command {
     Export(weights::ExportArgs),
     Evaluate(evaluate::EvaluateArgs),
     Score(score::ScoreArgs),
+    Variants(variants::VariantsArgs),
     Doctor(doctor::DoctorArgs),
     Submit(Box<jobs::SubmitArgs>),
     Status(jobs::StatusArgs),
@@ -127,6 +129,7 @@ pub fn main() -> ExitCode {
         Some(Command::Export(arguments)) => weights::export(arguments),
         Some(Command::Evaluate(arguments)) => evaluate::run(arguments),
         Some(Command::Score(arguments)) => score::run(arguments),
+        Some(Command::Variants(arguments)) => variants::run(arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
         Some(Command::Init(arguments)) => init::run(arguments),
         Some(Command::Completions(arguments)) => shell::completions(arguments),
