@@ -108,6 +108,7 @@ impl FineTuning {
         config.train.initialize_from = Some(origin.weights.clone());
         config.train.freeze = Freeze::Encoder;
         config.train.compute = origin.compute;
+        config.train.log_every = steps.div_ceil(20).max(1);
         config.evaluation.every = 0;
         config.checkpoint.every = steps.div_ceil(4).max(1);
         config.checkpoint.minutes = 5.0;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ankh_data::Key;
 use ankh_storage::Location;
 use serde_json::{Map, Value, json};
 
@@ -23,6 +24,9 @@ pub struct HighN {
     pub family: PathBuf,
     /// The sequence of the family that prompts are taken from; without, its first.
     pub wild_type: Option<String>,
+    /// How many sequences of the family prompts are taken from: the wild type, and others that are
+    /// drawn. It divides the number of samples.
+    pub prompts: usize,
     /// How the family is learned.
     pub fine_tuning: FineTuning,
     /// How sequences are drawn.
@@ -73,11 +77,13 @@ pub fn high_n(
         .iter()
         .map(|(id, residues)| (id.as_str(), residues.as_str()));
     let learned = output.write_fasta("family.fasta", learned)?;
-    let beginning = text(&residues[..prompt]);
-    let prompts = output.write_fasta(
-        "prompt.fasta",
-        [(wild_type.id.as_str(), beginning.as_str())],
-    )?;
+    let prompts = job.prompts(&family, wild_type, &texts);
+    let prompts = prompts.map(|(id, residues)| (id, text(&residues[..prompt])));
+    let prompts: Vec<(&str, String)> = prompts.collect();
+    let prompts = prompts
+        .iter()
+        .map(|(id, residues)| (*id, residues.as_str()));
+    let prompts = output.write_fasta("prompts.fasta", prompts)?;
 
     progress(Stage::FineTuning);
     let tuned = job
@@ -93,6 +99,10 @@ pub fn high_n(
         tokenizer: Some(origin.tokenizer.vocabulary()),
     };
     let model = LoadedModel::open(weights, options)?;
+    let drawing = Drawing {
+        samples: job.drawing.samples.div_ceil(job.prompts),
+        ..job.drawing.clone()
+    };
     let mut generated = Vec::new();
     for &temperature in &job.temperatures {
         let name = format!("generated-{temperature:?}.fasta");
@@ -103,7 +113,7 @@ pub fn high_n(
             limit: Some(job.fine_tuning.target_tokens(longest)),
             temperature,
         };
-        let Some(records) = job.drawing.run(&model, &output, &request, progress)? else {
+        let Some(records) = drawing.run(&model, &output, &request, progress)? else {
             return Ok(Outcome::Stopped);
         };
         generated.push(Generated {
@@ -126,6 +136,9 @@ pub fn high_n(
     Ok(Outcome::Finished(Box::new(report)))
 }
 
+/// The stream of random numbers that prompts are drawn from.
+const PROMPTS: u64 = 2;
+
 impl HighN {
     fn wild_type<'f>(&self, family: &'f Alignment) -> Result<&'f Record, Error> {
         let Some(id) = &self.wild_type else {
@@ -138,6 +151,32 @@ impl HighN {
                 path: family.path.clone(),
                 id: id.clone(),
             })
+    }
+
+    /// The sequences that prompts are the beginnings of: the wild type, and others of the family
+    /// that are long enough, fewer where there are not so many.
+    fn prompts<'f>(
+        &self,
+        family: &'f Alignment,
+        wild_type: &'f Record,
+        texts: &'f [Vec<u8>],
+    ) -> impl Iterator<Item = (&'f str, &'f [u8])> {
+        let all: Vec<(&Record, &[u8])> = family
+            .records
+            .iter()
+            .zip(texts.iter().map(Vec::as_slice))
+            .collect();
+        let is_other = |record: &Record| !std::ptr::eq(record, wild_type);
+        let prompt = self.fine_tuning.prompt;
+        let (others, own): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .filter(|(record, text)| !is_other(record) || text.len() > prompt)
+            .partition(|(record, _)| is_other(record));
+        let mut random = Key::new(self.drawing.seed).with(PROMPTS).stream();
+        let chosen = random.choose((self.prompts - 1).min(others.len()), others.len());
+        let chosen = chosen.into_iter().map(move |place| others[place]);
+        let chosen = own.into_iter().chain(chosen);
+        chosen.map(|(record, residues)| (record.id.as_str(), residues))
     }
 
     /// What makes one command another.
@@ -169,8 +208,8 @@ impl HighN {
             "beams": self.drawing.beams,
             "samples": self.drawing.samples,
             "generation_batch_size": self.drawing.batch_size,
+            "prompts": self.prompts,
             "temperatures": self.temperatures,
-            "aligner": self.aligner.name(),
         });
         match plan {
             Value::Object(plan) => plan,

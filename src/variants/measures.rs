@@ -23,7 +23,8 @@ pub fn entropies(rows: &[Vec<u8>], columns: usize) -> Vec<Option<f64>> {
             let share = count as f64 / all as f64;
             -share * share.ln()
         });
-        (all > 0).then(|| terms.sum())
+        // A lone amino acid gives -0.
+        (all > 0).then(|| terms.sum::<f64>() + 0.0)
     };
     (0..columns).map(entropy).collect()
 }

@@ -58,11 +58,7 @@ pub fn one_n(
         .iter()
         .map(|&(share, _)| mask(share, job.drawing.seed, wild_type));
     let masks: Vec<Vec<usize>> = masks.collect::<Result<_, _>>()?;
-    let output = Output::open(
-        &job.output,
-        &job.plan(model, wild_type, family.as_ref()),
-        job.unfinished,
-    )?;
+    let output = Output::open(&job.output, &job.plan(model, wild_type), job.unfinished)?;
     let mut generated = Vec::new();
     for (&(share, temperature), places) in job.settings.iter().zip(&masks) {
         let setting = format!("{share}-{temperature:?}");
@@ -135,29 +131,17 @@ fn masked(residues: &[u8], places: &[usize]) -> String {
 
 impl OneN {
     /// What makes one command another.
-    fn plan(
-        &self,
-        model: &LoadedModel,
-        wild_type: &Record,
-        family: Option<&Alignment>,
-    ) -> Map<String, Value> {
-        let family = family.map(|family| {
-            let rows = family.rows.iter();
-            let checksum = rows.fold(0, |sum, row| crc32c::crc32c_append(sum, row));
-            format!("{checksum:08x}")
-        });
+    fn plan(&self, model: &LoadedModel, wild_type: &Record) -> Map<String, Value> {
         let plan = json!({
             "command": "one-n",
             "weights": format!("{:08x}", model.checksum()),
             "computation": self.drawing.computation,
             "sequence": String::from_utf8_lossy(&wild_type.residues()),
-            "family": family,
             "settings": self.settings,
             "seed": self.drawing.seed,
             "beams": self.drawing.beams,
             "samples": self.drawing.samples,
             "generation_batch_size": self.drawing.batch_size,
-            "aligner": self.aligner.name(),
         });
         match plan {
             Value::Object(plan) => plan,

@@ -1,5 +1,8 @@
 //! `pretrain variants`: variants of a family, or of one sequence, and a report on them.
 
+mod error;
+mod shown;
+
 use std::path::PathBuf;
 
 use ankh_data::Tokenizer;
@@ -7,18 +10,18 @@ use ankh_pjrt::Platform;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::model::ModelArgs;
-use super::output::{count, json, line_of};
-use super::progress::{WorkProgress, stop_requests};
+use super::output::{json, line_of};
+use super::progress::stop_requests;
 use super::weights::{print_notes, states_of};
 use super::{CliError, Exit};
 use crate::huge_pages::run_with_huge_pages;
 use crate::hugging_face::{self, WeightsReader};
 use crate::inference::Unfinished;
-use crate::telemetry::{Log, print_line};
+use crate::telemetry::Log;
 use crate::variants::{
-    Aligner, Drawing, EntropyError, Error, FineTuning, HighN, OneN, Origin, Outcome, Range, Report,
-    Stage, high_n, one_n,
+    Aligner, Drawing, FineTuning, HighN, OneN, Origin, Outcome, Stage, high_n, one_n,
 };
+use shown::{Shown, in_words};
 
 /// Make variants of a family or of one sequence, and report how natural they are.
 #[derive(Args)]
@@ -55,6 +58,11 @@ struct HighNArgs {
     #[arg(long, value_name = "RESIDUES", default_value_t = 20,
           value_parser = clap::value_parser!(u16).range(1..))]
     prompt: u16,
+    /// Give the beginnings of so many sequences of the family: of the wild type, and of others that
+    /// are drawn. --samples are spread over them.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    prompts: u32,
     /// How often each sequence of the family is seen.
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -178,6 +186,13 @@ fn run_high_n(arguments: &HighNArgs) -> Result<Exit, CliError> {
             "--learning-rate has to be a number greater than 0",
         ));
     }
+    let (samples, prompts) = (arguments.drawing.samples, arguments.prompts);
+    if samples % prompts != 0 {
+        return Err(CliError::usage(format!(
+            "--samples {samples} cannot be spread evenly over --prompts {prompts}"
+        ))
+        .help("give a number of samples that the number of prompts divides"));
+    }
     let model = &arguments.model;
     if model.slice().platform() == Platform::Cpu {
         run_with_huge_pages();
@@ -204,6 +219,7 @@ fn run_high_n(arguments: &HighNArgs) -> Result<Exit, CliError> {
     let job = HighN {
         family: arguments.family.clone(),
         wild_type: arguments.wild_type.clone(),
+        prompts: arguments.prompts as usize,
         fine_tuning: FineTuning {
             epochs: arguments.epochs.into(),
             learning_rate: arguments.learning_rate,
@@ -302,123 +318,5 @@ impl<const BEAMS: u16> DrawingArgs<BEAMS> {
             }
         }
         Ok(Exit::Done)
-    }
-}
-
-/// Progress on standard error.
-struct Shown {
-    bar: Option<(f32, WorkProgress)>,
-}
-
-impl Shown {
-    fn new() -> Shown {
-        Shown { bar: None }
-    }
-
-    fn show(&mut self, stage: Stage) {
-        match stage {
-            Stage::FineTuning => print_line("fine-tuning the decoder on the family"),
-            Stage::Measuring => self.finish(),
-            Stage::Generating {
-                temperature,
-                done,
-                all,
-            } => {
-                if self
-                    .bar
-                    .as_ref()
-                    .is_none_or(|(last, _)| *last != temperature)
-                {
-                    self.finish();
-                    print_line(&format!("generating at temperature {temperature:?}"));
-                    self.bar = Some((temperature, WorkProgress::new("batches")));
-                }
-                if let Some((_, bar)) = &mut self.bar {
-                    bar.show(done as u64, all as u64);
-                }
-            }
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
-            bar.finish();
-        }
-    }
-}
-
-fn in_words(report: &Report) -> String {
-    let share = |value: f64| format!("{:.1} %", 100.0 * value);
-    let mean = |range: Option<Range>| range.map_or("-".to_owned(), |range| share(range.mean));
-    let error = |error: Option<EntropyError>| {
-        let error = error.and_then(|error| error.mean_squared_error);
-        error.map_or("-".to_owned(), |error| format!("{error:.3}"))
-    };
-    let mut lines = vec![format!(
-        "{:<22}{:>10}{:>10}{:>11}{:>10}{:>10}{:>14}",
-        "setting", "sequences", "distinct", "wild type", "generated", "nearest", "entropy error"
-    )];
-    for setting in &report.settings {
-        let mask = setting.mask.map(|mask| format!("mask {mask}, "));
-        let name = format!(
-            "{}temperature {:?}",
-            mask.unwrap_or_default(),
-            setting.temperature
-        );
-        lines.push(format!(
-            "{name:<22}{:>10}{:>10}{:>11}{:>10}{:>10}{:>14}",
-            count(setting.sequences as u64),
-            share(setting.unique_share),
-            mean(setting.identity_to_wild_type),
-            mean(setting.identity_where_generated),
-            mean(setting.identity_to_nearest),
-            error(setting.entropy_error)
-        ));
-    }
-    lines.join("\n")
-}
-
-impl From<Error> for CliError {
-    fn from(error: Error) -> Self {
-        let help = match error {
-            Error::Data(error) => return error.into(),
-            Error::Config(error) => return error.into(),
-            Error::Train(error) => return error.into(),
-            Error::Run(error) => return error.into(),
-            Error::Mesh(error) => return error.into(),
-            Error::Weights(error) => return error.into(),
-            Error::Model(error) => return error.into(),
-            Error::Generate(error) => return error.into(),
-            Error::Aligner { .. } => return Self::failed(error),
-            Error::File { verb, .. } if verb != "read" => return Self::failed(error),
-            Error::NotAnAlignment { .. } | Error::Empty(_) => {
-                Some("give sequences as FASTA, A2M or Stockholm")
-            }
-            Error::Columns { .. } => {
-                Some("give an alignment: each sequence has a residue or a gap in each column")
-            }
-            Error::NoResidue { .. } | Error::NoResidues { .. } => {
-                Some("mend or remove that sequence, and run the command once more")
-            }
-            Error::NoColumns(_) => Some("give an alignment with fewer gaps"),
-            Error::NotOne { .. } => Some("give --sequence a file with one sequence alone"),
-            Error::NoWildType { .. } => Some("give --wild-type the first word of a header"),
-            Error::Prompt { .. } => {
-                Some("give fewer residues with --prompt, or another --wild-type")
-            }
-            Error::Mask { .. } => Some("give other shares with --settings"),
-            Error::Occupied { .. } => Some(
-                "give another --output; --restart discards what another of these commands left",
-            ),
-            Error::NoAligner(_) => Some(
-                "install HMMER (Debian and Ubuntu: `apt install hmmer`), or leave --aligner out",
-            ),
-            Error::File { .. } => None,
-        };
-        let error = Self::usage(error);
-        match help {
-            Some(help) => error.help(help),
-            None => error,
-        }
     }
 }
