@@ -8,7 +8,7 @@ use super::report::{Kind, PAPER, Report, Setting};
 const STYLE: &str = "\
 body{font:14px system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#24292f;background:#fff}\
 table{border-collapse:collapse}td,th{padding:.25rem .75rem;text-align:right;border-bottom:1px solid #d0d7de}\
-td:first-child,th:first-child{text-align:left}.scroll{overflow-x:auto}\
+td:first-child,th:first-child{text-align:left;white-space:nowrap}.scroll{overflow-x:auto}\
 svg{display:block;width:100%;font:12px system-ui,sans-serif}text{fill:currentColor}\
 .end{text-anchor:end}.middle{text-anchor:middle}.grid{stroke:#d0d7de}\
 .natural{fill:#4c8fd6}.given{fill:#8b949e;opacity:.25}.generated{fill:none;stroke:#c2571a;stroke-width:1.5}\
