@@ -118,7 +118,7 @@ impl FineTuning {
 
     /// Fine-tunes on the sequences of a FASTA file, in the directories `data` and `run` beside each
     /// other. Returns where the weights are, or nothing where somebody asked to stop. What is done
-    /// already is not done again.
+    /// already is not done again; `begins` is called where there is something to do.
     pub fn run(
         &self,
         origin: &Origin,
@@ -126,6 +126,7 @@ impl FineTuning {
         longest: usize,
         directory: &Path,
         requests: &Requests,
+        begins: impl FnOnce(),
     ) -> Result<Option<PathBuf>, Error> {
         let data = directory.join("data");
         let sequences = prepared(family, &data, origin.tokenizer)?;
@@ -138,6 +139,7 @@ impl FineTuning {
         if matches!(latest, Ok(Some(step)) if step >= config.train.steps) {
             return Ok(Some(path));
         }
+        begins();
         let run = RunDirectory::open_for(0, &path, &config, RunMode::Resume)?;
         let mut mesh = open_mesh(&config, origin.slice, Hosts::Real)?;
         if let Some(directory) = config.compiler.cache.directory() {

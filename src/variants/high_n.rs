@@ -83,12 +83,15 @@ pub fn high_n(
     let prompts = prompts
         .iter()
         .map(|(id, residues)| (*id, residues.as_str()));
+    let number = prompts.len();
     let prompts = output.write_fasta("prompts.fasta", prompts)?;
 
-    progress(Stage::FineTuning);
+    let begins = || {
+        progress(Stage::FineTuning);
+    };
     let tuned = job
         .fine_tuning
-        .run(origin, &learned, longest, &job.output, requests)?;
+        .run(origin, &learned, longest, &job.output, requests, begins)?;
     let Some(run) = tuned else {
         return Ok(Outcome::Stopped);
     };
@@ -100,7 +103,7 @@ pub fn high_n(
     };
     let model = LoadedModel::open(weights, options)?;
     let drawing = Drawing {
-        samples: job.drawing.samples.div_ceil(job.prompts),
+        samples: job.drawing.samples.div_ceil(number),
         ..job.drawing.clone()
     };
     let mut generated = Vec::new();
@@ -173,7 +176,7 @@ impl HighN {
             .filter(|(record, text)| !is_other(record) || text.len() > prompt)
             .partition(|(record, _)| is_other(record));
         let mut random = Key::new(self.drawing.seed).with(PROMPTS).stream();
-        let chosen = random.choose((self.prompts - 1).min(others.len()), others.len());
+        let chosen = random.choose(self.prompts.saturating_sub(1).min(others.len()), others.len());
         let chosen = chosen.into_iter().map(move |place| others[place]);
         let chosen = own.into_iter().chain(chosen);
         chosen.map(|(record, residues)| (record.id.as_str(), residues))
