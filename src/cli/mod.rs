@@ -31,6 +31,7 @@ mod score;
 mod shell;
 mod tensor_file;
 mod train;
+mod variants;
 mod watch;
 mod weights;
 
@@ -82,6 +83,7 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     Score(score::ScoreArgs),
     Benchmark(Box<benchmark::BenchmarkArgs>),
+    Variants(variants::VariantsArgs),
     Doctor(doctor::DoctorArgs),
     Submit(Box<jobs::SubmitArgs>),
     Status(jobs::StatusArgs),
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
         Some(Command::Evaluate(arguments)) => evaluate::run(arguments),
         Some(Command::Score(arguments)) => score::run(arguments),
         Some(Command::Benchmark(arguments)) => benchmark::run(*arguments),
+        Some(Command::Variants(arguments)) => variants::run(arguments),
         Some(Command::Doctor(arguments)) => doctor::run(arguments),
         Some(Command::Init(arguments)) => init::run(arguments),
         Some(Command::Completions(arguments)) => shell::completions(arguments),

@@ -222,6 +222,8 @@ pub struct Train {
     /// command line.
     #[schemars(with = "Option<String>")]
     pub initialize_from: Option<Location>,
+    /// Which weights stay as they are: they have no gradient, and the optimizer passes them by.
+    pub freeze: Freeze,
     /// Steps between two lines of metrics.
     pub log_every: u64,
     /// The number format of matrix products and activations; the weights are always float32.
@@ -240,12 +242,24 @@ impl Default for Train {
             gradient_accumulation: 1,
             seed: 0,
             initialize_from: None,
+            freeze: Freeze::None,
             log_every: 10,
             compute: Compute::Auto,
             remat: Remat::Full,
             attention: Attention::Auto,
         }
     }
+}
+
+/// Which weights a run does not train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Freeze {
+    /// All are trained.
+    None,
+    /// The encoder and the embedding stay as they are. The decoder reads the same embedding, and a
+    /// tied head is that embedding too.
+    Encoder,
 }
 
 /// The number format of the computation.

@@ -52,6 +52,7 @@ pub fn objective_of(
     if task == Task::Complete {
         let usual = Completion {
             task: tokenizer.task(Mark::S2s).map(|_| Mark::S2s),
+            prompt: None,
         };
         return match trained {
             Some(Objective::Completion(known)) => Objective::Completion(*known),

@@ -2,13 +2,14 @@
 
 use ankh_hlo::{DType, Error, Graph, Module, Tensor};
 
+use super::encoder::is_of_encoder;
 use super::forward::losses;
 use super::signature::BatchTensors;
 use super::spikes::{self, Window};
 use super::{
     Programs, SkipReason, StepMetrics, batch, declare, histograms, sharding, state, vector,
 };
-use crate::config::LogicalAxis;
+use crate::config::{Config, Freeze, LogicalAxis};
 use crate::model::{Parameter, Weights};
 use crate::optim::{self, StepContext};
 
@@ -16,7 +17,8 @@ impl Programs<'_> {
     /// A training step: state and batch to the next state (in place) and [`StepMetrics`], with the
     /// numbers of histograms behind them where they are configured. Where the
     /// loss or the norm of the gradients is not finite, or a spike, the state stays as it is, but
-    /// for the number of steps done. optax calls this `apply_if_finite`.
+    /// for the number of steps done. optax calls this `apply_if_finite`. Frozen parameters have no
+    /// gradient: they are constants of the loss, and the norm is that of the others.
     pub fn step(&self) -> Result<Module, Error> {
         let Programs { config, size, .. } = *self;
         let g = self.graph("train_step");
@@ -38,8 +40,10 @@ impl Programs<'_> {
             correct,
             predicted,
         } = accumulate(self, &g, &specs, values, &batch, tokens);
-        let counts =
-            predicted.map(|tokens| histograms::numbers(config, count[0], &gradients, tokens));
+        let counts = predicted.map(|tokens| {
+            let all = with_zeros_of_frozen(config, &parameters, values, &gradients);
+            histograms::numbers(config, count[0], &all, tokens)
+        });
         let norm = optim::global_norm(&gradients).unwrap_or_else(|| g.scalar(DType::F32, 0.0));
         let loss = cross_entropy / tokens;
         let finite = is_finite(loss) & is_finite(norm);
@@ -70,9 +74,16 @@ impl Programs<'_> {
         let mut next = Vec::new();
         let mut next_slots = Vec::new();
         let mut slots = slots;
-        for ((p, &value), &gradient) in parameters.iter().zip(values).zip(&gradients) {
+        let mut gradients = gradients.into_iter();
+        for (p, &value) in parameters.iter().zip(values) {
             let (own, others) = slots.split_at(config.optimizer.slots(p).len());
             slots = others;
+            if !is_trained(config, p) {
+                next.push(value);
+                next_slots.extend(own);
+                continue;
+            }
+            let gradient = gradients.next().expect("one for each trained parameter");
             let (value, gradient) = match sharding::of_update(self, p) {
                 Some(s) => (
                     value.with_sharding_constraint(s.clone()),
@@ -121,6 +132,29 @@ impl Programs<'_> {
     }
 }
 
+/// Whether a step changes a parameter.
+fn is_trained(config: &Config, parameter: &Parameter) -> bool {
+    match config.train.freeze {
+        Freeze::None => true,
+        Freeze::Encoder => !is_of_encoder(&parameter.name),
+    }
+}
+
+/// The gradients of all parameters, with zeros for frozen ones.
+fn with_zeros_of_frozen<'g>(
+    config: &Config,
+    parameters: &[Parameter],
+    values: &[Tensor<'g>],
+    gradients: &[Tensor<'g>],
+) -> Vec<Tensor<'g>> {
+    let mut gradients = gradients.iter();
+    let of = |(p, value): (&Parameter, &Tensor<'g>)| match is_trained(config, p) {
+        true => *gradients.next().expect("one for each trained parameter"),
+        false => value.zeros_like(),
+    };
+    parameters.iter().zip(values).map(of).collect()
+}
+
 /// Whether each element is a number below infinity.
 fn is_finite<'g>(x: Tensor<'g>) -> Tensor<'g> {
     x.abs().less(x.full_like(f64::INFINITY))
@@ -138,7 +172,7 @@ fn count_non_finite<'g>(g: &'g Graph, tensors: &[Tensor<'g>]) -> Tensor<'g> {
 
 /// What is summed over a batch.
 struct Sums<'g> {
-    /// Of the mean objective over the batch's tokens.
+    /// Of the mean objective over the batch's tokens, for each trained parameter.
     gradients: Vec<Tensor<'g>>,
     cross_entropy: Tensor<'g>,
     correct: Tensor<'g>,
@@ -158,11 +192,15 @@ fn accumulate<'g>(
 ) -> Sums<'g> {
     let config = programs.config;
     let counts_tokens = config.telemetry.histograms_every > 0;
+    let leaves = specs.leaves();
+    let trained = leaves.iter().zip(values);
+    let trained = trained.filter(|(p, _)| is_trained(config, p));
+    let trained: Vec<Tensor<'g>> = trained.map(|(_, &value)| value).collect();
     let part = |values: &[Tensor<'g>], batch: &[Tensor<'g>]| {
         let sums = losses(programs, specs, values, batch).1;
         let targets = BatchTensors::of(batch).targets;
         Sums {
-            gradients: g.gradients(sums.objective / tokens, values),
+            gradients: g.gradients(sums.objective / tokens, &trained),
             cross_entropy: sums.cross_entropy,
             correct: sums.correct,
             predicted: counts_tokens.then(|| histograms::tokens(config, &sums, targets)),
@@ -185,7 +223,7 @@ fn accumulate<'g>(
                 ])
         })
         .collect();
-    let mut init: Vec<Tensor<'g>> = values.iter().map(|v| v.zeros_like()).collect();
+    let mut init: Vec<Tensor<'g>> = trained.iter().map(|v| v.zeros_like()).collect();
     init.extend([g.scalar(DType::F32, 0.0); 2]);
     init.extend(counts_tokens.then(|| histograms::no_tokens(g, config)));
     let (sums, _) = g.scan(Default::default(), &init, &split, |carries, batch| {
@@ -202,7 +240,7 @@ fn accumulate<'g>(
             vec![],
         )
     });
-    let (gradients, sums) = sums.split_at(values.len());
+    let (gradients, sums) = sums.split_at(trained.len());
     Sums {
         gradients: gradients.to_vec(),
         cross_entropy: sums[0],

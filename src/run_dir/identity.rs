@@ -39,7 +39,7 @@ const FIXED: [(&str, &[&str]); 5] = [
 /// The settings that a run can go on with others of, at a price: it is then another run than it
 /// would have been. All that are in neither list may change at any start.
 const AGREED: [(&str, &[&str]); 2] = [
-    ("train", &["batch_size"]),
+    ("train", &["batch_size", "freeze"]),
     ("optimizer", &["name", "min_dim_size_to_factor"]),
 ];
 
