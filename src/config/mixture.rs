@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(of(s2s), (2.0, json!(null), json!("s2s")));
         assert_eq!(
             json!(s2s.objective),
-            json!({ "kind": "completion", "task": "s2s" })
+            json!({ "kind": "completion", "task": "s2s", "prompt": null })
         );
         let places = ["here", "s3://bucket/there"].map(|place| Location::parse(place).unwrap());
         assert_eq!(s2s.dir.as_ref(), Some(&places[1]));

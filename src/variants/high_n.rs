@@ -176,7 +176,8 @@ impl HighN {
             .filter(|(record, text)| !is_other(record) || text.len() > prompt)
             .partition(|(record, _)| is_other(record));
         let mut random = Key::new(self.drawing.seed).with(PROMPTS).stream();
-        let chosen = random.choose(self.prompts.saturating_sub(1).min(others.len()), others.len());
+        let wanted = self.prompts.saturating_sub(1).min(others.len());
+        let chosen = random.choose(wanted, others.len());
         let chosen = chosen.into_iter().map(move |place| others[place]);
         let chosen = own.into_iter().chain(chosen);
         chosen.map(|(record, residues)| (record.id.as_str(), residues))
