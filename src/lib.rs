@@ -18,7 +18,7 @@
 //! here and reports its memory and time. [`supervision`] keeps a training process running.
 //! [`inference`] puts weights to work without training: [`embed`] makes embeddings, [`evaluate`]
 //! measures, [`score`] scores variants, [`generate`] writes sequences, [`variants`] writes those
-//! of a family.
+//! of a family, [`benchmark`] measures what weights know of structure and function.
 //! [`report`] and [`watch`] show runs in a browser. [`cli`] is the command line: arguments in, exit
 //! codes and advice out.
 

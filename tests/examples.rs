@@ -386,10 +386,19 @@ impl Sandbox {
             ">b\nMKTAYLAKQRQVSFVKSHFSKQLEERLGMIEVQ\n",
             ">c\nMRTAYIAKQRQISFVKAHF-RQLEDRLGLIDVQ\n",
         ];
+        let labelled: String = (0..10)
+            .map(|i| {
+                format!(
+                    ">p{i} TARGET=HHHHEEEECC\nMKTAYIAK{}R\n",
+                    &"ACDEFGHIKL"[i..=i]
+                )
+            })
+            .collect();
         for (name, text) in [
             ("starts.fasta", starts),
             ("prompts.fasta", prompts),
             ("wild-type.fasta", wild_type),
+            ("labelled.fasta", &labelled),
             ("family.a2m", &family.concat()),
         ] {
             fs::write(sandbox.path(name), text).unwrap();

@@ -18,11 +18,13 @@ mod saved;
 mod splits;
 mod states;
 mod training;
+mod unfinished;
 
 pub use error::Error;
 pub use head::{HeadBatch, HeadTrainer};
 pub use measures::{Figure, Measure, Prediction};
 pub use run::{
-    BenchmarkOptions, Features, Finished, Predictor, Progress, Results, TestFigures, benchmark,
+    BenchmarkOptions, Features, Predictor, Progress, Results, TestFigures, Training, benchmark,
 };
 pub use training::{Epoch, HeadTraining, Trained};
+pub use unfinished::Finished;

@@ -1,4 +1,4 @@
-//! The public benchmarks by name: what each predicts, how it is measured, and the files it has.
+//! The public benchmarks by name: what each predicts, and the files it has.
 
 use super::dataset::{Field, Kind, Reading, States};
 
@@ -15,38 +15,10 @@ pub struct Preset {
     pub field: Option<Field>,
     /// What becomes of states of residues.
     pub states: States,
-    /// What the literature reports.
-    pub metric: Metric,
-    /// The format it is published in; the other formats of its kind are read too.
-    pub format: Format,
     /// Its files, as published.
     pub files: &'static str,
     /// Its test sets by name. None: one set, `test`.
     pub tests: &'static [&'static str],
-}
-
-/// What the literature reports of a benchmark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Metric {
-    /// The share of labelled residues or of proteins whose class is right; Q3 and Q8 for states.
-    Accuracy,
-    /// Spearman's correlation of ranks.
-    Spearman,
-    /// The share of contacts among the L and the L/5 most likely pairs of a protein of L residues.
-    ContactPrecision,
-}
-
-/// The format that a benchmark is published in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// FASTA with `SET=`, `TARGET=` and `MASK=` in the headers.
-    Biotrainer,
-    /// CSV with the columns `sequence,target,set[,validation]`.
-    Flip,
-    /// CSV with the columns `mutant,mutated_sequence,DMS_score,DMS_score_bin`.
-    ProteinGym,
-    /// JSON with `primary` and a label.
-    Tape,
 }
 
 impl Preset {
@@ -76,8 +48,6 @@ const SECONDARY_STRUCTURE: Preset = Preset {
     kind: Kind::ResidueClasses,
     field: Some(Field::SecondaryStructure),
     states: States::Three,
-    metric: Metric::Accuracy,
-    format: Format::Tape,
     files: "secondary_structure_{train,valid,casp12,casp14,cb513,ts115}.json",
     tests: STRUCTURE_TESTS,
 };
@@ -88,8 +58,6 @@ const VALUE: Preset = Preset {
     kind: Kind::SequenceValue,
     field: Some(Field::Target),
     states: States::AsWritten,
-    metric: Metric::Spearman,
-    format: Format::Flip,
     files: "a table of FLIP or ProteinGym",
     tests: &[],
 };
@@ -100,8 +68,6 @@ const CLASS: Preset = Preset {
     kind: Kind::SequenceClasses,
     field: Some(Field::Class),
     states: States::AsWritten,
-    metric: Metric::Accuracy,
-    format: Format::Biotrainer,
     files: "one FASTA file, such as FLIP's mixed_soft.fasta",
     tests: &["setHARD"],
 };
@@ -120,7 +86,6 @@ pub const PRESETS: &[Preset] = &[
         about: "residues without a fixed structure",
         field: Some(Field::Disorder),
         states: States::AsWritten,
-        format: Format::Biotrainer,
         files: "one FASTA file, a digit for each residue in TARGET= (1: disordered)",
         tests: &[],
         ..SECONDARY_STRUCTURE
@@ -131,8 +96,6 @@ pub const PRESETS: &[Preset] = &[
         kind: Kind::Contacts,
         field: Some(Field::Tertiary),
         states: States::AsWritten,
-        metric: Metric::ContactPrecision,
-        format: Format::Tape,
         files: "proteinnet_{train,valid,test}.json",
         tests: &["CASP12", "CASP14"],
     },
@@ -140,7 +103,6 @@ pub const PRESETS: &[Preset] = &[
         name: "fold",
         about: "the fold of a domain (remote homology, 1,195 classes)",
         field: Some(Field::FoldLabel),
-        format: Format::Tape,
         files: "remote_homology_{train,valid,test_fold_holdout,...}.json",
         tests: &[
             "test_fold_holdout",
@@ -161,7 +123,6 @@ pub const PRESETS: &[Preset] = &[
         name: "fluorescence",
         about: "brightness of green fluorescent protein's variants",
         field: Some(Field::LogFluorescence),
-        format: Format::Tape,
         files: "fluorescence_{train,valid,test}.json",
         ..VALUE
     },
@@ -169,7 +130,6 @@ pub const PRESETS: &[Preset] = &[
         name: "stability",
         about: "stability of small designed proteins",
         field: Some(Field::StabilityScore),
-        format: Format::Tape,
         files: "stability_{train,valid,test}.json",
         ..VALUE
     },

@@ -16,6 +16,7 @@ use super::saved::SavedFile;
 use super::splits::{Fold, folds};
 use super::states::States;
 use super::training::{HeadTraining, Material, Trained};
+use super::unfinished::Finished;
 use crate::inference::{Journal, Lengths, LoadedModel, RowLengths, Unfinished};
 use crate::programs::head::{Head, HeadKind};
 
@@ -76,6 +77,17 @@ pub struct TestFigures {
     pub figures: Vec<Figure>,
 }
 
+/// One training.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// Its seed.
+    pub seed: u64,
+    /// Its fold, from 0.
+    pub fold: usize,
+    /// What came of it.
+    pub trained: Trained,
+}
+
 /// What came of a benchmark.
 #[derive(Clone, Debug)]
 pub struct Results {
@@ -86,13 +98,13 @@ pub struct Results {
     /// Examples that chose the epoch, in the first fold.
     pub validation: usize,
     /// By seed and fold.
-    pub trainings: Vec<(u64, usize, Trained)>,
+    pub trainings: Vec<Training>,
 }
 
 /// Runs a benchmark, or goes on with it. `description` is all that the figures follow from but for
 /// the data and these options. `each` hears how far it is; nothing where it breaks, and what is
-/// done is kept beside the output. The caller writes the output, and then ends the [`Unfinished`]
-/// work by [`Finished::remove`].
+/// done is kept beside the output. The caller writes the output, and then ends the
+/// unfinished work by [`Finished::remove`].
 pub fn benchmark(
     model: &LoadedModel,
     dataset: &Dataset,
@@ -139,8 +151,9 @@ pub fn benchmark(
         let tested = folds.iter().filter_map(|fold| fold.tests.get(name));
         let tested: Vec<usize> = tested.flatten().copied().collect();
         let of_seed = |seed: &u64| -> BTreeMap<usize, Prediction> {
-            let own = trainings.iter().filter(|(of, _, _)| of == seed);
-            own.flat_map(|(_, _, t)| t.predictions.clone()).collect()
+            let own = trainings.iter().filter(|training| training.seed == *seed);
+            own.flat_map(|training| training.trained.predictions.clone())
+                .collect()
         };
         let predictions: Vec<_> = options.seeds.iter().map(of_seed).collect();
         let predictions: Vec<&BTreeMap<usize, Prediction>> = predictions.iter().collect();
@@ -148,10 +161,7 @@ pub fn benchmark(
         let examples = tested.len();
         tests.insert(name.clone(), TestFigures { examples, figures });
     }
-    let finished = Finished {
-        journal: Some(journal),
-        ..finished
-    };
+    let finished = finished.with(journal);
     let results = Results {
         tests,
         train: folds[0].train.len(),
@@ -159,42 +169,6 @@ pub fn benchmark(
         trainings,
     };
     Ok(Some((results, finished)))
-}
-
-/// What is kept of work beside its output. The journal tells whose it is, and goes last.
-pub struct Finished {
-    journal: Option<Journal>,
-    states: PathBuf,
-    epochs: PathBuf,
-}
-
-impl Finished {
-    fn of(output: &Path) -> Finished {
-        let name = output.file_name().unwrap_or_default().to_string_lossy();
-        Finished {
-            journal: None,
-            states: output.with_file_name(format!(".{name}.states")),
-            epochs: output.with_file_name(format!(".{name}.epochs")),
-        }
-    }
-
-    fn forget(&self) -> Result<(), Error> {
-        for path in [&self.states, &self.epochs] {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::file("remove", path, error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes them: the output is there.
-    pub fn remove(self) -> Result<(), Error> {
-        self.forget()?;
-        self.journal.map_or(Ok(()), |journal| Ok(journal.remove()?))
-    }
 }
 
 /// What can be told before any work.
@@ -291,7 +265,7 @@ impl Work<'_> {
         folds: &[Fold],
         journal: &mut Journal,
         each: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Option<Vec<(u64, usize, Trained)>>, Error> {
+    ) -> Result<Option<Vec<Training>>, Error> {
         let HeadTraining { epochs, batch, .. } = self.options.training;
         let steps_of = |fold: &Fold| (epochs * fold.train.len().div_ceil(batch)) as u64;
         let seeds = self.options.seeds.len() as u64;
@@ -315,7 +289,11 @@ impl Work<'_> {
                     }
                 };
                 before += steps_of(fold);
-                found.push((seed, number, trained));
+                found.push(Training {
+                    seed,
+                    fold: number,
+                    trained,
+                });
             }
         }
         Ok(Some(found))

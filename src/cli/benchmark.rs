@@ -36,7 +36,7 @@ use crate::telemetry::print_line;
 pub(super) struct BenchmarkArgs {
     /// What is predicted.
     #[arg(value_name = "BENCHMARK", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| {
-        clap::builder::PossibleValue::new(p.name).help(p.about)
+        clap::builder::PossibleValue::new(p.name).help(format!("{}; {}", p.about, p.files))
     })))]
     benchmark: String,
     #[command(flatten)]
@@ -259,9 +259,10 @@ fn report(
     counts: &Counts,
     results: &Results,
 ) -> Value {
-    let trainings = results.trainings.iter().map(
-        |(seed, fold, trained)| value!({ "seed": seed, "fold": fold, "epochs": trained.epochs }),
-    );
+    let trainings = results.trainings.iter().map(|training| {
+        let epochs = &training.trained.epochs;
+        value!({ "seed": training.seed, "fold": training.fold, "epochs": epochs })
+    });
     value!({
         "benchmark": arguments.benchmark,
         "weights": format!("{:08x}", model.checksum()),

@@ -38,7 +38,8 @@ pub fn encoder_flops(model: &Model, length: usize) -> f64 {
     products + model.encoder_layers as f64 * attention_flops(model, n, n)
 }
 
-/// Scores and weighted sums of a layer: each a product of `inner` terms for every pair of positions.
+/// Scores and weighted sums of a layer: each a product of `inner` terms for every pair of
+/// positions.
 fn attention_flops(model: &Model, queries: f64, keys: f64) -> f64 {
     4.0 * queries * keys * model.inner() as f64
 }
