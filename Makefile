@@ -170,17 +170,28 @@ BENCHMARKS := target/benchmarks
 .PHONY: benchmark-data
 benchmark-data: $(BENCHMARKS)/ready ## fetch 50 structures and three sets of labelled proteins, and make benchmarks' files of them
 
+.PHONY: benchmark-model
+benchmark-model: plugin $(BENCHMARKS)/ready ## pre-train a small model on proteins that no benchmark tests, for about half an hour
+	cargo build --bin pretrain
+	rm -rf $(BENCHMARKS)/prepared $(BENCHMARKS)/run
+	$(PRETRAIN) prepare --output $(BENCHMARKS)/prepared --validation-fraction 0.02 $(BENCHMARKS)/pretraining.fasta
+	$(PRETRAIN) --config benches/benchmark_model.toml --data $(BENCHMARKS)/prepared --run-dir $(BENCHMARKS)/run
+
+.PHONY: benchmarks
+benchmarks: plugin $(BENCHMARKS)/ready ## measure those weights (or WEIGHTS=...) beside random ones and beside no encoder
+	cargo build --bin pretrain
+	$(PYTHON) benches/benchmarks.py --weights $(or $(WEIGHTS),$(BENCHMARKS)/run)
+
 # A family of antibodies' heavy chains from that package, and the weights that learn it.
 VH := target/vh
 VH_SEQUENCES ?= 4000
-WEIGHTS ?= demo/run
 
 .PHONY: variants-vh
 variants-vh: plugin $(CR6261)/variants.csv ## make variants of antibodies, High-N and One-N, with WEIGHTS (by default the demo's: needs `make demo`)
 	mkdir -p $(VH)
 	$(PYTHON) tests/python/vh_family.py $(CR6261)/ewht-*.whl $(VH_SEQUENCES) $(VH)/family.a2m $(VH)/cr6261.fasta
-	$(PRETRAIN) variants high-n --weights $(WEIGHTS) --family $(VH)/family.a2m --prompts 100 --batch-size 320 --output $(VH)/high-n
-	$(PRETRAIN) variants one-n --weights $(WEIGHTS) --sequence $(VH)/cr6261.fasta --family $(VH)/family.a2m --batch-size 300 --output $(VH)/one-n
+	$(PRETRAIN) variants high-n --weights $(or $(WEIGHTS),demo/run) --family $(VH)/family.a2m --prompts 100 --batch-size 320 --output $(VH)/high-n
+	$(PRETRAIN) variants one-n --weights $(or $(WEIGHTS),demo/run) --sequence $(VH)/cr6261.fasta --family $(VH)/family.a2m --batch-size 300 --output $(VH)/one-n
 
 # Of each target; all together are some minutes.
 RUNS ?= 5000000

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -52,8 +51,7 @@ impl States {
     }
 
     /// The encoder's states of each residue, `</s>` left out. Those that an earlier process left at
-    /// `path` are taken; `path` names what they follow from. `each` hears how many examples are
-    /// done; nothing where it breaks.
+    /// `path` are taken. `each` hears how many examples are done; nothing where it breaks.
     pub fn of_encoder(
         model: &LoadedModel,
         examples: &[Example],
@@ -63,26 +61,15 @@ impl States {
         let width = model.model().d_model;
         let starts = starts(examples);
         let bytes = starts[examples.len()] * (width * size_of::<f32>()) as u64;
-        let there = fs::metadata(path).is_ok_and(|found| found.len() == bytes);
-        if !there {
-            let mut broken = false;
-            let written = atomic::replace_file_with(path, |file| {
-                let done = encode(model, examples, &starts, file, each);
-                match done {
-                    Ok(ControlFlow::Continue(())) => return Ok(()),
-                    Ok(ControlFlow::Break(())) => broken = true,
-                    Err(error) => return Err(std::io::Error::other(error)),
-                }
-                Err(std::io::Error::other("stopped"))
-            });
-            match written {
-                _ if broken => return Ok(None),
-                Ok(()) => {}
-                Err(source) => match source.downcast::<Error>() {
-                    Ok(error) => return Err(error),
-                    Err(source) => return Err(Error::file("write", path, source)),
-                },
+        if !fs::metadata(path).is_ok_and(|found| found.len() == bytes) {
+            let part = part_of(path);
+            let mut file = File::create(&part).map_err(|e| Error::file("write", &part, e))?;
+            let flow = encode(model, examples, &starts, (&mut file, &part), each)?;
+            if flow.is_break() {
+                return Ok(None);
             }
+            let whole = file.sync_all().and_then(|()| atomic::rename(&part, path));
+            whole.map_err(|e| Error::file("write", path, e))?;
         }
         let file = File::open(path).map_err(|source| Error::file("read", path, source))?;
         let path = path.to_owned();
@@ -132,6 +119,13 @@ impl States {
     }
 }
 
+/// Where states are until they are whole. A killed process leaves the file, and the next one
+/// writes it anew.
+pub(super) fn part_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}.part"))
+}
+
 fn starts(examples: &[Example]) -> Vec<u64> {
     let mut end = 0;
     let ends = examples.iter().map(|example| {
@@ -163,7 +157,7 @@ fn encode(
     model: &LoadedModel,
     examples: &[Example],
     starts: &[u64],
-    file: &mut File,
+    (file, path): (&mut File, &Path),
     each: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Error> {
     let lengths: Vec<usize> = examples.iter().map(|e| e.sequence.len() + 1).collect();
@@ -198,7 +192,7 @@ fn encode(
                 let first = row * batch.length * width;
                 let values = &states.bytes[first..first + residues * width];
                 file.write_all_at(values, starts[example] * width as u64)
-                    .map_err(|source| Error::file("write", Path::new("the states"), source))?;
+                    .map_err(|source| Error::file("write", path, source))?;
             }
             done += batch.sequences.len();
             if each(done).is_break() {
@@ -206,7 +200,5 @@ fn encode(
             }
         }
     }
-    file.flush()
-        .map_err(|source| Error::file("write", Path::new("the states"), source))?;
     Ok(ControlFlow::Continue(()))
 }

@@ -18,6 +18,9 @@ use super::splits::Fold;
 use super::states::States;
 use crate::inference::{BatchSize, RowLengths, SortedBatch, sorted_batches};
 
+/// Examples that are predicted at once.
+const PREDICTED_TOGETHER: usize = 16;
+
 /// How heads are trained. The defaults are those of the authors of Ankh.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeadTraining {
@@ -89,7 +92,7 @@ pub struct Material<'a> {
 impl Material<'_> {
     /// The first measure of the head on some examples.
     fn validation(&self, head: &HeadTrainer<'_>, examples: &[usize]) -> Result<Option<f64>, Error> {
-        let found = self.predict(head, examples, 16)?;
+        let found = self.predict(head, examples)?;
         let pairs = found.iter().map(|(i, p)| (&self.dataset.examples[*i], p));
         let measure = Measure::all_of(self.dataset)[0];
         Ok(measure.of(&pairs.collect::<Vec<_>>()))
@@ -99,11 +102,10 @@ impl Material<'_> {
         &self,
         head: &HeadTrainer<'_>,
         examples: &[usize],
-        rows: usize,
     ) -> Result<BTreeMap<usize, Prediction>, Error> {
         let of = |&i: &usize| self.dataset.examples[i].sequence.len();
         let tokens: Vec<usize> = examples.iter().map(of).collect();
-        let rows = rows.next_multiple_of(self.devices);
+        let rows = PREDICTED_TOGETHER.next_multiple_of(self.devices);
         let mut found = BTreeMap::new();
         // As many rows in each batch, so that a length is one program.
         for batch in sorted_batches(&tokens, self.lengths, BatchSize::Rows(rows)) {
@@ -169,7 +171,7 @@ impl Material<'_> {
         let tested: Vec<usize> = fold.tests.values().flatten().copied().collect();
         Ok(Some(Trained {
             epochs: saved.epochs,
-            predictions: self.predict(head, &tested, 16)?,
+            predictions: self.predict(head, &tested)?,
         }))
     }
 }
