@@ -2,10 +2,19 @@
 //! what it refuses.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::{Value, json};
+use ankh::benchmark::dataset::{self, Files};
+use ankh::benchmark::presets::Preset;
+use ankh::benchmark::{
+    BenchmarkOptions, Features, HeadTraining, Predictor, Progress, TestFigures, benchmark,
+};
+use ankh::config::Compute;
+use ankh::hugging_face;
+use ankh::inference::{LoadedModel, ModelOptions, Unfinished};
+use serde_json::{Map, Value, json};
 
 use crate::support::Random;
 use crate::support::runs::{expect, pretrain_keeping, text, wait_for};
@@ -30,13 +39,15 @@ impl Bench {
         self.0.path().join("work").join(name)
     }
 
+    fn weights() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gated-silu/hf")
+    }
+
     fn command(&self, benchmark: &str, data: &str, output: &str) -> Command {
         let mut command = pretrain_keeping(&self.0.path().join("programs"));
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         command.current_dir(self.path(""));
         command.args(["benchmark", benchmark, "--data", data, "--output", output]);
-        command.arg("--weights");
-        command.arg(root.join("tests/golden/gated-silu/hf"));
+        command.arg("--weights").arg(Bench::weights());
         command
     }
 
@@ -109,18 +120,24 @@ fn a_killed_benchmark_goes_on_and_ends_in_the_same_bytes_as_one_that_was_not() {
         command
     };
     expect(command("whole.json").output().unwrap(), 0, &["accuracy"]);
-    let mut killed = command("killed.json");
-    let mut process = killed
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    // After the first epoch of the first fold.
-    let epochs = bench.path(".killed.json.epochs");
-    wait_for(&mut process, "an epoch", || epochs.exists());
-    process.kill().unwrap();
-    process.wait().unwrap();
-    assert!(!bench.path("killed.json").exists());
+    for (signal, code) in [("-KILL", None), ("-TERM", Some(75))] {
+        let mut killed = command("killed.json");
+        let mut process = killed
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // After an epoch: the first one, and one of those that the first process left.
+        let epochs = bench.path(".killed.json.epochs");
+        let known = fs::read(&epochs).unwrap_or_default();
+        let is_later = || fs::read(&epochs).is_ok_and(|found| found != known);
+        wait_for(&mut process, "an epoch", is_later);
+        let id = process.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(process.wait().unwrap().code(), code);
+        assert!(!bench.path("killed.json").exists());
+    }
     let mut other = command("killed.json");
     let output = other.args(["--learning-rate", "0.1"]).output().unwrap();
     expect(output, 2, &["killed.json", "--learning-rate"]);
@@ -132,6 +149,80 @@ fn a_killed_benchmark_goes_on_and_ends_in_the_same_bytes_as_one_that_was_not() {
         bench.entries(),
         ["killed.json", "structure.fasta", "whole.json"]
     );
+}
+
+#[test]
+fn states_that_are_known_are_not_computed_again() {
+    // Of more tokens than five batches of the encoder have.
+    let record = |(i, sequence)| format!(">p{i} TARGET={}\n{sequence}\n", i % 2);
+    let proteins = sequences(400).into_iter().enumerate().map(record).collect();
+    let bench = Bench::new(&[("classes.fasta", proteins)]);
+    let files = Files {
+        sequences: vec![bench.path("classes.fasta")],
+        ..Files::default()
+    };
+    let reading = Preset::named("solubility").unwrap().reading(None);
+    let (dataset, _) = dataset::read(&files, &reading).unwrap();
+    let options = ModelOptions {
+        slice: "cpu-1".parse().unwrap(),
+        compute: Compute::Float32,
+        tokenizer: None,
+    };
+    let weights = hugging_face::load(Bench::weights()).unwrap();
+    let model = LoadedModel::open_encoder(weights, options).unwrap();
+    // How many states were known after each batch, and what was found, if it was not stopped.
+    let run = |output: &str, stop_after: usize| -> (Vec<usize>, Option<TestFigures>) {
+        let options = BenchmarkOptions {
+            output: bench.path(output),
+            features: Features::States,
+            predictor: Predictor::Nearest,
+            training: HeadTraining::default(),
+            seeds: vec![7],
+            folds: 2,
+            unfinished: Unfinished::Continue,
+        };
+        let mut known = Vec::new();
+        let mut each = |progress| {
+            if let Progress::States(done, all) = progress {
+                assert_eq!(all, 400);
+                known.push(done);
+            }
+            match known.len() < stop_after {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        };
+        let found = benchmark(&model, &dataset, &options, Map::new(), &mut each).unwrap();
+        (
+            known,
+            found.map(|(results, _)| results.tests["test"].clone()),
+        )
+    };
+    let (whole, expected) = run("whole.json", usize::MAX);
+    assert!(whole.len() > 4 && whole.last() == Some(&400), "{whole:?}");
+    let (first, none) = run("stopped.json", 2);
+    assert!(none.is_none());
+    let (second, none) = run("stopped.json", 1);
+    assert!(none.is_none());
+    let (third, found) = run("stopped.json", usize::MAX);
+    assert_eq!([first, second, third].concat(), whole);
+    assert_eq!(found.unwrap().figures, expected.unwrap().figures);
+    let [whole, stopped] = [".whole.json.states", ".stopped.json.states"]
+        .map(|name| fs::read(bench.path(name)).unwrap());
+    assert!(whole == stopped, "the states differ");
+}
+
+#[test]
+fn random_weights_are_others_and_always_the_same() {
+    let bench = Bench::new(&[("structure.fasta", structure(12))]);
+    let arguments = ["--folds", "2", "--epochs", "1", "--batch", "4"];
+    let random = [&arguments[..], &["--baseline", "random"]].concat();
+    let own = bench.result("q3", "structure.fasta", &arguments);
+    let found = bench.result("q3", "structure.fasta", &random);
+    assert_eq!(found["baseline"], "random weights");
+    assert_ne!(found["weights"], own["weights"]);
+    assert_ne!(found["trainings"], own["trainings"]);
+    assert_eq!(found, bench.result("q3", "structure.fasta", &random));
 }
 
 #[test]

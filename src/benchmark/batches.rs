@@ -124,9 +124,9 @@ fn labels(batch: &SortedBatch, dataset: &Dataset) -> HostTensor {
                     continue;
                 };
                 let own = &mut labels[row * length * length..][..length * length];
-                for (i, known) in resolved.iter().enumerate().filter(|(_, known)| **known) {
-                    debug_assert!(*known);
-                    for (j, _) in resolved.iter().enumerate().filter(|(_, known)| **known) {
+                let known: Vec<usize> = (0..resolved.len()).filter(|&i| resolved[i]).collect();
+                for &i in &known {
+                    for &j in &known {
                         own[i * length + j] = 0;
                     }
                 }

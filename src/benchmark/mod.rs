@@ -17,6 +17,7 @@ mod run;
 mod saved;
 mod splits;
 mod states;
+mod states_file;
 mod training;
 mod unfinished;
 

@@ -126,7 +126,8 @@ pub fn benchmark(
         Features::Letters => States::of_letters(examples),
         Features::States => {
             let mut each = |done| each(Progress::States(done, examples.len()));
-            match States::of_encoder(model, examples, &finished.states, &mut each)? {
+            let kept = (finished.states.as_path(), identity.as_str());
+            match States::of_encoder(model, examples, kept, &mut each)? {
                 Some(states) => states,
                 None => return Ok(None),
             }

@@ -1,21 +1,19 @@
 //! What a head sees of each protein: a row of numbers for each residue.
 //!
 //! The states of a frozen encoder are the same in every epoch, so they are computed once and kept
-//! in a file beside the output, which may be larger than memory. The file appears under its name
-//! when it is whole, and goes when the output is there.
+//! in a file beside the output, which may be larger than memory. A process that was killed while it
+//! computed them is gone on from, and the file goes when the output is there.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ankh_data::Tokenizer;
 use ankh_data::tokenizer::EOS;
-use ankh_storage::atomic;
 
 use super::Error;
 use super::dataset::Example;
+use super::states_file::StatesFile;
 use crate::inference::{BatchSize, EncodedBatch, LoadedModel, SortedBatch, sorted_batches};
 use crate::programs::Pooling;
 
@@ -33,8 +31,7 @@ pub struct States {
 }
 
 enum Kept {
-    /// float32, little-endian, example by example.
-    File { file: File, path: PathBuf },
+    File(StatesFile),
     /// The letters themselves.
     Letters(Vec<u8>),
 }
@@ -51,30 +48,23 @@ impl States {
     }
 
     /// The encoder's states of each residue, `</s>` left out. Those that an earlier process left at
-    /// `path` are taken. `each` hears how many examples are done; nothing where it breaks.
+    /// `path` are taken, where `identity` tells that they follow from the same. `each` hears how
+    /// many examples are done; nothing where it breaks.
     pub fn of_encoder(
         model: &LoadedModel,
         examples: &[Example],
-        path: &Path,
+        (path, identity): (&Path, &str),
         each: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Option<States>, Error> {
         let width = model.model().d_model;
         let starts = starts(examples);
-        let bytes = starts[examples.len()] * (width * size_of::<f32>()) as u64;
-        if !fs::metadata(path).is_ok_and(|found| found.len() == bytes) {
-            let part = part_of(path);
-            let mut file = File::create(&part).map_err(|e| Error::file("write", &part, e))?;
-            let flow = encode(model, examples, &starts, (&mut file, &part), each)?;
-            if flow.is_break() {
-                return Ok(None);
-            }
-            let whole = file.sync_all().and_then(|()| atomic::rename(&part, path));
-            whole.map_err(|e| Error::file("write", path, e))?;
-        }
-        let file = File::open(path).map_err(|source| Error::file("read", path, source))?;
-        let path = path.to_owned();
-        Ok(Some(States {
-            kept: Kept::File { file, path },
+        let row = (width * size_of::<f32>()) as u64;
+        let bytes = starts.iter().map(|start| start * row).collect();
+        let mut file = StatesFile::open(path, bytes, identity)?;
+        let flow = encode(model, examples, &mut file, each)?;
+        file.keep()?;
+        Ok(flow.is_continue().then_some(States {
+            kept: Kept::File(file),
             width,
             starts,
         }))
@@ -87,16 +77,10 @@ impl States {
 
     /// The rows of an example, float32, little-endian: `[residues, width]`.
     pub fn of(&self, example: usize) -> Result<Vec<u8>, Error> {
-        let (start, end) = (self.starts[example], self.starts[example + 1]);
         match &self.kept {
-            Kept::File { file, path } => {
-                let row = (self.width * size_of::<f32>()) as u64;
-                let mut bytes = vec![0; ((end - start) * row) as usize];
-                file.read_exact_at(&mut bytes, start * row)
-                    .map_err(|source| Error::file("read", path, source))?;
-                Ok(bytes)
-            }
+            Kept::File(file) => file.read(example),
             Kept::Letters(letters) => {
+                let (start, end) = (self.starts[example], self.starts[example + 1]);
                 let letters = &letters[start as usize..end as usize];
                 let rows = letters.iter().flat_map(|letter| one_hot(*letter));
                 Ok(rows.flat_map(f32::to_le_bytes).collect())
@@ -117,13 +101,6 @@ impl States {
         let rows = (values.len() / self.width).max(1) as f64;
         Ok(sums.iter().map(|sum| (sum / rows) as f32).collect())
     }
-}
-
-/// Where states are until they are whole. A killed process leaves the file, and the next one
-/// writes it anew.
-pub(super) fn part_of(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{name}.part"))
 }
 
 fn starts(examples: &[Example]) -> Vec<u64> {
@@ -152,12 +129,13 @@ fn tokens(tokenizer: Tokenizer, example: &Example) -> Vec<u8> {
     residues.chain([EOS]).collect()
 }
 
-/// Writes the states of all examples to their places, a batch ahead of what is read back.
+/// Writes the states of all examples that are not there, a batch ahead of what is read back. What
+/// is left of a batch goes through the encoder in the same batch as before, so that the states are
+/// the same to the last bit.
 fn encode(
     model: &LoadedModel,
     examples: &[Example],
-    starts: &[u64],
-    (file, path): (&mut File, &Path),
+    file: &mut StatesFile,
     each: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Error> {
     let lengths: Vec<usize> = examples.iter().map(|e| e.sequence.len() + 1).collect();
@@ -167,13 +145,14 @@ fn encode(
     }
     let rows = model.encoder_lengths(&counts);
     let width = model.model().d_model * size_of::<f32>();
-    let mut done = 0;
+    let mut done = file.count();
     let mut started: Option<(SortedBatch, EncodedBatch<'_>)> = None;
     let size = BatchSize::Tokens {
         tokens: model.encoder_tokens(None),
         devices: model.devices().1,
     };
-    let batches = sorted_batches(&lengths, &rows, size);
+    let mut batches = sorted_batches(&lengths, &rows, size);
+    batches.retain(|batch| batch.sequences.iter().any(|&example| !file.has(example)));
     for batch in batches.into_iter().map(Some).chain([None]) {
         let next = match batch {
             None => None,
@@ -188,13 +167,15 @@ fn encode(
         if let Some((batch, encoded)) = std::mem::replace(&mut started, next) {
             let states = encoded.wait()?;
             for (row, &example) in batch.sequences.iter().enumerate() {
+                if file.has(example) {
+                    continue;
+                }
                 let residues = lengths[example] - 1;
                 let first = row * batch.length * width;
-                let values = &states.bytes[first..first + residues * width];
-                file.write_all_at(values, starts[example] * width as u64)
-                    .map_err(|source| Error::file("write", path, source))?;
+                file.write(example, &states.bytes[first..first + residues * width])?;
+                done += 1;
             }
-            done += batch.sequences.len();
+            file.keep_now_and_then()?;
             if each(done).is_break() {
                 return Ok(ControlFlow::Break(()));
             }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::states::part_of;
 use crate::inference::Journal;
 
 /// What is kept of work beside its output. The journal tells whose it is, and goes last.
@@ -35,7 +34,7 @@ impl Finished {
 
     /// Removes what was computed, but for the journal.
     pub(super) fn forget(&self) -> Result<(), Error> {
-        for path in [&self.states, &part_of(&self.states), &self.epochs] {
+        for path in [&self.states, &self.epochs] {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::file("remove", path, error));
