@@ -3,6 +3,7 @@
 
 mod accuracy;
 mod benchmark;
+mod benchmark_during;
 mod cli;
 mod compilation_cache;
 mod continuing;

@@ -26,6 +26,7 @@ pub use head::{HeadBatch, HeadTrainer};
 pub use measures::{Figure, Measure, Prediction};
 pub use run::{
     BenchmarkOptions, Features, Predictor, Progress, Results, TestFigures, Training, benchmark,
+    describe,
 };
 pub use training::{Epoch, HeadTraining, Trained};
-pub use unfinished::Finished;
+pub use unfinished::{Finished, discard};

@@ -186,8 +186,9 @@ fn check(model: &LoadedModel, dataset: &Dataset, options: &BenchmarkOptions) -> 
     }
 }
 
-/// What the journal tells of this work.
-fn describe(
+/// What the figures of a dataset follow from: `description`, the data and these options. The
+/// journal tells whose work it is by that.
+pub fn describe(
     options: &BenchmarkOptions,
     dataset: &Dataset,
     mut description: Map<String, Value>,

@@ -2,8 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Map;
+
 use super::Error;
-use crate::inference::Journal;
+use crate::inference::{Journal, JournalError, Unfinished};
+
+/// Removes what is kept of the unfinished work of an output, unless a process is at it.
+pub fn discard(output: &Path) -> Result<(), Error> {
+    match Journal::open(output, &Map::new(), Unfinished::Discard) {
+        Err(JournalError::Busy { .. }) => Ok(()),
+        journal => Finished::of(output).with(journal?).remove(),
+    }
+}
 
 /// What is kept of work beside its output. The journal tells whose it is, and goes last.
 pub struct Finished {

@@ -15,6 +15,13 @@ pub(super) struct ModelArgs {
     /// A Hugging Face directory, a checkpoint or a run directory; a checkpoint may be in a bucket.
     #[arg(long, value_name = "DIR|URL")]
     weights: Location,
+    #[command(flatten)]
+    execution: ExecutionArgs,
+}
+
+/// How a model runs.
+#[derive(Args)]
+pub(super) struct ExecutionArgs {
     /// What to compute on: cpu-N (N virtual devices), cuda-N, or a TPU slice of one host by its
     /// name, such as v4-8.
     #[arg(long, value_name = "SPEC", default_value_t)]
@@ -48,11 +55,7 @@ impl ModelArgs {
 
     /// On what and in which precision the model runs: what bits of results depend on.
     pub fn computation(&self) -> String {
-        match self.dtype {
-            None => self.slice.to_string(),
-            Some(ComputeType::Float32) => format!("{}, float32", self.slice),
-            Some(ComputeType::Bfloat16) => format!("{}, bfloat16", self.slice),
-        }
+        self.execution.computation()
     }
 
     /// Reads the weights and puts them on the devices.
@@ -62,14 +65,35 @@ impl ModelArgs {
 
     /// Reads the weights.
     pub fn read(&self) -> Result<Weights, CliError> {
-        let weights = hugging_face::load(states_of(self.weights.clone()))?;
-        print_notes(&weights.notes);
-        Ok(weights)
+        read_weights(&self.weights)
     }
 
     /// What to compute on.
     pub fn slice(&self) -> Slice {
-        self.slice
+        self.execution.slice
+    }
+
+    /// How the model runs.
+    pub fn options(&self) -> ModelOptions {
+        self.execution.options()
+    }
+}
+
+/// Reads the weights at a location.
+pub(super) fn read_weights(location: &Location) -> Result<Weights, CliError> {
+    let weights = hugging_face::load(states_of(location.clone()))?;
+    print_notes(&weights.notes);
+    Ok(weights)
+}
+
+impl ExecutionArgs {
+    /// On what and in which precision the model runs: what bits of results depend on.
+    pub fn computation(&self) -> String {
+        match self.dtype {
+            None => self.slice.to_string(),
+            Some(ComputeType::Float32) => format!("{}, float32", self.slice),
+            Some(ComputeType::Bfloat16) => format!("{}, bfloat16", self.slice),
+        }
     }
 
     /// How the model runs.

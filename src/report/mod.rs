@@ -5,6 +5,7 @@
 //! [`view::State`] and [`view::Series`] as they change. The charts are those of `page/`, in plain
 //! JavaScript over uPlot.
 
+mod benchmarks;
 mod columns;
 mod discovery;
 mod downsample;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::ReportError;
+use super::benchmarks::Benchmarks;
 use super::columns::{Columns, Quantity};
 use super::history::History;
 use super::plan_file::PlanFile;
@@ -26,6 +27,7 @@ pub struct Run {
     history: History,
     config: Stamped<Settings>,
     plan: Stamped<PlanFile>,
+    benchmarks: Benchmarks,
     tenancy: Tenancy,
     last_write: Option<SystemTime>,
     checkpoints: Vec<u64>,
@@ -72,6 +74,7 @@ impl Run {
             history: History::default(),
             config: Stamped::of(path.join("config.toml")),
             plan: Stamped::of(path.join("plan.json")),
+            benchmarks: Benchmarks::of(path),
             tenancy: Tenancy::Free,
             last_write: None,
             checkpoints: Vec::new(),
@@ -93,6 +96,7 @@ impl Run {
     pub fn refresh(&mut self) {
         let mut changed = self.config.refresh(parse_config);
         changed |= self.plan.refresh(|path, _| read_plan(path));
+        changed |= self.benchmarks.refresh();
         let columns = &mut self.columns;
         let metrics = self.metrics.read(|part| {
             changed = true;
@@ -167,6 +171,11 @@ impl Run {
         self.plan.value.as_ref()
     }
 
+    /// What benchmarks found of its checkpoints.
+    pub fn benchmarks(&self) -> &Benchmarks {
+        &self.benchmarks
+    }
+
     /// Steps of the saved states on this machine.
     pub fn checkpoints(&self) -> &[u64] {
         &self.checkpoints
@@ -211,6 +220,7 @@ impl Run {
         notes.extend(self.read_error.clone());
         notes.extend(self.config.error.clone());
         notes.extend(self.plan.error.clone());
+        notes.extend(self.benchmarks.notes());
         notes
     }
 

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::benchmarks::Curve;
 use super::columns::{Columns, Quantity};
 use super::downsample::{Points, downsample};
 use super::history::{Event, Mark};
@@ -56,6 +57,8 @@ pub struct RunView<'r> {
     last: BTreeMap<&'static str, f32>,
     /// The middle value of each quantity that varies around one.
     median: BTreeMap<&'static str, f32>,
+    /// The newest figure of each benchmark.
+    benchmarks: BTreeMap<&'r str, f32>,
     best: Option<Best>,
     checkpoints: &'r [u64],
     marks: &'r [Mark],
@@ -78,6 +81,8 @@ pub struct Series {
     run: usize,
     version: u64,
     quantities: BTreeMap<&'static str, Points>,
+    /// All of them, whatever the range is.
+    benchmarks: BTreeMap<String, Curve>,
     axes: Axes,
 }
 
@@ -124,6 +129,9 @@ impl<'r> RunView<'r> {
         };
         let best = columns.known(Quantity::ValidationLoss);
         let best = best.min_by(|a, b| a.1.total_cmp(&b.1));
+        let benchmarks = run.benchmarks().curves().iter();
+        let benchmarks =
+            benchmarks.filter_map(|(name, curve)| Some((name.as_str(), *curve.values.last()?)));
         let elapsed = history.span().map(|(began, last)| {
             let last = run.last_write().map_or(last, |write| write.max(last));
             last.duration_since(began).unwrap_or_default().as_secs_f64() / 3600.0
@@ -150,6 +158,7 @@ impl<'r> RunView<'r> {
                 .medians()
                 .map(|(quantity, median)| (quantity.name(), median))
                 .collect(),
+            benchmarks: benchmarks.collect(),
             best: best.map(|(step, validation_loss)| Best {
                 step,
                 validation_loss,
@@ -205,6 +214,7 @@ impl Series {
             run: id,
             version: run.version(),
             quantities: Quantity::ALL.into_iter().filter_map(points).collect(),
+            benchmarks: run.benchmarks().curves().clone(),
             axes: Axes {
                 steps: entries().map(|row| steps[row]).collect(),
                 residues: entries().map(|row| columns.residues()[row]).collect(),

@@ -38,7 +38,7 @@ async function fetchSeries() {
 
 // Shows a state: the runs may be more than before, their numbers others.
 async function take(state) {
-  const structure = (some) => JSON.stringify(some.map((run) => [run.id, run.name, Object.keys(run.last)]));
+  const structure = (some) => JSON.stringify(some.map((run) => [run.id, run.name, Object.keys(run.last), Object.keys(run.benchmarks)]));
   const changed = structure(runs) !== structure(state.runs);
   const versions = (some) => some.map((run) => `${run.version} ${run.status}`).join();
   const tables = changed || versions(runs) !== versions(state.runs);

@@ -5,7 +5,7 @@
 // follows. Steps become residues or hours by a table that the series comes with.
 
 const COLORS = 8;
-const GROUPS = ["Loss", "Optimization", "Throughput", "Efficiency"];
+const GROUPS = ["Loss", "Optimization", "Throughput", "Efficiency", "Benchmarks"];
 const CHARTS = [
   { key: "loss", title: "Training loss", unit: "nats", group: 0, format: fixed, log: true, smooth: true, large: true },
   { key: "validation_loss", title: "Held-out loss", unit: "nats", group: 0, format: fixed, log: true, large: true },
@@ -22,6 +22,20 @@ const CHARTS = [
   { key: "padding_efficiency", title: "Padding efficiency", group: 3, format: percent, smooth: true },
   { key: "goodput", title: "Goodput", group: 3, format: percent },
 ];
+
+// Those of benchmarks, by their names, of which there may be any.
+const BENCHMARKS = new Map();
+
+function benchmarkCharts() {
+  const names = new Set(runs.flatMap((run) => Object.keys(run.benchmarks)));
+  for (const key of [...names].filter((name) => !BENCHMARKS.has(name))) {
+    const isShare = /accuracy$|precision at/.test(key);
+    BENCHMARKS.set(key, { key, title: key, group: 4, format: isShare ? percent : fixed, isBenchmark: true });
+  }
+  return [...names].sort().map((name) => BENCHMARKS.get(name));
+}
+
+const pointsOf = (series, spec) => (spec.isBenchmark ? series?.benchmarks : series?.quantities)?.[spec.key];
 
 const AXES = {
   steps: { name: "step", text: (value) => `step ${whole(value)}`, tick: (value) => short(value, 4) },
@@ -115,7 +129,7 @@ const usualMost = (values) => 1.5 * Float64Array.from(values).sort()[Math.floor(
 // The two lines of a run in a chart: what was measured, and what it comes to.
 function lines(chart, run) {
   const series = seriesOf(run);
-  const points = series?.quantities[chart.key];
+  const points = pointsOf(series, chart);
   if (!points || !isShown(run)) return [[[], []], [[], []]];
   const convert = (steps) => (view.axis === "steps" ? steps : steps.map((step) => toAxis(series, step)));
   const measured = [convert(points.steps), points.values];
@@ -257,7 +271,9 @@ class Chart {
       const index = at === null ? xs.length - 1 : nearest(xs, at);
       // At the end it is the last value as it was measured, which the figures above show too.
       const shown = at === null && raw[0].length ? raw[1][raw[1].length - 1] : ys[index];
-      value.textContent = xs.length ? this.spec.format(shown) : "";
+      const interval = xs.length ? pointsOf(seriesOf(run), this.spec)?.intervals?.[index] : null;
+      const range = interval ? ` (${interval.map((end) => this.spec.format(end)).join(" to ")})` : "";
+      value.textContent = xs.length ? this.spec.format(shown) + range : "";
       return row.hidden ? null : `${run.name} ${value.textContent}`;
     });
     const all = texts.filter((text) => text !== null).join(", ");
@@ -265,7 +281,7 @@ class Chart {
   }
 }
 
-const dotsOf = (count, spec) => count === 1 || (!spec.smooth && count > 0 && count <= 60 && spec.key.startsWith("validation"));
+const dotsOf = (count, spec) => count === 1 || (!spec.smooth && count > 0 && count <= 60 && (spec.isBenchmark || spec.key.startsWith("validation")));
 
 function swatch(id) {
   const made = element("span", { class: id >= COLORS ? "swatch dashed" : "swatch", "aria-hidden": "true" });
@@ -395,10 +411,10 @@ function moveCursor(at, from = null) {
 // Builds the charts of what the runs have.
 function buildCharts() {
   const has = (spec) => (run) => {
-    const points = loaded.whole.get(run.id)?.quantities[spec.key];
+    const points = pointsOf(loaded.whole.get(run.id), spec);
     return points && (!spec.onlyIfAny || points.values.some((value) => value > 0));
   };
-  const wanted = CHARTS.filter((spec) => runs.some(has(spec)));
+  const wanted = [...CHARTS, ...benchmarkCharts()].filter((spec) => runs.some(has(spec)));
   const same = wanted.length === charts.length && wanted.every((spec, place) => charts[place].spec === spec);
   if (!same) {
     charts = wanted.map((spec) => charts.find((chart) => chart.spec === spec) ?? new Chart(spec));

@@ -1,14 +1,17 @@
 //! `pretrain benchmark`: what weights are worth for predicting structure and function.
 
+mod during;
+
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ankh_storage::Location;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json as value};
 
-use super::model::ModelArgs;
+use super::model::{ExecutionArgs, read_weights};
 use super::output::{count, json, line_of};
 use super::progress::{WorkProgress, stop_requests};
 use super::{CliError, Exit};
@@ -17,7 +20,9 @@ use crate::benchmark::presets::{PRESETS, Preset};
 use crate::benchmark::{
     BenchmarkOptions, Features, HeadTraining, Predictor, Progress, Results, benchmark,
 };
+use crate::hugging_face::Weights;
 use crate::inference::{LoadedModel, Unfinished};
+use crate::run_dir::Requests;
 use crate::telemetry::print_line;
 
 /// Measure what weights are worth: train a small head on the states of the frozen encoder.
@@ -31,7 +36,8 @@ use crate::telemetry::print_line;
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  pretrain benchmark q3 --weights hf --data labelled.fasta --output q3.json --epochs 2\n  \
-    pretrain benchmark q3 --weights hf --data labelled.fasta --output letters.json --baseline composition"
+    pretrain benchmark q3 --weights hf --data labelled.fasta --output letters.json --baseline composition\n  \
+    pretrain benchmark q3 --during runs/first --data labelled.fasta"
 )]
 pub(super) struct BenchmarkArgs {
     /// What is predicted.
@@ -39,8 +45,15 @@ pub(super) struct BenchmarkArgs {
         clap::builder::PossibleValue::new(p.name).help(format!("{}; {}", p.about, p.files))
     })))]
     benchmark: String,
+    /// A Hugging Face directory, a checkpoint or a run directory; a checkpoint may be in a bucket.
+    #[arg(long, value_name = "DIR|URL", required_unless_present = "during")]
+    weights: Option<Location>,
+    /// Measure every checkpoint of a run instead, into benchmarks/BENCHMARK/ in its directory.
+    /// Results that are there are kept.
+    #[arg(long, value_name = "RUN_DIR", conflicts_with_all = ["weights", "output", "baseline"])]
+    during: Option<PathBuf>,
     #[command(flatten)]
-    model: ModelArgs,
+    execution: ExecutionArgs,
     /// Files of labelled proteins, as they are published: FASTA of biotrainer, CSV of FLIP or
     /// ProteinGym, JSON of TAPE.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
@@ -52,9 +65,9 @@ pub(super) struct BenchmarkArgs {
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
     /// The JSON file to write.
-    #[arg(long, value_name = "FILE")]
-    output: PathBuf,
-    /// Replace the output if it is there.
+    #[arg(long, value_name = "FILE", required_unless_present = "during")]
+    output: Option<PathBuf>,
+    /// Replace the output if it is there; with --during, results that were measured otherwise.
     #[arg(long)]
     replace: bool,
     /// Discard unfinished work that another command began.
@@ -84,7 +97,7 @@ pub(super) struct BenchmarkArgs {
     /// Leave out and count proteins of more residues.
     #[arg(long, value_name = "RESIDUES", default_value_t = 1024, value_parser = positive)]
     max_length: usize,
-    /// Print the result as JSON.
+    /// Print the result as JSON; with --during, a line for each checkpoint.
     #[arg(long)]
     json: bool,
 }
@@ -142,38 +155,46 @@ impl BenchmarkArgs {
         Ok((dataset, counts))
     }
 
-    fn open(&self) -> Result<LoadedModel, CliError> {
-        let (weights, options) = (self.model.read()?, self.model.options());
+    fn open(&self, weights: Weights) -> Result<LoadedModel, CliError> {
+        let options = self.execution.options();
         Ok(match self.baseline {
             Some(Baseline::Random) => LoadedModel::open_random_encoder(weights, options, SEED)?,
             _ => LoadedModel::open_encoder(weights, options)?,
         })
     }
 
-    fn options(&self) -> BenchmarkOptions {
+    fn options(&self, output: &Path) -> BenchmarkOptions {
         BenchmarkOptions {
-            output: self.output.clone(),
+            output: output.to_owned(),
             features: match self.baseline {
                 Some(Baseline::Composition) => Features::Letters,
                 _ => Features::States,
             },
-            predictor: match self.head {
-                HeadName::Convbert => Predictor::ConvBert,
-                HeadName::Nearest => Predictor::Nearest,
-            },
+            predictor: self.predictor(),
             training: HeadTraining {
                 epochs: self.epochs,
                 batch: self.batch,
                 learning_rate: self.learning_rate,
                 ..HeadTraining::default()
             },
-            seeds: (0..self.seeds).map(|number| SEED + number).collect(),
+            seeds: self.seeds(),
             folds: self.folds,
             unfinished: match self.restart {
                 true => Unfinished::Discard,
                 false => Unfinished::Continue,
             },
         }
+    }
+
+    fn predictor(&self) -> Predictor {
+        match self.head {
+            HeadName::Convbert => Predictor::ConvBert,
+            HeadName::Nearest => Predictor::Nearest,
+        }
+    }
+
+    fn seeds(&self) -> Vec<u64> {
+        (0..self.seeds).map(|number| SEED + number).collect()
     }
 
     fn baseline(&self) -> Option<&'static str> {
@@ -183,72 +204,119 @@ impl BenchmarkArgs {
         })
     }
 
-    /// What the figures follow from beside the data and the training.
-    fn description(&self, model: &LoadedModel) -> Map<String, Value> {
-        let described = value!({
+    /// What the figures follow from beside the weights, the data and the training.
+    fn description(&self) -> Map<String, Value> {
+        object(value!({
             "format": 1,
             "benchmark": self.benchmark,
-            "weights": format!("{:08x}", model.checksum()),
-            "computation": self.model.computation(),
+            "computation": self.execution.computation(),
             "baseline": self.baseline(),
-        });
-        match described {
-            Value::Object(described) => described,
-            _ => unreachable!("an object is written there"),
-        }
+        }))
     }
 }
 
 /// The first seed; the authors' only one.
 const SEED: u64 = 7;
 
+/// The fields of what is written as an object.
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => unreachable!("an object is written there"),
+    }
+}
+
 pub(super) fn run(arguments: BenchmarkArgs) -> Result<Exit, CliError> {
-    let output = &arguments.output;
+    if let Some(run) = &arguments.during {
+        return during::run(&arguments, run);
+    }
+    let (Some(weights), Some(output)) = (&arguments.weights, &arguments.output) else {
+        unreachable!("the parser asks for both where --during is not given");
+    };
     if output.is_dir() || (output.exists() && !arguments.replace) {
         let error = CliError::usage(format!("{} exists already", output.display()));
         return Err(error.help("give another --output, or --replace"));
     }
-    let (dataset, counts) = arguments.read()?;
-    let requests = stop_requests()?;
-    let model = arguments.open()?;
-    let options = arguments.options();
+    let work = Work::prepare(&arguments)?;
+    let weights = read_weights(weights)?;
     let began = Instant::now();
-    requests.begin();
-    let mut states = WorkProgress::new("proteins encoded");
-    let mut steps = WorkProgress::new("steps of training");
-    let done = benchmark(
-        &model,
-        &dataset,
-        &options,
-        arguments.description(&model),
-        &mut |progress| {
+    let Some((report, results)) = work.measure(weights, output, Map::new())? else {
+        return Ok(stopped());
+    };
+    match arguments.json {
+        true => json(&report)?,
+        false => show(&arguments, output, &results, began.elapsed().as_secs_f64())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn stopped() -> Exit {
+    print_line("stopped: the same command goes on with what is left");
+    Exit::Stopped
+}
+
+/// A benchmark that is ready for weights.
+struct Work<'a> {
+    arguments: &'a BenchmarkArgs,
+    dataset: Dataset,
+    counts: Counts,
+    requests: Requests,
+}
+
+impl Work<'_> {
+    /// Reads the data, and listens for requests to stop.
+    fn prepare(arguments: &BenchmarkArgs) -> Result<Work<'_>, CliError> {
+        let (dataset, counts) = arguments.read()?;
+        Ok(Work {
+            arguments,
+            dataset,
+            counts,
+            requests: stop_requests()?,
+        })
+    }
+
+    /// Measures weights and writes what is found, with the fields of `more` beside it; nothing where
+    /// it was stopped.
+    fn measure(
+        &self,
+        weights: Weights,
+        output: &Path,
+        more: Map<String, Value>,
+    ) -> Result<Option<(Value, Results)>, CliError> {
+        let (arguments, dataset) = (self.arguments, &self.dataset);
+        let model = arguments.open(weights)?;
+        let mut description = arguments.description();
+        description.insert("weights".into(), format!("{:08x}", model.checksum()).into());
+        self.requests.begin();
+        let mut states = WorkProgress::new("proteins encoded");
+        let mut steps = WorkProgress::new("steps of training");
+        let options = arguments.options(output);
+        let done = benchmark(&model, dataset, &options, description, &mut |progress| {
             match progress {
                 Progress::States(done, all) => states.show(done as u64, all as u64),
                 Progress::Steps(done, all) => steps.show(done, all),
             }
-            match requests.stop() {
+            match self.requests.stop() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
-        },
-    )?;
-    states.finish();
-    steps.finish();
-    let Some((results, finished)) = done else {
-        print_line("stopped: the same command goes on with what is left");
-        return Ok(Exit::Stopped);
-    };
-    let report = report(&arguments, &model, &dataset, &counts, &results);
-    let mut text = serde_json::to_vec_pretty(&report).map_err(CliError::failed)?;
-    text.push(b'\n');
-    ankh_storage::atomic::replace_file(output, &text)
-        .map_err(|error| CliError::failed(format!("cannot write {}: {error}", output.display())))?;
-    finished.remove()?;
-    match arguments.json {
-        true => json(&report)?,
-        false => show(&arguments, &results, began.elapsed().as_secs_f64())?,
+        })?;
+        states.finish();
+        steps.finish();
+        let Some((results, finished)) = done else {
+            return Ok(None);
+        };
+        let mut report = report(arguments, &model, dataset, &self.counts, &results);
+        report.extend(more);
+        let report = Value::Object(report);
+        let mut text = serde_json::to_vec_pretty(&report).map_err(CliError::failed)?;
+        text.push(b'\n');
+        ankh_storage::atomic::replace_file(output, &text).map_err(|error| {
+            CliError::failed(format!("cannot write {}: {error}", output.display()))
+        })?;
+        finished.remove()?;
+        Ok(Some((report, results)))
     }
-    Ok(Exit::Done)
 }
 
 /// What is written. It follows from the data, the weights and the options alone.
@@ -258,17 +326,17 @@ fn report(
     dataset: &Dataset,
     counts: &Counts,
     results: &Results,
-) -> Value {
+) -> Map<String, Value> {
     let trainings = results.trainings.iter().map(|training| {
         let epochs = &training.trained.epochs;
         value!({ "seed": training.seed, "fold": training.fold, "epochs": epochs })
     });
-    value!({
+    object(value!({
         "benchmark": arguments.benchmark,
         "weights": format!("{:08x}", model.checksum()),
         "baseline": arguments.baseline(),
-        "head": arguments.options().predictor,
-        "seeds": arguments.options().seeds,
+        "head": arguments.predictor(),
+        "seeds": arguments.seeds(),
         "epochs": arguments.epochs,
         "batch": arguments.batch,
         "learning_rate": arguments.learning_rate,
@@ -278,10 +346,15 @@ fn report(
         "validation": results.validation,
         "tests": results.tests,
         "trainings": trainings.collect::<Vec<_>>(),
-    })
+    }))
 }
 
-fn show(arguments: &BenchmarkArgs, results: &Results, seconds: f64) -> Result<(), CliError> {
+fn show(
+    arguments: &BenchmarkArgs,
+    output: &Path,
+    results: &Results,
+    seconds: f64,
+) -> Result<(), CliError> {
     let line = |name: &str, shown: String| line_of(&format!("{name:<13}{shown}"));
     line(
         "benchmark",
@@ -290,7 +363,7 @@ fn show(arguments: &BenchmarkArgs, results: &Results, seconds: f64) -> Result<()
     if let Some(baseline) = arguments.baseline() {
         line("baseline", baseline.into())?;
     }
-    line("output", arguments.output.display().to_string())?;
+    line("output", output.display().to_string())?;
     let (train, validation) = (results.train as u64, results.validation as u64);
     let trained = format!(
         "{} proteins, {} to choose the epoch",
