@@ -178,9 +178,10 @@ benchmark-model: plugin $(BENCHMARKS)/ready ## pre-train a small model on protei
 	$(PRETRAIN) --config benches/benchmark_model.toml --data $(BENCHMARKS)/prepared --run-dir $(BENCHMARKS)/run
 
 .PHONY: benchmarks
-benchmarks: plugin $(BENCHMARKS)/ready ## measure those weights (or WEIGHTS=...) beside random ones and beside no encoder
+benchmarks: plugin $(BENCHMARKS)/ready $(REFERENCE)/ready ## measure those weights (or WEIGHTS=...) beside random ones and beside no encoder
 	cargo build --bin pretrain
-	$(PYTHON) benches/benchmarks.py --weights $(or $(WEIGHTS),$(BENCHMARKS)/run)
+	$(REFERENCE_PYTHON) benches/benchmarks.py --weights $(or $(WEIGHTS),$(BENCHMARKS)/run) \
+	--seeds $(or $(SEEDS),3) --only "$(ONLY)"
 
 # A family of antibodies' heavy chains from that package, and the weights that learn it.
 VH := target/vh
@@ -250,6 +251,7 @@ goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from trans
 	$(REFERENCE_PYTHON) tests/golden/make.py
 	WRITE_GOLDENS=1 cargo test --test integration -- continuing::first
 	$(REFERENCE_PYTHON) tests/golden/make_scores.py
+	$(REFERENCE_PYTHON) tests/golden/make_measures.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_directories.py
 	$(TORCH_PYTHON) tests/golden/make_directories.py
 	PYTHONPATH=$(TRANSFORMERS_4) $(TORCH_PYTHON) tests/golden/make_generation.py

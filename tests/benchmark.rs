@@ -226,6 +226,39 @@ fn random_weights_are_others_and_always_the_same() {
 }
 
 #[test]
+fn figures_are_those_of_the_predictions() {
+    let bench = Bench::new(&[("structure.fasta", structure(12))]);
+    let arguments = ["--folds", "2", "--epochs", "1", "--batch", "4"];
+    let predictions = ["--seeds", "2", "--predictions", "predictions.jsonl"];
+    let arguments = [&arguments[..], &predictions].concat();
+    let found = bench.result("q3", "structure.fasta", &arguments);
+    let lines = fs::read_to_string(bench.path("predictions.jsonl")).unwrap();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 24);
+    let share = |seed: u64| {
+        let own = lines.iter().filter(|line| line["seed"] == seed);
+        let pairs = own.flat_map(|line| {
+            let classes = |of: &str| line[of].as_array().unwrap().clone();
+            let (labels, found) = (classes("label"), classes("prediction"));
+            assert_eq!(labels.len(), found.len());
+            labels.into_iter().zip(found)
+        });
+        let right: Vec<bool> = pairs.map(|(label, found)| label == found).collect();
+        right.iter().filter(|right| **right).count() as f64 / right.len() as f64
+    };
+    let seeds = &found["tests"]["test"]["figures"][0]["seeds"];
+    assert_eq!(*seeds, json!([share(7), share(8)]));
+
+    let mut again = bench.command("q3", "structure.fasta", "other.json");
+    let output = again.args(["--predictions", "predictions.jsonl"]).output();
+    expect(output.unwrap(), 2, &["predictions.jsonl", "--predictions"]);
+    assert!(!bench.path("other.json").exists());
+}
+
+#[test]
 fn eight_devices_find_what_one_finds() {
     let bench = Bench::new(&[("structure.fasta", structure(24))]);
     let on = |slice| {

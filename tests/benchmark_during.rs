@@ -24,13 +24,13 @@ impl During {
             .collect();
         fs::write(bench.path("labelled.fasta"), labelled).unwrap();
         let during = During(bench);
-        expect(during.train(&["train.steps=4"]).output().unwrap(), 0, &[]);
+        expect(during.train(&["--steps", "4"]).output().unwrap(), 0, &[]);
         during
     }
 
     fn train(&self, arguments: &[&str]) -> Command {
-        let mut command = self.0.train("run", &["checkpoint.every=2"]);
-        command.args(arguments);
+        let mut command = self.0.train("run", arguments);
+        command.args(["--set", "checkpoint.every=2"]);
         command
     }
 
@@ -108,7 +108,7 @@ fn every_checkpoint_is_measured_once_and_the_page_has_the_curve() {
     let besides = besides.filter(|(name, _)| !name.starts_with("benchmarks"));
     assert!(besides.eq(before));
     let more = during
-        .train(&["train.steps=6", "checkpoint.keep=2", "--resume"])
+        .train(&["--steps", "6", "--set", "checkpoint.keep=2", "--resume"])
         .output();
     expect(more.unwrap(), 0, &[]);
     assert!(!during.0.checkpoint("run", 2).exists());

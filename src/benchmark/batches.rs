@@ -162,19 +162,12 @@ pub fn predictions(
                 },
             },
             Target::ResidueClasses(labels) => {
-                let classes = dataset.classes.len();
-                let labelled = labels.iter().zip(own.chunks(classes));
-                let labelled =
-                    labelled.filter_map(|(label, logits)| Some((label.as_ref()?, logits)));
-                let right = labelled
-                    .clone()
-                    .filter(|(label, logits)| **label == largest(logits));
-                Prediction::Residues {
-                    right: right.count() as u32,
-                    all: labelled.count() as u32,
-                }
+                let residues = own.chunks(dataset.classes.len()).take(labels.len());
+                Prediction::Residues(residues.map(largest).collect())
             }
-            Target::Contacts(contacts) => precision(contacts, own, batch.length),
+            Target::Contacts(contacts) => {
+                Prediction::Contacts(likeliest(&contacts.resolved, own, batch.length))
+            }
         };
         (example, prediction)
     };
@@ -192,10 +185,9 @@ fn largest(logits: &[f32]) -> u16 {
     best as u16
 }
 
-/// The precision of the likeliest pairs of a protein, of those resolved and not near each other in
-/// the sequence.
-fn precision(contacts: &Contacts, logits: &[f32], length: usize) -> Prediction {
-    let Contacts { resolved, pairs } = contacts;
+/// As many pairs as residues, the likeliest first, of those resolved and not near each other in the
+/// sequence.
+fn likeliest(resolved: &[bool], logits: &[f32], length: usize) -> Vec<(u32, u32)> {
     let residues = resolved.len();
     let mut likely = Vec::new();
     for i in 0..residues {
@@ -206,15 +198,6 @@ fn precision(contacts: &Contacts, logits: &[f32], length: usize) -> Prediction {
         }
     }
     likely.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let of_first = |count: usize| {
-        let first = &likely[..count.min(likely.len())];
-        let touching = first
-            .iter()
-            .filter(|(_, pair)| pairs.binary_search(pair).is_ok());
-        (!first.is_empty()).then(|| touching.count() as f32 / first.len() as f32)
-    };
-    Prediction::Contacts {
-        at_l: of_first(residues),
-        at_l5: of_first((residues / 5).max(1)),
-    }
+    likely.truncate(residues);
+    likely.into_iter().map(|(_, pair)| pair).collect()
 }

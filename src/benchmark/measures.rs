@@ -20,13 +20,8 @@ const LEVEL: f64 = 0.95;
 /// What a head gives for one example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Prediction {
-    /// Of the residues that have a label: how many are right, and how many there are.
-    Residues {
-        /// Those predicted as they are labelled.
-        right: u32,
-        /// All with a label.
-        all: u32,
-    },
+    /// The class of each residue, with or without a label.
+    Residues(Vec<u16>),
     /// The class.
     Class {
         /// The index of the likeliest.
@@ -36,13 +31,9 @@ pub enum Prediction {
     },
     /// A number.
     Value(f32),
-    /// Of the likeliest pairs, the share that touch. None where no pair may touch.
-    Contacts {
-        /// Of as many pairs as there are residues.
-        at_l: Option<f32>,
-        /// Of a fifth of that.
-        at_l5: Option<f32>,
-    },
+    /// The likeliest pairs `(i, j)` with `i < j`, the likeliest first, as many as there are
+    /// residues: of those resolved and not near each other in the sequence.
+    Contacts(Vec<(u32, u32)>),
 }
 
 /// An example and what is predicted for it.
@@ -123,18 +114,8 @@ impl Measure {
                 let (labels, values): (Vec<f64>, Vec<f64>) = all.iter().map(numbers).unzip();
                 spearman(&labels, &values)
             }
-            Measure::PrecisionAtL | Measure::PrecisionAtL5 => {
-                share(all.iter().map(|(_, prediction)| match prediction {
-                    Prediction::Contacts { at_l, at_l5 } => {
-                        let precision = match self {
-                            Measure::PrecisionAtL => at_l,
-                            _ => at_l5,
-                        };
-                        precision.map_or((0.0, 0.0), |value| (f64::from(value), 1.0))
-                    }
-                    _ => (0.0, 0.0),
-                }))
-            }
+            Measure::PrecisionAtL => share(all.iter().map(|of| precision(of, 1))),
+            Measure::PrecisionAtL5 => share(all.iter().map(|of| precision(of, 5))),
         }
     }
 }
@@ -155,11 +136,34 @@ fn class_of(example: &Example) -> Option<u16> {
 /// How much is right of how much.
 fn right((example, prediction): &Predicted<'_>) -> (f64, f64) {
     match prediction {
-        Prediction::Residues { right, all } => (f64::from(*right), f64::from(*all)),
+        Prediction::Residues(classes) => {
+            let Target::ResidueClasses(labels) = &example.target else {
+                return (0.0, 0.0);
+            };
+            let labelled = labels.iter().zip(classes).filter(|(l, _)| l.is_some());
+            let right = labelled.clone().filter(|(l, class)| **l == Some(**class));
+            (right.count() as f64, labelled.count() as f64)
+        }
         Prediction::Class { class, .. } => {
             (f64::from(u8::from(class_of(example) == Some(*class))), 1.0)
         }
         _ => (0.0, 0.0),
+    }
+}
+
+/// The share of contacts among the likeliest pairs of a protein, as many as its residues over
+/// `over`, and 1; zeros where no pair may touch.
+fn precision((example, prediction): &Predicted<'_>, over: usize) -> (f64, f64) {
+    let (Target::Contacts(contacts), Prediction::Contacts(likely)) = (&example.target, prediction)
+    else {
+        return (0.0, 0.0);
+    };
+    let first = (contacts.resolved.len() / over).max(1).min(likely.len());
+    let touches = |pair: &&(u32, u32)| contacts.pairs.binary_search(pair).is_ok();
+    let touching = likely[..first].iter().filter(touches).count();
+    match first {
+        0 => (0.0, 0.0),
+        _ => (touching as f64 / first as f64, 1.0),
     }
 }
 
@@ -218,4 +222,119 @@ pub fn figures(
         })
     };
     Measure::all_of(dataset).iter().filter_map(figure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use serde_json::Value;
+
+    use super::super::dataset::{Contacts, Place};
+    use super::*;
+
+    /// Labels, predictions and what scikit-learn and SciPy find of them: `make goldens`.
+    fn golden(kind: &str) -> Value {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/measures.json");
+        let mut golden: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        golden[kind].take()
+    }
+
+    /// A list, number by number or list by list.
+    fn list<T: serde::de::DeserializeOwned>(values: &Value) -> Vec<T> {
+        serde_json::from_value(values.clone()).unwrap()
+    }
+
+    /// Every measure of a golden kind equals ours.
+    fn check(golden: &Value, kind: Kind, classes: usize, pairs: Vec<(Target, Prediction)>) {
+        let place = Place {
+            file: Arc::default(),
+            line: 1,
+        };
+        let example = |target| Example {
+            id: String::new(),
+            sequence: String::new(),
+            split: None,
+            target,
+            place: place.clone(),
+        };
+        let (targets, predictions): (Vec<Target>, Vec<Prediction>) = pairs.into_iter().unzip();
+        let dataset = Dataset {
+            kind,
+            classes: (0..classes).map(|class| class.to_string()).collect(),
+            examples: targets.into_iter().map(example).collect(),
+        };
+        let tested: Vec<usize> = (0..dataset.examples.len()).collect();
+        let predictions = predictions.into_iter().enumerate().collect();
+        let found = figures(&dataset, &tested, &[&predictions]);
+        let expected = golden["measures"].as_object().unwrap();
+        assert_eq!(found.len(), expected.len());
+        for figure in found {
+            let expected = expected[figure.measure.name()].as_f64().unwrap();
+            let value = figure.value;
+            // Sums of some hundred numbers in another order.
+            assert!(
+                (value - expected).abs() < 1e-12,
+                "{:?} {value} {expected}",
+                figure.measure
+            );
+        }
+    }
+
+    #[test]
+    fn residues_are_measured_as_by_scikit_learn() {
+        let golden = golden("residues");
+        let labels: Vec<Vec<i32>> = list(&golden["labels"]);
+        let found: Vec<Vec<u16>> = list(&golden["predictions"]);
+        let known = |own: Vec<i32>| own.into_iter().map(|l| u16::try_from(l).ok()).collect();
+        let labels = labels
+            .into_iter()
+            .map(|own| Target::ResidueClasses(known(own)));
+        let pairs = labels.zip(found.into_iter().map(Prediction::Residues));
+        check(&golden, Kind::ResidueClasses, 3, pairs.collect());
+    }
+
+    #[test]
+    fn two_classes_are_measured_as_by_scikit_learn() {
+        let golden = golden("classes");
+        let labels: Vec<u16> = list(&golden["labels"]);
+        let classes: Vec<u16> = list(&golden["predictions"]);
+        let scores: Vec<f32> = list(&golden["scores"]);
+        let found = classes.into_iter().zip(scores);
+        let found = found.map(|(class, score)| Prediction::Class { class, score });
+        let pairs = labels.into_iter().map(Target::Class).zip(found);
+        check(&golden, Kind::SequenceClasses, 2, pairs.collect());
+    }
+
+    #[test]
+    fn numbers_are_measured_as_by_scipy() {
+        let golden = golden("values");
+        let labels: Vec<f64> = list(&golden["labels"]);
+        let found: Vec<f32> = list(&golden["predictions"]);
+        let pairs = labels.into_iter().map(Target::Value);
+        let pairs = pairs.zip(found.into_iter().map(Prediction::Value));
+        check(&golden, Kind::SequenceValue, 0, pairs.collect());
+    }
+
+    #[test]
+    fn contacts_are_measured_as_by_scikit_learn() {
+        let golden = golden("contacts");
+        let pair = |protein: &Value| {
+            let contacts = Contacts {
+                resolved: vec![true; protein["residues"].as_u64().unwrap() as usize],
+                pairs: list(&protein["labels"]),
+            };
+            let found = Prediction::Contacts(list(&protein["predictions"]));
+            (Target::Contacts(contacts), found)
+        };
+        let proteins = golden["proteins"].as_array().unwrap();
+        check(
+            &golden,
+            Kind::Contacts,
+            0,
+            proteins.iter().map(pair).collect(),
+        );
+    }
 }

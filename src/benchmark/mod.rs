@@ -12,6 +12,7 @@ mod error;
 mod head;
 mod measures;
 mod nearest;
+pub mod predictions;
 pub mod presets;
 mod run;
 mod saved;

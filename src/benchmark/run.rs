@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::Error;
@@ -71,10 +71,15 @@ pub enum Progress {
 /// The figures of a test set.
 #[derive(Clone, Debug, Serialize)]
 pub struct TestFigures {
-    /// Its examples.
-    pub examples: usize,
+    /// Its examples, by their index; their number in JSON.
+    #[serde(rename = "examples", serialize_with = "number_of")]
+    pub tested: Vec<usize>,
     /// What was found of them.
     pub figures: Vec<Figure>,
+}
+
+fn number_of<S: Serializer>(examples: &[usize], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(examples.len() as u64)
 }
 
 /// One training.
@@ -159,8 +164,7 @@ pub fn benchmark(
         let predictions: Vec<_> = options.seeds.iter().map(of_seed).collect();
         let predictions: Vec<&BTreeMap<usize, Prediction>> = predictions.iter().collect();
         let figures = figures(dataset, &tested, &predictions);
-        let examples = tested.len();
-        tests.insert(name.clone(), TestFigures { examples, figures });
+        tests.insert(name.clone(), TestFigures { tested, figures });
     }
     let finished = finished.with(journal);
     let results = Results {

@@ -16,6 +16,7 @@ use super::output::{count, json, line_of};
 use super::progress::{WorkProgress, stop_requests};
 use super::{CliError, Exit};
 use crate::benchmark::dataset::{self, Counts, Dataset, Files};
+use crate::benchmark::predictions;
 use crate::benchmark::presets::{PRESETS, Preset};
 use crate::benchmark::{
     BenchmarkOptions, Features, HeadTraining, Predictor, Progress, Results, benchmark,
@@ -67,6 +68,9 @@ pub(super) struct BenchmarkArgs {
     /// The JSON file to write.
     #[arg(long, value_name = "FILE", required_unless_present = "during")]
     output: Option<PathBuf>,
+    /// Write each prediction of the tests too, as JSON Lines.
+    #[arg(long, value_name = "FILE", conflicts_with = "during")]
+    predictions: Option<PathBuf>,
     /// Replace the output if it is there; with --during, results that were measured otherwise.
     #[arg(long)]
     replace: bool,
@@ -233,9 +237,15 @@ pub(super) fn run(arguments: BenchmarkArgs) -> Result<Exit, CliError> {
     let (Some(weights), Some(output)) = (&arguments.weights, &arguments.output) else {
         unreachable!("the parser asks for both where --during is not given");
     };
-    if output.is_dir() || (output.exists() && !arguments.replace) {
-        let error = CliError::usage(format!("{} exists already", output.display()));
-        return Err(error.help("give another --output, or --replace"));
+    for (option, file) in [
+        ("--output", Some(output)),
+        ("--predictions", arguments.predictions.as_ref()),
+    ] {
+        let taken = |file: &&PathBuf| file.is_dir() || (file.exists() && !arguments.replace);
+        if let Some(file) = file.filter(taken) {
+            let error = CliError::usage(format!("{} exists already", file.display()));
+            return Err(error.help(format!("give another {option}, or --replace")));
+        }
     }
     let work = Work::prepare(&arguments)?;
     let weights = read_weights(weights)?;
@@ -306,14 +316,22 @@ impl Work<'_> {
         let Some((results, finished)) = done else {
             return Ok(None);
         };
+        let replace = |file: &Path, text: &[u8]| {
+            ankh_storage::atomic::replace_file(file, text).map_err(|error| {
+                CliError::failed(format!("cannot write {}: {error}", file.display()))
+            })
+        };
+        if let Some(file) = &arguments.predictions {
+            let mut lines = Vec::new();
+            predictions::write(dataset, &results, &mut lines).map_err(CliError::failed)?;
+            replace(file, &lines)?;
+        }
         let mut report = report(arguments, &model, dataset, &self.counts, &results);
         report.extend(more);
         let report = Value::Object(report);
         let mut text = serde_json::to_vec_pretty(&report).map_err(CliError::failed)?;
         text.push(b'\n');
-        ankh_storage::atomic::replace_file(output, &text).map_err(|error| {
-            CliError::failed(format!("cannot write {}: {error}", output.display()))
-        })?;
+        replace(output, &text)?;
         finished.remove()?;
         Ok(Some((report, results)))
     }
@@ -385,7 +403,7 @@ fn show(
             let seeds = figure.seeds.iter().map(|value| format!("{value:.4}"));
             line_of(&format!(
                 "{name:<24}{:>9}  {:<18}{:>8.4}  {interval:<17}{}",
-                count(test.examples as u64),
+                count(test.tested.len() as u64),
                 figure.measure.name(),
                 figure.value,
                 seeds.collect::<Vec<_>>().join(" ")
