@@ -249,6 +249,7 @@ layouts: libtpu ## search for the fastest layouts of PRESETS on SLICES
 .PHONY: goldens
 goldens: $(REFERENCE)/ready $(TORCH)/ready ## make tests/golden anew: from transformers and optax, the tables of shardings, and docs/configuration.md
 	$(REFERENCE_PYTHON) tests/golden/make.py
+	$(REFERENCE_PYTHON) tests/golden/make_lora.py
 	WRITE_GOLDENS=1 cargo test --test integration -- continuing::first
 	$(REFERENCE_PYTHON) tests/golden/make_scores.py
 	$(REFERENCE_PYTHON) tests/golden/make_measures.py

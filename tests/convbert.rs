@@ -189,7 +189,7 @@ fn batch(kind: HeadKind, sequences: &[Sequence], length: usize, filling: f32) ->
     let examples: Vec<i32> = sequences.iter().map(|s| s.example).collect();
     HeadBatch {
         examples: HostTensor::new([rows], &examples),
-        states: HostTensor::new([rows, length as i64, WIDTH as i64], &states),
+        features: HostTensor::new([rows, length as i64, WIDTH as i64], &states),
         mask: mask_of(&lengths, length),
         labels,
     }
@@ -214,7 +214,7 @@ fn train(trainer: &mut HeadTrainer<'_>, batches: &[HeadBatch], steps: usize) -> 
 }
 
 fn predict(trainer: &HeadTrainer<'_>, batch: &HeadBatch) -> Vec<f32> {
-    floats(&trainer.predict(&batch.states, &batch.mask).unwrap())
+    floats(&trainer.predict(&batch.features, &batch.mask).unwrap())
 }
 
 #[test]

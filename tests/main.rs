@@ -20,6 +20,7 @@ mod interruptions;
 mod kernels;
 mod launch;
 mod local_saves;
+mod lora;
 mod packing;
 mod plan;
 mod prepare;

@@ -42,11 +42,11 @@ pub fn epoch(
 /// The batch of some examples.
 pub fn batch_of(
     examples: &[usize],
-    dataset: &Dataset,
+    states: &States,
     rows: usize,
     lengths: &RowLengths,
 ) -> SortedBatch {
-    let longest = examples.iter().map(|&i| dataset.examples[i].sequence.len());
+    let longest = examples.iter().map(|&i| states.positions(i));
     SortedBatch {
         length: lengths.of(longest.max().unwrap_or(1)),
         rows,
@@ -56,27 +56,18 @@ pub fn batch_of(
 
 /// The arrays of a batch.
 pub fn arrays(batch: &SortedBatch, dataset: &Dataset, states: &States) -> Result<HeadBatch, Error> {
-    let (rows, length, width) = (batch.rows, batch.length, states.width());
-    let mut values = vec![0u8; rows * length * width * size_of::<f32>()];
+    let (rows, length) = (batch.rows, batch.length);
     let mut mask = vec![0i32; rows * length];
     let mut numbers = vec![0i32; rows];
     for (row, &example) in batch.sequences.iter().enumerate() {
-        let own = states.of(example)?;
-        let start = row * length * width * size_of::<f32>();
-        values[start..start + own.len()].copy_from_slice(&own);
         let residues = dataset.examples[example].sequence.len();
         mask[row * length..row * length + residues].fill(1);
         numbers[row] = example as i32;
     }
-    let dims = |sizes: &[usize]| -> Vec<i64> { sizes.iter().map(|&size| size as i64).collect() };
     Ok(HeadBatch {
-        examples: HostTensor::new::<i32>(dims(&[rows]), &numbers),
-        states: HostTensor {
-            element_type: ankh_pjrt::ElementType::F32,
-            dims: dims(&[rows, length, width]),
-            bytes: values,
-        },
-        mask: HostTensor::new::<i32>(dims(&[rows, length]), &mask),
+        examples: HostTensor::new::<i32>([rows as i64], &numbers),
+        features: states.features(batch)?,
+        mask: HostTensor::new::<i32>([rows as i64, length as i64], &mask),
         labels: labels(batch, dataset),
     })
 }

@@ -41,6 +41,9 @@ pub enum Error {
     /// Neighbours say nothing of residues.
     #[error("the nearest neighbour says what a whole protein is, not its residues or contacts")]
     NearestOfResidues,
+    /// Neighbours are not trained.
+    #[error("the nearest neighbour trains nothing, and so no adapters of the encoder either")]
+    NearestAdapted,
     /// A head that gives no numbers any more.
     #[error("the loss of the head is {loss} in epoch {epoch}: a lower learning rate may help")]
     NotFinite { loss: f32, epoch: usize },

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use ankh_hlo::{ArraySpec, Error as ProgramError, LogicalAxisRules, Module};
+use ankh_hlo::{ArraySpec, Error as ProgramError, Module};
 use ankh_pjrt::HostTensor;
 
-use crate::inference::Error;
+use crate::inference::{Error, LoadedModel};
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable, ShardedArray};
-use crate::programs::head::{Head, HeadBatchSize};
+use crate::model::lora::Lora;
+use crate::programs::head::{AdaptedEncoder, Head, HeadBatchSize, HeadPrograms};
 
 /// Sequences with labels. The rows are a multiple of the number of devices; rows of padding alone,
 /// without labels, fill them up.
@@ -17,44 +18,85 @@ use crate::programs::head::{Head, HeadBatchSize};
 pub struct HeadBatch {
     /// The number of each row's example, s32 `[rows]`: what dropout draws goes by it.
     pub examples: HostTensor,
-    /// What the encoder gives, float32 `[rows, length, d]`.
-    pub states: HostTensor,
-    /// 1 at residues and 0 at padding, s32 `[rows, length]`.
+    /// What the encoder gives, float32 `[rows, length, d]`; or, where it is adapted, its tokens,
+    /// s32 `[rows, length]`.
+    pub features: HostTensor,
+    /// 1 at residues and 0 at padding and at `</s>`, s32 `[rows, length]`.
     pub mask: HostTensor,
     /// As [`HeadKind`](crate::programs::head::HeadKind) says.
     pub labels: HostTensor,
 }
 
-/// A head that is trained on the devices of a mesh.
+/// A head that is trained on the devices of a mesh, and perhaps adapters of the encoder below it.
 pub struct HeadTrainer<'m> {
     mesh: &'m DeviceMesh,
-    head: Head,
+    programs: HeadPrograms<'m>,
+    /// The weights of an encoder that is adapted.
+    frozen: &'m [ShardedArray],
     seed: u64,
     specs: Vec<ArraySpec>,
     state: Vec<ShardedArray>,
     initial: LoadedExecutable,
-    steps: Programs,
-    predictions: Programs,
+    steps: Compiled,
+    predictions: Compiled,
 }
 
 /// Compiled programs by size.
-type Programs = RefCell<HashMap<HeadBatchSize, Rc<LoadedExecutable>>>;
+type Compiled = RefCell<HashMap<HeadBatchSize, Rc<LoadedExecutable>>>;
 
 impl<'m> HeadTrainer<'m> {
-    /// A head with its first parameters, drawn from `seed`, which also drives dropout.
+    /// A head on given states with its first parameters, drawn from `seed`, which also drives
+    /// dropout.
     pub fn new(mesh: &'m DeviceMesh, head: Head, seed: u64) -> Result<HeadTrainer<'m>, Error> {
-        let specs = head.state().into_iter().map(|array| ArraySpec {
+        let programs = HeadPrograms {
+            head,
+            encoder: None,
+            rules: mesh.rules(),
+        };
+        HeadTrainer::of(mesh, programs, &[], seed)
+    }
+
+    /// A head on the encoder of `model`, which has no other parameters, with adapters of that
+    /// encoder.
+    pub fn adapting(
+        model: &'m LoadedModel,
+        lora: Lora,
+        head: Head,
+        seed: u64,
+    ) -> Result<HeadTrainer<'m>, Error> {
+        let mesh = model.mesh();
+        let encoder = AdaptedEncoder {
+            config: model.config(),
+            platform: mesh.platform(),
+            lora,
+        };
+        let programs = HeadPrograms {
+            head,
+            encoder: Some(encoder),
+            rules: mesh.rules(),
+        };
+        HeadTrainer::of(mesh, programs, model.parameters(), seed)
+    }
+
+    fn of(
+        mesh: &'m DeviceMesh,
+        programs: HeadPrograms<'m>,
+        frozen: &'m [ShardedArray],
+        seed: u64,
+    ) -> Result<HeadTrainer<'m>, Error> {
+        let specs = programs.state().into_iter().map(|array| ArraySpec {
             name: array.name,
             shape: array.shape,
             sharding: None,
         });
         let mut trainer = HeadTrainer {
             mesh,
-            head,
+            programs,
+            frozen,
             seed,
             specs: specs.collect(),
             state: vec![],
-            initial: mesh.compile(&head.initial(mesh.rules())?)?,
+            initial: mesh.compile(&programs.initial()?)?,
             steps: RefCell::default(),
             predictions: RefCell::default(),
         };
@@ -71,26 +113,28 @@ impl<'m> HeadTrainer<'m> {
         Ok(())
     }
 
-    /// What is trained.
+    /// The head that is trained.
     pub fn head(&self) -> &Head {
-        &self.head
+        &self.programs.head
     }
 
     /// A training step. Gives the mean loss of the batch before it.
     pub fn step(&mut self, batch: &HeadBatch, learning_rate: f32) -> Result<f32, Error> {
         let size = size(&batch.mask);
-        let program = self.program(&self.steps, size, Head::step)?;
+        let program = self.program(&self.steps, size, HeadPrograms::step)?;
         let arrays = [
             &HostTensor::scalar(learning_rate),
             &HostTensor::scalar(self.seed),
             &batch.examples,
-            &batch.states,
+            &batch.features,
             &batch.mask,
             &batch.labels,
         ];
-        let arrays = self.upload(&program.parameters()[self.state.len()..], &arrays)?;
+        let specs = &program.parameters()[self.frozen.len() + self.state.len()..];
+        let arrays = self.upload(specs, &arrays)?;
         let state = std::mem::take(&mut self.state);
-        let inputs = state.into_iter().chain(arrays).map(Input::Donate);
+        let donated = state.into_iter().chain(arrays).map(Input::Donate);
+        let inputs = self.frozen.iter().map(Input::Keep).chain(donated);
         let mut results = program.execute(inputs.collect())?;
         let loss = results.pop().expect("a step gives its loss");
         self.state = results;
@@ -98,14 +142,15 @@ impl<'m> HeadTrainer<'m> {
         Ok(loss.expect("the loss is float32")[0])
     }
 
-    /// What the head gives for `states` float32 `[rows, length, d]` and `mask` s32 `[rows,
-    /// length]`, as [`HeadKind`](crate::programs::head::HeadKind) says.
-    pub fn predict(&self, states: &HostTensor, mask: &HostTensor) -> Result<HostTensor, Error> {
-        let program = self.program(&self.predictions, size(mask), Head::predict)?;
+    /// What the head gives for the `features` and the `mask` of a batch, as
+    /// [`HeadKind`](crate::programs::head::HeadKind) says.
+    pub fn predict(&self, features: &HostTensor, mask: &HostTensor) -> Result<HostTensor, Error> {
+        let program = self.program(&self.predictions, size(mask), HeadPrograms::predict)?;
         let specs = program.parameters();
-        let parameters = &self.state[..specs.len() - 2];
-        let arrays = self.upload(&specs[parameters.len()..], &[states, mask])?;
-        let inputs = parameters.iter().map(Input::Keep);
+        let (kept, given) = specs.split_at(specs.len() - 2);
+        let arrays = self.upload(given, &[features, mask])?;
+        let parameters = &self.state[..kept.len() - self.frozen.len()];
+        let inputs = self.frozen.iter().chain(parameters).map(Input::Keep);
         let inputs = inputs.chain(arrays.into_iter().map(Input::Donate));
         let results = program.execute(inputs.collect())?;
         Ok(self.mesh.to_host(&results[0])?)
@@ -148,14 +193,14 @@ impl<'m> HeadTrainer<'m> {
     /// The program for batches of a size, compiled unless it was before.
     fn program(
         &self,
-        compiled: &Programs,
+        compiled: &Compiled,
         size: HeadBatchSize,
-        build: fn(&Head, HeadBatchSize, Option<&LogicalAxisRules>) -> Result<Module, ProgramError>,
+        build: fn(&HeadPrograms<'m>, HeadBatchSize) -> Result<Module, ProgramError>,
     ) -> Result<Rc<LoadedExecutable>, Error> {
         if let Some(program) = compiled.borrow().get(&size) {
             return Ok(program.clone());
         }
-        let module = build(&self.head, size, self.mesh.rules())?;
+        let module = build(&self.programs, size)?;
         let program = Rc::new(self.mesh.compile(&module)?);
         compiled.borrow_mut().insert(size, program.clone());
         Ok(program)

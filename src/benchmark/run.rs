@@ -18,14 +18,18 @@ use super::states::States;
 use super::training::{HeadTraining, Material, Trained};
 use super::unfinished::Finished;
 use crate::inference::{Journal, Lengths, LoadedModel, RowLengths, Unfinished};
+use crate::model::encoder_flops;
+use crate::model::lora::Lora;
 use crate::programs::head::{Head, HeadKind};
 
 /// What a head sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Features {
     /// The states of the model's encoder.
     States,
+    /// The same, of an encoder with adapters that are trained together with the head.
+    Adapted(Lora),
     /// Which residue is where, and no more.
     Letters,
 }
@@ -129,6 +133,7 @@ pub fn benchmark(
     let examples = &dataset.examples;
     let states = match options.features {
         Features::Letters => States::of_letters(examples),
+        Features::Adapted(_) => States::of_tokens(model, examples),
         Features::States => {
             let mut each = |done| each(Progress::States(done, examples.len()));
             let kept = (finished.states.as_path(), identity.as_str());
@@ -143,7 +148,7 @@ pub fn benchmark(
         dataset,
         options,
         states: &states,
-        lengths: lengths(model, dataset, options, &folds, states.width()),
+        lengths: lengths(model, options, &folds, &states),
         epochs: &finished.epochs,
         identity,
     };
@@ -180,10 +185,13 @@ pub fn benchmark(
 fn check(model: &LoadedModel, dataset: &Dataset, options: &BenchmarkOptions) -> Result<(), Error> {
     let width = model.model().d_model;
     match (options.predictor, options.features, dataset.kind) {
+        (Predictor::Nearest, Features::Adapted(_), _) => Err(Error::NearestAdapted),
         (Predictor::Nearest, _, Kind::ResidueClasses | Kind::Contacts) => {
             Err(Error::NearestOfResidues)
         }
-        (Predictor::ConvBert, Features::States, _) if !width.is_multiple_of(4) => {
+        (Predictor::ConvBert, Features::States | Features::Adapted(_), _)
+            if !width.is_multiple_of(4) =>
+        {
             Err(Error::Width(width))
         }
         _ => Ok(()),
@@ -227,30 +235,31 @@ pub fn describe(
 /// and for a prediction.
 fn lengths(
     model: &LoadedModel,
-    dataset: &Dataset,
     options: &BenchmarkOptions,
     folds: &[Fold],
-    width: usize,
+    states: &States,
 ) -> RowLengths {
     let mut counts = BTreeMap::new();
-    for example in &dataset.examples {
-        *counts.entry(example.sequence.len()).or_default() += 1;
+    for example in 0..states.count() {
+        *counts.entry(states.positions(example)).or_default() += 1;
     }
     let passes = options.training.epochs * options.seeds.len() * folds.len();
-    let width = width as f64;
+    let width = states.width() as f64;
     // A ConvBERT layer has 4.5 weights for each pair of its units, each multiplied twice in the
     // backward pass. Attention has two products of half the units.
+    let of_head =
+        |length: f64| 3.0 * (9.0 * length * width * width + 2.0 * length * length * width);
+    // An encoder that is adapted goes forward twice, and backward to its input alone.
+    let (of_encoder, possible) = match options.features {
+        Features::Adapted(_) => (3.0, model.lengths_of_rows()),
+        _ => (0.0, Lengths::default()),
+    };
     let flops = |length: usize| {
-        let length = length as f64;
-        3.0 * (9.0 * length * width * width + 2.0 * length * length * width) * passes as f64
+        let of_encoder = of_encoder * encoder_flops(model.model(), length);
+        (of_head(length as f64) + of_encoder) * passes as f64
     };
     // A step with its derivatives compiles as long as some encoders do.
-    RowLengths::choose(
-        Lengths::default(),
-        &counts,
-        flops,
-        4.0 * model.program_flops(),
-    )
+    RowLengths::choose(possible, &counts, flops, 4.0 * model.program_flops())
 }
 
 /// The trainings of a benchmark.
@@ -332,7 +341,10 @@ impl Work<'_> {
             dropout: self.options.training.dropout,
         };
         let seed_of_fold = seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
-        let mut trainer = HeadTrainer::new(self.model.mesh(), head, seed_of_fold)?;
+        let mut trainer = match self.options.features {
+            Features::Adapted(lora) => HeadTrainer::adapting(self.model, lora, head, seed_of_fold)?,
+            _ => HeadTrainer::new(self.model.mesh(), head, seed_of_fold)?,
+        };
         let material = Material {
             dataset: self.dataset,
             states: self.states,

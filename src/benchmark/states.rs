@@ -2,7 +2,8 @@
 //!
 //! The states of a frozen encoder are the same in every epoch, so they are computed once and kept
 //! in a file beside the output, which may be larger than memory. A process that was killed while it
-//! computed them is gone on from, and the file goes when the output is there.
+//! computed them is gone on from, and the file goes when the output is there. Where the encoder is
+//! adapted, the programs of the head compute its states, and take the tokens.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -10,11 +11,14 @@ use std::path::Path;
 
 use ankh_data::Tokenizer;
 use ankh_data::tokenizer::EOS;
+use ankh_pjrt::{ElementType, HostTensor};
 
 use super::Error;
 use super::dataset::Example;
 use super::states_file::StatesFile;
-use crate::inference::{BatchSize, EncodedBatch, LoadedModel, SortedBatch, sorted_batches};
+use crate::inference::{
+    BatchSize, EncodedBatch, LoadedModel, SortedBatch, input_batch, sorted_batches,
+};
 use crate::programs::Pooling;
 
 /// One number for each kind of residue, of which one is 1: what a head can know without a model.
@@ -34,6 +38,8 @@ enum Kept {
     File(StatesFile),
     /// The letters themselves.
     Letters(Vec<u8>),
+    /// The tokens of each example, `</s>` at the end.
+    Tokens(Vec<Vec<u8>>),
 }
 
 impl States {
@@ -70,15 +76,63 @@ impl States {
         }))
     }
 
+    /// What the encoder computes them from, for programs that do.
+    pub fn of_tokens(model: &LoadedModel, examples: &[Example]) -> States {
+        let tokens = examples.iter().map(|e| tokens(model.tokenizer(), e));
+        States {
+            kept: Kept::Tokens(tokens.collect()),
+            width: model.model().d_model,
+            starts: starts(examples),
+        }
+    }
+
+    /// Positions of an example in a row: its residues, and `</s>` where tokens are seen.
+    pub fn positions(&self, example: usize) -> usize {
+        match &self.kept {
+            Kept::Tokens(tokens) => tokens[example].len(),
+            _ => (self.starts[example + 1] - self.starts[example]) as usize,
+        }
+    }
+
+    /// The features of a batch, as [`HeadBatch`](super::HeadBatch) has them.
+    pub fn features(&self, batch: &SortedBatch) -> Result<HostTensor, Error> {
+        let (rows, length) = (batch.rows, batch.length);
+        if let Kept::Tokens(tokens) = &self.kept {
+            let inputs: Vec<&Vec<u8>> = batch.sequences.iter().map(|&i| &tokens[i]).collect();
+            let [ids, _] = input_batch(&inputs, rows, length);
+            return Ok(ids);
+        }
+        let row_bytes = length * self.width * size_of::<f32>();
+        let mut bytes = vec![0u8; rows * row_bytes];
+        for (row, &example) in bytes.chunks_mut(row_bytes).zip(&batch.sequences) {
+            let own = self.of(example)?;
+            row[..own.len()].copy_from_slice(&own);
+        }
+        Ok(HostTensor {
+            element_type: ElementType::F32,
+            dims: [rows, length, self.width].map(|size| size as i64).to_vec(),
+            bytes,
+        })
+    }
+
+    /// Examples.
+    pub fn count(&self) -> usize {
+        self.starts.len() - 1
+    }
+
     /// Numbers of a residue.
     pub fn width(&self) -> usize {
         self.width
     }
 
     /// The rows of an example, float32, little-endian: `[residues, width]`.
+    ///
+    /// # Panics
+    /// Where they are tokens, of which no rows are known.
     pub fn of(&self, example: usize) -> Result<Vec<u8>, Error> {
         match &self.kept {
             Kept::File(file) => file.read(example),
+            Kept::Tokens(_) => unreachable!("what is told before any work"),
             Kept::Letters(letters) => {
                 let (start, end) = (self.starts[example], self.starts[example + 1]);
                 let letters = &letters[start as usize..end as usize];

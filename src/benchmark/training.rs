@@ -81,7 +81,7 @@ pub struct Trained {
 pub struct Material<'a> {
     /// The labels.
     pub dataset: &'a Dataset,
-    /// What is known of each residue.
+    /// What the head sees.
     pub states: &'a States,
     /// The lengths of rows.
     pub lengths: &'a RowLengths,
@@ -103,18 +103,18 @@ impl Material<'_> {
         head: &HeadTrainer<'_>,
         examples: &[usize],
     ) -> Result<BTreeMap<usize, Prediction>, Error> {
-        let of = |&i: &usize| self.dataset.examples[i].sequence.len();
-        let tokens: Vec<usize> = examples.iter().map(of).collect();
+        let positions = examples.iter().map(|&i| self.states.positions(i));
+        let positions: Vec<usize> = positions.collect();
         let rows = PREDICTED_TOGETHER.next_multiple_of(self.devices);
         let mut found = BTreeMap::new();
         // As many rows in each batch, so that a length is one program.
-        for batch in sorted_batches(&tokens, self.lengths, BatchSize::Rows(rows)) {
+        for batch in sorted_batches(&positions, self.lengths, BatchSize::Rows(rows)) {
             let batch = SortedBatch {
                 sequences: batch.sequences.iter().map(|&i| examples[i]).collect(),
                 ..batch
             };
             let arrays = arrays(&batch, self.dataset, self.states)?;
-            let outputs = head.predict(&arrays.states, &arrays.mask)?;
+            let outputs = head.predict(&arrays.features, &arrays.mask)?;
             found.extend(predictions(&batch, self.dataset, &outputs));
         }
         Ok(found)
@@ -139,13 +139,13 @@ impl Material<'_> {
             head.restore(&saved.now)?;
         }
         for number in saved.epochs.len()..training.epochs {
-            let length = |i: usize| self.dataset.examples[i].sequence.len();
+            let length = |i: usize| self.states.positions(i);
             let key = Key::new(seed).with(number as u64);
             let mut losses = 0.0;
             let batches = epoch(&fold.train, length, training.batch, key);
             for (i, examples) in batches.iter().enumerate() {
                 let step = number * steps_of_epoch + i;
-                let batch = batch_of(examples, self.dataset, rows, self.lengths);
+                let batch = batch_of(examples, self.states, rows, self.lengths);
                 let arrays = arrays(&batch, self.dataset, self.states)?;
                 let loss = head.step(&arrays, training.learning_rate(step, steps) as f32)?;
                 if !loss.is_finite() {

@@ -44,13 +44,18 @@ impl LoadedModel {
     /// The lengths of the encoder's rows for so many sequences of each number of tokens, `</s>`
     /// included.
     pub fn encoder_lengths(&self, sequences: &BTreeMap<usize, u64>) -> RowLengths {
-        let lengths = match self.devices().0.starts_with("cpu") {
+        let flops = |length| encoder_flops(self.model(), length);
+        let lengths = self.lengths_of_rows();
+        RowLengths::choose(lengths, sequences, flops, self.program_flops())
+    }
+
+    /// The lengths that suit the encoder.
+    pub fn lengths_of_rows(&self) -> Lengths {
+        match self.devices().0.starts_with("cpu") {
             true => Lengths::default(),
             // What the kernels of a TPU take.
             false => Lengths { step: 128 },
-        };
-        let flops = |length| encoder_flops(self.model(), length);
-        RowLengths::choose(lengths, sequences, flops, self.program_flops())
+        }
     }
 
     /// Starts the encoder on the inputs of a batch, which end with `</s>`.

@@ -140,6 +140,16 @@ impl LoadedModel {
         })
     }
 
+    /// What its programs are made from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its parameters on the devices, in the order of the programs that take them.
+    pub fn parameters(&self) -> &[ShardedArray] {
+        &self.parameters
+    }
+
     /// Its dimensions.
     pub fn model(&self) -> &Model {
         &self.config.model

@@ -12,6 +12,7 @@ mod config;
 mod decoding;
 mod flops;
 pub mod layers;
+pub mod lora;
 mod loss;
 mod network;
 pub mod position;

@@ -8,6 +8,7 @@ use super::attention::{
     relative_for_kernel,
 };
 use super::layers::{feed_forward, product, rms_norm};
+use super::lora::{Adaptation, AdaptedLayer, LayerAdapters};
 use super::position::{self, Direction};
 use super::weights::{DecoderLayer, EncoderLayer, Tree, Weights};
 use super::{Model, TieEmbeddings};
@@ -87,6 +88,32 @@ impl<'g> Network<'g, '_> {
     /// The encoder's last states, after its final norm: `[batch, input length, embed]`, for
     /// `input_ids`, s32 `[batch, input length]`.
     pub fn encode(&self, input_ids: Tensor<'g>, tokens: Tokens<'g>) -> Tensor<'g> {
+        let layers = &self.weights.encoder.layers;
+        self.encode_by(input_ids, tokens, layers, |p, x, bias| {
+            self.encoder_layer(p, None, x, bias)
+        })
+    }
+
+    /// [`Network::encode`] with adapters in each layer.
+    pub fn encode_adapted(
+        &self,
+        input_ids: Tensor<'g>,
+        tokens: Tokens<'g>,
+        adaptation: Adaptation<'_, 'g>,
+    ) -> Tensor<'g> {
+        let layers = AdaptedLayer::stacked(&self.weights.encoder.layers, adaptation);
+        self.encode_by(input_ids, tokens, &layers, |p, x, bias| {
+            self.encoder_layer(&p.layer, Some(p.adapters(adaptation)), x, bias)
+        })
+    }
+
+    fn encode_by<L: Tree<Tensor<'g>, With<Tensor<'g>> = L>>(
+        &self,
+        input_ids: Tensor<'g>,
+        tokens: Tokens<'g>,
+        layers: &L,
+        layer: impl Fn(&L, Tensor<'g>, Bias<'g>) -> Tensor<'g>,
+    ) -> Tensor<'g> {
         let _scope = self.graph().scope("encoder");
         let p = &self.weights.encoder;
         let length = input_ids.dim(1);
@@ -94,7 +121,7 @@ impl<'g> Network<'g, '_> {
             relative: Some(self.relative(p.relative_bias, Direction::Bidirectional, length)),
             mask: self.encoder_mask(tokens),
         };
-        let x = self.stack(input_ids, &p.layers, |p, x| self.encoder_layer(p, x, bias));
+        let x = self.stack(input_ids, layers, |p, x| layer(p, x, bias));
         rms_norm(x, p.final_norm, self.model.norm_epsilon).with_logical_axes(ACTIVATION)
     }
 
@@ -231,12 +258,13 @@ impl<'g> Network<'g, '_> {
     fn encoder_layer(
         &self,
         p: &EncoderLayer<Tensor<'g>>,
+        adapters: Option<LayerAdapters<'_, 'g>>,
         x: Tensor<'g>,
         bias: Bias<'g>,
     ) -> Tensor<'g> {
         let h = self.norm(x, p.attention_norm);
-        let x =
-            (x + self.attend("attention", &p.attention, h, h, bias)).checkpoint_name("residual");
+        let attended = self.attend("attention", &p.attention, adapters, (h, h), bias);
+        let x = (x + attended).checkpoint_name("residual");
         x + self.feed_forward(p.mlp_norm, &p.mlp, x)
     }
 
@@ -249,10 +277,11 @@ impl<'g> Network<'g, '_> {
         cross: Bias<'g>,
     ) -> Tensor<'g> {
         let h = self.norm(x, p.attention_norm);
-        let x =
-            (x + self.attend("attention", &p.attention, h, h, bias)).checkpoint_name("residual");
+        let attended = self.attend("attention", &p.attention, None, (h, h), bias);
+        let x = (x + attended).checkpoint_name("residual");
         let h = self.norm(x, p.cross_norm);
-        let x = (x + self.attend("cross", &p.cross, h, memory, cross)).checkpoint_name("residual");
+        let attended = self.attend("cross", &p.cross, None, (h, memory), cross);
+        let x = (x + attended).checkpoint_name("residual");
         x + self.feed_forward(p.mlp_norm, &p.mlp, x)
     }
 
@@ -264,12 +293,13 @@ impl<'g> Network<'g, '_> {
         &self,
         name: &str,
         p: &super::weights::Attention<Tensor<'g>>,
-        x: Tensor<'g>,
-        memory: Tensor<'g>,
+        adapters: Option<LayerAdapters<'_, 'g>>,
+        of: (Tensor<'g>, Tensor<'g>),
         bias: Bias<'g>,
     ) -> Tensor<'g> {
         let _scope = self.graph().scope(name);
-        attention(self.attention, p, x, memory, self.model.heads as i64, bias)
+        let heads = self.model.heads as i64;
+        attention(self.attention, p, adapters, of, heads, bias)
     }
 
     pub(super) fn feed_forward(

@@ -54,7 +54,10 @@ impl Programs<'_> {
 
 /// The encoder's parameters, declared, in a tree of all. `shared` stands in for those of the
 /// decoder, which no program of the encoder reads.
-fn encoder_parameters<'g>(g: &'g Graph, config: &Config) -> (Weights<Parameter>, Vec<Tensor<'g>>) {
+pub(super) fn encoder_parameters<'g>(
+    g: &'g Graph,
+    config: &Config,
+) -> (Weights<Parameter>, Vec<Tensor<'g>>) {
     let specs = Weights::of(&config.model);
     let leaves = specs.leaves();
     let wanted = leaves.iter().filter(|leaf| is_of_encoder(&leaf.name));

@@ -23,21 +23,23 @@ use crate::benchmark::{
 };
 use crate::hugging_face::Weights;
 use crate::inference::{LoadedModel, Unfinished};
+use crate::model::lora::Lora;
 use crate::run_dir::Requests;
 use crate::telemetry::print_line;
 
 /// Measure what weights are worth: train a small head on the states of the frozen encoder.
 ///
 /// As the authors of Ankh do it: a ConvBERT layer and a linear one, AdamW, the epoch that is best
-/// on the validation set. Each figure has an interval, by resampling proteins, and each seed is a
-/// training of its own. Data without a test set are tested in parts, each by a head that was
-/// trained on the others.
+/// on the validation set. With --lora, adapters of the encoder are trained together with the head.
+/// Each figure has an interval, by resampling proteins, and each seed is a training of its own. Data
+/// without a test set are tested in parts, each by a head that was trained on the others.
 ///
 /// Stopped or killed work goes on where it was when the same command is run again.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  pretrain benchmark q3 --weights hf --data labelled.fasta --output q3.json --epochs 2\n  \
     pretrain benchmark q3 --weights hf --data labelled.fasta --output letters.json --baseline composition\n  \
+    pretrain benchmark q3 --weights hf --data labelled.fasta --output lora.json --lora --epochs 2\n  \
     pretrain benchmark q3 --during runs/first --data labelled.fasta"
 )]
 pub(super) struct BenchmarkArgs {
@@ -83,6 +85,10 @@ pub(super) struct BenchmarkArgs {
     /// Measure something that knows less instead of the weights.
     #[arg(long, value_name = "NAME", value_enum)]
     baseline: Option<Baseline>,
+    /// Train adapters of the encoder's queries and values too (LoRA: rank 16, alpha 16, dropout
+    /// 0.1). Each step runs the encoder, so it takes many times as long.
+    #[arg(long)]
+    lora: bool,
     /// Trainings, with the seeds 7, 8, ...
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
@@ -130,6 +136,22 @@ enum Baseline {
 }
 
 impl BenchmarkArgs {
+    /// What the parser cannot tell of options that exclude each other.
+    fn check(&self) -> Result<(), CliError> {
+        let (without, option) = match (self.baseline, self.head) {
+            (Some(Baseline::Composition), _) => ("has no encoder", "--baseline composition"),
+            (_, HeadName::Nearest) => ("trains nothing", "--head nearest"),
+            _ => return Ok(()),
+        };
+        if !self.lora {
+            return Ok(());
+        }
+        let error = format!(
+            "--lora adapts an encoder while a head is trained on it, and {option} {without}"
+        );
+        Err(CliError::usage(error).help(format!("leave out --lora or {option}")))
+    }
+
     fn preset(&self) -> &'static Preset {
         Preset::named(&self.benchmark).expect("the parser knows the names")
     }
@@ -172,6 +194,7 @@ impl BenchmarkArgs {
             output: output.to_owned(),
             features: match self.baseline {
                 Some(Baseline::Composition) => Features::Letters,
+                _ if self.lora => Features::Adapted(Lora::default()),
                 _ => Features::States,
             },
             predictor: self.predictor(),
@@ -231,6 +254,7 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 pub(super) fn run(arguments: BenchmarkArgs) -> Result<Exit, CliError> {
+    arguments.check()?;
     if let Some(run) = &arguments.during {
         return during::run(&arguments, run);
     }
@@ -354,6 +378,7 @@ fn report(
         "weights": format!("{:08x}", model.checksum()),
         "baseline": arguments.baseline(),
         "head": arguments.predictor(),
+        "lora": arguments.lora.then(Lora::default),
         "seeds": arguments.seeds(),
         "epochs": arguments.epochs,
         "batch": arguments.batch,
@@ -380,6 +405,10 @@ fn show(
     )?;
     if let Some(baseline) = arguments.baseline() {
         line("baseline", baseline.into())?;
+    }
+    if arguments.lora {
+        let Lora { rank, .. } = Lora::default();
+        line("adapters", format!("rank {rank}, of queries and values"))?;
     }
     line("output", output.display().to_string())?;
     let (train, validation) = (results.train as u64, results.validation as u64);

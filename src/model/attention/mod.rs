@@ -12,6 +12,7 @@ use ankh_mosaic::Lowering;
 
 use super::LogicalAxis::{self, Batch, Embed, Heads, Kv, Length};
 use super::layers::{WeightAxes, project};
+use super::lora::LayerAdapters;
 use super::position::Direction;
 use super::weights::Attention;
 
@@ -139,16 +140,24 @@ pub(super) fn accumulation_dtype(dtype: DType) -> DType {
     }
 }
 
-/// Attention of `x [batch, queries, embed]` to `memory [batch, keys, embed]`. T5 does not scale the
-/// scores.
+/// Attention of `x [batch, queries, embed]` to `memory [batch, keys, embed]`, its queries and values
+/// adapted where there are `adapters`. T5 does not scale the scores.
 pub(super) fn attention<'g>(
     implementation: AttentionImplementation,
     p: &Attention<Tensor<'g>>,
-    x: Tensor<'g>,
-    memory: Tensor<'g>,
+    adapters: Option<LayerAdapters<'_, 'g>>,
+    (x, memory): (Tensor<'g>, Tensor<'g>),
     heads: i64,
     bias: Bias<'g>,
 ) -> Tensor<'g> {
+    let queries = || {
+        let q = project(x, p.q, TO_HEADS);
+        adapters.map_or(q, |adapters| adapters.query(x, q))
+    };
+    let values = || {
+        let v = project(memory, p.v, TO_HEADS);
+        adapters.map_or(v, |adapters| adapters.value(memory, v))
+    };
     let split = |t: Tensor<'g>, order: [i64; 4], axes: [LogicalAxis; 4], name| {
         let (batch, length, inner) = (t.dim(0), t.dim(1), t.dim(2));
         let t = t.reshape(&[batch, length, heads, inner / heads]);
@@ -157,9 +166,9 @@ pub(super) fn attention<'g>(
     };
     let operands = |order, axes| {
         [
-            split(project(x, p.q, TO_HEADS), order, axes, "query"),
+            split(queries(), order, axes, "query"),
             split(project(memory, p.k, TO_HEADS), order, axes, "key"),
-            split(project(memory, p.v, TO_HEADS), order, axes, "value"),
+            split(values(), order, axes, "value"),
         ]
     };
     let o = match (implementation, bias.mask) {

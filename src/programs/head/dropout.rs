@@ -14,12 +14,14 @@ pub enum Site {
     AttentionOutput,
     /// What the feed-forward layer adds to the states.
     Output,
+    /// What the adapters of an encoder see.
+    Adapter,
 }
 
-/// There are fewer sites than this.
+/// There are no more sites than this.
 const SITES: f64 = 4.0;
 
-/// The numbers of heads begin at this bit of a counter, those of positions below it.
+/// The numbers of heads and of adapters begin at this bit of a counter, those of units below it.
 const HEAD_BITS: f64 = 24.0;
 
 /// Dropout of one step.
@@ -50,6 +52,16 @@ impl<'g> Dropout<'g> {
         let (head, key) = (g.iota(shape.clone(), 1), g.iota(shape.clone(), 3));
         let unit = (head << head.full_like(HEAD_BITS)) + key;
         self.apply(weights, Site::Attention, g.iota(shape, 2), unit)
+    }
+
+    /// The input `x [rows, length, width]` of an adapter with units dropped. Its number is a u32
+    /// scalar below 256.
+    pub fn of_adapter(self, x: Tensor<'g>, number: Tensor<'g>) -> Tensor<'g> {
+        let shape = Shape::new(DType::U32, x.dims());
+        let g = x.graph();
+        let number = number << number.full_like(HEAD_BITS);
+        let unit = g.iota(shape.clone(), 2) + number.broadcast_to(&x.dims());
+        self.apply(x, Site::Adapter, g.iota(shape, 1), unit)
     }
 
     fn apply(
