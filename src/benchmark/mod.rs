@@ -3,9 +3,9 @@
 //! [`dataset`] reads labelled proteins. [`benchmark`] computes the states of the frozen encoder
 //! once, trains a small head on them for each seed and each fold ([`HeadTrainer`]), predicts what
 //! is tested, and gives figures with their intervals. Where adapters of the encoder are trained
-//! with the head, the states are computed in each step instead. Each training follows from the data, the
-//! options and its seed alone. What is done is kept beside the output, so that a killed benchmark
-//! goes on. This module prints nothing.
+//! with the head, the states are computed in each step instead. Each training follows from the
+//! data, the options and its seed alone. What is done is kept beside the output, so that a killed
+//! benchmark goes on. This module prints nothing.
 
 mod batches;
 pub mod dataset;

@@ -31,8 +31,8 @@ use crate::telemetry::print_line;
 ///
 /// As the authors of Ankh do it: a ConvBERT layer and a linear one, AdamW, the epoch that is best
 /// on the validation set. With --lora, adapters of the encoder are trained together with the head.
-/// Each figure has an interval, by resampling proteins, and each seed is a training of its own. Data
-/// without a test set are tested in parts, each by a head that was trained on the others.
+/// Each figure has an interval, by resampling proteins, and each seed is a training of its own.
+/// Data without a test set are tested in parts, each by a head that was trained on the others.
 ///
 /// Stopped or killed work goes on where it was when the same command is run again.
 #[derive(Args)]

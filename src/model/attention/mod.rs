@@ -140,8 +140,8 @@ pub(super) fn accumulation_dtype(dtype: DType) -> DType {
     }
 }
 
-/// Attention of `x [batch, queries, embed]` to `memory [batch, keys, embed]`, its queries and values
-/// adapted where there are `adapters`. T5 does not scale the scores.
+/// Attention of `x [batch, queries, embed]` to `memory [batch, keys, embed]`. Where there are
+/// `adapters`, the queries and the values are adapted. T5 does not scale the scores.
 pub(super) fn attention<'g>(
     implementation: AttentionImplementation,
     p: &Attention<Tensor<'g>>,
