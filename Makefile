@@ -175,7 +175,7 @@ benchmark-model: plugin $(BENCHMARKS)/ready ## pre-train a small model on protei
 	cargo build --bin pretrain
 	rm -rf $(BENCHMARKS)/prepared $(BENCHMARKS)/run
 	$(PRETRAIN) prepare --output $(BENCHMARKS)/prepared --validation-fraction 0.02 $(BENCHMARKS)/pretraining.fasta
-	$(PRETRAIN) --config benches/benchmark_model.toml --data $(BENCHMARKS)/prepared --run-dir $(BENCHMARKS)/run
+	$(PRETRAIN) --config benches/benchmark_model.toml --data $(BENCHMARKS)/prepared --run-dir $(BENCHMARKS)/run --slice cpu-2
 
 .PHONY: benchmarks
 benchmarks: plugin $(BENCHMARKS)/ready $(REFERENCE)/ready ## measure those weights (or WEIGHTS=...) beside random ones and beside no encoder

@@ -1,5 +1,6 @@
 //! A benchmark from its labels to its figures.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -151,6 +152,7 @@ pub fn benchmark(
         lengths: lengths(model, options, &folds, &states),
         epochs: &finished.epochs,
         identity,
+        trainer: RefCell::default(),
     };
     let Some(trainings) = work.trainings(&folds, &mut journal, each)? else {
         return Ok(None);
@@ -271,6 +273,8 @@ struct Work<'a> {
     lengths: RowLengths,
     epochs: &'a Path,
     identity: String,
+    /// That of the last training.
+    trainer: RefCell<Option<HeadTrainer<'a>>>,
 }
 
 impl Work<'_> {
@@ -341,9 +345,19 @@ impl Work<'_> {
             dropout: self.options.training.dropout,
         };
         let seed_of_fold = seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
-        let mut trainer = match self.options.features {
-            Features::Adapted(lora) => HeadTrainer::adapting(self.model, lora, head, seed_of_fold)?,
-            _ => HeadTrainer::new(self.model.mesh(), head, seed_of_fold)?,
+        // Folds and seeds have the same programs, but for regressions, which begin at their mean.
+        let mut kept = self.trainer.borrow_mut();
+        let trainer = match &mut *kept {
+            Some(trainer) if *trainer.head() == head => {
+                trainer.restart(seed_of_fold)?;
+                trainer
+            }
+            kept => kept.insert(match self.options.features {
+                Features::Adapted(lora) => {
+                    HeadTrainer::adapting(self.model, lora, head, seed_of_fold)?
+                }
+                _ => HeadTrainer::new(self.model.mesh(), head, seed_of_fold)?,
+            }),
         };
         let material = Material {
             dataset: self.dataset,
@@ -356,7 +370,7 @@ impl Work<'_> {
             identity: format!("{} {seed} {number}", self.identity),
         };
         let training = (&self.options.training, seed_of_fold);
-        material.train(&mut trainer, fold, training, &mut file, each)
+        material.train(trainer, fold, training, &mut file, each)
     }
 
     /// The head of the dataset, for a training set.

@@ -4,15 +4,27 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use ankh_proto::tensorboard::Event;
 use prost::Message;
 use serde_json::{Map, Value};
 
-/// The binary. It keeps no compiled programs, unless told where: not among the user's, nor where
-/// another test would find them.
+/// The binary. Compiled programs are kept where all tests find them and nobody else: most runs are
+/// of the same tiny model, and compiling it takes more time than the run.
 pub fn pretrain() -> Command {
+    static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
+        // Those of an earlier execution of the tests.
+        let _ = fs::remove_dir_all(&directory);
+        directory
+    });
+    pretrain_keeping(&PROGRAMS)
+}
+
+/// The binary, which compiles all programs and keeps none.
+pub fn pretrain_compiling() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
     command.env("ANKH_COMPILATION_CACHE", "");
     command
@@ -20,7 +32,7 @@ pub fn pretrain() -> Command {
 
 /// The binary, which keeps compiled programs in this directory, for others that do.
 pub fn pretrain_keeping(programs: &Path) -> Command {
-    let mut command = pretrain();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pretrain"));
     command.env("ANKH_COMPILATION_CACHE", programs);
     command
 }
