@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &BenchmarkArgs, run: &Path) -> Result<Exit, CliErro
         let error = format!("{} has no checkpoint yet", run.display());
         return Err(CliError::usage(error).help("run it again when the run has saved one"));
     }
-    place.prepare(&store)?;
+    place.prepare(&store, &kept)?;
     let mut table = Table::new(arguments.json);
     let mut after = None;
     // What is saved while others are measured is measured too.
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &BenchmarkArgs, run: &Path) -> Result<Exit, CliErro
         if work.requests.stop() {
             return Ok(stopped());
         }
-        // The checkpoint's checksum comes first: if it is saved anew meanwhile, the result is stale.
+        // The checksum comes first: if the checkpoint is saved anew meanwhile, the result is stale.
         let found = store
             .checksum(step)
             .map_err(CliError::from)
@@ -121,7 +121,7 @@ impl Place {
             .collect()
     }
 
-    /// The names of the files there; none where no result was written yet.
+    /// The names of the files there, in order; none where no result was written yet.
     fn names(&self) -> Result<Vec<String>, CliError> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -131,7 +131,9 @@ impl Place {
         let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().into_string().ok());
         let names: io::Result<Vec<Option<String>>> = entries.map(name).collect();
         let names = names.map_err(|error| self.cannot("read", error))?;
-        Ok(names.into_iter().flatten().collect())
+        let mut names: Vec<String> = names.into_iter().flatten().collect();
+        names.sort();
+        Ok(names)
     }
 
     fn cannot(&self, verb: &str, error: io::Error) -> CliError {
@@ -195,8 +197,9 @@ impl Place {
         Some(differs.collect())
     }
 
-    /// Makes the directory, and removes what was begun of checkpoints that are gone.
-    fn prepare(&self, store: &Store) -> Result<(), CliError> {
+    /// Makes the directory. Removes what was begun of checkpoints that are gone, or whose result is
+    /// there: a process may have been killed between writing it and removing the rest.
+    fn prepare(&self, store: &Store, kept: &BTreeMap<u64, Value>) -> Result<(), CliError> {
         fs::create_dir_all(&self.directory).map_err(|error| self.cannot("create", error))?;
         let there = store.list()?;
         for name in self.names()? {
@@ -204,7 +207,9 @@ impl Place {
                 continue;
             };
             match step_of(name, ".unfinished") {
-                Some(step) if !there.contains(&step) => discard(&self.result(step))?,
+                Some(step) if !there.contains(&step) || kept.contains_key(&step) => {
+                    discard(&self.result(step))?;
+                }
                 _ => {}
             }
         }

@@ -309,8 +309,8 @@ impl Work<'_> {
         })
     }
 
-    /// Measures weights and writes what is found, with the fields of `more` beside it; nothing where
-    /// it was stopped.
+    /// Measures weights and writes what is found, with the fields of `more` beside it; nothing
+    /// where it was stopped.
     fn measure(
         &self,
         weights: Weights,
