@@ -27,6 +27,9 @@ pub struct Curve {
     pub intervals: Vec<Option<[f32; 2]>>,
 }
 
+/// A value and its interval.
+type Point = (f32, Option<[f32; 2]>);
+
 /// A file as it was when it was read.
 #[derive(Debug)]
 struct File {
@@ -112,7 +115,7 @@ impl Benchmarks {
     }
 
     fn curves_of_files(&self) -> BTreeMap<String, Curve> {
-        let mut points: BTreeMap<String, BTreeMap<u64, (f32, Option<[f32; 2]>)>> = BTreeMap::new();
+        let mut points: BTreeMap<String, BTreeMap<u64, Point>> = BTreeMap::new();
         for measured in self
             .files
             .values()
@@ -132,7 +135,7 @@ impl Benchmarks {
                 }
             }
         }
-        let curve = |points: BTreeMap<u64, (f32, Option<[f32; 2]>)>| {
+        let curve = |points: BTreeMap<u64, Point>| {
             let mut curve = Curve::default();
             for (step, (value, interval)) in points {
                 curve.steps.push(step);
