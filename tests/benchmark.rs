@@ -116,7 +116,8 @@ fn a_killed_benchmark_goes_on_and_ends_in_the_same_bytes_as_one_that_was_not() {
     let bench = Bench::new(&[("structure.fasta", structure(24))]);
     let command = |output: &str| {
         let mut command = bench.command("q3", "structure.fasta", output);
-        command.args(SHORT);
+        // Seconds of epochs, so that a signal comes before the end.
+        command.args(["--folds", "2", "--epochs", "60", "--batch", "4"]);
         command
     };
     expect(command("whole.json").output().unwrap(), 0, &["accuracy"]);
