@@ -95,6 +95,13 @@ def of_seed(lines, name):
     return lambda proteins: measure(labels[proteins], found[proteins])
 
 
+def cell(figure):
+    if figure["interval"] is None:
+        return f"{figure['value']:.3f}"
+    low, high = figure["interval"]
+    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f})"
+
+
 def compared(name, test, models):
     """The rows of a test: figures, and how much more the first model reaches than the others."""
     for place, figure in enumerate(models[0][0][test]["figures"]):
@@ -109,7 +116,7 @@ def compared(name, test, models):
         random = numpy.random.default_rng(0)
         drawn = [random.integers(0, count, count) for _ in range(RESAMPLES)]
         resampled = [numpy.array([function(proteins) for proteins in drawn]) for function in functions]
-        cells = [f"{own['value']:.3f} ({low:.3f} to {high:.3f})" for own in figures for low, high in [own["interval"]]]
+        cells = [cell(own) for own in figures]
         for own, values in zip(figures[1:], resampled[1:]):
             low, high = numpy.quantile(resampled[0] - values, [0.025, 0.975])
             cells.append(f"{figures[0]['value'] - own['value']:+.3f} ({low:+.3f} to {high:+.3f})")

@@ -12,7 +12,7 @@ use ankh_hlo::{DType, Graph, Shape, Tensor};
 use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
-use crate::support::{Random, compile, device, run};
+use crate::support::{Random, compile, device, expect_close, floats, run};
 
 /// Relative to the largest reference value of each array, or to 1 where that is less.
 const FORWARD: f64 = 1e-5;
@@ -29,23 +29,6 @@ fn head(kind: HeadKind) -> Head {
         width: WIDTH,
         kind,
         dropout: DROPOUT,
-    }
-}
-
-fn floats(tensor: &HostTensor) -> Vec<f32> {
-    tensor.to_vec().unwrap()
-}
-
-#[track_caller]
-fn expect_close(name: &str, found: &[f32], expected: &[f32], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{name}");
-    let size = expected.iter().fold(1.0f32, |m, x| m.max(x.abs()));
-    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        let difference = f64::from((f - e).abs() / size);
-        assert!(
-            difference <= tolerance,
-            "{name} [{i}]: {f}, expected {e}, {difference:.1e} of {size}"
-        );
     }
 }
 

@@ -25,7 +25,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Map;
 
 use crate::support::runs::{expect, pretrain};
-use crate::support::{Random, compile, run};
+use crate::support::{Random, compile, expect_close, floats, run};
 
 /// Relative to the largest reference value of each array, or to 1 where that is less: float32 holds
 /// 7 digits, and a gradient is a longer sum of terms that cancel.
@@ -51,23 +51,6 @@ fn model(slice: &str) -> LoadedModel {
         tokenizer: None,
     };
     LoadedModel::open_encoder(hugging_face::load(weights()).unwrap(), options).unwrap()
-}
-
-fn floats(tensor: &HostTensor) -> Vec<f32> {
-    tensor.to_vec().unwrap()
-}
-
-#[track_caller]
-fn expect_close(name: &str, found: &[f32], expected: &[f32], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{name}");
-    let size = expected.iter().fold(1.0f32, |m, x| m.max(x.abs()));
-    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        let difference = f64::from((f - e).abs() / size);
-        assert!(
-            difference <= tolerance,
-            "{name} [{i}]: {f}, expected {e}, {difference:.1e} of {size}"
-        );
-    }
 }
 
 #[test]

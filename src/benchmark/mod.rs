@@ -13,6 +13,7 @@ mod error;
 mod head;
 mod measures;
 mod nearest;
+mod options;
 pub mod predictions;
 pub mod presets;
 mod run;
@@ -21,14 +22,14 @@ mod splits;
 mod states;
 mod states_file;
 mod training;
+mod trainings;
 mod unfinished;
 
 pub use error::Error;
 pub use head::{HeadBatch, HeadTrainer};
 pub use measures::{Figure, Measure, Prediction};
-pub use run::{
-    BenchmarkOptions, Features, Predictor, Progress, Results, TestFigures, Training, benchmark,
-    describe,
-};
+pub use options::{BenchmarkOptions, Features, Predictor, Progress};
+pub use run::{Results, TestFigures, benchmark, describe};
 pub use training::{Epoch, HeadTraining, Trained};
+pub use trainings::Training;
 pub use unfinished::{Finished, discard};

@@ -125,14 +125,12 @@ impl States {
         self.width
     }
 
-    /// The rows of an example, float32, little-endian: `[residues, width]`.
-    ///
-    /// # Panics
-    /// Where they are tokens, of which no rows are known.
+    /// The rows of an example, float32, little-endian: `[residues, width]`. An error where they are
+    /// tokens, of which no rows are known.
     pub fn of(&self, example: usize) -> Result<Vec<u8>, Error> {
         match &self.kept {
             Kept::File(file) => file.read(example),
-            Kept::Tokens(_) => unreachable!("what is told before any work"),
+            Kept::Tokens(_) => Err(Error::NearestAdapted),
             Kept::Letters(letters) => {
                 let (start, end) = (self.starts[example], self.starts[example + 1]);
                 let letters = &letters[start as usize..end as usize];

@@ -1,5 +1,4 @@
-//! The figures of benchmarks over a run, as `pretrain benchmark --during` leaves them in
-//! `benchmarks/NAME/step_<8 digits>.json`.
+//! The figures of benchmarks over a run, as `pretrain benchmark --during` leaves them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+
+use crate::run_dir::{benchmarks_of, step_of_benchmark_result};
 
 /// All that was found of a run, and what it was read from.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Benchmarks {
     /// Of the run in a directory, which need not have any. Nothing is read yet.
     pub fn of(run: &Path) -> Benchmarks {
         Benchmarks {
-            directory: run.join("benchmarks"),
+            directory: benchmarks_of(run),
             files: BTreeMap::new(),
             curves: BTreeMap::new(),
         }
@@ -156,10 +157,7 @@ fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
 
 fn is_result(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let step = name
-        .strip_prefix("step_")
-        .and_then(|name| name.strip_suffix(".json"));
-    step.is_some_and(|step| step.parse::<u64>().is_ok())
+    step_of_benchmark_result(&name).is_some()
 }
 
 fn read(path: &Path) -> Result<Measured, String> {

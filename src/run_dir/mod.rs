@@ -4,6 +4,7 @@
 //! directory belongs to one model and one data order, recorded in its `config.toml` and its
 //! checkpoints. It also belongs to one process at a time: see `lease`.
 
+mod benchmarks;
 mod contents;
 mod identity;
 mod lease;
@@ -19,6 +20,7 @@ use ankh_storage::{Location, atomic};
 use crate::checkpoint::{self, Store};
 use crate::config::{Config, Versions};
 
+pub use benchmarks::{benchmark_result, benchmarks_of, step_of_benchmark_result};
 pub use contents::Contents;
 pub(crate) use identity::saved_config;
 pub use identity::{Damage, Difference, Recorded};

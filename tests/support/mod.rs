@@ -38,6 +38,25 @@ pub fn run(program: &LoadedExecutable, inputs: &[HostTensor]) -> Vec<HostTensor>
     outputs.unwrap().iter().map(fetch).collect()
 }
 
+/// The values of a float32 array.
+pub fn floats(tensor: &HostTensor) -> Vec<f32> {
+    tensor.to_vec().unwrap()
+}
+
+/// Checks values against others: relative to the largest of those, or to 1 where that is less.
+#[track_caller]
+pub fn expect_close(name: &str, found: &[f32], expected: &[f32], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    let size = expected.iter().fold(1.0f32, |m, x| m.max(x.abs()));
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let difference = f64::from((f - e).abs() / size);
+        assert!(
+            difference <= tolerance,
+            "{name} [{i}]: {f}, expected {e}, {difference:.1e} of {size}"
+        );
+    }
+}
+
 /// Weights of about the size they start with.
 pub fn weights(config: &Config) -> Vec<HostTensor> {
     let random = &mut Random(6);

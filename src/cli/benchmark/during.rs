@@ -17,13 +17,15 @@ use crate::checkpoint::Store;
 use crate::cli::model::read_weights;
 use crate::cli::output::{count, json, line_of};
 use crate::cli::{CliError, Exit};
-use crate::run_dir::{Recorded, checkpoints_of};
+use crate::run_dir::{
+    Recorded, benchmark_result, benchmarks_of, checkpoints_of, step_of_benchmark_result,
+};
 use crate::telemetry::print_line;
 
 pub(super) fn run(arguments: &BenchmarkArgs, run: &Path) -> Result<Exit, CliError> {
     let store = Store::at(&checkpoints(run)?)?;
     let work = Work::prepare(arguments)?;
-    let directory = run.join("benchmarks").join(&arguments.benchmark);
+    let directory = benchmarks_of(run).join(&arguments.benchmark);
     let options = arguments.options(&directory);
     let place = Place {
         settings: describe(&options, &work.dataset, arguments.description()),
@@ -105,7 +107,7 @@ struct Place {
 
 impl Place {
     fn result(&self, step: u64) -> PathBuf {
-        self.directory.join(name_of(step))
+        self.directory.join(benchmark_result(step))
     }
 
     /// What a result has beside that of any weights.
@@ -147,7 +149,11 @@ impl Place {
     fn kept(&self, store: &Store) -> Result<BTreeMap<u64, Value>, CliError> {
         let there = store.list()?;
         let mut kept = BTreeMap::new();
-        for step in self.names()?.iter().filter_map(|name| step_of(name, "")) {
+        for step in self
+            .names()?
+            .iter()
+            .filter_map(|name| step_of_benchmark_result(name))
+        {
             let path = self.result(step);
             let is_there = there.contains(&step);
             let found = fs::read(&path).map_err(|error| self.cannot("read", error))?;
@@ -203,10 +209,9 @@ impl Place {
         fs::create_dir_all(&self.directory).map_err(|error| self.cannot("create", error))?;
         let there = store.list()?;
         for name in self.names()? {
-            let Some(name) = name.strip_prefix('.') else {
-                continue;
-            };
-            match step_of(name, ".unfinished") {
+            let hidden = name.strip_prefix('.');
+            let result = hidden.and_then(|name| name.strip_suffix(".unfinished"));
+            match result.and_then(step_of_benchmark_result) {
                 Some(step) if !there.contains(&step) || kept.contains_key(&step) => {
                     discard(&self.result(step))?;
                 }
@@ -215,19 +220,6 @@ impl Place {
         }
         Ok(())
     }
-}
-
-/// The name of the file of a result.
-fn name_of(step: u64) -> String {
-    format!("step_{step:08}.json")
-}
-
-/// The step of a result, by the name of its file and an ending.
-fn step_of(name: &str, ending: &str) -> Option<u64> {
-    let name = name.strip_suffix(ending)?;
-    let step = name.strip_prefix("step_")?.strip_suffix(".json")?;
-    let step = step.parse().ok()?;
-    (name == name_of(step)).then_some(step)
 }
 
 /// What is printed of results, one by one.
