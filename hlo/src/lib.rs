@@ -34,8 +34,7 @@ mod text;
 pub use error::Error;
 pub use graph::{Graph, Scope, Tensor};
 pub use ir::{
-    Binary, Comparison, CustomCall, DotDims, PadDim, Precision, Reduction, Remat, RngAlgorithm,
-    Unary,
+    Binary, Comparison, CustomCall, DotDims, PadDim, Reduction, Remat, RngAlgorithm, Unary,
 };
 pub use literal::Literal;
 pub use lower::{ArraySpec, MANUAL_COMPUTATION, Module};

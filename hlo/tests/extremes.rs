@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use ankh_hlo::{
-    AxisName, DType, DotDims, Graph, Literal, LogicalAxisRules, Mesh, PadDim, Precision, Remat,
-    RngAlgorithm, ScanOptions, Shape, Sharding, Tensor,
+    AxisName, DType, DotDims, Graph, Literal, LogicalAxisRules, Mesh, PadDim, Remat, RngAlgorithm,
+    ScanOptions, Shape, Sharding, Tensor,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -177,7 +177,7 @@ const OPERATIONS: [(&str, Operation); 41] = [
             lhs_contract: contract.clone(),
             rhs_contract: contract.clone(),
         };
-        x.dot_general(x, dims, Precision::Default, None)
+        x.dot_general(x, dims, None)
     }),
     ("outer product", |g, x, n| {
         let y = g.zeros(&Shape::new(x.dtype(), [n.number()]));

@@ -6,7 +6,7 @@
 mod support;
 
 use ankh_hlo::{
-    AxisName, DType, DotDims, Graph, Literal, PadDim, Precision, Remat, ScanOptions, Shape, Tensor,
+    AxisName, DType, DotDims, Graph, Literal, PadDim, Remat, ScanOptions, Shape, Tensor,
 };
 use ankh_pjrt::HostTensor;
 use proptest::prelude::*;
@@ -339,7 +339,7 @@ fn products_match_finite_differences() {
                 rhs_contract: vec![0, 2],
                 ..DotDims::default()
             };
-            x[0].dot_general(x[1], dims, Precision::Highest, None)
+            x[0].dot_general(x[1], dims, None)
         });
     });
 }

@@ -6,10 +6,11 @@ mod support;
 use std::sync::Arc;
 
 use ankh_hlo::{
-    AxisName, DType, DotDims, Graph, LogicalAxisRules, Mesh, Module, PadDim, Precision, Remat,
-    RngAlgorithm, ScanOptions, Shape, Sharding, ShardingForm, Tensor,
+    AxisName, DType, DotDims, Graph, LogicalAxisRules, Mesh, Module, PadDim, Remat, RngAlgorithm,
+    ScanOptions, Shape, Sharding, ShardingForm, Tensor,
 };
 use ankh_pjrt::{Argument, CompileOptions, HostTensor, Partitioner, Program};
+use ankh_proto::xla::precision_config::Precision;
 use ankh_proto::xla::{HloInstructionProto, PrimitiveType};
 
 const DATA: AxisName = AxisName::new("data");
@@ -257,6 +258,26 @@ fn instructions_carry_their_layer_and_their_line() {
     assert_eq!(subtract.source_line, line as i32);
 }
 
+#[test]
+fn a_product_rounds_no_float32() {
+    let precisions = |dtype| {
+        let g = Graph::new("products");
+        let x = g.parameter("x", Shape::new(dtype, [4, 4]));
+        let loss = g.einsum("ij,jk->ik", x, x).convert(DType::F32).sum_all();
+        let gradients = g.gradients(loss, &[x]);
+        let module = g.finish(&gradients, &[]).unwrap();
+        let dots = instructions(&module, "dot");
+        assert!(!dots.is_empty());
+        let of = |dot: &&HloInstructionProto| dot.precision_config.clone().unwrap();
+        let all = dots.iter().flat_map(|dot| of(dot).operand_precision);
+        let mut all: Vec<i32> = all.collect();
+        all.dedup();
+        all
+    };
+    assert_eq!(precisions(DType::F32), [Precision::Highest as i32]);
+    assert_eq!(precisions(DType::Bf16), [Precision::Default as i32]);
+}
+
 /// The layers that the instructions of a program belong to, by their opcodes.
 fn layers(module: &Module) -> Vec<(String, String)> {
     let computations = module.proto().computations.iter();
@@ -354,13 +375,13 @@ fn operations_that_differ_in_an_attribute_differ_when_lowered() {
         };
         x.pad(&[dim, PadDim::default()], x.graph().scalar(x.dtype(), 0.0))
     }
-    fn dot<'g>(x: Tensor<'g>, lhs: i64, rhs: i64, precision: Precision) -> Tensor<'g> {
+    fn dot<'g>(x: Tensor<'g>, lhs: i64, rhs: i64) -> Tensor<'g> {
         let dims = DotDims {
             lhs_contract: vec![lhs],
             rhs_contract: vec![rhs],
             ..DotDims::default()
         };
-        x.dot_general(x, dims, precision, None)
+        x.dot_general(x, dims, None)
     }
     fn constrain<'g>(x: Tensor<'g>, dims: &[&[AxisName]]) -> Tensor<'g> {
         let mesh = Arc::new(Mesh::new([(DATA, 2), (MODEL, 2)]).unwrap());
@@ -402,10 +423,9 @@ fn operations_that_differ_in_an_attribute_differ_when_lowered() {
             |_, x| x.reshape(&[2, 2, 4]).transpose(&[1, 0, 2]).reshape(&[4, 4]),
         ],
         &[
-            |_, x| dot(x, 0, 0, Precision::Default),
-            |_, x| dot(x, 0, 1, Precision::Default),
-            |_, x| dot(x, 1, 0, Precision::Default),
-            |_, x| dot(x, 0, 0, Precision::Highest),
+            |_, x| dot(x, 0, 0),
+            |_, x| dot(x, 0, 1),
+            |_, x| dot(x, 1, 0),
         ],
         &[
             |_, x| x.sum(&[0]),

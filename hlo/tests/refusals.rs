@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ankh_hlo::{
     AxisError, AxisName, DType, DotDims, Error, Graph, Literal, LogicalAxisRules, Mesh, PadDim,
-    Precision, RngAlgorithm, ScanOptions, Shape, Sharding, Tensor,
+    RngAlgorithm, ScanOptions, Shape, Sharding, Tensor,
 };
 
 const DATA: AxisName = AxisName::new("data");
@@ -448,7 +448,7 @@ fn products_and_rows_that_do_not_fit() {
         dims(&[-1], &[]),
     ] {
         says(
-            &mistake(|_, [x, ..]| at!(x.dot_general(x, bad, Precision::Default, None))),
+            &mistake(|_, [x, ..]| at!(x.dot_general(x, bad, None))),
             "dot",
             &["f32[2,3]"],
         );
@@ -459,9 +459,7 @@ fn products_and_rows_that_do_not_fit() {
         &["f32[2,3]", "s32[5]"],
     );
     says(
-        &mistake(|g, [x, y, ..]| {
-            at!(g.einsum_with("ab,c->abc", x, y, Precision::Default, Some(DType::S32)))
-        }),
+        &mistake(|g, [x, y, ..]| at!(g.einsum_with("ab,c->abc", x, y, Some(DType::S32)))),
         "dot",
         &["f32[2,3]", "s32"],
     );

@@ -89,16 +89,9 @@ fn each_operation_has_its_text() {
         ("narrow", |s| {
             let x = s.inputs[0].convert(DType::Bf16);
             let wide = Some(DType::F32);
-            let square = s
-                .graph
-                .einsum_with("ik,jk->ij", x, x, Default::default(), wide);
-            s.graph.einsum_with(
-                "ij,jk->ik",
-                square.convert(DType::Bf16),
-                x,
-                Default::default(),
-                wide,
-            )
+            let square = s.graph.einsum_with("ik,jk->ij", x, x, wide);
+            s.graph
+                .einsum_with("ij,jk->ik", square.convert(DType::Bf16), x, wide)
         }),
         ("wide", |s| {
             let x = s.inputs[0];

@@ -268,7 +268,7 @@ pub enum Freeze {
 pub enum Compute {
     /// bfloat16 on TPU and GPU, float32 on the CPU.
     Auto,
-    /// IEEE single precision.
+    /// IEEE single precision, in matrix products too, which takes a TPU several passes.
     Float32,
     /// The upper half of a float32.
     Bfloat16,

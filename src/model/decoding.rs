@@ -218,7 +218,7 @@ impl<'g> Network<'g, '_> {
         let q = self.projected(x, p.q).reshape(&[rows, heads, kv]);
         let wide = Some(accumulation_dtype(q.dtype()));
         let keys = of_layer(cache.keys);
-        let scores = g.einsum_with("rhk,rhtk->rht", q, keys, Default::default(), wide);
+        let scores = g.einsum_with("rhk,rhtk->rht", q, keys, wide);
         let weights = (scores + step.bias.convert(scores.dtype())).softmax();
         let values = of_layer(cache.values);
         let o = g.einsum("rht,rhtk->rhk", weights.convert(values.dtype()), values);
@@ -241,7 +241,7 @@ impl<'g> Network<'g, '_> {
             .projected(x, p.q)
             .reshape(&[batch, rows / batch, heads, kv]);
         let wide = Some(accumulation_dtype(q.dtype()));
-        let scores = g.einsum_with("bnhk,bhsk->bhns", q, keys, Default::default(), wide);
+        let scores = g.einsum_with("bnhk,bhsk->bhns", q, keys, wide);
         let weights = (scores + mask.convert(scores.dtype())).softmax();
         let o = g.einsum("bhns,bhsk->bnhk", weights.convert(values.dtype()), values);
         self.output(o.reshape(&[rows, 1, heads * kv]), p.o)

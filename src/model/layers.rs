@@ -36,13 +36,13 @@ pub fn project<'g>(x: Tensor<'g>, w: Tensor<'g>, axes: WeightAxes) -> Tensor<'g>
 pub fn product<'g>(x: Tensor<'g>, w: Tensor<'g>, axes: WeightAxes, to: DType) -> Tensor<'g> {
     let whole = gathered(w, x.dtype(), axes);
     let g = x.graph();
-    let y = g.einsum_with("bld,de->ble", x, whole, Default::default(), Some(to));
+    let y = g.einsum_with("bld,de->ble", x, whole, Some(to));
     y.custom_vjp(&[x, w], &[], move |operands, _, dy| {
         let (x, w) = (operands[0], operands[1]);
         let (g, dy) = (x.graph(), dy.convert(x.dtype()));
         let dx = g.einsum("ble,de->bld", dy, gathered(w, x.dtype(), axes));
         let sums = Some(w.dtype());
-        let dw = g.einsum_with("bld,ble->de", x, dy, Default::default(), sums);
+        let dw = g.einsum_with("bld,ble->de", x, dy, sums);
         // First the sum over devices, then the shard: asked for the shard of a product, the
         // partitioner loops again.
         vec![

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use ankh_hlo::{DType, Graph, Literal, Precision, Shape, Tensor};
+use ankh_hlo::{DType, Graph, Literal, Shape, Tensor};
 
 /// Which keys the queries of a stack attend to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn bias<'g>(
         .literal(of_distances)
         .equal(buckets)
         .convert(table.dtype());
-    let row = g.einsum_with("dn,nh->hd", one_hot, table, Precision::Highest, None);
+    let row = g.einsum("dn,nh->hd", one_hot, table);
     row.broadcast_in_dims(&[heads, length, around], &[0, 2])
         .reshape(&[heads, length * around])
         .slice_dim(1, 0, length * (around - 1))
@@ -107,7 +107,7 @@ pub fn bias_from<'g>(
     };
     let inside = distance.greater_equal(ends(&first)) & distance.less_equal(ends(&last));
     let one_hot = inside.convert(table.dtype());
-    g.einsum_with("qkn,nh->hqk", one_hot, table, Precision::Highest, None)
+    g.einsum("qkn,nh->hqk", one_hot, table)
 }
 
 /// The first and last distance of each bucket, among those that occur; an empty bucket ends before

@@ -1,7 +1,7 @@
 //! The VJP of a dot product: two dot products.
 
 use crate::graph::Tensor;
-use crate::ir::{DotDims, Precision};
+use crate::ir::DotDims;
 use crate::ops::free;
 use crate::shape::Shape;
 
@@ -13,7 +13,6 @@ impl DotDims {
         dy: Tensor<'g>,
         rhs: Tensor<'g>,
         lhs: &Shape,
-        precision: Precision,
     ) -> Tensor<'g> {
         let batch = self.lhs_batch.len() as i64;
         let lhs_free = free(lhs.rank(), &self.lhs_batch, &self.lhs_contract);
@@ -25,7 +24,7 @@ impl DotDims {
             lhs_contract: (first..first + rhs_free.len() as i64).collect(),
             rhs_contract: rhs_free,
         };
-        let product = dy.dot_general(rhs, dims, precision, Some(lhs.dtype));
+        let product = dy.dot_general(rhs, dims, Some(lhs.dtype));
         let contracted = in_order_of(&self.rhs_contract, &self.lhs_contract);
         product.transpose(&inverse(
             &[&self.lhs_batch[..], &lhs_free, &contracted].concat(),
@@ -39,7 +38,6 @@ impl DotDims {
         lhs: Tensor<'g>,
         dy: Tensor<'g>,
         rhs: &Shape,
-        precision: Precision,
     ) -> Tensor<'g> {
         let batch = self.lhs_batch.len() as i64;
         let lhs_free = free(lhs.rank(), &self.lhs_batch, &self.lhs_contract);
@@ -50,7 +48,7 @@ impl DotDims {
             rhs_contract: (batch..batch + lhs_free.len() as i64).collect(),
             lhs_contract: lhs_free,
         };
-        let product = lhs.dot_general(dy, dims, precision, Some(rhs.dtype));
+        let product = lhs.dot_general(dy, dims, Some(rhs.dtype));
         let contracted = in_order_of(&self.lhs_contract, &self.rhs_contract);
         product.transpose(&inverse(
             &[&self.rhs_batch[..], &contracted, &rhs_free].concat(),

@@ -64,13 +64,13 @@ pub(super) fn apply<'g>(
         }
         Op::Reshape => vec![Some(dy.reshape(&n.input_shape(0).dims))],
         Op::Transpose { permutation } => vec![Some(dy.transpose(&inverse(permutation)))],
-        Op::Dot { dims, precision } => {
+        Op::Dot { dims } => {
             // A product accumulated in a wider type is differentiated in the operands' own.
             let (lhs, rhs) = (n.input_shape(0), n.input_shape(1));
             let dy = dy.convert(lhs.dtype);
             vec![
-                n.cotangent(0, || dims.lhs_cotangent(dy, n.input(1), &lhs, *precision)),
-                n.cotangent(1, || dims.rhs_cotangent(n.input(0), dy, &rhs, *precision)),
+                n.cotangent(0, || dims.lhs_cotangent(dy, n.input(1), &lhs)),
+                n.cotangent(1, || dims.rhs_cotangent(n.input(0), dy, &rhs)),
             ]
         }
         Op::Reduce {

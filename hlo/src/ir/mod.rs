@@ -12,8 +12,7 @@ use std::rc::Rc;
 use crate::shape::{Shape, Type};
 
 pub use op::{
-    Binary, Comparison, CustomCall, DotDims, PadDim, Precision, Reduction, Remat, RngAlgorithm,
-    Unary,
+    Binary, Comparison, CustomCall, DotDims, PadDim, Reduction, Remat, RngAlgorithm, Unary,
 };
 pub(crate) use op::{ManualComputation, Op, Scan, VjpRuleId};
 

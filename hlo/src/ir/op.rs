@@ -106,16 +106,6 @@ pub enum Reduction {
     Min,
 }
 
-/// How exactly a matrix unit multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Precision {
-    /// The device's quickest for the element type (on a TPU, one bfloat16 pass).
-    #[default]
-    Default,
-    /// As exact as the element type allows.
-    Highest,
-}
-
 /// Which dimensions of a dot product are paired: `batch` ones kept, `contract` ones summed over.
 /// The result is batch dimensions, then the left's others, then the right's others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -245,7 +235,6 @@ pub(crate) enum Op {
     },
     Dot {
         dims: DotDims,
-        precision: Precision,
     },
     Reduce {
         kind: Reduction,

@@ -4,6 +4,7 @@
 //! added, or that gets another attribute, does not compile until it is lowered.
 
 use ankh_proto::xla;
+use ankh_proto::xla::PrimitiveType;
 use ankh_proto::xla::hlo_instruction_proto::SliceDimensions;
 use ankh_proto::xla::padding_config::PaddingConfigDimension;
 use ankh_proto::xla::precision_config;
@@ -11,7 +12,7 @@ use ankh_proto::xla::precision_config;
 use super::block::Block;
 use super::liveness::Liveness;
 use super::{instruction, type_proto};
-use crate::ir::{Function, Node, NodeId, Op, Precision, Reduction};
+use crate::ir::{Function, Node, NodeId, Op, Reduction};
 use crate::shape::DType;
 
 /// Where a node's value is: an instruction, or a tuple whose results start at `first`.
@@ -174,16 +175,20 @@ impl Block<'_> {
                     dimensions: dimensions.collect(),
                 });
             }
-            Op::Dot { dims, precision } => {
+            Op::Dot { dims } => {
                 i.dot_dimension_numbers = Some(xla::DotDimensionNumbers {
                     lhs_contracting_dimensions: dims.lhs_contract.clone(),
                     rhs_contracting_dimensions: dims.rhs_contract.clone(),
                     lhs_batch_dimensions: dims.lhs_batch.clone(),
                     rhs_batch_dimensions: dims.rhs_batch.clone(),
                 });
-                let precision = match precision {
-                    Precision::Default => precision_config::Precision::Default,
-                    Precision::Highest => precision_config::Precision::Highest,
+                let is_float32 =
+                    |&input| self.shape(values.array(input)).element_type() == PrimitiveType::F32;
+                let precision = match node.inputs.iter().any(is_float32) {
+                    // Whoever multiplies float32 wants float32: the default rounds the operands, on
+                    // a TPU to bfloat16 and on a GPU to TF32.
+                    true => precision_config::Precision::Highest,
+                    false => precision_config::Precision::Default,
                 };
                 i.precision_config = Some(xla::PrecisionConfig {
                     operand_precision: vec![precision as i32; 2],

@@ -1,7 +1,7 @@
 //! Dot products, and the field's notation for them.
 
 use crate::graph::{Graph, Tensor};
-use crate::ir::{DotDims, Op, Precision};
+use crate::ir::{DotDims, Op};
 use crate::shape::{DType, Shape};
 
 impl<'g> Tensor<'g> {
@@ -9,13 +9,7 @@ impl<'g> Tensor<'g> {
     /// `other`'s. The result has the operands' element type, or `dtype` where a wider accumulation
     /// is to be kept.
     #[track_caller]
-    pub fn dot_general(
-        self,
-        other: Tensor<'g>,
-        dims: DotDims,
-        precision: Precision,
-        dtype: Option<DType>,
-    ) -> Tensor<'g> {
+    pub fn dot_general(self, other: Tensor<'g>, dims: DotDims, dtype: Option<DType>) -> Tensor<'g> {
         let (a, b) = (self.shape(), other.shape());
         let dtype = dtype.unwrap_or(a.dtype);
         let widens = dtype.is_float() == a.dtype.is_float() && dtype != DType::Pred;
@@ -27,8 +21,7 @@ impl<'g> Tensor<'g> {
             return self.graph().refuse("dot", problem);
         };
         let shape = Shape::new(dtype, out);
-        self.graph()
-            .emit(Op::Dot { dims, precision }, &[self, other], shape)
+        self.graph().emit(Op::Dot { dims }, &[self, other], shape)
     }
 }
 
@@ -38,17 +31,16 @@ impl Graph {
     /// kept from its input.
     #[track_caller]
     pub fn einsum<'g>(&'g self, equation: &str, x: Tensor<'g>, y: Tensor<'g>) -> Tensor<'g> {
-        self.einsum_with(equation, x, y, Precision::Default, None)
+        self.einsum_with(equation, x, y, None)
     }
 
-    /// [`Graph::einsum`] with the precision and the result's element type chosen.
+    /// [`Graph::einsum`] with the result's element type chosen.
     #[track_caller]
     pub fn einsum_with<'g>(
         &'g self,
         equation: &str,
         x: Tensor<'g>,
         y: Tensor<'g>,
-        precision: Precision,
         dtype: Option<DType>,
     ) -> Tensor<'g> {
         let Some((dims, permutation)) = parse(equation, x.rank(), y.rank()) else {
@@ -61,8 +53,7 @@ impl Graph {
                 ),
             );
         };
-        x.dot_general(y, dims, precision, dtype)
-            .transpose(&permutation)
+        x.dot_general(y, dims, dtype).transpose(&permutation)
     }
 }
 

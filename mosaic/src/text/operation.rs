@@ -180,7 +180,7 @@ impl Writer<'_> {
         )
     }
 
-    /// A product of two matrices, summed in float32.
+    /// A product of two matrices, summed in float32. Operands of float32 are not rounded for it.
     fn dot(
         &mut self,
         i: &HloInstructionProto,
@@ -201,8 +201,12 @@ impl Writer<'_> {
         };
         let wide = Shape::new(DType::F32, shape.dims.clone());
         let zero = self.constant(&wide, 0.0)?;
+        let precision = match lhs.shape.dtype {
+            DType::F32 => "precision = #tpu.contract_precision<fp32>, ",
+            _ => "",
+        };
         let attributes = format!(
-            "dimension_numbers = #tpu.dot_dimension_numbers<[{l}], [{r}], [{}], [{}], \
+            "{precision}dimension_numbers = #tpu.dot_dimension_numbers<[{l}], [{r}], [{}], [{}], \
              [0, {}, 1, {}], [], []>, transpose_lhs = false, transpose_rhs = false",
             1 - l,
             1 - r,

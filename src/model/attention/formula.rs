@@ -97,7 +97,6 @@ pub fn weighted_sum_by<'g>(
         "bhqs,bhsk->bhqk",
         weights.convert(v.dtype()),
         v,
-        Default::default(),
         Some(accumulation_dtype(q.dtype())),
     );
     let o = (weighted / sum)
@@ -118,13 +117,9 @@ pub fn weighted_sum_by<'g>(
 
 /// The scores, at least in float32: `[batch, heads, queries, keys]`.
 fn scores<'g>(q: Tensor<'g>, k: Tensor<'g>, bias: Bias<'g>) -> Tensor<'g> {
-    let s = q.graph().einsum_with(
-        "bhqk,bhsk->bhqs",
-        q,
-        k,
-        Default::default(),
-        Some(accumulation_dtype(q.dtype())),
-    );
+    let s = q
+        .graph()
+        .einsum_with("bhqk,bhsk->bhqs", q, k, Some(accumulation_dtype(q.dtype())));
     let s = match bias.relative {
         Some(r) => s + r,
         None => s,
@@ -146,7 +141,7 @@ fn gradient<'g>(
     let weights = (scores(q, k, bias) - log_sum).exp();
     let wide = weights.dtype();
     let weights = way.settled(weights.convert(v.dtype()));
-    let dweights = g.einsum_with("bhqk,bhsk->bhqs", dy, v, Default::default(), Some(wide));
+    let dweights = g.einsum_with("bhqk,bhsk->bhqs", dy, v, Some(wide));
     let row = (dy.convert(wide) * o.convert(wide))
         .sum(&[3])
         .expand_dims(&[3]);

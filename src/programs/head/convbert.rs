@@ -1,7 +1,7 @@
 //! One ConvBERT layer (Jiang et al., 2020), as `ConvBertLayer` of transformers computes it: half of
 //! the heads attend, the other half are a span-based dynamic convolution.
 
-use ankh_hlo::{DType, PadDim, Precision, Tensor};
+use ankh_hlo::{DType, PadDim, Tensor};
 
 use super::dropout::{Dropout, Site};
 use crate::model::LogicalAxis::{Batch, Embed, Heads, Length};
@@ -145,13 +145,7 @@ fn mixed_attention<'g>(
 
     let query = p.linear(states);
     let (key, value) = (p.linear(states), p.linear(states));
-    let scores = g.einsum_with(
-        "rqhk,rshk->rhqs",
-        per_head(query),
-        per_head(key),
-        Precision::Highest,
-        None,
-    );
+    let scores = g.einsum("rqhk,rshk->rhqs", per_head(query), per_head(key));
     let scores = scores * (head as f64).powf(-0.5);
     let scores = scores.with_logical_axes(&[Batch, Heads, Length, Length]);
     let seen = is_residue.expand_dims(&[1, 2]);
@@ -160,13 +154,7 @@ fn mixed_attention<'g>(
         Some(dropout) => dropout.of_attention(weights),
         None => weights,
     };
-    let attended = g.einsum_with(
-        "rhqs,rshk->rqhk",
-        weights,
-        per_head(value),
-        Precision::Highest,
-        None,
-    );
+    let attended = g.einsum("rhqs,rshk->rqhk", weights, per_head(value));
 
     let depthwise = p.next();
     let spans = shifted(states).enumerate().map(|(i, x)| {
@@ -192,7 +180,7 @@ fn mixed_attention<'g>(
 /// beside the encoder.
 pub(super) fn linear<'g>(x: Tensor<'g>, weight: Tensor<'g>) -> Tensor<'g> {
     let g = x.graph();
-    let y = g.einsum_with("rld,de->rle", x, weight, Precision::Highest, None);
+    let y = g.einsum("rld,de->rle", x, weight);
     y.with_logical_axes(&[Batch, Length, Embed])
 }
 

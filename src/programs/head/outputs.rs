@@ -1,6 +1,6 @@
 //! What a head gives for the states of the ConvBERT layer, and what it costs.
 
-use ankh_hlo::{DType, Precision, Shape, Tensor};
+use ankh_hlo::{DType, Shape, Tensor};
 
 use super::HeadKind;
 use super::convbert::{linear, parameter};
@@ -106,12 +106,11 @@ fn pooled<'g>(
 ) -> Tensor<'g> {
     let g = states.graph();
     let is_residue = mask.not_equal(mask.zeros_like()).convert(DType::F32);
-    let exact = Precision::Highest;
-    let sums = g.einsum_with("rl,rld->rd", is_residue, states, exact, None);
+    let sums = g.einsum("rl,rld->rd", is_residue, states);
     let residues = is_residue.sum(&[1]).expand_dims(&[1]);
     let mean = sums / residues.maximum(residues.full_like(1.0));
     let mean = mean.with_logical_axes(&[Batch, Embed]);
-    g.einsum_with("rd,de->re", mean, weight, exact, None) + bias
+    g.einsum("rd,de->re", mean, weight) + bias
 }
 
 /// The logit of a contact, `[rows, length, length]`.
@@ -128,8 +127,7 @@ fn pairs<'g>(weight: Tensor<'g>, bias: Tensor<'g>, states: Tensor<'g>) -> Tensor
     let weight = (class(weight, 1) - class(weight, 0)).reshape(&[width]);
     let bias = class(bias, 1) - class(bias, 0);
     let g = states.graph();
-    let exact = Precision::Highest;
-    g.einsum_with("rid,rjd->rij", states * weight, states, exact, None) + bias
+    g.einsum("rid,rjd->rij", states * weight, states) + bias
 }
 
 /// -ln softmax(logits)[label], for `logits` `[.., classes]` and `labels` s32 `[..]`; 0 where a

@@ -192,8 +192,7 @@ impl Sizes {
     /// A product of two matrices, summed in the wide type.
     fn product<'a>(&self, equation: &str, x: Tensor<'a>, y: Tensor<'a>) -> Tensor<'a> {
         let wide = Some(accumulation_dtype(self.dtype));
-        x.graph()
-            .einsum_with(equation, x, y, Default::default(), wide)
+        x.graph().einsum_with(equation, x, y, wide)
     }
 
     /// The scores of a sequence, masked: `[keys, queries]`, at least float32.
