@@ -51,6 +51,16 @@ impl NamedValue {
         Self::new(name, Value::IntList(value.into()))
     }
 
+    /// A number.
+    pub fn float(name: impl Into<String>, value: f32) -> Self {
+        Self::new(name, Value::Float(value))
+    }
+
+    /// True or false.
+    pub fn bool(name: impl Into<String>, value: bool) -> Self {
+        Self::new(name, Value::Bool(value))
+    }
+
     /// Copies the plugin's values; those of a kind that this crate does not know are left out. How
     /// long each is in memory it says itself, since a newer plugin's may have more fields.
     ///

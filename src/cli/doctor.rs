@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ankh_data::{Manifest, Split};
-use ankh_pjrt::{Client, NamedValue, Platform, Plugin};
+use ankh_pjrt::{Client, Platform, Plugin};
 use ankh_storage::Storage;
 use clap::Args;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use super::output::{bytes, count, json, line_of};
 use super::{CliError, Exit, Slice};
 use crate::config::{Config, Location};
 use crate::mesh::tpu_vm::{TpuVm, check_devices};
+use crate::mesh::{DeviceError, client_options};
 use crate::model::Weights;
 use crate::run_dir::{RunDirectory, checkpoints_of};
 
@@ -166,7 +167,7 @@ fn devices(slice: Slice) -> Vec<Check> {
     };
     let (major, minor) = plugin.api_version();
     let found = format!("{}, PJRT C API {major}.{minor}", plugin.path().display());
-    let devices = match create_client(&plugin, slice).and_then(|client| describe(&client)) {
+    let devices = match create_client(&plugin, slice).and_then(|client| Ok(describe(&client)?)) {
         Ok(text) => Check::ok("devices", text),
         Err(error) => Check::fail("devices", error),
     };
@@ -215,12 +216,9 @@ fn tpu_devices(slice: Slice) -> Result<String, CliError> {
 }
 
 /// A client with the devices of the slice.
-pub(super) fn create_client(plugin: &Plugin, slice: Slice) -> Result<Client, ankh_pjrt::Error> {
-    let options = match slice.platform() {
-        Platform::Cpu => vec![NamedValue::int("cpu_device_count", slice.devices() as i64)],
-        Platform::Tpu | Platform::Cuda => vec![],
-    };
-    plugin.create_client(&options)
+fn create_client(plugin: &Plugin, slice: Slice) -> Result<Client, DeviceError> {
+    let options = client_options(slice, |name| std::env::var(name).ok())?;
+    Ok(plugin.create_client(&options)?)
 }
 
 fn describe(client: &Client) -> Result<String, ankh_pjrt::Error> {

@@ -356,6 +356,7 @@ impl From<DeviceError> for CliError {
                 .help("run without --executable to compile anew, or make it again with `pretrain plan --output`"),
             error @ (DeviceError::DeviceAssignment(_)
             | DeviceError::SimulatedHosts { .. }
+            | DeviceError::Variable { .. }
             | DeviceError::NoHost { .. }) => Self::usage(error),
             error @ (DeviceError::DoesNotFit { .. } | DeviceError::Exhausted { .. }) => {
                 Self::new(Exit::Memory, error).help(LESS_MEMORY)

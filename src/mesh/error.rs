@@ -31,6 +31,13 @@ pub enum DeviceError {
     /// The plugin runs a program elsewhere than it was asked to.
     #[error("{program} was compiled for device {device}, which is not one of the mesh")]
     OtherDevice { program: String, device: i32 },
+    /// A variable of the environment has a value that means nothing.
+    #[error("{name} is `{value}` and should be {expected}")]
+    Variable {
+        name: &'static str,
+        value: String,
+        expected: &'static str,
+    },
     /// Simulated hosts cannot split the devices.
     #[error("{hosts} hosts cannot split {devices} devices equally")]
     SimulatedHosts { hosts: usize, devices: usize },

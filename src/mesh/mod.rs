@@ -10,6 +10,7 @@
 //! configuration nor what the programs compute.
 
 mod array;
+mod client_options;
 pub mod dump;
 mod error;
 pub mod executable_file;
@@ -24,13 +25,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ankh_hlo::{LogicalAxisRules, Module, ShardingForm};
 use ankh_pjrt::{
-    Client, Code, CompileOptions, Device, DeviceDescription, Executable, NamedValue, Partitioner,
-    Platform, Plugin, Profile, Program, keeping_signals,
+    Client, Code, CompileOptions, Device, DeviceDescription, Executable, Partitioner, Platform,
+    Plugin, Profile, Program, keeping_signals,
 };
 
 use crate::mesh_shape::MeshShape;
 
 pub use array::{Input, OwnParts, ShardedArray, WhichParts, shard_range};
+pub use client_options::client_options;
 pub use error::DeviceError;
 use executable_file::{ExecutableFileError, Identity};
 pub use program_cache::{Entries, ProgramCache};
@@ -146,10 +148,7 @@ impl DeviceMesh {
         let plugin = keeping_signals(|| Plugin::find(slice.platform(), None))?;
         let form = sharding_form(&plugin);
         let rules = rules.map(|rules| rules.with_form(form));
-        let create = match slice.platform() {
-            Platform::Cpu => vec![NamedValue::int("cpu_device_count", slice.devices() as i64)],
-            _ => vec![],
-        };
+        let create = client_options(slice, |name| std::env::var(name).ok())?;
         let client = keeping_signals(|| plugin.create_client(&create))?;
         let devices = client.devices()?;
         let descriptions: Vec<DeviceDescription> =
