@@ -11,6 +11,7 @@ use ankh_storage::{Location, atomic};
 use clap::{Args, ValueEnum};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use super::error::of_input;
 use super::model::ModelArgs;
 use super::output::{count, json, line_of};
 use super::progress::stop_requests;
@@ -193,7 +194,7 @@ pub(super) fn run(arguments: EmbedArgs) -> Result<Exit, CliError> {
 /// Counts what the inputs hold, and lists what is left out.
 fn survey(records: &Records, rejects: Option<&Path>) -> Result<Survey, CliError> {
     let Some(path) = rejects else {
-        return Ok(records.survey(None)?);
+        return records.survey(None).map_err(unusable);
     };
     let mut surveyed = None;
     let written = atomic::replace_file_with(path, |file| {
@@ -207,7 +208,7 @@ fn survey(records: &Records, rejects: Option<&Path>) -> Result<Survey, CliError>
         }
     });
     match (surveyed, written) {
-        (Some(Err(error)), _) => Err(error.into()),
+        (Some(Err(error)), _) => Err(unusable(error)),
         (Some(Ok(survey)), Ok(())) => Ok(survey),
         (_, written) => Err(CliError::failed(format!(
             "cannot write {}: {}",
@@ -216,6 +217,14 @@ fn survey(records: &Records, rejects: Option<&Path>) -> Result<Survey, CliError>
                 .err()
                 .map_or_else(String::new, |error| error.to_string())
         ))),
+    }
+}
+
+/// An error of inputs, found before any of them is embedded.
+fn unusable(error: Error) -> CliError {
+    match error {
+        Error::Data(error) => of_input(error),
+        error => error.into(),
     }
 }
 
