@@ -265,7 +265,8 @@ impl Bench {
 #[test]
 fn what_is_stopped_goes_on_and_leaves_nothing_hidden() {
     let bench = Bench::new();
-    let commands: [(&str, &dyn Fn(&str) -> Command, &[&str]); 2] = [
+    type Begin<'a> = &'a dyn Fn(&str) -> Command;
+    let commands: [(&str, Begin<'_>, &[&str]); 2] = [
         (
             "high-n",
             &|output| bench.high_n(output, &[]),
