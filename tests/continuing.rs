@@ -4,6 +4,7 @@
 //! whole runs, and what becomes of weights that do not fit.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -309,6 +310,127 @@ fn weights_that_do_not_fit_are_refused_before_anything_is_made() {
         assert_eq!(said.matches("error:").count(), 1, "{said}");
         assert!(!at("run").exists(), "{said}");
     }
+}
+
+/// What is wrong inside the files of weights is found only while they are read, after the run
+/// directory is taken. A run that never began leaves none, and the next try just works.
+#[test]
+fn a_run_that_cannot_begin_leaves_no_directory_and_is_in_nobodys_way() {
+    let bench = Bench::new();
+    let copy = |from: &Path, to: &str| {
+        let to = bench.path(to);
+        for (name, bytes) in files(from) {
+            let file = to.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, bytes).unwrap();
+        }
+        to
+    };
+    // A byte, or what is behind it, of the first of the files with such a name.
+    let change = |weights: &Path, name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut all = files(weights).into_iter();
+        let (file, mut bytes) = all
+            .find(|(file, _)| file.to_string_lossy().contains(name))
+            .unwrap();
+        change(&mut bytes);
+        fs::write(weights.join(file), bytes).unwrap();
+    };
+    let hf = golden("4-untied").join("hf");
+    let good = bench.path("imported/step_00000000");
+    hugging_face::import_to_checkpoint(&hf, good.clone()).unwrap();
+    let flipped = copy(&good, "flipped/step_00000000");
+    change(&flipped, "c/", &|bytes| bytes[9] ^= 1);
+    let cut = copy(&good, "cut/step_00000000");
+    change(&cut, "c/", &|bytes| bytes.truncate(9));
+    let gone = copy(&good, "gone/step_00000000");
+    let chunk = files(&gone).into_iter();
+    let chunk = chunk.map(|(file, _)| file);
+    let mut chunk = chunk.filter(|file| file.to_string_lossy().contains("c/"));
+    fs::remove_file(gone.join(chunk.next().unwrap())).unwrap();
+    // The last tensor of a file is at its end.
+    let [nan, infinite] =
+        [("nan", f32::NAN), ("infinite", f32::NEG_INFINITY)].map(|(to, value)| {
+            let to = copy(&hf, to);
+            change(&to, "model.safetensors", &|bytes| {
+                let end = bytes.len() - 4;
+                bytes[end..].copy_from_slice(&value.to_le_bytes());
+            });
+            to
+        });
+    let short = copy(&hf, "short");
+    change(&short, "model.safetensors", &|bytes| {
+        bytes.truncate(bytes.len() - 4);
+    });
+
+    let run = bench.path("runs/run");
+    let nothing = || assert!(!bench.path("runs").exists());
+    for (weights, words) in [
+        (&flipped, &["step_00000000 is damaged", "checksum"][..]),
+        (&cut, &["step_00000000 is damaged"]),
+        (&gone, &["step_00000000 is damaged"]),
+        (&nan, &["model.safetensors: element", "not a finite number"]),
+        (&infinite, &["model.safetensors: element"]),
+        (&short, &["model.safetensors"]),
+    ] {
+        let words = [words, &["help: give other weights"]].concat();
+        let said = expect(
+            begin(&bench, weights, "runs/run").output().unwrap(),
+            2,
+            &words,
+        );
+        assert_eq!(said.matches("error:").count(), 1, "{said}");
+        nothing();
+    }
+
+    // An empty directory stays one.
+    fs::create_dir_all(&run).unwrap();
+    let refused = begin(&bench, &flipped, "runs/run").output().unwrap();
+    expect(refused, 2, &["is damaged"]);
+    assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
+    fs::remove_dir_all(bench.path("runs")).unwrap();
+
+    // One of two hosts finds the damage, and both end.
+    let ended = on_two_hosts(
+        &bench,
+        &flipped,
+        "runs/run",
+        [&bench.path(""), &bench.path("")],
+    );
+    assert!(ended.iter().all(|host| !host.status.success()));
+    // The one that made it may end while the other is still in it.
+    if bench.path("runs").exists() {
+        assert!(files(&bench.path("runs")).is_empty());
+        fs::remove_dir_all(bench.path("runs")).unwrap();
+    }
+
+    // Stopped before its first step.
+    for signal in ["-TERM", "-INT"] {
+        let mut command = begin(&bench, &good, "runs/run");
+        command.env("ANKH_COMPILATION_CACHE", "");
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut said = BufReader::new(process.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("compiling the training step") {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended before");
+        }
+        assert!(run.join(".lease/00000001.json").exists());
+        let id = process.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(sent.success());
+        let words = ["stopped on request after step 0", "with the same arguments"];
+        expect(process.wait_with_output().unwrap(), 75, &words);
+        drop(said);
+        nothing();
+    }
+
+    expect(
+        begin(&bench, &good, "runs/run").output().unwrap(),
+        0,
+        &["done: step 2"],
+    );
+    assert_begins_with(&bench, "runs/run", run_loss("4-untied"));
 }
 
 /// The sequences of the bundled sample whose names have these words, and the others.

@@ -319,16 +319,18 @@ fn what_cannot_be_used_is_counted_or_refused_and_nothing_is_half_written() {
     write("");
     expect(
         bench.run("empty.parquet", &[]),
-        1,
+        2,
         &["proteins.fasta is empty"],
     );
     write(">b\nMK1\n");
-    let words = ["none of the 1 records can be embedded: 1 a character that is no residue"];
+    let words = [
+        "none of the 1 records in proteins.fasta can be embedded: 1 a character that is no residue",
+    ];
     expect(bench.run("none.parquet", &[]), 2, &words);
     fs::remove_file(bench.path("proteins.fasta")).unwrap();
     expect(
         bench.run("missing.parquet", &[]),
-        1,
+        2,
         &["cannot open proteins.fasta"],
     );
     assert_eq!(fs::read(bench.path("out.parquet")).unwrap(), before);

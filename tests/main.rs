@@ -16,6 +16,7 @@ mod fetch;
 mod generation;
 mod golden;
 mod hosts;
+mod inputs;
 mod interruptions;
 mod kernels;
 mod launch;

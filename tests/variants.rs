@@ -14,7 +14,7 @@ use ankh_hlo::{DType, Module};
 use ankh_pjrt::HostTensor;
 use serde_json::Value;
 
-use crate::support::runs::{expect, pretrain_keeping, text};
+use crate::support::runs::{expect, pretrain_keeping, text, wait_for};
 use crate::support::{compile, run, weights};
 
 const SIZE: BatchShape = BatchShape {
@@ -228,6 +228,13 @@ impl Bench {
         results
     }
 
+    /// The journals that are there.
+    fn unfinished(&self, output: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(output)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".unfinished")).collect()
+    }
+
     fn report(&self, output: &str) -> Value {
         serde_json::from_slice(&fs::read(self.path(output).join("report.json")).unwrap()).unwrap()
     }
@@ -250,6 +257,63 @@ impl Bench {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+/// What is asked to stop ends with the code for that, goes on where it was to the same bytes, and
+/// leaves nothing hidden; nor does what was killed at the worst of moments.
+#[test]
+fn what_is_stopped_goes_on_and_leaves_nothing_hidden() {
+    let bench = Bench::new();
+    type Begin<'a> = &'a dyn Fn(&str) -> Command;
+    let commands: [(&str, Begin<'_>, &[&str]); 2] = [
+        (
+            "high-n",
+            &|output| bench.high_n(output, &[]),
+            &[
+                "run/.lease/00000001.json",
+                "run/checkpoints/step_00000003",
+                ".generated-1.0.fasta.unfinished",
+            ],
+        ),
+        (
+            "one-n",
+            &|output| bench.one_n(output, &["--family", "family.fasta"]),
+            &[".generated-0.5-1.0.fasta.unfinished"],
+        ),
+    ];
+    for (how, command, moments) in commands {
+        let (whole, stopped) = (format!("{how}-whole"), format!("{how}-stopped"));
+        expect(command(&whole).output().unwrap(), 0, &[]);
+        for moment in moments {
+            let mut command = command(&stopped);
+            let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut process = command.spawn().unwrap();
+            let file = bench.path(&stopped).join(moment);
+            wait_for(&mut process, moment, || file.exists());
+            let id = process.id().to_string();
+            let sent = Command::new("kill").args(["-TERM", &id]).status();
+            assert!(sent.unwrap().success());
+            expect(process.wait_with_output().unwrap(), 75, &[]);
+        }
+        expect(command(&stopped).output().unwrap(), 0, &[]);
+        assert_eq!(bench.results(&stopped), bench.results(&whole), "{how}");
+        assert_eq!(bench.unfinished(&stopped), [""; 0], "{how}");
+        // Killed when the sequences were written, and before the journal was removed.
+        let names: Vec<String> = bench
+            .results(&whole)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let generated = names.iter().filter(|name| name.starts_with("generated"));
+        for name in generated {
+            let journal = format!("{stopped}/.{name}.unfinished");
+            fs::write(bench.path(&journal), "{\"task\":\"Complete\"}\n").unwrap();
+        }
+        assert_eq!(bench.unfinished(&stopped).len(), 2);
+        expect(command(&stopped).output().unwrap(), 0, &[]);
+        assert_eq!(bench.results(&stopped), bench.results(&whole), "{how}");
+        assert_eq!(bench.unfinished(&stopped), [""; 0], "{how}");
     }
 }
 

@@ -67,11 +67,12 @@ impl MeetingPlace {
         Ok(serde_json::from_slice(&std::fs::read(self.file())?)?)
     }
 
-    /// Removes the file if it is still this one.
+    /// Removes the file if it is still this one, and the directory if nothing else is in it.
     pub(crate) fn withdraw(&self, invitation: &Invitation) {
         let is_own = |there: Invitation| there.secret == invitation.secret;
         if self.read().is_ok_and(is_own) {
             let _ = std::fs::remove_file(self.file());
+            let _ = std::fs::remove_dir(&self.0);
         }
     }
 

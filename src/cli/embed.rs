@@ -1,23 +1,22 @@
 //! `pretrain embed`: sequences to a file of embeddings.
 
-use std::cell::Cell;
-use std::io::{BufWriter, IsTerminal, Write, stderr};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ankh_data::format::ColumnNames;
 use ankh_pjrt::Platform;
 use ankh_storage::{Location, atomic};
 use clap::{Args, ValueEnum};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use super::error::of_input;
 use super::model::ModelArgs;
 use super::output::{count, json, line_of};
-use super::progress::stop_requests;
+use super::progress::{WorkProgress, stop_requests};
 use super::{CliError, Exit};
 use crate::embed::{
     DatasetNames, EmbedOptions, Error, Existing, ForeignParts, Outcome, Progress, Records, Store,
-    Survey, Unusable, embed, identity,
+    Survey, Unusable, embed,
 };
 use crate::huge_pages::run_with_huge_pages;
 use crate::inference::LoadedModel;
@@ -157,7 +156,6 @@ pub(super) fn run(arguments: EmbedArgs) -> Result<Exit, CliError> {
     options.validate()?;
     let requests = stop_requests()?;
     let weights = arguments.model.read()?;
-    let identity = identity(&weights);
     let model = LoadedModel::open_encoder(weights, arguments.model.options())?;
     let records = arguments.records(&model);
     let survey = survey(&records, arguments.rejects.as_deref())?;
@@ -165,26 +163,34 @@ pub(super) fn run(arguments: EmbedArgs) -> Result<Exit, CliError> {
         print_line(&format!("warning: {warning}"));
     }
     requests.begin();
-    let bar = Bar::new(&survey);
+    let began = Instant::now();
+    let mut last = Progress::default();
+    let mut shown = WorkProgress::new("residues");
     let outcome = embed(
-        (&model, &identity),
+        &model,
         (&records, &survey),
         &options,
         &|| requests.stop(),
-        &mut |progress| bar.show(progress),
+        &mut |progress| {
+            last = progress;
+            // What an earlier process did says nothing of the pace of this one.
+            if progress.computed > 0 {
+                shown.show(progress.residues, survey.residues);
+            }
+        },
     );
-    bar.finish();
+    shown.finish();
     match outcome? {
         Outcome::Stopped => {
-            let done = bar.progress.get().sequences;
-            let (done, all) = (count(done), count(survey.sequences));
+            let (done, all) = (count(last.sequences), count(survey.sequences));
             print_line(&format!(
                 "stopped after {done} of {all} sequences; the same command goes on"
             ));
             Ok(Exit::Stopped)
         }
         Outcome::Done { repeated } => {
-            summary(&arguments, &model, &survey, repeated, &bar)?;
+            let computed = (last.computed, began.elapsed().as_secs_f64());
+            summary(&arguments, &model, &survey, repeated, computed)?;
             Ok(Exit::Done)
         }
     }
@@ -193,7 +199,7 @@ pub(super) fn run(arguments: EmbedArgs) -> Result<Exit, CliError> {
 /// Counts what the inputs hold, and lists what is left out.
 fn survey(records: &Records, rejects: Option<&Path>) -> Result<Survey, CliError> {
     let Some(path) = rejects else {
-        return Ok(records.survey(None)?);
+        return records.survey(None).map_err(unusable);
     };
     let mut surveyed = None;
     let written = atomic::replace_file_with(path, |file| {
@@ -207,7 +213,7 @@ fn survey(records: &Records, rejects: Option<&Path>) -> Result<Survey, CliError>
         }
     });
     match (surveyed, written) {
-        (Some(Err(error)), _) => Err(error.into()),
+        (Some(Err(error)), _) => Err(unusable(error)),
         (Some(Ok(survey)), Ok(())) => Ok(survey),
         (_, written) => Err(CliError::failed(format!(
             "cannot write {}: {}",
@@ -219,17 +225,24 @@ fn survey(records: &Records, rejects: Option<&Path>) -> Result<Survey, CliError>
     }
 }
 
+/// An error of inputs, found before any of them is embedded.
+fn unusable(error: Error) -> CliError {
+    match error {
+        Error::Data(error) => of_input(error),
+        error => error.into(),
+    }
+}
+
+/// Prints what was made; this process computed so many residues in so many seconds.
 fn summary(
     arguments: &EmbedArgs,
     model: &LoadedModel,
     survey: &Survey,
     repeated: u64,
-    bar: &Bar,
+    (computed, seconds): (u64, f64),
 ) -> Result<(), CliError> {
     let output = &arguments.output;
     let left_out = survey.records - survey.sequences;
-    let seconds = bar.began.elapsed().as_secs_f64();
-    let computed = bar.progress.get().computed;
     let d_model = model.model().d_model;
     if arguments.json {
         return json(&serde_json::json!({
@@ -272,69 +285,6 @@ fn summary(
     }
     lines.push(format!("{}", output.display()));
     line_of(&lines.join("\n"))
-}
-
-/// Between two lines where there is no terminal.
-const EVERY: Duration = Duration::from_secs(30);
-
-/// How far the work is, on standard error.
-struct Bar {
-    bar: ProgressBar,
-    terminal: bool,
-    sequences: u64,
-    residues: u64,
-    began: Instant,
-    told: Cell<Instant>,
-    progress: Cell<Progress>,
-}
-
-impl Bar {
-    fn new(survey: &Survey) -> Bar {
-        let bar = ProgressBar::new(survey.residues);
-        let style = ProgressStyle::with_template("{bar:24} {msg}");
-        bar.set_style(style.expect("the template is well formed"));
-        let now = Instant::now();
-        Bar {
-            bar,
-            terminal: stderr().is_terminal(),
-            sequences: survey.sequences,
-            residues: survey.residues,
-            began: now,
-            told: Cell::new(now),
-            progress: Cell::default(),
-        }
-    }
-
-    fn show(&self, progress: Progress) {
-        self.progress.set(progress);
-        let now = Instant::now();
-        if self.terminal {
-            self.bar.set_position(progress.residues);
-            self.bar.set_message(self.words(progress));
-        } else if now - self.told.get() >= EVERY {
-            self.told.set(now);
-            print_line(&self.words(progress));
-        }
-    }
-
-    fn words(&self, progress: Progress) -> String {
-        let (done, all) = (count(progress.sequences), count(self.sequences));
-        let rate = progress.computed as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
-        let mut words = format!(
-            "{done} of {all} sequences, {} residues/s",
-            count(rate as u64)
-        );
-        if rate > 0.0 {
-            let left = (self.residues - progress.residues) as f64 / rate;
-            let left = HumanDuration(Duration::from_secs_f64(left));
-            words += &format!(", {left} left");
-        }
-        words
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 impl From<Error> for CliError {

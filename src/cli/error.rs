@@ -242,6 +242,22 @@ impl From<ankh_storage::Error> for CliError {
     }
 }
 
+/// An error of inputs that are read before anything is begun: all but a service that cannot be
+/// reached is a wrong argument.
+pub(super) fn of_input(error: ankh_data::Error) -> CliError {
+    use ankh_data::Error as E;
+    use ankh_storage::Error as S;
+    let is_input = match &error {
+        E::Storage(error) => matches!(error, S::Io { .. } | S::NoSuchObject { .. }),
+        error => !matches!(error, E::WorkerDied),
+    };
+    let error = CliError::from(error);
+    match is_input {
+        true => error.exiting(Exit::Usage),
+        false => error,
+    }
+}
+
 impl From<ankh_data::Error> for CliError {
     fn from(error: ankh_data::Error) -> Self {
         use ankh_data::{Error as E, Split};
@@ -254,7 +270,14 @@ impl From<ankh_data::Error> for CliError {
                 let help = format!("the setting is {}", setting_name(*setting));
                 return Self::usage(error).help(help);
             }
-            E::NoInputs | E::NoSequenceFiles { .. } | E::Passing { .. } => (Exit::Usage, None),
+            E::NoInputs
+            | E::NoSequenceFiles { .. }
+            | E::Passing { .. }
+            | E::EmptyFile { .. }
+            | E::Binary { line: 1, .. }
+            | E::NoRecords { .. }
+            | E::NoUsableRecords { .. }
+            | E::UnsupportedFormat { .. } => (Exit::Usage, None),
             E::NotPrepared { .. } => (
                 Exit::Usage,
                 Some("make it with `pretrain prepare --output DIR INPUT...`"),
@@ -299,13 +322,13 @@ impl From<ankh_data::Error> for CliError {
                 }),
             ),
             E::NoColumn { .. } => (
-                Exit::Failed,
+                Exit::Usage,
                 Some(
                     "name the column of the sequences with --column, that of their ids with --id-column",
                 ),
             ),
             E::NotFasta { .. } => (
-                Exit::Failed,
+                Exit::Usage,
                 Some("if it is a table, name the column of the sequences with --column"),
             ),
             E::Checksum { .. } => (Exit::Failed, Some("prepare the data anew")),
@@ -481,7 +504,7 @@ impl From<score::Error> for CliError {
         let error = match error {
             E::Model(error) => return error.into(),
             E::Journal(error) => return error.into(),
-            E::Sequences(error) => return error.into(),
+            E::Sequences(error) => return of_input(error),
             error => error,
         };
         let help = match &error {

@@ -17,7 +17,7 @@ use super::{CliError, Exit, Slice};
 use crate::config::Config;
 use crate::mesh::executable_file::file_digest;
 use crate::mesh::tpu_vm::TpuVm;
-use crate::run_dir::machine;
+use crate::run_dir::{RunDirectory, Unused, machine};
 
 /// Which of several hosts this process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,15 +49,19 @@ pub(super) struct Ties(Arc<Tied>);
 struct Tied {
     /// What is said where the run stops before there is anything to save.
     goodbye: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// What is taken back then, and where the others fail.
+    unused: OnceLock<Unused>,
     member: OnceLock<Arc<Member>>,
     server: Mutex<Option<Server>>,
 }
 
 impl Ties {
-    /// Ties that end with these words where the run stops before there is anything to save.
-    pub fn with_goodbye(goodbye: impl Fn() + Send + Sync + 'static) -> Ties {
+    /// Ties that end with these words where the run in a directory stops before there is anything
+    /// to save.
+    pub fn with_goodbye(run: &RunDirectory, goodbye: impl Fn() + Send + Sync + 'static) -> Ties {
         let ties = Ties::default();
         ties.0.goodbye.get_or_init(|| Box::new(goodbye));
+        ties.0.unused.get_or_init(|| run.unused());
         ties
     }
 
@@ -65,11 +69,18 @@ impl Ties {
     pub fn stop(&self) {
         self.say_goodbye();
         self.leave(Leaving::Stopped("it was asked to stop".into()));
+        self.take_back();
     }
 
     fn say_goodbye(&self) {
         if let Some(goodbye) = self.0.goodbye.get() {
             goodbye();
+        }
+    }
+
+    fn take_back(&self) {
+        if let Some(unused) = self.0.unused.get() {
+            unused.remove();
         }
     }
 
@@ -155,6 +166,7 @@ impl Ties {
             }
         };
         drop(self.server().take());
+        self.take_back();
         low_level::exit(i32::from(exit as u8));
     }
 

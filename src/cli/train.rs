@@ -119,7 +119,7 @@ pub(super) fn run(mut arguments: TrainArgs) -> Result<Exit, CliError> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let ties = Ties::with_goodbye(goodbye(&run, &directory, arguments.json));
+    let ties = Ties::with_goodbye(&run, goodbye(&run, &directory, arguments.json));
     let requests = listen(&config, ties.clone()).map_err(CliError::failed)?;
     follow_launcher();
     follow_machine(vm.as_ref()).map_err(CliError::failed)?;

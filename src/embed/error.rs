@@ -37,8 +37,12 @@ pub enum Error {
         detail: String,
     },
     /// No record can be embedded.
-    #[error("none of the {records} records can be embedded: {reasons}")]
-    NoUsableRecords { records: u64, reasons: String },
+    #[error("none of the {records} records in {inputs} can be embedded: {reasons}")]
+    NoUsableRecords {
+        records: u64,
+        inputs: String,
+        reasons: String,
+    },
     /// An input that is not what it was when it was looked at.
     #[error("{input} changed while it was read")]
     Changed { input: String },

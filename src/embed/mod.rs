@@ -21,11 +21,8 @@ mod records;
 use std::path::PathBuf;
 
 use ankh_hlo::DType;
-use ankh_storage::hex;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::hugging_face::Weights;
 use crate::inference::{BatchSize, LoadedModel};
 use crate::programs::Pooling;
 
@@ -155,23 +152,9 @@ impl EmbedOptions {
     }
 }
 
-/// What tells weights from others: a digest of the model's dimensions and of the encoder's values.
-pub fn identity(weights: &Weights) -> String {
-    let mut digest = Sha256::new();
-    digest.update(serde_json::to_vec(&weights.model).unwrap_or_default());
-    for (name, tensor) in &weights.tensors {
-        if crate::programs::is_of_encoder(name) {
-            digest.update(name);
-            digest.update(crc32c::crc32c(&tensor.bytes).to_le_bytes());
-        }
-    }
-    hex(&digest.finalize())
-}
-
-/// Embeds the sequences of `records`, which `survey` counted, with a model whose weights have an
-/// [`identity`]. `stop` is asked between batches.
+/// Embeds the sequences of `records`, which `survey` counted. `stop` is asked between batches.
 pub fn embed(
-    (model, weights): (&LoadedModel, &str),
+    model: &LoadedModel,
     (records, survey): (&Records, &Survey),
     options: &EmbedOptions,
     stop: &dyn Fn() -> bool,
@@ -194,7 +177,8 @@ pub fn embed(
     };
     let job = json!({
         "program": concat!("ankh ", env!("CARGO_PKG_VERSION")),
-        "weights": weights,
+        "weights": format!("{:08x}", model.checksum()),
+        "model": model.model(),
         "tokenizer": records.tokenizer.vocabulary(),
         "inputs": survey.sources,
         "columns": records.columns,

@@ -151,14 +151,17 @@ impl Records {
             path: "the list of rejects".into(),
             source,
         })?;
+        let inputs = || {
+            let inputs: Vec<String> = self.inputs.iter().map(Location::to_string).collect();
+            inputs.join(", ")
+        };
         match survey.sequences {
             0 if survey.records == 0 => {
-                let inputs: Vec<String> = self.inputs.iter().map(Location::to_string).collect();
-                let inputs = inputs.join(", ");
-                Err(ankh_data::Error::NoRecords { inputs }.into())
+                Err(ankh_data::Error::NoRecords { inputs: inputs() }.into())
             }
             0 => Err(Error::NoUsableRecords {
                 records: survey.records,
+                inputs: inputs(),
                 reasons: survey.reasons(),
             }),
             _ => Ok(survey),
@@ -202,9 +205,13 @@ impl Records {
 
     fn open(&self, location: &Location) -> Result<Input, Error> {
         if let Some(path) = location.local() {
-            let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
+            let unreadable = |action, error| {
+                let error = ankh_storage::Error::io(action, path)(error);
+                Error::Data(error.into())
+            };
+            let metadata = fs::metadata(path).map_err(|error| unreadable("open", error))?;
             if metadata.is_dir() {
-                return Err(Error::io("read", path)(io::ErrorKind::IsADirectory.into()));
+                return Err(unreadable("read", io::ErrorKind::IsADirectory.into()));
             }
             if !metadata.is_file() {
                 return Err(Error::Data(ankh_data::Error::Passing {

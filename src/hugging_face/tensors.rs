@@ -189,7 +189,8 @@ impl Tensors {
             .map(|place| (place.tensor.dtype, place.tensor.shape.as_slice()))
     }
 
-    /// A tensor's elements as float32; `name` must be a tensor of a type that [`is_readable`].
+    /// A tensor's elements as float32, all of them finite; `name` must be a tensor of a type that
+    /// [`is_readable`].
     pub fn read_f32(&self, name: &str) -> Result<Vec<u8>> {
         let Place { file, tensor } = &self.places[name];
         let (path, file) = &self.files[*file];
@@ -212,11 +213,20 @@ impl Tensors {
                 layout::in_order(bytes, width, &tensor.shape, strides)
             }
         };
-        Ok(match tensor.dtype {
+        let bytes = match tensor.dtype {
             Dtype::BF16 => layout::bf16_to_f32(&bytes),
             Dtype::F16 => layout::f16_to_f32(&bytes),
             _ => bytes,
-        })
+        };
+        let (elements, _) = bytes.as_chunks::<4>();
+        let mut elements = elements.iter().map(|&element| f32::from_le_bytes(element));
+        match elements.position(|element| !element.is_finite()) {
+            None => Ok(bytes),
+            Some(place) => Err(Error::Malformed {
+                file: path.clone(),
+                problem: format!("element {place} of `{name}` is not a finite number"),
+            }),
+        }
     }
 }
 

@@ -148,6 +148,18 @@ impl Journal {
     }
 }
 
+/// Removes the journal of an output that is whole. A process that is killed leaves one where it has
+/// written its output and not yet removed what that was made of.
+pub fn remove_journal_of(output: &Path) -> Result<(), JournalError> {
+    let path = path_beside(output);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(JournalError::of_file("remove", &path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Where the journal of an output is.
 fn path_beside(output: &Path) -> PathBuf {
     let name = output.file_name().unwrap_or_default().to_string_lossy();
@@ -264,6 +276,9 @@ mod tests {
         );
         let journal = Journal::open(&output, &description("b"), Unfinished::Discard).unwrap();
         journal.remove().unwrap();
+        drop(open(&output, "a").unwrap());
+        remove_journal_of(&output).unwrap();
+        remove_journal_of(&output).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

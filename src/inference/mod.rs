@@ -17,7 +17,7 @@ mod sorted_batches;
 pub use batch::input_batch;
 pub use encoding::EncodedBatch;
 pub use error::Error;
-pub use journal::{Journal, JournalError, Unfinished};
+pub use journal::{Journal, JournalError, Unfinished, remove_journal_of};
 pub use lengths::Lengths;
 pub use loaded_model::{LoadedModel, ModelOptions, Program};
 pub use sorted_batches::{BatchSize, RowLengths, SortedBatch, sorted_batches};

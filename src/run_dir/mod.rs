@@ -9,6 +9,7 @@ mod contents;
 mod identity;
 mod lease;
 mod requests;
+mod unused;
 
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
@@ -28,9 +29,11 @@ pub(crate) use lease::machine;
 pub use lease::{Fence, Holder, Lost, Tenancy, tenancy};
 pub(crate) use requests::is_ignored;
 pub use requests::{Request, Requests};
+pub use unused::Unused;
 
 use identity::{Changes, check_same, listed, states_elsewhere};
 use lease::{Lease, Refusal};
+use unused::Made;
 
 /// A directory that holds a run, or is about to: this process's, until this is dropped.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub struct RunDirectory {
     lease: Lease,
     /// The name of the run that is there, if there is one.
     earlier: Option<String>,
+    unused: Unused,
 }
 
 /// Where the files of one worker of a run are.
@@ -127,7 +131,7 @@ pub enum RunError {
 
 impl RunDirectory {
     /// Opens `path` for a run of `config`, creating it where needed. Nothing but the lease is
-    /// written yet.
+    /// written yet; where nothing is recorded before this is dropped, all of it is removed again.
     pub fn open(
         path: impl Into<PathBuf>,
         config: &Config,
@@ -150,10 +154,7 @@ impl RunDirectory {
         // since until then it may have been another process's.
         paths.check_contents(config, start)?;
         let path = &paths.own;
-        fs::create_dir_all(path).map_err(|source| RunError::Unwritable {
-            path: path.clone(),
-            source,
-        })?;
+        let made = Made::at(path)?;
         let lease = Lease::take(path).map_err(|refusal| match refusal {
             Refusal::Held(holder) => RunError::Held {
                 path: path.clone(),
@@ -161,16 +162,20 @@ impl RunDirectory {
             },
             Refusal::Io(path, source) => RunError::Unwritable { path, source },
         })?;
+        let unused = Unused::new(&paths, made, lease.fence());
+        let mut run = Self {
+            paths,
+            lease,
+            earlier: None,
+            unused,
+        };
+        let paths = &run.paths;
         paths.check_contents(config, start)?;
         paths.check_writable()?;
         // What was named and began no run is none.
         let is_run = !paths.saves() || paths.holds_run()?;
-        let earlier = is_run.then(|| paths.run_name()).flatten();
-        Ok(Self {
-            paths,
-            lease,
-            earlier,
-        })
+        run.earlier = is_run.then(|| paths.run_name()).flatten();
+        Ok(run)
     }
 
     /// Whether [`RunDirectory::open`] would resume or begin a run of `config` at `path` now. Takes
@@ -184,11 +189,15 @@ impl RunDirectory {
                 holder: Some(holder),
             });
         }
-        fs::create_dir_all(&paths.own).map_err(|source| RunError::Unwritable {
-            path: paths.own.clone(),
-            source,
-        })?;
-        paths.check_writable()
+        let made = Made::at(&paths.own)?;
+        let is_writable = paths.check_writable();
+        made.remove();
+        is_writable
+    }
+
+    /// What takes back that this was opened, where the process ends without dropping it.
+    pub fn unused(&self) -> Unused {
+        self.unused.clone()
     }
 
     /// What tells whether the directory is still this process's.
@@ -267,6 +276,12 @@ impl RunDirectory {
     /// Whether this worker writes the saved states.
     pub fn saves(&self) -> bool {
         self.paths.saves()
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        self.unused.remove();
     }
 }
 
@@ -540,19 +555,45 @@ mod tests {
     }
 
     #[test]
-    fn opening_leaves_nothing_behind_but_the_lease() {
+    fn a_directory_that_nothing_came_of_is_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
+        let names = |path: &Path| -> Vec<_> {
+            let entries = fs::read_dir(path).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let open = |path: &Path| RunDirectory::open(path, &tiny(&[]), RunMode::Resume).unwrap();
         let path = directory.path().join("a/b");
-        RunDirectory::open(&path, &tiny(&[]), RunMode::Resume).unwrap();
-        let left: Vec<_> = fs::read_dir(&path).unwrap().collect();
-        assert_eq!(left.len(), 1);
-        assert_eq!(left[0].as_ref().unwrap().file_name(), lease::DIRECTORY);
+        let run = open(&path);
+        assert_eq!(names(&path), [lease::DIRECTORY]);
+        drop(run);
+        assert!(names(directory.path()).is_empty());
+
+        // What was there stays: an empty directory, and what somebody put into it meanwhile.
+        fs::create_dir_all(&path).unwrap();
+        drop(open(&path));
+        assert!(names(&path).is_empty());
+        let deeper = path.join("c");
+        let run = open(&deeper);
+        fs::write(deeper.join("note"), "mine").unwrap();
+        let unused = run.unused();
+        drop(run);
+        unused.remove();
+        assert_eq!(names(&deeper), ["note"]);
+
+        // A run that has recorded something keeps the numbers of its leases.
+        let run = open(&path.join("d"));
+        run.record(&tiny(&[]), &versions()).unwrap();
+        assert_eq!(run.fence().number(), 1);
+        drop(run);
+        assert_eq!(open(&path.join("d")).fence().number(), 2);
+        assert_eq!(open(&path.join("d")).fence().number(), 3);
     }
 
     #[test]
     fn checking_takes_nothing_and_tells_who_holds_the_directory() {
         let directory = tempfile::tempdir().unwrap();
         RunDirectory::check(directory.path(), &tiny(&[])).unwrap();
+        RunDirectory::check(directory.path().join("a/b"), &tiny(&[])).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
         let run = RunDirectory::open(directory.path(), &tiny(&[]), RunMode::New).unwrap();
         let error = RunDirectory::check(directory.path(), &tiny(&[])).unwrap_err();

@@ -42,6 +42,9 @@ impl Table {
     pub fn read(path: &Path) -> Result<Table, Error> {
         let text = fs::read(path).map_err(Error::read(path))?;
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+        if text.trim_ascii().is_empty() {
+            return Err(Error::Empty { path: path.into() });
+        }
         let mut lines = Lines {
             text,
             at: 0,
@@ -221,8 +224,9 @@ mod tests {
             problem(b"a,b\n1,2\n3\n").contains("variants.csv:3: there are 1 cells: expected 2")
         );
         assert!(problem(b"a,b\n1,2\n\xff,3\n").contains("variants.csv:3: a cell is not UTF-8"));
-        assert!(problem(b"").contains("has no variants"));
-        assert!(problem(b"mutant\n").contains("has no variants"));
+        for empty in ["", " \n\n  \n", "mutant\n"] {
+            assert!(problem(empty.as_bytes()).contains("has no variants"));
+        }
         let (_directory, table) = read(b"a,b\n1,2\n");
         let error = table.unwrap().lacks("`mutant`").to_string();
         assert!(

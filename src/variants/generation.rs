@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::generate::{self, Freedom, Plan, Search, Settings, Task};
-use crate::inference::{LoadedModel, Unfinished};
+use crate::inference::{LoadedModel, Unfinished, remove_journal_of};
 
 use super::Error;
 use super::alignment::{Record, records};
@@ -67,7 +67,9 @@ impl Drawing {
         progress: &mut dyn FnMut(Stage) -> bool,
     ) -> Result<Option<Vec<Record>>, Error> {
         let path = output.path(request.name);
-        if !path.exists() {
+        if path.exists() {
+            remove_journal_of(&path).map_err(generate::Error::from)?;
+        } else {
             let plan = self.plan(request, &path);
             let temperature = request.temperature;
             let outcome = generate::run(model, &plan, |done, all| {

@@ -127,7 +127,9 @@ pub fn high_n(
             sequences: records.iter().map(Record::residues).collect(),
         });
     }
-    progress(Stage::Measuring);
+    if !progress(Stage::Measuring) {
+        return Ok(Outcome::Stopped);
+    }
     let report = Report::of(Material {
         kind: Kind::HighN,
         wild_type,

@@ -86,7 +86,9 @@ pub fn one_n(
             sequences: records.iter().map(Record::residues).collect(),
         });
     }
-    progress(Stage::Measuring);
+    if !progress(Stage::Measuring) {
+        return Ok(Outcome::Stopped);
+    }
     let report = Report::of(Material {
         kind: Kind::OneN,
         wild_type,

@@ -5,6 +5,7 @@ mod report;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ankh_storage::{Storage, hex};
@@ -123,6 +124,13 @@ impl Manifest {
         match storage.read(MANIFEST) {
             Ok(text) => Manifest::parse(&text, &path),
             Err(error @ ankh_storage::Error::NoSuchBucket { .. }) => Err(error.into()),
+            // A file in place of the directory.
+            Err(ankh_storage::Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotADirectory =>
+            {
+                let path = path.parent().unwrap_or(&path).to_path_buf();
+                Err(Error::NotPrepared { path })
+            }
             Err(error) if error.is_missing() => {
                 let path = path.parent().unwrap_or(&path).to_path_buf();
                 let parts = storage.list(&format!("{PROGRESS_DIR}/"))?;

@@ -12,6 +12,7 @@ use ankh_data::{Duplicates, Existing, PrepareOptions, Unfinished, Vocabulary, pr
 use ankh_storage::{Location, StorageOptions};
 use clap::{Args, ValueEnum};
 
+use super::error::of_input;
 use super::output::{json, line_of};
 use super::{CliError, Exit};
 use crate::telemetry::print_line;
@@ -175,7 +176,7 @@ pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
         let bar = Bar::new();
         let report = prepare_part(inputs, output, part, &options, &mut |p| bar.show(&p));
         bar.finish();
-        let report = report?;
+        let report = report.map_err(refused)?;
         warn(&report.warnings);
         match arguments.json {
             true => json(&report)?,
@@ -191,7 +192,8 @@ pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
             bar.finish();
             manifest
         }
-    }?;
+    };
+    let manifest = manifest.map_err(refused)?;
     warn(&manifest.report.warnings);
     if let Some(path) = &arguments.plot {
         let written = std::fs::write(path, manifest.report.plot());
@@ -204,6 +206,14 @@ pub(super) fn run(arguments: PrepareArgs) -> Result<Exit, CliError> {
         false => line_of(&summary::of(&manifest, output))?,
     }
     Ok(Exit::Done)
+}
+
+/// An input that is not there is found before any is read.
+fn refused(error: ankh_data::Error) -> CliError {
+    match error.is_missing() {
+        true => of_input(error),
+        false => error.into(),
+    }
 }
 
 fn warn(warnings: &[String]) {

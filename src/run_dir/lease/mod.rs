@@ -112,12 +112,34 @@ impl Fence {
     pub fn number(&self) -> u64 {
         self.0.number
     }
+
+    /// Removes the lease of a holder that has written nothing, as if there had been none. Only the
+    /// first that the directory has had: a later one's number shows earlier holders that they are
+    /// none any more.
+    pub(super) fn withdraw(&self) {
+        if self.number() != 1 || self.check().is_err() {
+            return;
+        }
+        let leases = self.0.directory.join(DIRECTORY);
+        for path in [path_of(&leases, 1), leases.join(LOCK)] {
+            let _ = fs::remove_file(path);
+        }
+        let _ = fs::remove_dir(leases);
+    }
 }
 
 impl Lease {
     /// Takes `directory`, which exists, or reports its holder.
     pub(super) fn take(directory: &Path) -> Result<Lease, Refusal> {
-        Self::take_as(directory, Holder::this_process(), TIMING)
+        let mut tries = 1..=3;
+        loop {
+            match Self::take_as(directory, Holder::this_process(), TIMING) {
+                // Its holder has withdrawn it just now, and the directories that it made.
+                Err(Refusal::Io(_, error))
+                    if error.kind() == ErrorKind::NotFound && tries.next().is_some() => {}
+                taken => return taken,
+            }
+        }
     }
 
     fn take_as(directory: &Path, holder: Holder, timing: Timing) -> Result<Lease, Refusal> {

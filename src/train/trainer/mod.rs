@@ -2,9 +2,10 @@
 //!
 //! [`train`] prepares a run and then repeats: take a batch, start a step (which returns while the
 //! devices work), read the metrics of an earlier step, evaluate, save, stop. Each is a function
-//! below, or in `recovery` where the run goes back. What a step computes is in
-//! `src/programs/step.rs`.
+//! below, or in `recovery` where the run goes back. What comes before the first step is in `job`.
+//! What a step computes is in `src/programs/step.rs`.
 
+mod job;
 mod recovery;
 
 use std::ops::ControlFlow;
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use ankh_cluster::Request;
 use ankh_data::Split;
-use ankh_hlo::Module;
 use serde_json::{Value, json};
 
 use super::TrainError;
@@ -30,14 +30,15 @@ use super::reporter::{Evaluated, Reporter};
 use super::saving::{SCORE, Saves};
 use super::state::State;
 use super::summary::{self, Summary};
-use crate::checkpoint::{Guard, Share, Store};
-use crate::config::{Config, Versions};
+use crate::checkpoint::Share;
+use crate::config::Config;
 use crate::mesh::{DeviceMesh, Input, LoadedExecutable, WhichParts};
-use crate::model::AttentionImplementation;
-use crate::programs::{self, Histogram, NoKernel, Programs, SkipReason};
-use crate::run_dir::{Fence, RunDirectory, RunError};
+use crate::programs::{Histogram, Programs, SkipReason};
+use crate::run_dir::{RunDirectory, RunError};
 use crate::supervision::{Phase, Pulse, Restart};
-use crate::telemetry::{Exposition, Goodput, Log, Lost, Observed, Validation};
+use crate::telemetry::{Goodput, Lost, Validation};
+
+use job::{Job, log_attention};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,16 +111,6 @@ pub fn train(
             Ok(Outcome::Stopped(summary))
         }
     }
-}
-
-/// The inputs of a run, which do not change.
-struct Job<'a> {
-    config: &'a Config,
-    run: &'a RunDirectory,
-    mesh: &'a DeviceMesh,
-    loader: &'a DataLoader,
-    processes: &'a Processes,
-    fence: Fence,
 }
 
 /// A run in progress.
@@ -690,109 +681,5 @@ impl<'a> Trainer<'a> {
             None => {}
         }
         Ok(summary)
-    }
-}
-
-impl Job<'_> {
-    /// The run's checkpoints, which only the holder of the run directory may write.
-    fn store(&self) -> Result<Store, TrainError> {
-        let fence = self.fence.clone();
-        let guard = Guard::new(self.fence.number(), move || fence.check());
-        let store = Store::at(self.run.checkpoints())?.guarded(guard);
-        if self.processes.leads() {
-            store.clean()?;
-        }
-        Ok(store)
-    }
-
-    /// What this host tells Prometheus, where it is asked to.
-    fn exposition(&self) -> Exposition {
-        let Some(listen) = self.config.telemetry.prometheus_listen else {
-            return Exposition::none();
-        };
-        let restarts = Restart::of_this_process().map_or(0, |restart| restart.number);
-        let observed = Observed::start(self.config.train.steps, restarts);
-        let (host, _) = self.processes.place();
-        Exposition::serve(listen.0, &self.run.title(), host, observed)
-    }
-
-    /// Fails if the hosts have different data of this kind.
-    fn compare_data(&self, data: &'static str, loader: &DataLoader) -> Result<(), TrainError> {
-        let order = DataOrder::of(&loader.whole);
-        // A tree of numbers and strings: serde_json has no way to fail on it.
-        let order = serde_json::to_vec(&order).expect("an order is plain JSON");
-        let rows = loader.whole.examples_per_epoch();
-        let own = rows ^ (u64::from(crc32c::crc32c(&order)) << 32);
-        let all = self.processes.all_gather(&format!("the {data}"), own)?;
-        let Some(host) = all.iter().position(|other| *other != all[0]) else {
-            return Ok(());
-        };
-        self.processes.part();
-        Err(TrainError::DataOfHosts { host, data })
-    }
-
-    /// Compiles the training step, or loads it from a file, and the evaluation of held-out
-    /// sequences.
-    fn compile(
-        &self,
-        programs: &Programs<'_>,
-        step: &Module,
-        held_out: Option<DataLoader>,
-        executable: Option<&Path>,
-    ) -> Result<(LoadedExecutable, Option<Evaluation>), TrainError> {
-        let mesh = self.mesh;
-        Pulse::phase(Phase::Compiling);
-        tracing::info!(
-            "compiling the training step for {}, mesh {}",
-            mesh.platform(),
-            mesh.shape()
-        );
-        let (began, compilations) = (Instant::now(), mesh.compilations());
-        let program = match executable {
-            Some(file) => mesh.load(step, file)?,
-            None => mesh.compile(step)?,
-        };
-        let evaluation = held_out.map(|loader| Evaluation::compile(programs, mesh, loader));
-        let evaluation = evaluation.transpose()?;
-        let done = match mesh.compilations() == compilations {
-            true => "loaded what was compiled before",
-            false => "compiled",
-        };
-        tracing::info!(seconds = began.elapsed().as_secs_f64(), "{done}");
-        Ok((program, evaluation))
-    }
-
-    /// Writes the configuration, the versions and the program to the run directory, and begins its
-    /// log.
-    fn record(&self, step: &Module) -> Result<(), TrainError> {
-        let versions = Versions {
-            ankh: env!("CARGO_PKG_VERSION").into(),
-            plugin_api: self.mesh.plugin_api(),
-            platform: self.mesh.platform_version(),
-        };
-        self.run.record(self.config, &versions)?;
-        self.run
-            .record_program("train_step", &step.text(), &step.to_bytes())?;
-        Log::record_to(&self.run.log())?;
-        Ok(())
-    }
-}
-
-/// Says how attention is computed where one might expect the other way.
-fn log_attention(programs: &Programs<'_>, mesh: &DeviceMesh) {
-    let Programs {
-        config,
-        size,
-        compute,
-        ..
-    } = *programs;
-    match programs::attention(config, size, compute, mesh.platform(), mesh.rules()) {
-        (AttentionImplementation::Kernel(_), _) => {
-            tracing::info!("attention is computed by kernels")
-        }
-        (AttentionImplementation::Formula, None | Some(NoKernel::NoTpu)) => {}
-        (AttentionImplementation::Formula, Some(reason)) => {
-            tracing::warn!("attention is computed by the formula, not by kernels: {reason}");
-        }
     }
 }

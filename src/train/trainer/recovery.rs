@@ -1,21 +1,15 @@
-//! How a run goes back: from numbers that are not finite to its last saved state, and from saved
-//! states that are damaged or bad to earlier ones.
+//! How a run goes back: from numbers that are not finite to its last saved state, and from a saved
+//! state that is bad to an earlier one.
 
 use std::time::Instant;
 
-use super::{Job, STEPS_AHEAD, Trainer};
-use crate::checkpoint::{self, Store};
-use crate::programs::Programs;
-use crate::supervision::{Phase, Pulse};
+use super::job::Job;
+use super::{STEPS_AHEAD, Trainer};
 use crate::telemetry::Lost;
 use crate::train::TrainError;
-use crate::train::first_state::first_state;
 use crate::train::health::{Fault, Health};
 use crate::train::in_flight::InFlight;
-use crate::train::local_states::LocalStates;
-use crate::train::resume::ResumePoint;
-use crate::train::saving::{Newest, Saves};
-use crate::train::state::State;
+use crate::train::saving::Saves;
 
 impl Trainer<'_> {
     /// What is wrong with the state, as far as all hosts of the run know: each has read the metrics
@@ -108,123 +102,5 @@ impl Trainer<'_> {
             Fault::NotFinite { .. } | Fault::HeldOut { .. } => false,
         };
         would_blame && !self.health.any_good()
-    }
-}
-
-impl Job<'_> {
-    /// Where the run resumes: after the newest saved state that is whole.
-    pub(super) fn resume_point(&self, store: &Store) -> Result<ResumePoint, TrainError> {
-        for directory in store.incomplete()? {
-            tracing::warn!("{directory} has no commit.json: it is no saved state");
-        }
-        loop {
-            let point = ResumePoint::of(self.config, self.run, store, self.processes, self.loader);
-            if let Some(point) = self.settle(point, store)? {
-                return Ok(point);
-            }
-        }
-    }
-
-    /// The same, or after a local state that is newer.
-    pub(super) fn newest_point(
-        &self,
-        store: &Store,
-        local: &Option<LocalStates<'_>>,
-    ) -> Result<ResumePoint, TrainError> {
-        let from = self.resume_point(store)?;
-        let parts = match local {
-            Some(local) => local.newest(from.step, self.mesh)?,
-            None => None,
-        };
-        match parts {
-            Some(parts) => {
-                let saved = Newest(from.checkpoint());
-                let point = from.of_local(self.config, parts, self.loader)?;
-                tracing::info!(
-                    "going on from the local state of step {}; {saved}",
-                    point.step
-                );
-                Ok(point)
-            }
-            None => Ok(from),
-        }
-    }
-
-    /// The state of a point, or of an earlier one where its files turn out to be damaged.
-    pub(super) fn load(
-        &self,
-        mut from: ResumePoint,
-        store: &Store,
-        local: &mut Option<LocalStates<'_>>,
-        programs: &Programs<'_>,
-    ) -> Result<(ResumePoint, State), TrainError> {
-        Pulse::phase(Phase::Loading);
-        loop {
-            let state = self.state(&from, programs);
-            let state = match local {
-                Some(local) if from.is_local() => {
-                    let state = local.agree(state)?;
-                    if state.is_none() {
-                        local.discard();
-                    }
-                    state
-                }
-                _ => self.settle(state, store)?,
-            };
-            if let Some(state) = state {
-                return Ok((from, state));
-            }
-            from = self.resume_point(store)?;
-            if from.optimizer_start != programs.optimizer_start {
-                return Err(TrainError::OtherOptimizer { step: from.step });
-            }
-        }
-    }
-
-    /// The saved state of a point, or the first of the run.
-    fn state(&self, from: &ResumePoint, programs: &Programs<'_>) -> Result<State, TrainError> {
-        match from.state(programs, self.mesh)? {
-            Some(state) => Ok(state),
-            None => first_state(programs, self.mesh, self.processes),
-        }
-    }
-
-    /// What this host found in the saved states, if all hosts found what they need. Where one of
-    /// them found damage and an earlier state is whole, the newer ones are set aside, and there is
-    /// nothing; any other error is given back.
-    fn settle<T>(
-        &self,
-        found: Result<T, TrainError>,
-        store: &Store,
-    ) -> Result<Option<T>, TrainError> {
-        let fallback = match &found {
-            Ok(_) => None,
-            Err(TrainError::Checkpoint(checkpoint::Error::Damaged(damage))) => damage.fallback(),
-            Err(_) => return found.map(Some),
-        };
-        let found = match (found, fallback) {
-            (Err(error), None) => return Err(error),
-            (Err(error), Some(_)) => {
-                if let TrainError::Checkpoint(checkpoint::Error::Damaged(damage)) = &error {
-                    tracing::error!("{}", damage.finding());
-                }
-                None
-            }
-            (Ok(found), _) => Some(found),
-        };
-        // A step is below this.
-        let own = fallback.unwrap_or(u64::MAX);
-        let all = self.processes.all_gather("the saved state is read", own)?;
-        let Some(intact) = all.into_iter().min().filter(|step| *step < u64::MAX) else {
-            return Ok(found);
-        };
-        if self.processes.leads() {
-            for directory in store.fall_back_to(intact)? {
-                tracing::error!("it is not resumed from, and set aside as {directory}");
-            }
-        }
-        self.processes
-            .all_gather("the damaged state is set aside", intact)?;
-        Ok(None)
     }
 }
