@@ -105,7 +105,7 @@ impl SavedFile<'_> {
         let metadata = [("training".to_owned(), header)].into_iter().collect();
         let bytes =
             safetensors::serialize(views, Some(metadata)).expect("views of their own bytes");
-        atomic::replace_file(self.path, &bytes)
+        atomic::replace_own_file(self.path, &bytes)
             .map_err(|source| Error::file("write", self.path, source))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ankh_storage::atomic;
 use serde_json::Map;
 
 use super::Error;
@@ -44,7 +45,8 @@ impl Finished {
 
     /// Removes what was computed, but for the journal.
     pub(super) fn forget(&self) -> Result<(), Error> {
-        for path in [&self.states, &self.epochs] {
+        let begun = atomic::beginning(&self.epochs);
+        for path in [&self.states, &self.epochs, &begun] {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::file("remove", path, error));

@@ -8,7 +8,7 @@
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How the names of files that are being written begin and end.
 const UNFINISHED: (&str, &str) = (".ankh-", ".unfinished");
@@ -32,6 +32,22 @@ pub fn replace_file_with(
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync(directory)
+}
+
+/// [`replace_file`] by the only process that writes this file. What a killed one has begun lies at
+/// [`beginning`], and is written over.
+pub fn replace_own_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beginning = beginning(path);
+    let mut file = File::create(&beginning)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    rename(&beginning, path)
+}
+
+/// Where [`replace_own_file`] writes before the content is complete.
+pub fn beginning(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}{}", UNFINISHED.1))
 }
 
 /// Puts a copy of the file `from` in the place of `to`: linked under its new name, or copied where
@@ -102,6 +118,16 @@ fn unfinished<'a>() -> tempfile::Builder<'a, 'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_process_began_is_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(beginning(&path), "longer than what comes").unwrap();
+        replace_own_file(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn a_file_keeps_its_content_until_the_new_one_is_complete() {
