@@ -292,7 +292,7 @@ mod tests {
         };
         for (file, words) in [
             (
-                "trainer/mod.rs",
+                "trainer/job.rs",
                 "\"compiling the training step for {}, mesh {}\"",
             ),
             (
