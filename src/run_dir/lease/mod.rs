@@ -108,7 +108,7 @@ impl Fence {
         self.0.known()
     }
 
-    /// The number of the lease, which no other process has had or will have here.
+    /// The number of the lease, which no other process that records anything has had or will have.
     pub fn number(&self) -> u64 {
         self.0.number
     }
