@@ -221,7 +221,8 @@ fn a_host_that_comes_early_waits_for_host_0_and_for_another_start_of_it() {
     own.leave(Leaving::Done);
     early.leave(Leaving::Done);
     drop(server);
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    // The place goes with the last file in it.
+    assert!(!directory.path().exists());
 }
 
 #[test]
