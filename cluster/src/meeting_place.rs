@@ -48,6 +48,14 @@ impl MeetingPlace {
 
     /// Writes the file, whole or not at all, readable for its owner alone.
     pub(crate) fn publish(&self, invitation: &Invitation) -> io::Result<()> {
+        match self.write(invitation) {
+            // An earlier host 0 has withdrawn its own just now, and the directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.write(invitation),
+            written => written,
+        }
+    }
+
+    fn write(&self, invitation: &Invitation) -> io::Result<()> {
         std::fs::create_dir_all(&self.0)?;
         let new = self.0.join(format!(".coordinator-{}", std::process::id()));
         let _ = std::fs::remove_file(&new);
