@@ -78,7 +78,6 @@ fn mean<'g>(states: Tensor<'g>, ids: Tensor<'g>, mask: Tensor<'g>) -> Tensor<'g>
     let is_token = mask.not_equal(mask.zeros_like());
     let is_residue = is_token & ids.not_equal(ids.full_like(EOS.into()));
     let weights = is_residue.convert(DType::F32);
-    // As precise as the states are: the default on a TPU rounds them to bfloat16.
     let sums = g.einsum("bl,bld->bd", weights, states);
     let residues = weights.sum(&[1]).expand_dims(&[1]);
     sums / residues.maximum(residues.full_like(1.0))

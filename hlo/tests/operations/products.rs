@@ -79,7 +79,7 @@ fn einsum_sums_what_its_letters_say() {
 }
 
 #[test]
-fn products_keep_the_precision_asked_for() {
+fn products_have_the_element_type_asked_for() {
     let n = 4099;
     let tenth = bf16::from_f32(0.1);
     let x = HostTensor::new::<bf16>([1, n], &vec![tenth; n as usize]);

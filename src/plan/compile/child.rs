@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ankh_pjrt::{
-    Code, CompiledProgram, DeviceDescription, NamedValue, Platform, Plugin, Program, ProgramMemory,
+    Code, CompiledProgram, DeviceDescription, Platform, Plugin, Program, ProgramMemory,
 };
 use ankh_storage::atomic;
 use prost::Message;
@@ -17,6 +17,7 @@ use super::{
     SCHEDULES, schedule,
 };
 use crate::config::Config;
+use crate::mesh::client_options;
 use crate::mesh::executable_file::{self, ExecutableFileError, Identity};
 use crate::mesh::slice::{DeviceAssignmentError, Slice};
 use crate::mesh_shape::MeshShape;
@@ -95,12 +96,9 @@ fn compile(
             done(&compiled, &ids, topology.platform_version()?)
         }
         None => {
-            let count = NamedValue::int("cpu_device_count", slice.devices() as i64);
-            let create: &[NamedValue] = match slice.platform() {
-                Platform::Cpu => &[count],
-                _ => &[],
-            };
-            let client = plugin.create_client(create)?;
+            let create = client_options(slice, |name| std::env::var(name).ok());
+            let create = create.map_err(io::Error::other)?;
+            let client = plugin.create_client(&create)?;
             let devices = client.devices()?;
             let devices: Vec<_> = devices.iter().map(|d| d.description().clone()).collect();
             let ids = ids(&devices, slice, mesh)?;

@@ -176,8 +176,7 @@ fn mixed_attention<'g>(
     g.concatenate(&[attended, convolved], 2).reshape(&dims)
 }
 
-/// `x [rows, length, in]` times `weight [in, out]`, as exact as float32 allows: the head is small
-/// beside the encoder.
+/// `x [rows, length, in]` times `weight [in, out]`.
 pub(super) fn linear<'g>(x: Tensor<'g>, weight: Tensor<'g>) -> Tensor<'g> {
     let g = x.graph();
     let y = g.einsum("rld,de->rle", x, weight);
