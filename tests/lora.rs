@@ -14,11 +14,12 @@ use ankh::benchmark::{
 };
 use ankh::config::Compute;
 use ankh::hugging_face;
-use ankh::inference::{LoadedModel, ModelOptions, SortedBatch, Unfinished, input_batch};
+use ankh::inference::{LoadedModel, ModelOptions, Unfinished, input_batch};
 use ankh::model::lora::{Adaptation, Adapters, Lora};
 use ankh::model::{AttentionImplementation, Network, Tokens, Weights};
-use ankh::programs::Pooling;
 use ankh::programs::head::{Head, HeadKind};
+use ankh::programs::{BatchShape, Pooling, Programs};
+use ankh_data::Packing;
 use ankh_hlo::{DType, Graph, Remat, Shape, Tensor};
 use ankh_pjrt::{ElementType, HostTensor};
 use safetensors::{Dtype, SafeTensors};
@@ -192,14 +193,17 @@ fn the_first_step_is_that_on_the_frozen_encoder(
 ) {
     let (proteins, length) = (tokens(1), 16);
     let on_tokens = batch(&proteins, &NUMBERS, length);
-    let rows = SortedBatch {
-        length,
+    let size = BatchShape {
         rows: ROWS,
-        sequences: (0..ROWS).collect(),
+        input: length,
+        target: length,
+        packing: Packing::Padded,
     };
-    let states = model.encode(&rows, &proteins, Pooling::None).unwrap();
+    let encoder = |programs: &Programs<'_>| programs.encoder(Pooling::None);
+    let encoder = model.program("states", size, encoder).unwrap();
+    let states = encoder.run(&input_batch(&proteins, ROWS, length)).unwrap();
     let on_states = HeadBatch {
-        features: states.wait().unwrap(),
+        features: states[0].clone(),
         ..on_tokens.clone()
     };
     let mut frozen = HeadTrainer::new(model.mesh(), *adapted.head(), 3).unwrap();

@@ -166,6 +166,37 @@ impl Client {
     /// Copies a tensor to a device. The tensor is free again when this returns; the buffer becomes
     /// ready later.
     pub fn upload(&self, tensor: &HostTensor, device: &Device) -> Result<Buffer> {
+        // SAFETY: the plugin reads the tensor during the call only.
+        unsafe {
+            self.put(
+                tensor,
+                device,
+                sys::HOST_BUFFER_IMMUTABLE_ONLY_DURING_CALL,
+                (),
+            )
+        }
+    }
+
+    /// Gives a device a tensor that it does not copy where it can use the host's memory itself, as
+    /// a CPU can. The tensor is held until neither the buffer nor a program needs it.
+    pub fn share(&self, tensor: &Arc<HostTensor>, device: &Device) -> Result<Buffer> {
+        let semantics = sys::HOST_BUFFER_IMMUTABLE_ZERO_COPY;
+        // SAFETY: nothing changes a shared tensor, and it is held until the event says that the
+        // device needs it no more. Where that cannot be watched it is held for ever.
+        unsafe { self.put(tensor, device, semantics, Arc::clone(tensor)) }
+    }
+
+    /// # Safety
+    ///
+    /// While `held` lives, the tensor is where it is and does not change, for as long as the
+    /// semantics say.
+    unsafe fn put<T: Send + 'static>(
+        &self,
+        tensor: &HostTensor,
+        device: &Device,
+        semantics: c_int,
+        held: T,
+    ) -> Result<Buffer> {
         tensor.check()?;
         if !device.belongs_to(&self.handle) {
             return Err(Error::AnotherClient {
@@ -178,23 +209,22 @@ impl Client {
             element_type: tensor.element_type.to_raw() as c_int,
             dims: tensor.dims.as_ptr(),
             num_dims: tensor.dims.len(),
-            host_buffer_semantics: sys::HOST_BUFFER_IMMUTABLE_ONLY_DURING_CALL,
+            host_buffer_semantics: semantics,
             device: device.raw(),
             ..Default::default()
         };
         // SAFETY: client and device are live; the tensor was checked to hold as many bytes as its
-        // dimensions say, and the plugin reads them during the call only. The buffer and the event
-        // are given to us.
+        // dimensions say, and the caller promises how long it stays. The buffer and the event are
+        // given to us.
         unsafe {
             self.call(&mut arguments)?;
             let buffer = Buffer::new(Arc::clone(&self.handle), arguments.buffer);
-            // The event says that the host memory is free, which the semantics asked for imply
-            // already.
+            // The event, which has what is held, says when the host memory is free.
             let done = Event::watch(
                 Arc::clone(&self.handle),
                 arguments.done_with_host_buffer,
                 "PJRT_Client_BufferFromHostBuffer",
-                (),
+                held,
             );
             drop(done);
             buffer

@@ -2,7 +2,11 @@
 
 mod common;
 
-use ankh_pjrt::{Element, ElementType, Error, HostTensor};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ankh_pjrt::{Buffer, Element, ElementType, Error, HostTensor};
 use common::client;
 use half::{bf16, f16};
 
@@ -62,6 +66,27 @@ fn the_tensor_is_free_once_upload_returns() {
     tensor.bytes.fill(0xff);
     let back = buffer.to_host().unwrap().to_vec::<f32>().unwrap();
     assert!(back.iter().all(|&x| x == 1.0));
+}
+
+#[test]
+fn a_shared_tensor_is_held_as_long_as_a_buffer_has_it() {
+    let client = client(2);
+    let devices = client.addressable_devices().unwrap();
+    let tensor = Arc::new(HostTensor::new::<f32>([1 << 16], &vec![3.0; 1 << 16]));
+    let buffers: Vec<Buffer> = devices
+        .iter()
+        .map(|device| client.share(&tensor, device).unwrap())
+        .collect();
+    assert_eq!(Arc::strong_count(&tensor), 3, "the devices copied it");
+    for buffer in &buffers {
+        assert_eq!(buffer.to_host().unwrap(), *tensor);
+    }
+    drop(buffers);
+    let began = Instant::now();
+    while Arc::strong_count(&tensor) > 1 {
+        assert!(began.elapsed() < Duration::from_secs(30), "still held");
+        thread::yield_now();
+    }
 }
 
 #[test]

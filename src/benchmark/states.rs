@@ -16,9 +16,7 @@ use ankh_pjrt::{ElementType, HostTensor};
 use super::Error;
 use super::dataset::Example;
 use super::states_file::StatesFile;
-use crate::inference::{
-    BatchSize, EncodedBatch, LoadedModel, SortedBatch, input_batch, sorted_batches,
-};
+use crate::inference::{LoadedModel, SortedBatch, input_batch};
 use crate::programs::Pooling;
 
 /// One number for each kind of residue, of which one is 1: what a head can know without a model.
@@ -181,9 +179,8 @@ fn tokens(tokenizer: Tokenizer, example: &Example) -> Vec<u8> {
     residues.chain([EOS]).collect()
 }
 
-/// Writes the states of all examples that are not there, a batch ahead of what is read back. What
-/// is left of a batch goes through the encoder in the same batch as before, so that the states are
-/// the same to the last bit.
+/// Writes the states of all examples that are not there. What is left of a batch goes through the
+/// encoder in the same batch as before, so that the states are the same to the last bit.
 fn encode(
     model: &LoadedModel,
     examples: &[Example],
@@ -195,43 +192,20 @@ fn encode(
     for length in &lengths {
         *counts.entry(*length).or_default() += 1;
     }
-    let rows = model.encoder_lengths(&counts);
-    let width = model.model().d_model * size_of::<f32>();
+    let layout = model.encoder_layout(&counts, model.encoder_tokens(None));
+    let mut batches = layout.batches(&lengths);
+    batches.retain(|batch| batch.places.iter().any(|p| !file.has(p.sequence)));
+    let input = |example: usize| tokens(model.tokenizer(), &examples[example]);
     let mut done = file.count();
-    let mut started: Option<(SortedBatch, EncodedBatch<'_>)> = None;
-    let size = BatchSize::Tokens {
-        tokens: model.encoder_tokens(None),
-        devices: model.devices().1,
-    };
-    let mut batches = sorted_batches(&lengths, &rows, size);
-    batches.retain(|batch| batch.sequences.iter().any(|&example| !file.has(example)));
-    for batch in batches.into_iter().map(Some).chain([None]) {
-        let next = match batch {
-            None => None,
-            Some(batch) => {
-                let inputs = batch.sequences.iter();
-                let inputs = inputs.map(|&i| tokens(model.tokenizer(), &examples[i]));
-                let inputs: Vec<Vec<u8>> = inputs.collect();
-                let encoded = model.encode(&batch, &inputs, Pooling::None)?;
-                Some((batch, encoded))
-            }
-        };
-        if let Some((batch, encoded)) = std::mem::replace(&mut started, next) {
-            let states = encoded.wait()?;
-            for (row, &example) in batch.sequences.iter().enumerate() {
-                if file.has(example) {
-                    continue;
-                }
-                let residues = lengths[example] - 1;
-                let first = row * batch.length * width;
-                file.write(example, &states.bytes[first..first + residues * width])?;
+    model.encode(&batches, Pooling::None, input, &mut |encoded| {
+        for place in &encoded.batch.places {
+            let example = place.sequence;
+            if !file.has(example) {
+                file.write(example, encoded.of(place, lengths[example] - 1))?;
                 done += 1;
             }
-            file.keep_now_and_then()?;
-            if each(done).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
         }
-    }
-    Ok(ControlFlow::Continue(()))
+        file.keep_now_and_then()?;
+        Ok(each(done))
+    })
 }

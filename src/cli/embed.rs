@@ -1,7 +1,9 @@
 //! `pretrain embed`: sequences to a file of embeddings.
 
 use std::io::{BufWriter, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
 
 use ankh_data::format::ColumnNames;
@@ -13,15 +15,18 @@ use super::error::of_input;
 use super::model::ModelArgs;
 use super::output::{count, json, line_of};
 use super::progress::{WorkProgress, stop_requests};
-use super::{CliError, Exit};
+use super::{CliError, Exit, Slice};
 use crate::embed::{
     DatasetNames, EmbedOptions, Error, Existing, ForeignParts, Outcome, Progress, Records, Store,
     Survey, Unusable, embed,
 };
 use crate::huge_pages::run_with_huge_pages;
-use crate::inference::LoadedModel;
+use crate::inference::{LoadedModel, ModelOptions};
 use crate::programs::Pooling;
 use crate::telemetry::{Log, print_line};
+
+/// Virtual devices that a CPU is given without being asked for more.
+const MOST_DEVICES: usize = 8;
 
 /// Turn sequences into embeddings: the encoder's states, as Parquet or HDF5.
 ///
@@ -49,10 +54,11 @@ pub(super) struct EmbedArgs {
     /// The type of the stored values.
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = StoreName::Float32)]
     store: StoreName,
-    /// Leave longer sequences out; 0 for none. Memory grows with the square of the length.
+    /// Leave longer sequences out; 0 for none. On a TPU, a GPU or one CPU device, memory grows with
+    /// the square of the length.
     #[arg(long, value_name = "RESIDUES", default_value_t = 8192)]
     max_length: usize,
-    /// Tokens computed at once [default: 2048 on a CPU, 32768 for each other device].
+    /// Tokens computed at once [default: 2048 for each device of a CPU, 32768 for each other one].
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
     /// What the datasets of an HDF5 file are called.
@@ -103,6 +109,16 @@ enum NamesName {
 }
 
 impl EmbedArgs {
+    /// What was said, or a virtual device for each core. The plugin computes what one device is
+    /// given one after the other, and few of its operations keep several cores at work.
+    fn slice(&self) -> Slice {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let devices = cores.min(MOST_DEVICES);
+        self.model
+            .slice_if_given()
+            .unwrap_or_else(|| Slice::cpu(devices))
+    }
+
     fn options(&self) -> EmbedOptions {
         EmbedOptions {
             output: self.output.clone(),
@@ -148,7 +164,8 @@ impl EmbedArgs {
 }
 
 pub(super) fn run(arguments: EmbedArgs) -> Result<Exit, CliError> {
-    if arguments.model.slice().platform() == Platform::Cpu {
+    let slice = arguments.slice();
+    if slice.platform() == Platform::Cpu {
         run_with_huge_pages();
     }
     Log::start();
@@ -156,7 +173,11 @@ pub(super) fn run(arguments: EmbedArgs) -> Result<Exit, CliError> {
     options.validate()?;
     let requests = stop_requests()?;
     let weights = arguments.model.read()?;
-    let model = LoadedModel::open_encoder(weights, arguments.model.options())?;
+    let execution = ModelOptions {
+        slice,
+        ..arguments.model.options()
+    };
+    let model = LoadedModel::open_encoder(weights, execution)?;
     let records = arguments.records(&model);
     let survey = survey(&records, arguments.rejects.as_deref())?;
     for warning in &survey.warnings {
@@ -329,4 +350,5 @@ impl From<Error> for CliError {
     }
 }
 
-const LESS_MEMORY: &str = "lower --batch-tokens; a long sequence needs memory by the square of its length, so leave such out with --max-length";
+const LESS_MEMORY: &str =
+    "lower --batch-tokens; long sequences need most memory, so leave such out with --max-length";

@@ -23,9 +23,9 @@ pub(super) struct ModelArgs {
 #[derive(Args)]
 pub(super) struct ExecutionArgs {
     /// What to compute on: cpu-N (N virtual devices), cuda-N, or a TPU slice of one host by its
-    /// name, such as v4-8.
-    #[arg(long, value_name = "SPEC", default_value_t)]
-    slice: Slice,
+    /// name, such as v4-8 [default: cpu-1; `embed`: a virtual device for each core, up to 8].
+    #[arg(long, value_name = "SPEC")]
+    slice: Option<Slice>,
     /// The element type of activations and matrix products [default: float32 on a CPU, bfloat16
     /// elsewhere].
     #[arg(long, value_name = "TYPE", value_enum)]
@@ -70,6 +70,11 @@ impl ModelArgs {
 
     /// What to compute on.
     pub fn slice(&self) -> Slice {
+        self.execution.slice()
+    }
+
+    /// What to compute on, if that was said.
+    pub fn slice_if_given(&self) -> Option<Slice> {
         self.execution.slice
     }
 
@@ -87,19 +92,24 @@ pub(super) fn read_weights(location: &Location) -> Result<Weights, CliError> {
 }
 
 impl ExecutionArgs {
+    /// What to compute on.
+    fn slice(&self) -> Slice {
+        self.slice.unwrap_or_default()
+    }
+
     /// On what and in which precision the model runs: what bits of results depend on.
     pub fn computation(&self) -> String {
         match self.dtype {
-            None => self.slice.to_string(),
-            Some(ComputeType::Float32) => format!("{}, float32", self.slice),
-            Some(ComputeType::Bfloat16) => format!("{}, bfloat16", self.slice),
+            None => self.slice().to_string(),
+            Some(ComputeType::Float32) => format!("{}, float32", self.slice()),
+            Some(ComputeType::Bfloat16) => format!("{}, bfloat16", self.slice()),
         }
     }
 
     /// How the model runs.
     pub fn options(&self) -> ModelOptions {
         ModelOptions {
-            slice: self.slice,
+            slice: self.slice(),
             compute: match self.dtype {
                 None => Compute::Auto,
                 Some(ComputeType::Float32) => Compute::Float32,

@@ -1,42 +1,34 @@
 //! Windows of sequences through the encoder, batch by batch.
 
+use std::ops::ControlFlow;
+
 use half::f16;
 
 use super::parts::Part;
 use super::records::{Flow, Sequence};
 use super::{Error, Store};
-use crate::inference::{
-    BatchSize, EncodedBatch, LoadedModel, RowLengths, SortedBatch, sorted_batches,
-};
+use crate::inference::{EncodedBatch, EncoderBatch, EncoderLayout, LoadedModel};
 use crate::programs::Pooling;
 
 /// A model's encoder, and how it is used.
 pub struct Encoder<'m> {
     model: &'m LoadedModel,
     pooling: Pooling,
-    lengths: RowLengths,
-    size: BatchSize,
+    layout: EncoderLayout,
     store: Store,
-}
-
-/// A batch that the devices are at work on.
-struct Started<'m, 'b> {
-    batch: &'b SortedBatch,
-    states: EncodedBatch<'m>,
 }
 
 impl<'m> Encoder<'m> {
     pub fn new(
         model: &'m LoadedModel,
         pooling: Pooling,
-        (lengths, size): (RowLengths, BatchSize),
+        layout: EncoderLayout,
         store: Store,
     ) -> Self {
         Encoder {
             model,
             pooling,
-            lengths,
-            size,
+            layout,
             store,
         }
     }
@@ -50,9 +42,8 @@ impl<'m> Encoder<'m> {
         states * self.model.model().d_model * self.store.width()
     }
 
-    /// Embeds what is left of a window into its part. The next batch is started before the last one
-    /// is fetched. `done` is told the sequences and residues of each batch, and whether they were
-    /// computed now; `stop` is asked between two.
+    /// Embeds what is left of a window into its part. `done` is told the sequences and residues of
+    /// each batch, and whether they were computed now; `stop` is asked between two.
     pub fn window(
         &self,
         sequences: &[Sequence],
@@ -68,72 +59,53 @@ impl<'m> Encoder<'m> {
             start
         });
         let offsets: Vec<u64> = offsets.collect();
-        let batches = sorted_batches(&lengths, &self.lengths, self.size);
-        let mut tell = |batch: &SortedBatch, computed| {
-            let residues = batch.sequences.iter().map(|&i| lengths[i] - 1);
+        let batches = self.layout.batches(&lengths);
+        let mut tell = |batch: &EncoderBatch, computed| {
+            let residues = batch.places.iter().map(|place| lengths[place.sequence] - 1);
             done(residues.clone().count(), residues.sum(), computed);
         };
-        let before = part.batches().min(batches.len());
-        batches[..before]
-            .iter()
-            .for_each(|batch| tell(batch, false));
-        let mut flow = Flow::GoOn;
-        let mut started: Option<Started<'_, '_>> = None;
-        for batch in &batches[before..] {
-            if stop() {
-                flow = Flow::End;
-                break;
-            }
-            let next = self.start(sequences, batch)?;
-            if let Some(last) = started.replace(next) {
-                let batch = last.batch;
-                self.finish(last, &lengths, &offsets, part)?;
-                tell(batch, true);
-            }
-        }
-        if let Some(last) = started {
-            let batch = last.batch;
-            self.finish(last, &lengths, &offsets, part)?;
-            tell(batch, true);
-        }
-        if flow == Flow::End {
+        let (before, left) = batches.split_at(part.batches().min(batches.len()));
+        before.iter().for_each(|batch| tell(batch, false));
+        if stop() {
             part.save()?;
+            return Ok(Flow::End);
         }
-        Ok(flow)
+        let input = |sequence: usize| sequences[sequence].tokens.as_slice();
+        let mut left_over = left.len();
+        let flow = self
+            .model
+            .encode(left, self.pooling, input, &mut |encoded| {
+                self.write(&encoded, &lengths, &offsets, part)?;
+                tell(encoded.batch, true);
+                left_over -= 1;
+                Ok::<_, Error>(match left_over > 0 && stop() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                })
+            })?;
+        match flow {
+            ControlFlow::Continue(()) => Ok(Flow::GoOn),
+            ControlFlow::Break(()) => {
+                part.save()?;
+                Ok(Flow::End)
+            }
+        }
     }
 
-    fn start<'b>(
+    /// Writes each sequence's values to their place.
+    fn write(
         &self,
-        sequences: &[Sequence],
-        batch: &'b SortedBatch,
-    ) -> Result<Started<'m, 'b>, Error> {
-        let inputs = batch.sequences.iter().map(|&i| &sequences[i].tokens);
-        let inputs: Vec<&Vec<u8>> = inputs.collect();
-        let states = self.model.encode(batch, &inputs, self.pooling)?;
-        Ok(Started { batch, states })
-    }
-
-    /// Waits for a batch, and writes each sequence's values to their place.
-    fn finish(
-        &self,
-        started: Started<'_, '_>,
+        encoded: &EncodedBatch<'_>,
         lengths: &[usize],
         offsets: &[u64],
         part: &mut Part,
     ) -> Result<(), Error> {
-        let batch = started.batch;
-        let states = started.states.wait()?;
-        let width = self.model.model().d_model * size_of::<f32>();
-        let length = batch.length;
-        for (row, &sequence) in batch.sequences.iter().enumerate() {
-            let (first, count) = match self.pooling {
-                Pooling::Mean => (row, 1),
-                Pooling::None => (row * length, lengths[sequence] - 1),
-            };
-            let values = &states.bytes[first * width..(first + count) * width];
+        for place in &encoded.batch.places {
+            let offset = offsets[place.sequence];
+            let values = encoded.of(place, lengths[place.sequence] - 1);
             match self.store {
-                Store::Float32 => part.write(offsets[sequence], values)?,
-                Store::Float16 => part.write(offsets[sequence], &halved(values))?,
+                Store::Float32 => part.write(offset, values)?,
+                Store::Float16 => part.write(offset, &halved(values))?,
             }
         }
         part.finish_batch()

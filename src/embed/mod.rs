@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use ankh_hlo::DType;
 use serde_json::{Value, json};
 
-use crate::inference::{BatchSize, LoadedModel};
+use crate::inference::LoadedModel;
 use crate::programs::Pooling;
 
 pub use error::Error;
@@ -163,10 +163,6 @@ pub fn embed(
     let format = options.validate()?;
     let (platform, devices) = model.devices();
     let batch_tokens = model.encoder_tokens(options.batch_tokens);
-    let size = BatchSize::Tokens {
-        tokens: batch_tokens,
-        devices,
-    };
     let compute = match model.compute() {
         DType::Bf16 => "bfloat16",
         _ => "float32",
@@ -201,9 +197,9 @@ pub fn embed(
     if options.output.exists() && options.existing == Existing::Keep {
         return Err(options.exists());
     }
-    let lengths = model.encoder_lengths(&survey.lengths);
+    let layout = model.encoder_layout(&survey.lengths, batch_tokens);
     let mut work = Work {
-        encoder: Encoder::new(model, options.pooling, (lengths, size), options.store),
+        encoder: Encoder::new(model, options.pooling, layout, options.store),
         parts,
         made: 0,
         stop,

@@ -1,88 +1,184 @@
 //! Batches of sequences through a model's encoder.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use ankh_data::Packing;
+use ankh_hlo::ShardingForm;
 use ankh_pjrt::HostTensor;
 
-use super::{Error, Lengths, LoadedModel, Program, RowLengths, SortedBatch, input_batch};
-use crate::mesh::ShardedArray;
+use super::{
+    BatchSize, EncoderBatch, EncoderLayout, Error, Lengths, LoadedModel, PackedRows, Place,
+    RowLengths,
+};
 use crate::model::encoder_flops;
-use crate::programs::{BatchShape, Pooling};
+use crate::programs::{Pooling, most_segments};
 
 /// Operations that two cores do while they compile a program, 0.3 s.
 const PROGRAM_FLOPS_CPU: f64 = 3e10;
 /// And what a TPU or a GPU does while the host compiles one, 10 to 30 s.
 const PROGRAM_FLOPS: f64 = 1e15;
 
-/// A batch that the devices are at work on.
-pub struct EncodedBatch<'m> {
-    program: Program<'m>,
-    states: Vec<ShardedArray>,
+/// Batches that are at work at the same time: when one ends, the next is there.
+const AT_ONCE: usize = 2;
+
+/// The stack of a thread that compiles programs: what the main thread of a process has on Linux.
+const STACK: usize = 8 << 20;
+
+/// The encoder's states of a batch.
+pub struct EncodedBatch<'b> {
+    /// The batch.
+    pub batch: &'b EncoderBatch,
+    pooling: Pooling,
+    states: HostTensor,
 }
 
 impl LoadedModel {
-    /// Positions of the encoder's batches: `tokens`; without, 2048 on a CPU and 32,768 on each
-    /// other device.
+    /// Positions of the encoder's batches: `tokens`; without, 2048 for each device on a CPU and
+    /// 32,768 elsewhere.
     pub fn encoder_tokens(&self, tokens: Option<usize>) -> usize {
-        let (platform, devices) = self.devices();
-        let of_each = match platform.starts_with("cpu") {
-            true => 2048usize.div_ceil(devices),
+        let of_each = match self.is_on_cpu() {
+            true => 1 << 11,
             false => 1 << 15,
         };
-        tokens.unwrap_or(of_each * devices)
+        tokens.unwrap_or(of_each * self.devices().1)
     }
 
     /// Operations that the devices do while the host compiles a small program.
     pub fn program_flops(&self) -> f64 {
-        match self.devices().0.starts_with("cpu") {
+        match self.is_on_cpu() {
             true => PROGRAM_FLOPS_CPU,
             false => PROGRAM_FLOPS,
         }
     }
 
-    /// The lengths of the encoder's rows for so many sequences of each number of tokens, `</s>`
-    /// included.
-    pub fn encoder_lengths(&self, sequences: &BTreeMap<usize, u64>) -> RowLengths {
-        let flops = |length| encoder_flops(self.model(), length);
-        let lengths = self.lengths_of_rows();
-        RowLengths::choose(lengths, sequences, flops, self.program_flops())
-    }
-
-    /// The lengths that suit the encoder.
+    /// The lengths that suit the encoder where a row has one sequence.
     pub fn lengths_of_rows(&self) -> Lengths {
-        match self.devices().0.starts_with("cpu") {
+        match self.is_on_cpu() {
             true => Lengths::default(),
             // What the kernels of a TPU take.
             false => Lengths { step: 128 },
         }
     }
 
-    /// Starts the encoder on the inputs of a batch, which end with `</s>`.
-    pub fn encode(
+    /// How so many sequences of each number of tokens, `</s>` included, lie in batches of about
+    /// `tokens` positions.
+    pub fn encoder_layout(&self, sequences: &BTreeMap<usize, u64>, tokens: usize) -> EncoderLayout {
+        let devices = self.devices().1;
+        let rules = self.mesh().rules();
+        let gspmd = rules.is_some_and(|rules| rules.form() == ShardingForm::Gspmd);
+        // On one device, products of long rows keep more of the cores at work.
+        if self.is_on_cpu() && devices > 1 && !gspmd {
+            let of_each = tokens.div_ceil(devices);
+            return EncoderLayout::Packed(PackedRows::choose(of_each, devices, sequences));
+        }
+        let flops = |length| encoder_flops(self.model(), length);
+        let lengths = self.lengths_of_rows();
+        EncoderLayout::Padded {
+            lengths: RowLengths::choose(lengths, sequences, flops, self.program_flops()),
+            size: BatchSize::Tokens { tokens, devices },
+        }
+    }
+
+    /// Puts batches through the encoder, several at a time, and gives the states of each to `each`,
+    /// in the order of the batches, until it breaks. `input` makes the tokens of a sequence, which
+    /// end with `</s>`.
+    pub fn encode<T: AsRef<[u8]>, E: From<Error>>(
         &self,
-        batch: &SortedBatch,
-        inputs: &[impl AsRef<[u8]>],
+        batches: &[EncoderBatch],
         pooling: Pooling,
-    ) -> Result<EncodedBatch<'_>, Error> {
-        let (rows, length) = (batch.rows, batch.length);
-        let size = BatchShape {
-            rows,
-            input: length,
-            target: length,
-            packing: Packing::Padded,
-        };
+        input: impl Fn(usize) -> T + Sync,
+        each: &mut dyn FnMut(EncodedBatch<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<ControlFlow<()>, E> {
+        let compute = |batch| self.encode_batch(batch, pooling, &input);
+        let (jobs, queue) = channel();
+        let queue = Mutex::new(queue);
+        thread::scope(|scope| {
+            // Without it the threads end.
+            let jobs = jobs;
+            let (done, results) = channel();
+            for _ in 0..AT_ONCE.min(batches.len()) {
+                let (done, queue, compute) = (done.clone(), &queue, &compute);
+                let work = move || {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(index) = next else { break };
+                        let compute = AssertUnwindSafe(|| compute(&batches[index]));
+                        let result = catch_unwind(compute);
+                        if done.send((index, result)).is_err() {
+                            break;
+                        }
+                    }
+                };
+                let thread = thread::Builder::new().stack_size(STACK);
+                thread.spawn_scoped(scope, work).map_err(Error::Thread)?;
+            }
+            drop(done);
+            let ask = |index: usize| {
+                if index < batches.len() {
+                    // It fails where all have ended, and then there are no results either.
+                    jobs.send(index).unwrap_or_default();
+                }
+            };
+            // One for each that is idle when the results before its own are still missing.
+            (0..2 * AT_ONCE).for_each(ask);
+            let mut early = BTreeMap::new();
+            let mut expected = 0;
+            for (index, result) in results.iter().take(batches.len()) {
+                early.insert(index, result);
+                while let Some(states) = early.remove(&expected) {
+                    let states = states.unwrap_or_else(|panic| resume_unwind(panic))?;
+                    if each(states)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    ask(expected + 2 * AT_ONCE);
+                    expected += 1;
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    fn is_on_cpu(&self) -> bool {
+        self.devices().0.starts_with("cpu")
+    }
+
+    fn encode_batch<'b, T: AsRef<[u8]>>(
+        &self,
+        batch: &'b EncoderBatch,
+        pooling: Pooling,
+        input: &impl Fn(usize) -> T,
+    ) -> Result<EncodedBatch<'b>, Error> {
+        let inputs = batch.places.iter().map(|place| input(place.sequence));
+        let inputs: Vec<T> = inputs.collect();
         let key = format!("encoder {pooling:?}");
-        let program = self.program(&key, size, |programs| programs.encoder(pooling))?;
-        let states = program.start(&input_batch(inputs, rows, length))?;
-        Ok(EncodedBatch { program, states })
+        let program = self.program(&key, batch.size, |programs| programs.encoder(pooling))?;
+        let states = program.start(&batch.arrays(&inputs))?;
+        Ok(EncodedBatch {
+            batch,
+            pooling,
+            states: program.to_host(&states[0])?,
+        })
     }
 }
 
 impl EncodedBatch<'_> {
-    /// Waits for the states, as [`Programs::encoder`](crate::programs::Programs::encoder) gives
-    /// them.
-    pub fn wait(self) -> Result<HostTensor, Error> {
-        self.program.to_host(&self.states[0])
+    /// The states of a sequence of so many residues, or their mean: float32, little-endian.
+    pub fn of(&self, place: &Place, residues: usize) -> &[u8] {
+        let size = self.batch.size;
+        let (first, count) = match (self.pooling, size.packing) {
+            (Pooling::None, _) => (place.row * size.input + place.start, residues),
+            (Pooling::Mean, Packing::Padded) => (place.row, 1),
+            (Pooling::Mean, Packing::Packed) => {
+                (place.row * most_segments(size.input) + place.before, 1)
+            }
+        };
+        let values = self.states.dims.last().copied().unwrap_or(0);
+        let width = values as usize * size_of::<f32>();
+        &self.states.bytes[first * width..(first + count) * width]
     }
 }

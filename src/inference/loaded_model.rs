@@ -1,8 +1,7 @@
 //! A model's parameters on devices, and the programs compiled for it.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ankh_data::{Packing, Tokenizer, Vocabulary};
 use ankh_hlo::{DType, Module};
@@ -37,13 +36,15 @@ pub struct LoadedModel {
     mesh: DeviceMesh,
     parameters: Vec<ShardedArray>,
     checksum: u32,
-    compiled: RefCell<HashMap<String, Rc<LoadedExecutable>>>,
+    compiled: Mutex<HashMap<String, Arc<LoadedExecutable>>>,
+    /// Held while a program is started: all devices have to be given programs in one order.
+    start: Mutex<()>,
 }
 
 /// A compiled program that takes the model's parameters and then some arrays.
 pub struct Program<'m> {
     model: &'m LoadedModel,
-    executable: Rc<LoadedExecutable>,
+    executable: Arc<LoadedExecutable>,
 }
 
 impl LoadedModel {
@@ -99,7 +100,10 @@ impl LoadedModel {
         config.train.remat = Remat::None;
         config.data.tokenizer = tokenizer;
         let mut mesh = open_mesh(&config, options.slice, Hosts::Real)?;
-        if let Some(directory) = config.compiler.cache.directory() {
+        // Programs for one device of a CPU are kept; those for several are few and quickly made.
+        if let Some(directory) = config.compiler.cache.directory()
+            && mesh.keeps_programs()
+        {
             mesh.keep_programs_in(ProgramCache::at(&directory, Entries::Used));
         }
         let size = BatchShape {
@@ -122,10 +126,10 @@ impl LoadedModel {
                 break;
             };
             let array = match (wanted, drawn.next()) {
-                (Parameters::All, _) => Some(mesh.upload(&spec, &tensor)?),
+                (Parameters::All, _) => Some(mesh.share(&spec, &Arc::new(tensor))?),
                 _ if !is_of_encoder(&spec.name) => None,
                 (_, Some(drawn)) => Some(drawn),
-                (_, None) => Some(mesh.upload(&spec, &tensor)?),
+                (_, None) => Some(mesh.share(&spec, &Arc::new(tensor))?),
             };
             parameters.extend(array);
         }
@@ -136,7 +140,8 @@ impl LoadedModel {
             mesh,
             parameters,
             checksum,
-            compiled: RefCell::default(),
+            compiled: Mutex::default(),
+            start: Mutex::default(),
         })
     }
 
@@ -199,7 +204,9 @@ impl LoadedModel {
         build: impl FnOnce(&Programs<'_>) -> Result<Module, ankh_hlo::Error>,
     ) -> Result<Program<'_>, Error> {
         let key = format!("{key} {size:?}");
-        if let Some(executable) = self.compiled.borrow().get(&key) {
+        // A second caller waits, and finds the program.
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(executable) = compiled.get(&key) {
             return Ok(Program {
                 model: self,
                 executable: executable.clone(),
@@ -210,8 +217,8 @@ impl LoadedModel {
         // Nothing is kept of a layer, so a loop copies nothing. It compiles in a third of the time,
         // and its memory, that of one layer, stays in the caches.
         programs.unroll = false;
-        let executable = Rc::new(self.mesh.compile(&build(&programs)?)?);
-        self.compiled.borrow_mut().insert(key, executable.clone());
+        let executable = Arc::new(self.mesh.compile(&build(&programs)?)?);
+        compiled.insert(key, executable.clone());
         Ok(Program {
             model: self,
             executable,
@@ -271,6 +278,7 @@ impl Program<'_> {
         for (spec, array) in specs.iter().zip(arrays) {
             inputs.push(Input::Donate(self.model.mesh.upload(spec, array)?));
         }
+        let _start = self.model.start.lock();
         Ok(self.executable.execute(inputs)?)
     }
 

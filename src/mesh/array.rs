@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
-use ankh_hlo::ArraySpec;
+use ankh_hlo::{ArraySpec, Sharding};
 use ankh_pjrt::{Argument, Buffer, ElementType, Event, HostTensor};
 
 use super::{DeviceError, DeviceMesh, LoadedExecutable};
@@ -149,6 +150,12 @@ impl DeviceMesh {
         spec: &ArraySpec,
         tensor: &HostTensor,
     ) -> Result<ShardedArray, DeviceError> {
+        self.check(spec, tensor)?;
+        self.assemble(spec, |_, part| Ok(Cow::Owned(tensor.part(part)?)))
+    }
+
+    /// Refuses a tensor that is not the array.
+    fn check(&self, spec: &ArraySpec, tensor: &HostTensor) -> Result<(), DeviceError> {
         let found = format!("{}{:?}", tensor.element_type.name(), tensor.dims);
         let expected = format!("{}{:?}", spec.shape.dtype.name(), spec.shape.dims);
         if found != expected {
@@ -158,7 +165,27 @@ impl DeviceMesh {
                 expected,
             });
         }
-        self.assemble(spec, |_, part| Ok(Cow::Owned(tensor.part(part)?)))
+        Ok(())
+    }
+
+    /// [`DeviceMesh::upload`] of a tensor that virtual CPU devices then have in common, where each
+    /// has the whole of it. Other devices copy it.
+    pub fn share(
+        &self,
+        spec: &ArraySpec,
+        tensor: &Arc<HostTensor>,
+    ) -> Result<ShardedArray, DeviceError> {
+        let whole = spec.sharding.as_ref().is_none_or(Sharding::is_replicated);
+        if self.platform != "cpu" || !whole {
+            return self.upload(spec, tensor);
+        }
+        self.check(spec, tensor)?;
+        let shards = self.local.iter();
+        let shards = shards.map(|local| self.client.share(tensor, &local.device));
+        Ok(ShardedArray {
+            shards: shards.collect::<Result<_, _>>()?,
+            spec: spec.clone(),
+        })
     }
 
     /// Makes an array from what `part` returns for each device of this process: it is called with

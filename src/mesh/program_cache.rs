@@ -149,6 +149,11 @@ impl ProgramCache {
 }
 
 impl DeviceMesh {
+    /// Whether the plugin loads programs as it compiled them, so that they can be kept.
+    pub fn keeps_programs(&self) -> bool {
+        self.check_keeps_programs().is_ok()
+    }
+
     /// Keeps every program that is compiled from now on, and loads those that are kept already.
     pub fn keep_programs_in(&mut self, cache: ProgramCache) {
         if let Err(reason) = self.check_keeps_programs() {

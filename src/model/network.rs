@@ -5,7 +5,7 @@ use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 use super::LogicalAxis::{self, Batch, Embed, Length, Vocab};
 use super::attention::{
     AttentionImplementation, AttentionMask, Bias, Segments, attention, causal_mask, key_mask,
-    relative_for_kernel,
+    relative_by_blocks, relative_for_kernel,
 };
 use super::layers::{feed_forward, product, rms_norm};
 use super::lora::{Adaptation, AdaptedLayer, LayerAdapters};
@@ -160,6 +160,9 @@ impl<'g> Network<'g, '_> {
             (Tokens::Padded { attention_mask }, AttentionImplementation::Formula) => {
                 AttentionMask::Additive(key_mask(attention_mask))
             }
+            (Tokens::Padded { attention_mask }, AttentionImplementation::Blocks) => {
+                segments(attention_mask, attention_mask, Direction::Bidirectional)
+            }
             (Tokens::Padded { attention_mask }, AttentionImplementation::Kernel(_)) => {
                 let queries = attention_mask.full_like(1.0);
                 segments(queries, attention_mask, Direction::Bidirectional)
@@ -176,7 +179,7 @@ impl<'g> Network<'g, '_> {
             (Tokens::Padded { .. }, AttentionImplementation::Formula) => {
                 AttentionMask::Additive(causal_mask(self.graph(), ids.dim(1)))
             }
-            (Tokens::Padded { .. }, AttentionImplementation::Kernel(_)) => {
+            (Tokens::Padded { .. }, _) => {
                 let of_targets = ids.full_like(1.0);
                 segments(of_targets, of_targets, Direction::Causal)
             }
@@ -195,7 +198,7 @@ impl<'g> Network<'g, '_> {
             (Tokens::Padded { attention_mask }, AttentionImplementation::Formula) => {
                 AttentionMask::Additive(key_mask(attention_mask))
             }
-            (Tokens::Padded { attention_mask }, AttentionImplementation::Kernel(_)) => {
+            (Tokens::Padded { attention_mask }, _) => {
                 let of_targets = ids.full_like(1.0);
                 segments(of_targets, attention_mask, Direction::Bidirectional)
             }
@@ -323,6 +326,7 @@ impl<'g> Network<'g, '_> {
             AttentionImplementation::Kernel(_) => {
                 relative_for_kernel(position::bias_by_products(table, direction, far, length))
             }
+            AttentionImplementation::Blocks => relative_by_blocks(table, far),
         }
     }
 

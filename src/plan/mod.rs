@@ -36,9 +36,8 @@ pub use scope::Pass;
 use crate::config::{Config, MeshAxis, Remat};
 use crate::mesh::slice::Slice;
 use crate::mesh_shape::MeshShape;
-use crate::model::AttentionImplementation;
 use crate::programs::sharding::{self, ReplicatedArray, ShardingError};
-use crate::programs::{self, Programs};
+use crate::programs::{self, NoKernel, Programs};
 use crate::row_fill::{LengthSource, row_fill};
 use compile::{Compilation, CompileStats};
 
@@ -304,9 +303,9 @@ fn attention_in_words(programs: &Programs<'_>, platform: &str) -> String {
     let rules = programs.rules.as_ref();
     let (config, size, compute) = (programs.config, programs.size, programs.compute);
     match programs::attention(config, size, compute, platform, rules) {
-        (AttentionImplementation::Kernel(_), _) => "by kernels".into(),
-        (AttentionImplementation::Formula, None) => "by the formula, as configured".into(),
-        (AttentionImplementation::Formula, Some(reason)) => format!("by the formula: {reason}"),
+        Ok(_) => "by kernels".into(),
+        Err(NoKernel::Configured) => "by the formula, as configured".into(),
+        Err(reason) => format!("by the formula: {reason}"),
     }
 }
 

@@ -5,12 +5,14 @@ use ankh_mosaic::Lowering;
 
 use super::BatchShape;
 use crate::config::{self, Config};
-use crate::model::AttentionImplementation::{self, Formula, Kernel};
 use crate::model::attention::suits_tpu;
 
-/// Why the formula computes an attention that kernels could have been asked for.
+/// Why the formula computes attention, and no kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoKernel {
+    /// The configuration asks for the formula.
+    #[error("as configured")]
+    Configured,
     /// Kernels are for TPUs.
     #[error("the devices are no TPUs")]
     NoTpu,
@@ -27,23 +29,23 @@ pub enum NoKernel {
     Sizes,
 }
 
-/// How attention is computed on devices of `platform`, and, where that is the formula although the
-/// configuration leaves it open, why.
+/// How kernels are lowered where they compute a training's attention on devices of `platform`.
+/// Where the formula does, why.
 pub fn attention(
     config: &Config,
     size: BatchShape,
     compute: DType,
     platform: &str,
     rules: Option<&LogicalAxisRules>,
-) -> (AttentionImplementation, Option<NoKernel>) {
+) -> Result<Lowering, NoKernel> {
     let tpu = platform == "tpu";
     let lowering = match tpu {
         true => Lowering::Mosaic,
         false => Lowering::Loops,
     };
     match config.train.attention {
-        config::Attention::Formula => return (Formula, None),
-        config::Attention::Kernel => return (Kernel(lowering), None),
+        config::Attention::Formula => return Err(NoKernel::Configured),
+        config::Attention::Kernel => return Ok(lowering),
         config::Attention::Auto => {}
     }
     let (kv, input, target) = (
@@ -55,12 +57,11 @@ pub fn attention(
         .iter()
         .all(|&(queries, keys)| suits_tpu(kv, queries, keys));
     let gspmd = rules.is_some_and(|rules| rules.form() == ShardingForm::Gspmd);
-    let reason = match () {
-        () if !tpu => NoKernel::NoTpu,
-        () if compute != DType::Bf16 => NoKernel::Compute,
-        () if gspmd => NoKernel::Partitioner,
-        () if !suit => NoKernel::Sizes,
-        () => return (Kernel(lowering), None),
-    };
-    (Formula, Some(reason))
+    match () {
+        () if !tpu => Err(NoKernel::NoTpu),
+        () if compute != DType::Bf16 => Err(NoKernel::Compute),
+        () if gspmd => Err(NoKernel::Partitioner),
+        () if !suit => Err(NoKernel::Sizes),
+        () => Ok(lowering),
+    }
 }

@@ -2,13 +2,13 @@
 
 use ankh_data::Packing;
 use ankh_data::tokenizer::EOS;
-use ankh_hlo::{DType, Error, Graph, Module, Tensor};
+use ankh_hlo::{DType, Error, Graph, Literal, Module, Shape, Tensor};
 
 use super::forward::network;
-use super::{Array, BatchShape, Programs, batch, declare};
+use super::{Array, Programs, batch, declare};
 use crate::config::Config;
 use crate::model::LogicalAxis::{Batch, Embed, Length};
-use crate::model::{Parameter, Tokens, Weights};
+use crate::model::{AttentionImplementation, Network, Parameter, Tokens, Weights};
 
 /// What an encoder's program gives for each sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,27 +25,53 @@ pub fn is_of_encoder(name: &str) -> bool {
 }
 
 impl Programs<'_> {
-    /// The parameters of the encoder ([`is_of_encoder`]), in their order, and padded rows (s32
-    /// `input_ids` and `attention_mask`, `[rows, input length]`) to the encoder's states: float32
-    /// `[rows, input length, d_model]`, or, where they are pooled, `[rows, d_model]`.
+    /// The parameters of the encoder ([`is_of_encoder`]), in their order, and inputs to the
+    /// encoder's states: float32 `[rows, input length, d_model]`.
+    ///
+    /// Padded rows are given as s32 `input_ids` and `attention_mask`, `[rows, input length]`; where
+    /// their states are pooled, the result is `[rows, d_model]`. Packed rows are given as
+    /// `input_ids` and `input_segments`. Their length is a multiple of
+    /// [`BLOCK`](crate::model::attention::BLOCK), and their sequences, at most [`most_segments`],
+    /// have ascending numbers; pooled, the result is `[rows, most segments, d_model]`.
     pub fn encoder(&self, pooling: Pooling) -> Result<Module, Error> {
         let Programs { config, size, .. } = *self;
         let g = self.graph("encoder");
         let (specs, values) = encoder_parameters(&g, config);
-        let padded = BatchShape {
-            packing: Packing::Padded,
-            ..size
-        };
-        let [input_ids, attention_mask] = declare(&g, &batch(padded)[..2])[..] else {
+        let [input_ids, segments] = declare(&g, &batch(size)[..2])[..] else {
             unreachable!("two arrays")
         };
-        let tokens = Tokens::Padded { attention_mask };
-        let states = network(self, &specs, &values).encode(input_ids, tokens);
-        let states = states.convert(DType::F32);
-        let out = match pooling {
-            Pooling::None => states.with_logical_axes(&[Batch, Length, Embed]),
-            Pooling::Mean => {
-                mean(states, input_ids, attention_mask).with_logical_axes(&[Batch, Embed])
+        let network = network(self, &specs, &values);
+        let (attention, tokens, most) = match size.packing {
+            Packing::Padded => {
+                let tokens = Tokens::Padded {
+                    attention_mask: segments,
+                };
+                (network.attention, tokens, 1)
+            }
+            Packing::Packed => {
+                let tokens = Tokens::Packed {
+                    input_segments: segments,
+                    // There are no targets, and the encoder does not look.
+                    target_segments: segments,
+                };
+                let most = most_segments(size.input);
+                (AttentionImplementation::Blocks, tokens, most)
+            }
+        };
+        let network = Network {
+            attention,
+            ..network
+        };
+        let states = network.encode(input_ids, tokens).convert(DType::F32);
+        let out = match (pooling, size.packing) {
+            (Pooling::None, _) => states.with_logical_axes(&[Batch, Length, Embed]),
+            (Pooling::Mean, Packing::Padded) => {
+                let means = means(states, input_ids, segments, most);
+                let dims = [states.dim(0), states.dim(2)];
+                means.reshape(&dims).with_logical_axes(&[Batch, Embed])
+            }
+            (Pooling::Mean, Packing::Packed) => {
+                means(states, input_ids, segments, most).with_logical_axes(&[Batch, Length, Embed])
             }
         };
         g.finish(&[out], &[])
@@ -72,13 +98,22 @@ pub(super) fn encoder_parameters<'g>(
     (specs, values)
 }
 
-/// The mean of the states of each row's residues: of all tokens but `</s>`.
-fn mean<'g>(states: Tensor<'g>, ids: Tensor<'g>, mask: Tensor<'g>) -> Tensor<'g> {
+/// How many sequences a packed row of so many positions has at most.
+pub fn most_segments(length: usize) -> usize {
+    (length / 16).max(1)
+}
+
+/// The means of the states of residues, of all tokens but `</s>`, for the segments 1, 2, ..., of
+/// each row: `[rows, segments, d_model]`. Zeros where there are none.
+fn means<'g>(states: Tensor<'g>, ids: Tensor<'g>, segments: Tensor<'g>, most: usize) -> Tensor<'g> {
     let g = states.graph();
-    let is_token = mask.not_equal(mask.zeros_like());
-    let is_residue = is_token & ids.not_equal(ids.full_like(EOS.into()));
-    let weights = is_residue.convert(DType::F32);
-    let sums = g.einsum("bl,bld->bd", weights, states);
-    let residues = weights.sum(&[1]).expand_dims(&[1]);
+    let [rows, length] = [ids.dim(0), ids.dim(1)];
+    let grid = Shape::new(DType::S32, [rows, most as i64, length]);
+    let number = g.iota(grid, 1) + g.literal(Literal::scalar(DType::S32, 1.0));
+    let is_residue = ids.not_equal(ids.full_like(EOS.into()));
+    let is_own = segments.expand_dims(&[1]).equal(number);
+    let weights = (is_own & is_residue.expand_dims(&[1])).convert(DType::F32);
+    let sums = g.einsum("bsl,bld->bsd", weights, states);
+    let residues = weights.sum(&[2]).expand_dims(&[2]);
     sums / residues.maximum(residues.full_like(1.0))
 }

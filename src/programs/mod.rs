@@ -23,12 +23,13 @@ mod spikes;
 mod step;
 
 use ankh_hlo::{ArraySpec, DType, Graph, LogicalAxisRules, Tensor};
+use ankh_mosaic::Lowering;
 
 use crate::config::{self, Config};
 use crate::model::{AttentionImplementation, Parameter, Weights};
 
 pub use attention::{NoKernel, attention};
-pub use encoder::{Pooling, is_of_encoder};
+pub use encoder::{Pooling, is_of_encoder, most_segments};
 pub use forward::Gradients;
 pub use generation::{AMINO_ACIDS, Constraint, RowsPerPrompt, Search};
 pub use histograms::Histogram;
@@ -61,6 +62,14 @@ fn unroll(config: &Config, platform: &str) -> bool {
     platform == "cpu" && everything && deepest <= DEEPEST_UNROLLED
 }
 
+/// What computes a training's attention.
+fn implementation(kernels: Result<Lowering, NoKernel>) -> AttentionImplementation {
+    kernels.map_or(
+        AttentionImplementation::Formula,
+        AttentionImplementation::Kernel,
+    )
+}
+
 /// What the programs of a run are made from.
 #[derive(Clone, Debug)]
 pub struct Programs<'c> {
@@ -89,7 +98,7 @@ impl<'c> Programs<'c> {
             config,
             size,
             compute,
-            attention: attention(config, size, compute, "cpu", None).0,
+            attention: implementation(attention(config, size, compute, "cpu", None)),
             unroll: false,
             rules: None,
             optimizer_start: 0,
@@ -113,7 +122,7 @@ impl<'c> Programs<'c> {
         rules: Option<&LogicalAxisRules>,
     ) -> Programs<'c> {
         let compute = compute_type(config.train.compute, platform);
-        let (attention, _) = attention(config, size, compute, platform, rules);
+        let attention = implementation(attention(config, size, compute, platform, rules));
         Programs {
             attention,
             unroll: unroll(config, platform),

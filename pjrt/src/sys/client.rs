@@ -25,6 +25,10 @@ pub(crate) struct Program {
 /// The host memory may change as soon as the call returns.
 pub(crate) const HOST_BUFFER_IMMUTABLE_ONLY_DURING_CALL: c_int = 0;
 
+/// The device may use the host memory itself. It does not change until the event says that the
+/// device needs it no more.
+pub(crate) const HOST_BUFFER_IMMUTABLE_ZERO_COPY: c_int = 2;
+
 arguments! {
     ClientCreateArgs for ClientCreate {
         create_options: *const NamedValue,

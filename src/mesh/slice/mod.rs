@@ -44,6 +44,14 @@ pub struct TopologyRequest {
 }
 
 impl Slice {
+    /// So many virtual devices of a CPU, at least one.
+    pub fn cpu(devices: usize) -> Slice {
+        Slice {
+            family: Family::Cpu,
+            size: devices.max(1),
+        }
+    }
+
     /// The kind of plugin it needs.
     pub fn platform(&self) -> Platform {
         match self.family {

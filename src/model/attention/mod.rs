@@ -1,9 +1,11 @@
 //! Attention: softmax(q k' + bias) v, with a derivative written by hand.
 //!
-//! It is computed in one of two ways ([`AttentionImplementation`]): by a formula, in operations
-//! that XLA fuses as it can (`formula`), or by a kernel that keeps the scores in a core's own
-//! memory (`kernel`). Both are the same function of the same inputs.
+//! It is computed in one of three ways ([`AttentionImplementation`]): by a formula, in operations
+//! that XLA fuses as it can (`formula`), by a kernel that keeps the scores in a core's own memory
+//! (`kernel`), or block by block where rows are packed and nothing is derived (`blocks`). All are
+//! the same function of the same inputs.
 
+mod blocks;
 mod formula;
 mod kernel;
 
@@ -16,6 +18,7 @@ use super::lora::LayerAdapters;
 use super::position::Direction;
 use super::weights::Attention;
 
+pub use blocks::{BLOCK, block_weighted_sum, relative_by_blocks};
 pub use formula::{Scores, weighted_sum, weighted_sum_by};
 pub use kernel::{kernel_weighted_sum, relative_for_kernel, suits_tpu};
 
@@ -26,6 +29,8 @@ pub enum AttentionImplementation {
     Formula,
     /// By a kernel, lowered so.
     Kernel(Lowering),
+    /// By loops over blocks of queries and keys: of an encoder alone, without a derivative.
+    Blocks,
 }
 
 /// The score of a masked key, or what is added to it. It is so low that the key's weight is exactly
@@ -39,7 +44,7 @@ const FROM_HEADS: WeightAxes = [Heads, Embed];
 #[derive(Clone, Copy)]
 pub struct Bias<'g> {
     /// Learned, by relative position: `[heads, queries, keys]` for the formula; for a kernel what
-    /// [`relative_for_kernel`] makes of it.
+    /// [`relative_for_kernel`] makes of it; for blocks what [`relative_by_blocks`] gives.
     pub relative: Option<Tensor<'g>>,
     /// Which of them are masked.
     pub mask: AttentionMask<'g>,
@@ -182,7 +187,11 @@ pub(super) fn attention<'g>(
             let o = kernel_weighted_sum(lowering, qkv, bias.relative, segments);
             o.transpose(&[0, 3, 1, 2])
         }
-        (AttentionImplementation::Kernel(_), AttentionMask::Additive(_)) => {
+        (AttentionImplementation::Blocks, AttentionMask::Segments(segments)) => {
+            let qkv = operands([0, 2, 1, 3], [Batch, Heads, Length, Kv]);
+            block_weighted_sum(qkv, bias.relative, segments).transpose(&[0, 2, 1, 3])
+        }
+        (_, AttentionMask::Additive(_)) => {
             let problem = "a kernel takes segments, not a mask that is added".into();
             return x.graph().refuse("attention", problem);
         }

@@ -10,7 +10,6 @@ use ankh_hlo::Module;
 use crate::checkpoint::{self, Guard, Store};
 use crate::config::{Config, Versions};
 use crate::mesh::{DeviceMesh, LoadedExecutable};
-use crate::model::AttentionImplementation;
 use crate::programs::{self, NoKernel, Programs};
 use crate::run_dir::{Fence, RunDirectory};
 use crate::supervision::{Phase, Pulse, Restart};
@@ -246,11 +245,9 @@ pub(super) fn log_attention(programs: &Programs<'_>, mesh: &DeviceMesh) {
         ..
     } = *programs;
     match programs::attention(config, size, compute, mesh.platform(), mesh.rules()) {
-        (AttentionImplementation::Kernel(_), _) => {
-            tracing::info!("attention is computed by kernels")
-        }
-        (AttentionImplementation::Formula, None | Some(NoKernel::NoTpu)) => {}
-        (AttentionImplementation::Formula, Some(reason)) => {
+        Ok(_) => tracing::info!("attention is computed by kernels"),
+        Err(NoKernel::Configured | NoKernel::NoTpu) => {}
+        Err(reason) => {
             tracing::warn!("attention is computed by the formula, not by kernels: {reason}");
         }
     }
