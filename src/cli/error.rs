@@ -459,9 +459,7 @@ impl From<inference::Error> for CliError {
             | inference::Error::SmallVocabulary { .. }) => {
                 Self::usage(error).help("name it with --tokenizer ankh or --tokenizer ankh3")
             }
-            error @ (inference::Error::Program(_) | inference::Error::Thread(_)) => {
-                Self::failed(error)
-            }
+            error @ inference::Error::Program(_) => Self::failed(error),
         }
     }
 }

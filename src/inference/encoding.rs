@@ -2,10 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::mpsc::channel;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use ankh_data::Packing;
 use ankh_hlo::ShardingForm;
@@ -13,8 +9,9 @@ use ankh_pjrt::HostTensor;
 
 use super::{
     BatchSize, EncoderBatch, EncoderLayout, Error, Lengths, LoadedModel, PackedRows, Place,
-    RowLengths,
+    Program, RowLengths,
 };
+use crate::mesh::ShardedArray;
 use crate::model::encoder_flops;
 use crate::programs::{Pooling, most_segments};
 
@@ -23,11 +20,13 @@ const PROGRAM_FLOPS_CPU: f64 = 3e10;
 /// And what a TPU or a GPU does while the host compiles one, 10 to 30 s.
 const PROGRAM_FLOPS: f64 = 1e15;
 
-/// Batches that are at work at the same time: when one ends, the next is there.
-const AT_ONCE: usize = 2;
-
-/// The stack of a thread that compiles programs: what the main thread of a process has on Linux.
-const STACK: usize = 8 << 20;
+/// A batch that the devices are at work on.
+struct Started<'m, 'b> {
+    batch: &'b EncoderBatch,
+    pooling: Pooling,
+    program: Program<'m>,
+    states: Vec<ShardedArray>,
+}
 
 /// The encoder's states of a batch.
 pub struct EncodedBatch<'b> {
@@ -84,84 +83,58 @@ impl LoadedModel {
         }
     }
 
-    /// Puts batches through the encoder, several at a time, and gives the states of each to `each`,
-    /// in the order of the batches, until it breaks. `input` makes the tokens of a sequence, which
-    /// end with `</s>`.
+    /// Puts batches through the encoder, and gives the states of each to `each`, in their order,
+    /// until it breaks. The next batch is started before the states of the last are fetched.
+    /// `input` makes the tokens of a sequence, which end with `</s>`.
     pub fn encode<T: AsRef<[u8]>, E: From<Error>>(
         &self,
         batches: &[EncoderBatch],
         pooling: Pooling,
-        input: impl Fn(usize) -> T + Sync,
+        input: impl Fn(usize) -> T,
         each: &mut dyn FnMut(EncodedBatch<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<ControlFlow<()>, E> {
-        let compute = |batch| self.encode_batch(batch, pooling, &input);
-        let (jobs, queue) = channel();
-        let queue = Mutex::new(queue);
-        thread::scope(|scope| {
-            // Without it the threads end.
-            let jobs = jobs;
-            let (done, results) = channel();
-            for _ in 0..AT_ONCE.min(batches.len()) {
-                let (done, queue, compute) = (done.clone(), &queue, &compute);
-                let work = move || {
-                    loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(index) = next else { break };
-                        let compute = AssertUnwindSafe(|| compute(&batches[index]));
-                        let result = catch_unwind(compute);
-                        if done.send((index, result)).is_err() {
-                            break;
-                        }
-                    }
-                };
-                let thread = thread::Builder::new().stack_size(STACK);
-                thread.spawn_scoped(scope, work).map_err(Error::Thread)?;
+        let mut started: Option<Started<'_, '_>> = None;
+        for batch in batches.iter().map(Some).chain([None]) {
+            let next = batch.map(|batch| self.start(batch, pooling, &input));
+            if let Some(last) = std::mem::replace(&mut started, next.transpose()?)
+                && each(last.wait()?)?.is_break()
+            {
+                return Ok(ControlFlow::Break(()));
             }
-            drop(done);
-            let ask = |index: usize| {
-                if index < batches.len() {
-                    // It fails where all have ended, and then there are no results either.
-                    jobs.send(index).unwrap_or_default();
-                }
-            };
-            // One for each that is idle when the results before its own are still missing.
-            (0..2 * AT_ONCE).for_each(ask);
-            let mut early = BTreeMap::new();
-            let mut expected = 0;
-            for (index, result) in results.iter().take(batches.len()) {
-                early.insert(index, result);
-                while let Some(states) = early.remove(&expected) {
-                    let states = states.unwrap_or_else(|panic| resume_unwind(panic))?;
-                    if each(states)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                    ask(expected + 2 * AT_ONCE);
-                    expected += 1;
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        })
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn is_on_cpu(&self) -> bool {
         self.devices().0.starts_with("cpu")
     }
 
-    fn encode_batch<'b, T: AsRef<[u8]>>(
-        &self,
+    fn start<'m, 'b, T: AsRef<[u8]>>(
+        &'m self,
         batch: &'b EncoderBatch,
         pooling: Pooling,
         input: &impl Fn(usize) -> T,
-    ) -> Result<EncodedBatch<'b>, Error> {
+    ) -> Result<Started<'m, 'b>, Error> {
         let inputs = batch.places.iter().map(|place| input(place.sequence));
         let inputs: Vec<T> = inputs.collect();
         let key = format!("encoder {pooling:?}");
         let program = self.program(&key, batch.size, |programs| programs.encoder(pooling))?;
         let states = program.start(&batch.arrays(&inputs))?;
-        Ok(EncodedBatch {
+        Ok(Started {
             batch,
             pooling,
-            states: program.to_host(&states[0])?,
+            program,
+            states,
+        })
+    }
+}
+
+impl<'b> Started<'_, 'b> {
+    fn wait(self) -> Result<EncodedBatch<'b>, Error> {
+        Ok(EncodedBatch {
+            batch: self.batch,
+            pooling: self.pooling,
+            states: self.program.to_host(&self.states[0])?,
         })
     }
 }

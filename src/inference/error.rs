@@ -19,9 +19,6 @@ pub enum Error {
     /// The device, or the memory it has.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The system has no room for another thread.
-    #[error("no thread can be started: {0}")]
-    Thread(std::io::Error),
     /// A mistake in the construction of a program.
     #[error("the program is ill-formed")]
     Program(#[from] ankh_hlo::Error),
