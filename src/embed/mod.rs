@@ -171,6 +171,7 @@ pub fn embed(
         Pooling::Mean => "mean",
         Pooling::None => "none",
     };
+    let layout = model.encoder_layout(&survey.lengths, batch_tokens);
     let job = json!({
         "program": concat!("ankh ", env!("CARGO_PKG_VERSION")),
         "weights": format!("{:08x}", model.checksum()),
@@ -184,6 +185,7 @@ pub fn embed(
         "store": options.store.name(),
         "format": format!("{format:?}"),
         "names": format!("{:?}", options.names),
+        "rows": layout.rows(),
         "batch_tokens": batch_tokens,
         "devices": devices,
         "platform": platform,
@@ -197,7 +199,6 @@ pub fn embed(
     if options.output.exists() && options.existing == Existing::Keep {
         return Err(options.exists());
     }
-    let layout = model.encoder_layout(&survey.lengths, batch_tokens);
     let mut work = Work {
         encoder: Encoder::new(model, options.pooling, layout, options.store),
         parts,

@@ -150,6 +150,14 @@ struct Row {
 }
 
 impl EncoderLayout {
+    /// What its rows are, in a word: work that was begun with others cannot go on.
+    pub fn rows(&self) -> &'static str {
+        match self {
+            EncoderLayout::Padded { .. } => "padded",
+            EncoderLayout::Packed(_) => "packed",
+        }
+    }
+
     /// The batches of sequences with these numbers of tokens, `</s>` included, none of them longer
     /// than the layout was made for.
     pub fn batches(&self, tokens: &[usize]) -> Vec<EncoderBatch> {
