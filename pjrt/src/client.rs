@@ -9,6 +9,7 @@ use crate::buffer::Buffer;
 use crate::client_handle::ClientHandle;
 use crate::compile_options::CompileOptions;
 use crate::device::Device;
+use crate::element_type::ElementType;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::executable::Executable;
@@ -16,6 +17,7 @@ use crate::host_tensor::HostTensor;
 use crate::named_value::{NamedValue, RawNamedValues};
 use crate::plugin::Plugin;
 use crate::program::{Program, RawProgram};
+use crate::shared_tensor::SharedTensor;
 use crate::sys;
 
 /// The devices of this process. Clones are the same client, which is closed when the last clone and
@@ -166,10 +168,13 @@ impl Client {
     /// Copies a tensor to a device. The tensor is free again when this returns; the buffer becomes
     /// ready later.
     pub fn upload(&self, tensor: &HostTensor, device: &Device) -> Result<Buffer> {
-        // SAFETY: the plugin reads the tensor during the call only.
+        tensor.check()?;
+        let array = (tensor.element_type, &*tensor.dims, &*tensor.bytes);
+        // SAFETY: it was checked that the bytes are those of the dimensions. The plugin reads them
+        // during the call only.
         unsafe {
             self.put(
-                tensor,
+                array,
                 device,
                 sys::HOST_BUFFER_IMMUTABLE_ONLY_DURING_CALL,
                 (),
@@ -178,26 +183,27 @@ impl Client {
     }
 
     /// Gives a device a tensor that it does not copy where it can use the host's memory itself, as
-    /// a CPU can. The tensor is held until neither the buffer nor a program needs it.
-    pub fn share(&self, tensor: &Arc<HostTensor>, device: &Device) -> Result<Buffer> {
-        let semantics = sys::HOST_BUFFER_IMMUTABLE_ZERO_COPY;
-        // SAFETY: nothing changes a shared tensor, and it is held until the event says that the
-        // device needs it no more. Where that cannot be watched it is held for ever.
-        unsafe { self.put(tensor, device, semantics, Arc::clone(tensor)) }
+    /// a CPU can. The memory is held until neither the buffer nor a program needs it.
+    pub fn share(&self, tensor: &SharedTensor, device: &Device) -> Result<Buffer> {
+        let array = (tensor.element_type(), tensor.dims(), tensor.bytes());
+        let (semantics, held) = (sys::HOST_BUFFER_IMMUTABLE_ZERO_COPY, tensor.clone());
+        // SAFETY: a shared tensor's bytes are those of its dimensions, and nothing changes or moves
+        // them. They are held until the event says that the device needs them no more. Where that
+        // cannot be watched they are held for ever.
+        unsafe { self.put(array, device, semantics, held) }
     }
 
     /// # Safety
     ///
-    /// While `held` lives, the tensor is where it is and does not change, for as long as the
-    /// semantics say.
+    /// The bytes are as many as the type and the dimensions say. While `held` lives, they stay
+    /// where they are and do not change, for as long as the semantics say.
     unsafe fn put<T: Send + 'static>(
         &self,
-        tensor: &HostTensor,
+        (element_type, dims, bytes): (ElementType, &[i64], &[u8]),
         device: &Device,
         semantics: c_int,
         held: T,
     ) -> Result<Buffer> {
-        tensor.check()?;
         if !device.belongs_to(&self.handle) {
             return Err(Error::AnotherClient {
                 what: format!("device {}", device.id()),
@@ -205,17 +211,16 @@ impl Client {
         }
         let mut arguments = sys::ClientBufferFromHostBufferArgs {
             client: self.handle.raw(),
-            data: tensor.bytes.as_ptr().cast(),
-            element_type: tensor.element_type.to_raw() as c_int,
-            dims: tensor.dims.as_ptr(),
-            num_dims: tensor.dims.len(),
+            data: bytes.as_ptr().cast(),
+            element_type: element_type.to_raw() as c_int,
+            dims: dims.as_ptr(),
+            num_dims: dims.len(),
             host_buffer_semantics: semantics,
             device: device.raw(),
             ..Default::default()
         };
-        // SAFETY: client and device are live; the tensor was checked to hold as many bytes as its
-        // dimensions say, and the caller promises how long it stays. The buffer and the event are
-        // given to us.
+        // SAFETY: client and device are live; the caller promises that the bytes are those of the
+        // dimensions, and how long they stay. The buffer and the event are given to us.
         unsafe {
             self.call(&mut arguments)?;
             let buffer = Buffer::new(Arc::clone(&self.handle), arguments.buffer);

@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ankh_pjrt::{Buffer, Element, ElementType, Error, HostTensor};
+use ankh_pjrt::{Buffer, Element, ElementType, Error, HostTensor, SharedTensor};
 use common::client;
 use half::{bf16, f16};
 
@@ -69,23 +68,27 @@ fn the_tensor_is_free_once_upload_returns() {
 }
 
 #[test]
-fn a_shared_tensor_is_held_as_long_as_a_buffer_has_it() {
+fn devices_use_a_shared_tensor_where_it_is_as_long_as_a_buffer_has_it() {
     let client = client(2);
     let devices = client.addressable_devices().unwrap();
-    let tensor = Arc::new(HostTensor::new::<f32>([1 << 16], &vec![3.0; 1 << 16]));
-    let buffers: Vec<Buffer> = devices
-        .iter()
-        .map(|device| client.share(&tensor, device).unwrap())
-        .collect();
-    assert_eq!(Arc::strong_count(&tensor), 3, "the devices copied it");
-    for buffer in &buffers {
-        assert_eq!(buffer.to_host().unwrap(), *tensor);
-    }
-    drop(buffers);
-    let began = Instant::now();
-    while Arc::strong_count(&tensor) > 1 {
-        assert!(began.elapsed() < Duration::from_secs(30), "still held");
-        thread::yield_now();
+    // Allocations of different sizes begin at different places.
+    for length in [1 << 8, 1 << 12, (1 << 16) + 3, 1 << 20] {
+        let tensor = HostTensor::new::<f32>([length], &vec![3.0; length as usize]);
+        let shared = SharedTensor::new(&tensor).unwrap();
+        let share = |device| client.share(&shared, device).unwrap();
+        let buffers: Vec<Buffer> = devices.iter().map(share).collect();
+        for buffer in &buffers {
+            assert_eq!(buffer.to_host().unwrap(), tensor);
+        }
+        // Of a copy it would be free by now, or soon.
+        thread::sleep(Duration::from_millis(100));
+        assert!(shared.is_in_use(), "{length} numbers were copied");
+        drop(buffers);
+        let began = Instant::now();
+        while shared.is_in_use() {
+            assert!(began.elapsed() < Duration::from_secs(30), "still held");
+            thread::yield_now();
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use ankh_data::{Packing, Tokenizer, Vocabulary};
 use ankh_hlo::{DType, Module};
@@ -126,10 +125,10 @@ impl LoadedModel {
                 break;
             };
             let array = match (wanted, drawn.next()) {
-                (Parameters::All, _) => Some(mesh.share(&spec, &Arc::new(tensor))?),
+                (Parameters::All, _) => Some(mesh.share(&spec, &tensor)?),
                 _ if !is_of_encoder(&spec.name) => None,
                 (_, Some(drawn)) => Some(drawn),
-                (_, None) => Some(mesh.share(&spec, &Arc::new(tensor))?),
+                (_, None) => Some(mesh.share(&spec, &tensor)?),
             };
             parameters.extend(array);
         }

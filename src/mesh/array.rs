@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
 
 use ankh_hlo::{ArraySpec, Sharding};
-use ankh_pjrt::{Argument, Buffer, ElementType, Event, HostTensor};
+use ankh_pjrt::{Argument, Buffer, ElementType, Event, HostTensor, SharedTensor};
 
 use super::{DeviceError, DeviceMesh, LoadedExecutable};
 
@@ -169,19 +168,20 @@ impl DeviceMesh {
     }
 
     /// [`DeviceMesh::upload`] of a tensor that virtual CPU devices then have in common, where each
-    /// has the whole of it. Other devices copy it.
+    /// has the whole of it. Other devices have copies.
     pub fn share(
         &self,
         spec: &ArraySpec,
-        tensor: &Arc<HostTensor>,
+        tensor: &HostTensor,
     ) -> Result<ShardedArray, DeviceError> {
         let whole = spec.sharding.as_ref().is_none_or(Sharding::is_replicated);
         if self.platform != "cpu" || !whole {
             return self.upload(spec, tensor);
         }
         self.check(spec, tensor)?;
+        let shared = SharedTensor::new(tensor)?;
         let shards = self.local.iter();
-        let shards = shards.map(|local| self.client.share(tensor, &local.device));
+        let shards = shards.map(|local| self.client.share(&shared, &local.device));
         Ok(ShardedArray {
             shards: shards.collect::<Result<_, _>>()?,
             spec: spec.clone(),
