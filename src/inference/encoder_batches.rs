@@ -1,9 +1,9 @@
 //! Where sequences lie when they go through the encoder.
 //!
-//! On a CPU rows are packed: several sequences stand in a row, one after the other, and attention
-//! visits the blocks of each sequence's own keys. Little is padding, and one program or two serve
-//! sequences of all lengths. Elsewhere a row has one sequence, in one of a few lengths, because
-//! loops whose ends the data says would make such devices wait.
+//! On several devices of a CPU rows are packed: several sequences stand in a row, one after the
+//! other, and attention visits the blocks of each sequence's own keys. Little is padding, and one
+//! program or two serve sequences of all lengths. Elsewhere a row has one sequence, in one of a few
+//! lengths, because loops whose ends the data says would make a TPU or a GPU wait.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
