@@ -4,6 +4,7 @@
 mod accuracy;
 mod benchmark;
 mod benchmark_during;
+mod blocks;
 mod cli;
 mod compilation_cache;
 mod continuing;

@@ -188,8 +188,9 @@ impl Client {
         let array = (tensor.element_type(), tensor.dims(), tensor.bytes());
         let (semantics, held) = (sys::HOST_BUFFER_IMMUTABLE_ZERO_COPY, tensor.clone());
         // SAFETY: a shared tensor's bytes are those of its dimensions, and nothing changes or moves
-        // them. They are held until the event says that the device needs them no more. Where that
-        // cannot be watched they are held for ever.
+        // them: a plugin that takes over a donated buffer copies what is not its own. They are held
+        // until the event says that the device needs them no more. Where that cannot be watched
+        // they are held for ever.
         unsafe { self.put(array, device, semantics, held) }
     }
 

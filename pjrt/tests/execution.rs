@@ -4,7 +4,7 @@ mod common;
 
 use ankh_pjrt::{
     Argument, Buffer, Client, Code, CompileOptions, ElementType, Error, Executable, HostTensor,
-    Program,
+    Program, SharedTensor,
 };
 use ankh_proto::xla::Kind;
 use common::{add_all, aliasing_first, binary, client, compile, identity};
@@ -113,6 +113,21 @@ fn a_chain_of_donations_computes() {
         [100.0, 200.0]
     );
     assert_eq!(one.to_host().unwrap().to_vec::<f32>().unwrap(), [1.0, 2.0]);
+}
+
+/// The memory of a shared tensor is the host's: who gives its buffer away gives a copy.
+#[test]
+fn a_shared_tensor_stays_as_it_is_where_its_buffer_is_donated() {
+    let client = client(1);
+    let device = &client.addressable_devices().unwrap()[0];
+    let module = aliasing_first(binary("add", ElementType::F32, &[1024]), Kind::MayAlias);
+    let add = compile(&client, &module);
+    let tensor = HostTensor::new::<f32>([1024], &[1.5; 1024]);
+    let shared = SharedTensor::new(&tensor).unwrap();
+    let [given, kept] = [0, 1].map(|_| client.share(&shared, device).unwrap());
+    let sums = run(&add, vec![Argument::Donate(given), (&kept).into()]);
+    assert_eq!(sums, [3.0; 1024]);
+    assert_eq!(kept.to_host().unwrap(), tensor);
 }
 
 #[test]

@@ -66,30 +66,25 @@ impl<'m> Encoder<'m> {
         };
         let (before, left) = batches.split_at(part.batches().min(batches.len()));
         before.iter().for_each(|batch| tell(batch, false));
-        if stop() {
-            part.save()?;
-            return Ok(Flow::End);
-        }
         let input = |sequence: usize| sequences[sequence].tokens.as_slice();
-        let mut left_over = left.len();
-        let flow = self
-            .model
-            .encode(left, self.pooling, input, &mut |encoded| {
-                self.write(&encoded, &lengths, &offsets, part)?;
-                tell(encoded.batch, true);
-                left_over -= 1;
-                Ok::<_, Error>(match left_over > 0 && stop() {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                })
-            })?;
-        match flow {
-            ControlFlow::Continue(()) => Ok(Flow::GoOn),
-            ControlFlow::Break(()) => {
-                part.save()?;
-                Ok(Flow::End)
-            }
+        if !stop() {
+            let flow = self
+                .model
+                .encode(left, self.pooling, input, &mut |encoded| {
+                    self.write(&encoded, &lengths, &offsets, part)?;
+                    tell(encoded.batch, true);
+                    Ok::<_, Error>(match stop() {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    })
+                });
+            let _ = flow?;
         }
+        if part.batches() >= batches.len() {
+            return Ok(Flow::GoOn);
+        }
+        part.save()?;
+        Ok(Flow::End)
     }
 
     /// Writes each sequence's values to their place.

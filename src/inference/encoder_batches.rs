@@ -223,26 +223,12 @@ impl EncoderBatch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sorted_batches::tests::{counted, tokens};
     use super::*;
-
-    fn counted(tokens: &[usize]) -> BTreeMap<usize, u64> {
-        let mut counts = BTreeMap::new();
-        tokens
-            .iter()
-            .for_each(|&n| *counts.entry(n).or_default() += 1);
-        counts
-    }
 
     fn packed(tokens: &[usize], of_row: usize, devices: usize) -> Vec<EncoderBatch> {
         let rows = PackedRows::choose(of_row, devices, &counted(tokens));
         EncoderLayout::Packed(rows).batches(tokens)
-    }
-
-    /// Lengths as those of proteins are spread, 42 to some thousands.
-    fn tokens(count: usize) -> Vec<usize> {
-        let spread = |i: usize| (i * 7919 + 104_729) % 1000;
-        let length = |i: usize| (40.0 * (spread(i) as f64 / 230.0).exp()) as usize + 2;
-        (0..count).map(length).collect()
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use ankh_data::Packing;
 use ankh_hlo::ShardingForm;
 use ankh_pjrt::HostTensor;
 
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::mesh::ShardedArray;
 use crate::model::encoder_flops;
-use crate::programs::{Pooling, most_segments};
+use crate::programs::Pooling;
 
 /// Operations that two cores do while they compile a program, 0.3 s.
 const PROGRAM_FLOPS_CPU: f64 = 3e10;
@@ -142,15 +141,14 @@ impl<'b> Started<'_, 'b> {
 impl EncodedBatch<'_> {
     /// The states of a sequence of so many residues, or their mean: float32, little-endian.
     pub fn of(&self, place: &Place, residues: usize) -> &[u8] {
-        let size = self.batch.size;
-        let (first, count) = match (self.pooling, size.packing) {
-            (Pooling::None, _) => (place.row * size.input + place.start, residues),
-            (Pooling::Mean, Packing::Padded) => (place.row, 1),
-            (Pooling::Mean, Packing::Packed) => {
-                (place.row * most_segments(size.input) + place.before, 1)
-            }
+        let (first, count) = match self.pooling {
+            Pooling::None => (place.start, residues),
+            Pooling::Mean => (place.before, 1),
         };
-        let values = self.states.dims.last().copied().unwrap_or(0);
+        let [_, of_row, values] = self.states.dims[..] else {
+            unreachable!("the encoder's results have three dimensions")
+        };
+        let first = place.row * of_row as usize + first;
         let width = values as usize * size_of::<f32>();
         &self.states.bytes[first * width..(first + count) * width]
     }

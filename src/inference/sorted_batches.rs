@@ -123,17 +123,17 @@ pub fn sorted_batches(tokens: &[usize], lengths: &RowLengths, size: BatchSize) -
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Lengths as those of proteins are spread, 42 to some thousands.
-    fn tokens(count: usize) -> Vec<usize> {
+    pub fn tokens(count: usize) -> Vec<usize> {
         let spread = |i: usize| (i * 7919 + 104_729) % 1000;
         let length = |i: usize| (40.0 * (spread(i) as f64 / 230.0).exp()) as usize + 2;
         (0..count).map(length).collect()
     }
 
-    fn counted(tokens: &[usize]) -> BTreeMap<usize, u64> {
+    pub fn counted(tokens: &[usize]) -> BTreeMap<usize, u64> {
         let mut counts = BTreeMap::new();
         tokens
             .iter()

@@ -3,6 +3,7 @@
 use ankh_hlo::{DType, Graph, Remat, ScanOptions, Tensor};
 
 use super::LogicalAxis::{self, Batch, Embed, Length, Vocab};
+use super::attention::AttentionImplementation::{Blocks, Formula, Kernel};
 use super::attention::{
     AttentionImplementation, AttentionMask, Bias, Segments, attention, causal_mask, key_mask,
     relative_by_blocks, relative_for_kernel,
@@ -154,16 +155,13 @@ impl<'g> Network<'g, '_> {
     }
 
     /// Which inputs the encoder's attention sees. A kernel takes segments alone: where rows are
-    /// padded, each is one segment, and its padding another.
+    /// padded, each is one segment, and its padding another. Blocks are for packed rows alone.
     fn encoder_mask(&self, tokens: Tokens<'g>) -> AttentionMask<'g> {
         match (tokens, self.attention) {
-            (Tokens::Padded { attention_mask }, AttentionImplementation::Formula) => {
+            (Tokens::Padded { attention_mask }, Formula | Blocks) => {
                 AttentionMask::Additive(key_mask(attention_mask))
             }
-            (Tokens::Padded { attention_mask }, AttentionImplementation::Blocks) => {
-                segments(attention_mask, attention_mask, Direction::Bidirectional)
-            }
-            (Tokens::Padded { attention_mask }, AttentionImplementation::Kernel(_)) => {
+            (Tokens::Padded { attention_mask }, Kernel(_)) => {
                 let queries = attention_mask.full_like(1.0);
                 segments(queries, attention_mask, Direction::Bidirectional)
             }
@@ -176,10 +174,10 @@ impl<'g> Network<'g, '_> {
     /// Which targets the decoder's attention sees.
     fn decoder_mask(&self, ids: Tensor<'g>, tokens: Tokens<'g>) -> AttentionMask<'g> {
         match (tokens, self.attention) {
-            (Tokens::Padded { .. }, AttentionImplementation::Formula) => {
+            (Tokens::Padded { .. }, Formula | Blocks) => {
                 AttentionMask::Additive(causal_mask(self.graph(), ids.dim(1)))
             }
-            (Tokens::Padded { .. }, _) => {
+            (Tokens::Padded { .. }, Kernel(_)) => {
                 let of_targets = ids.full_like(1.0);
                 segments(of_targets, of_targets, Direction::Causal)
             }
@@ -195,10 +193,10 @@ impl<'g> Network<'g, '_> {
     /// Which inputs the decoder sees.
     fn cross_mask(&self, ids: Tensor<'g>, tokens: Tokens<'g>) -> AttentionMask<'g> {
         match (tokens, self.attention) {
-            (Tokens::Padded { attention_mask }, AttentionImplementation::Formula) => {
+            (Tokens::Padded { attention_mask }, Formula | Blocks) => {
                 AttentionMask::Additive(key_mask(attention_mask))
             }
-            (Tokens::Padded { attention_mask }, _) => {
+            (Tokens::Padded { attention_mask }, Kernel(_)) => {
                 let of_targets = ids.full_like(1.0);
                 segments(of_targets, attention_mask, Direction::Bidirectional)
             }
@@ -322,11 +320,11 @@ impl<'g> Network<'g, '_> {
         let _scope = self.graph().scope("relative_bias");
         let far = self.model.relative_max_distance;
         match self.attention {
-            AttentionImplementation::Formula => position::bias(table, direction, far, length),
-            AttentionImplementation::Kernel(_) => {
+            Formula => position::bias(table, direction, far, length),
+            Kernel(_) => {
                 relative_for_kernel(position::bias_by_products(table, direction, far, length))
             }
-            AttentionImplementation::Blocks => relative_by_blocks(table, far),
+            Blocks => relative_by_blocks(table, far),
         }
     }
 

@@ -28,11 +28,11 @@ impl Programs<'_> {
     /// The parameters of the encoder ([`is_of_encoder`]), in their order, and inputs to the
     /// encoder's states: float32 `[rows, input length, d_model]`.
     ///
-    /// Padded rows are given as s32 `input_ids` and `attention_mask`, `[rows, input length]`; where
-    /// their states are pooled, the result is `[rows, d_model]`. Packed rows are given as
-    /// `input_ids` and `input_segments`. Their length is a multiple of
+    /// Padded rows are given as s32 `input_ids` and `attention_mask`, `[rows, input length]`,
+    /// packed rows as `input_ids` and `input_segments`. The length of those is a multiple of
     /// [`BLOCK`](crate::model::attention::BLOCK), and their sequences, at most [`most_segments`],
-    /// have ascending numbers; pooled, the result is `[rows, most segments, d_model]`.
+    /// have ascending numbers. Pooled, the result is `[rows, segments, d_model]`: of 1 segment, or
+    /// of as many as there may be.
     pub fn encoder(&self, pooling: Pooling) -> Result<Module, Error> {
         let Programs { config, size, .. } = *self;
         let g = self.graph("encoder");
@@ -63,17 +63,11 @@ impl Programs<'_> {
             ..network
         };
         let states = network.encode(input_ids, tokens).convert(DType::F32);
-        let out = match (pooling, size.packing) {
-            (Pooling::None, _) => states.with_logical_axes(&[Batch, Length, Embed]),
-            (Pooling::Mean, Packing::Padded) => {
-                let means = means(states, input_ids, segments, most);
-                let dims = [states.dim(0), states.dim(2)];
-                means.reshape(&dims).with_logical_axes(&[Batch, Embed])
-            }
-            (Pooling::Mean, Packing::Packed) => {
-                means(states, input_ids, segments, most).with_logical_axes(&[Batch, Length, Embed])
-            }
+        let out = match pooling {
+            Pooling::None => states,
+            Pooling::Mean => means(states, input_ids, segments, most),
         };
+        let out = out.with_logical_axes(&[Batch, Length, Embed]);
         g.finish(&[out], &[])
     }
 }
@@ -98,7 +92,8 @@ pub(super) fn encoder_parameters<'g>(
     (specs, values)
 }
 
-/// How many sequences a packed row of so many positions has at most.
+/// How many sequences a packed row of so many positions has at most. Only peptides of fewer than 15
+/// residues leave room for more.
 pub fn most_segments(length: usize) -> usize {
     (length / 16).max(1)
 }

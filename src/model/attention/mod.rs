@@ -192,7 +192,7 @@ pub(super) fn attention<'g>(
             block_weighted_sum(qkv, bias.relative, segments).transpose(&[0, 2, 1, 3])
         }
         (_, AttentionMask::Additive(_)) => {
-            let problem = "a kernel takes segments, not a mask that is added".into();
+            let problem = "kernels and blocks take segments, not a mask that is added".into();
             return x.graph().refuse("attention", problem);
         }
     };
