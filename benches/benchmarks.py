@@ -27,15 +27,18 @@ RESAMPLES = 1000
 # By name: the preset, the file, and how the head is trained. Small sets need more epochs of smaller
 # batches than the authors' 5 of 16. One epoch of the large ones is what two cores have time for.
 SHORT = ["--max-length", "400"]
+# Nothing is trained, so that there is time for all lengths that the command reads by default.
+NEAREST = ["--head", "nearest"]
 TASKS = {
     "secondary structure, TS50": ("q3", "ts50_q3.fasta", ["--epochs", "30", "--batch", "4"]),
     "contacts, TS50": ("contacts", "ts50_contacts.jsonl", ["--epochs", "20", "--batch", "4"]),
     "binding, CR6261": ("binding", "cr6261.csv", ["--epochs", "20"]),
+    "binding, CR6261, nearest": ("binding", "cr6261.csv", NEAREST),
     "disorder": ("disorder", "disorder.fasta", ["--epochs", "20", "--batch", "8", *SHORT]),
     "solubility": ("solubility", "solubility.fasta", ["--epochs", "1", *SHORT]),
-    "solubility, nearest": ("solubility", "solubility.fasta", ["--head", "nearest", *SHORT]),
+    "solubility, nearest": ("solubility", "solubility.fasta", NEAREST),
     "localisation": ("deeploc", "localisation.fasta", ["--epochs", "1", *SHORT]),
-    "localisation, nearest": ("deeploc", "localisation.fasta", ["--head", "nearest", *SHORT]),
+    "localisation, nearest": ("deeploc", "localisation.fasta", NEAREST),
 }
 MODELS = {
     "the weights": [],
