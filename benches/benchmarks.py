@@ -8,10 +8,12 @@ Each task is measured with the weights, with the same encoder at random weights,
 residues alone, by `pretrain benchmark`. Prints a table in Markdown: figures with their intervals,
 and the difference that the weights make, with the interval of that (the same proteins are drawn for
 both: a paired bootstrap). Every figure is computed again from the predictions by scikit-learn and
-SciPy and must be the same. Results that are there already are kept, so that a broken run goes on.
+SciPy and must be the same. Results of the same command and weights are kept, so that a broken run
+goes on.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -51,16 +53,25 @@ def measure(options, name, model):
     """The results of a task, and its predictions."""
     preset, data, settings = TASKS[name]
     words = "".join(letter if letter.isalnum() else "-" for letter in f"{name} {model}")
-    output = options.output / f"{words}.json"
-    predictions = options.output / f"{words}.jsonl"
+    seeds = [] if "nearest" in settings else ["--seeds", str(options.seeds)]
+    command = [options.pretrain, "benchmark", preset, "--weights", options.weights]
+    command += ["--data", options.data / data, *settings, *seeds, *MODELS[model]]
+    # Results of another command, or of weights that were trained anew, have other names.
+    follows = f"{command} {written(Path(options.weights))}"
+    digest = hashlib.sha256(follows.encode()).hexdigest()[:8]
+    output = options.output / f"{words}-{digest}.json"
+    predictions = output.with_suffix(".jsonl")
     if not output.exists():
-        seeds = [] if "nearest" in settings else ["--seeds", str(options.seeds)]
-        command = [options.pretrain, "benchmark", preset, "--weights", options.weights]
-        command += ["--data", options.data / data, "--output", output]
-        command += ["--predictions", predictions, "--replace"]
-        subprocess.run([*command, *settings, *seeds, *MODELS[model]], check=True, stdout=subprocess.DEVNULL)
+        outputs = ["--output", output, "--predictions", predictions, "--replace"]
+        subprocess.run([*command, *outputs], check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in predictions.read_text().splitlines()]
     return json.loads(output.read_text())["tests"], lines
+
+
+def written(weights):
+    """When the newest of their files was, in nanoseconds."""
+    files = [weights, *weights.rglob("*")]
+    return max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
 
 
 def measured_by(lines, test, name):
