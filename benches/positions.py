@@ -6,7 +6,12 @@
 
 For each file, prints R squared of a ridge regression from states to the number of residues before,
 on every fifth protein, which the regression has not seen: 1 if it is always right, and 0 if it is
-no better than the mean.
+no better than the mean. Random weights to compare with are those of a training that changes
+nothing:
+
+    pretrain --config benches/benchmark_model.toml --data target/benchmarks/prepared \\
+        --run-dir random --steps 1 --set schedule.warmup_steps=1 \\
+        --set schedule.peak_learning_rate=1e-9
 """
 
 import sys
