@@ -171,12 +171,13 @@ BENCHMARKS := target/benchmarks
 benchmark-data: $(BENCHMARKS)/ready ## fetch 50 structures and three sets of labelled proteins, and make benchmarks' files of them
 
 .PHONY: benchmark-model
-benchmark-model: plugin $(BENCHMARKS)/ready ## pre-train a small model on proteins that no benchmark tests, for about half an hour
+benchmark-model: plugin $(BENCHMARKS)/ready ## pre-train a small model on proteins that no benchmark tests, for about 40 minutes
 	cargo build --bin pretrain
-	rm -rf $(BENCHMARKS)/prepared $(BENCHMARKS)/short $(BENCHMARKS)/run
+	rm -rf $(BENCHMARKS)/prepared $(BENCHMARKS)/short $(BENCHMARKS)/middle $(BENCHMARKS)/run
 	$(PRETRAIN) prepare --output $(BENCHMARKS)/prepared --validation-fraction 0.02 $(BENCHMARKS)/pretraining.fasta
 	$(PRETRAIN) --config benches/benchmark_model.toml --data $(BENCHMARKS)/prepared --run-dir $(BENCHMARKS)/short --slice cpu-2
-	$(PRETRAIN) --config benches/benchmark_model_long.toml --initialize-from $(BENCHMARKS)/short --data $(BENCHMARKS)/prepared --run-dir $(BENCHMARKS)/run --slice cpu-2
+	$(PRETRAIN) --config benches/benchmark_model_128.toml --initialize-from $(BENCHMARKS)/short --data $(BENCHMARKS)/prepared --run-dir $(BENCHMARKS)/middle --slice cpu-2
+	$(PRETRAIN) --config benches/benchmark_model_256.toml --initialize-from $(BENCHMARKS)/middle --data $(BENCHMARKS)/prepared --run-dir $(BENCHMARKS)/run --slice cpu-2
 
 .PHONY: benchmarks
 benchmarks: plugin $(BENCHMARKS)/ready $(REFERENCE)/ready ## measure those weights (or WEIGHTS=...) beside random ones and beside no encoder
