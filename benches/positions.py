@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """How well states tell where in its protein a residue is, or how long the protein is.
 
-    pretrain embed --weights DIR --pooling none --output residues.parquet proteins.fasta
-    pretrain embed --weights DIR --output means.parquet proteins.fasta
+    pretrain embed --weights DIR --pooling none --output residues.parquet \\
+        target/benchmarks/ts50_q3.fasta
+    pretrain embed --weights DIR --output means.parquet target/benchmarks/disorder.fasta
     target/python/bin/python benches/positions.py residues.parquet means.parquet
 
 For each file, prints R squared of a ridge regression on every fifth protein, which the regression
